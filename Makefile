@@ -1,0 +1,72 @@
+# One door to everything that is done by hand here. A fresh machine needs Python >= 3.11 and make.
+#
+#   make test                        with `python3`, in .venv
+#   make test PYTHON=python3.12      with another Python, in a virtual environment of its own
+
+PYTHON ?= python3
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+LOCK := requirements/dev.txt
+
+# Nothing below may wait for an answer, and the type checker shall not ask a server for its version.
+export PIP_NO_INPUT := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test slow lint format bench docs lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.installed ## create the virtual environment from the lock (once)
+
+# Two stamps: a changed lock rebuilds the environment, a changed pyproject.toml only reinstalls the project.
+$(VENV)/.locked: $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "gradstable needs Python >= 3.11; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: venv ## train through a storm with and without the guard; writes demo-out/
+	$(BIN)/gradstable demo --out demo-out
+
+test: venv ## run the tests and every example in the documentation
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+slow: venv ## run the tests that take minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+
+lint: venv ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --project pyright.strict.json
+
+format: venv ## fix what can be fixed in style and format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: venv ## measure what protection costs: words moved, step time, compile time
+	$(BIN)/python -m benchmarks.cost $(ARGS)
+
+docs: venv ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+lock: venv ## resolve requirements/dev.txt anew, keeping pins that still hold (UPGRADE=1: newest)
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	  --all-extras --group dev $(if $(UPGRADE),--upgrade) --custom-compile-command "make lock" \
+	  --output-file $(LOCK)
+
+clean: ## remove virtual environments, caches and everything built
+	rm -rf .venv .venv-* build dist demo-out docs/_build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
