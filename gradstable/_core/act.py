@@ -1,0 +1,49 @@
+"""Act: the elementwise application of a verdict, which XLA fuses into what follows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._core.numerics import wide
+
+# Adding -0.0 leaves every number as it is; adding 0.0 would turn -0.0 into 0.0.
+_NOTHING = -0.0
+
+
+def scale_updates(updates: Any, scale: jax.Array) -> Any:
+    """Return ``scale * updates``, computed in float32 and rounded to the dtype of each leaf.
+
+    Where the scale is 1, leaves come back bit-identical: a product would flush subnormals.
+    """
+
+    def apply(update: jax.Array) -> jax.Array:
+        dtype = wide(update.dtype)
+        scaled = (update.astype(dtype) * scale.astype(dtype)).astype(update.dtype)
+        return jnp.where(scale == 1.0, update, scaled)
+
+    return jax.tree.map(apply, updates)
+
+
+def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
+    """Return updates that are zero where rejected, not finite, or fatal to their parameter."""
+
+    def keep(param: jax.Array | None, update: jax.Array | None) -> jax.Array | None:
+        if update is None:
+            return None
+        # A finite sum has finite parts: one test is enough.
+        result = update if param is None else _apply(jnp.asarray(param), update)
+        sound = accept & jnp.isfinite(result)
+        return jnp.where(sound, update, jnp.full_like(update, _NOTHING))
+
+    if params is None:
+        return jax.tree.map(lambda update: keep(None, update), updates)
+    return jax.tree.map(keep, params, updates, is_leaf=lambda leaf: leaf is None)
+
+
+def _apply(param: jax.Array, update: jax.Array) -> jax.Array:
+    """Return what ``optax.apply_updates`` will make of a parameter."""
+    if param.dtype == update.dtype:
+        return param + update
+    dtype = wide(param.dtype)
+    return (param.astype(dtype) + update.astype(dtype)).astype(param.dtype)

@@ -1,0 +1,67 @@
+"""Reason codes: the integers left inside ``jit``, and the sentences they stand for.
+
+Nothing can be raised from compiled code, so a verdict carries a code. Codes are stable
+across versions, because they are stored in checkpoints.
+"""
+
+import enum
+from typing import SupportsInt
+
+# Totals per reason are counted in a vector of this length; codes of users lie in its upper half.
+NUM_REASONS = 64
+FIRST_USER_REASON = 32
+
+
+class Reason(enum.IntEnum):
+    """Why a step was accepted, clipped or rejected."""
+
+    OK = 0
+    NONFINITE = 1
+    OVERFLOW = 2
+    NORM_CLIPPED = 3
+    SPIKE_CLIPPED = 4
+    SPIKE_REJECTED = 5
+
+
+_SENTENCES: dict[int, str] = {
+    Reason.OK: "nothing was wrong",
+    Reason.NONFINITE: "the gradient had NaN or infinite entries",
+    Reason.OVERFLOW: "the gradient was finite, but so large that its square overflows float32",
+    Reason.NORM_CLIPPED: "the gradient norm was above the fixed limit",
+    Reason.SPIKE_CLIPPED: "the gradient norm was well above its usual range",
+    Reason.SPIKE_REJECTED: "the gradient norm was far above its usual range",
+}
+
+
+def add_reason(code: int, sentence: str) -> int:
+    """Give a rule of your own a reason that ``gs.explain`` can tell.
+
+    Args:
+      code: an integer in ``[32, 64)``, the same in every process and every run, since it is
+        stored in the state and in checkpoints.
+      sentence: a clause without a full stop, as in "the gradient had NaN entries".
+
+    Returns:
+      The code, to be used in ``Verdict.of(..., reason=code)``.
+
+    Raises:
+      ValueError: if the code is out of range or already stands for another sentence.
+
+    Example:
+      >>> import gradstable as gs
+      >>> gs.rules.add_reason(40, "the batch came from the broken sensor")
+      40
+    """
+    if not FIRST_USER_REASON <= code < NUM_REASONS:
+        msg = f"code must be in [{FIRST_USER_REASON}, {NUM_REASONS}), got {code}"
+        raise ValueError(msg)
+    known = _SENTENCES.setdefault(code, sentence)
+    if known != sentence:
+        msg = f"code {code} already stands for {known!r}: choose another code"
+        raise ValueError(msg)
+    return code
+
+
+def sentence(code: SupportsInt) -> str:
+    """Return the clause that a reason code stands for."""
+    return _SENTENCES.get(int(code), f"an unnamed rule acted (reason {int(code)})")

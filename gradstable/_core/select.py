@@ -1,0 +1,47 @@
+"""Keep or take: selections that never multiply, so that a discarded NaN stays discarded."""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._core.checks import check_same_tree, leaves_by_path
+from gradstable._core.numerics import is_inexact
+
+Tree = TypeVar("Tree")
+
+
+def select_finite(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Return ``new`` where the step is accepted and the entry finite, else ``old``."""
+    take = accept & jnp.isfinite(new) if is_inexact(new) else accept
+    return jnp.where(take, new if new.dtype == old.dtype else new.astype(old.dtype), old)
+
+
+def select_tree(take: jax.Array, new: Tree, old: Tree, *, name: str) -> Tree:
+    """Return ``new`` if ``take``, else ``old``; the result has the dtypes of ``old``.
+
+    Raises:
+      ValueError: if structure or shapes differ; the message begins with ``name``.
+    """
+    check_same_tree(f"new {name}", leaves_by_path(new), name, leaves_by_path(old))
+    return jax.tree.map(lambda n, o: jnp.where(take, jnp.asarray(n, o.dtype), o), new, old)
+
+
+def own_arrays(state: Tree, params: object) -> Tree:
+    """Turn the leaves of a fresh state into arrays of its own, with stable types.
+
+    Python scalars become arrays and weak types strong ones, so that ``update`` can return
+    what ``init`` did. A leaf that *is* a parameter, or is there twice, is copied: XLA refuses
+    to take a donated buffer twice.
+    """
+    seen = {id(leaf) for leaf in jax.tree.leaves(params)}
+
+    def own(leaf: object) -> jax.Array:
+        array = jnp.asarray(leaf)
+        array = jnp.asarray(array, array.dtype)  # naming the dtype drops a weak type
+        if id(array) in seen:
+            array = jnp.copy(array)
+        seen.add(id(array))
+        return array
+
+    return jax.tree.map(own, state)

@@ -1,0 +1,8 @@
+"""Decide: rules that accept, scale or reject a whole step from a few measured numbers."""
+
+from gradstable._core.reasons import Reason, add_reason
+from gradstable.rules.global_norm import global_norm
+from gradstable.rules.log_mad import LogMadState, log_mad
+from gradstable.rules.protocol import Rule, all_of
+
+__all__ = ["LogMadState", "Reason", "Rule", "add_reason", "all_of", "global_norm", "log_mad"]

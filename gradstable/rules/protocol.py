@@ -1,0 +1,127 @@
+"""What a rule is, and how several become one.
+
+A rule decides about a whole step from a few numbers: it sees a ``Measure``, never an array
+of the size of the parameters. So ten rules cost what one costs, and a rule can be tested on
+scalars.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._core.reasons import Reason
+from gradstable._core.select import own_arrays, select_tree
+from gradstable._core.types import Measure, Verdict
+
+# A norm above this overflows (or all but overflows) float32 when it is squared: second moments
+# would become inf. 2**60 leaves room to add up 2**8 such squares.
+MAX_NORM = 2.0**60
+
+
+class Rule(NamedTuple):
+    """A pure decision about a step, made of two functions.
+
+    Attributes:
+      init: ``params -> state``: the initial statistics, any tree of arrays (``()`` if none).
+      decide: ``(measure, state, **context) -> (Verdict, state)``. The context holds
+        ``params`` and whatever was passed to ``update`` by keyword (``value=``, ...); take
+        what you need by name and ignore the rest with ``**_``.
+
+    Example:
+      >>> import gradstable as gs
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> def reject_above(limit):
+      ...     def decide(measure, state, **_):
+      ...         calm = measure.norm <= limit
+      ...         verdict = gs.Verdict.of(
+      ...             accept=calm, reason=jnp.where(calm, 0, 41), threshold=limit
+      ...         )
+      ...         return verdict, state
+      ...
+      ...     return gs.rules.Rule(init=lambda params: (), decide=decide)
+      >>> tx = gs.guard(optax.sgd(0.1), reject_above(10.0))
+    """
+
+    init: Callable[[Any], Any]
+    decide: Callable[..., tuple[Verdict, Any]]
+
+
+def check_rules(rules: Sequence[object]) -> None:
+    """Raise ``TypeError`` for anything that is no ``Rule``, with its position and a remedy."""
+    for position, rule in enumerate(rules):
+        if isinstance(rule, Rule):
+            continue
+        hint = ""
+        if callable(rule):
+            hint = (
+                f". It is a function: call it first, as in {getattr(rule, '__name__', 'it')}(...)"
+            )
+        msg = (
+            f"rule {position} must be a gradstable.rules.Rule such as gs.rules.log_mad(), "
+            f"got {rule!r} of type {type(rule).__name__}{hint}"
+        )
+        raise TypeError(msg)
+
+
+def all_of(rules: Sequence[Rule]) -> Rule:
+    """Compose rules and puts the checks that are always on around them.
+
+    Accepts combine by *and*; the scale is the smallest one, so that two rules which see the
+    same spike do not punish it twice; the reason is that of the first rule to reject, else of
+    the first to clip. Around them stand two checks that need no history:
+
+    - a gradient with a NaN or infinite entry is rejected;
+    - so is one which, after scaling, has a norm above ``2**60``: its square overflows.
+
+    Neither ever reaches the statistics of a rule, so none can be poisoned. A scale that is
+    zero, negative or NaN cannot be applied and rejects as well; one above 1 is taken for 1.
+
+    Args:
+      rules: the rules, in order of precedence.
+
+    Returns:
+      A ``Rule`` whose state is the tuple of the rules' states.
+    """
+
+    def init(params: Any) -> tuple[Any, ...]:
+        return own_arrays(tuple(rule.init(params) for rule in rules), params)
+
+    def decide(measure: Measure, state: tuple[Any, ...], **context: Any) -> tuple[Verdict, Any]:
+        total = Verdict.of()
+        new_state: list[Any] = []
+        for rule, rule_state in zip(rules, state, strict=True):
+            verdict, rule_state = rule.decide(measure, rule_state, **context)
+            total = _merge(total, Verdict.of(*verdict))
+            new_state.append(rule_state)
+        finite, countable = measure.finite, measure.norm <= MAX_NORM
+        kept = select_tree(finite & countable, tuple(new_state), state, name="rule state")
+        return _finish(total, measure, finite), kept
+
+    return Rule(init=init, decide=decide)
+
+
+def _merge(first: Verdict, second: Verdict) -> Verdict:
+    first_speaks = (~first.accept) | (second.accept & (first.reason != Reason.OK))
+    return Verdict(
+        accept=first.accept & second.accept,
+        scale=jnp.minimum(first.scale, second.scale),
+        reason=jnp.where(first_speaks, first.reason, second.reason),
+        threshold=jnp.minimum(first.threshold, second.threshold),
+    )
+
+
+def _finish(verdict: Verdict, measure: Measure, finite: jax.Array) -> Verdict:
+    # A NaN scale or norm makes every comparison False, and so rejects.
+    bounded = (verdict.scale > 0) & (measure.norm * verdict.scale <= MAX_NORM)
+    accept = finite & verdict.accept & bounded
+    reason = jnp.where(verdict.accept & ~bounded, Reason.OVERFLOW, verdict.reason)
+    reason = jnp.where(finite, reason, Reason.NONFINITE)
+    return Verdict(
+        accept=accept,
+        scale=jnp.where(accept, verdict.scale, 0.0),
+        reason=reason.astype(jnp.int32),
+        threshold=verdict.threshold,
+    )
