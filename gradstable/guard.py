@@ -1,0 +1,119 @@
+"""The one line: wrap any optax transform so that no gradient can blow the run up."""
+
+from typing import Any, NamedTuple
+
+import optax
+
+from gradstable._core.act import keep_finite, scale_updates
+from gradstable._core.checks import check_state, check_transform, check_updates
+from gradstable._core.ledger import Ledger, enter, new_ledger
+from gradstable._core.norms import AxisName, measure
+from gradstable._core.select import own_arrays
+from gradstable.hold import hold
+from gradstable.rules import Rule, all_of, log_mad
+from gradstable.rules.protocol import check_rules
+
+
+class GuardState(NamedTuple):
+    """State of ``guard``."""
+
+    ledger: Ledger
+    rule_state: tuple[Any, ...]  # one entry a rule
+    inner_state: Any
+
+
+def guard(
+    inner: optax.GradientTransformation, *rules: Rule, axis_name: AxisName = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""Protect an optimizer: clip what is large, reject what is broken, say what happened.
+
+    One pass over the gradients measures them, the rules decide on these few numbers, and the
+    verdict is acted on:
+
+    - *accepted*: the gradient, times the verdict's scale, goes to ``inner``;
+    - *rejected*: the updates are zero and the state of ``inner`` stays bit-identical,
+      schedules and counters included. There is no budget after which a broken gradient is
+      let through.
+
+    .. math:: (u, s') = \begin{cases} inner(scale \cdot g, s) & \text{accept} \\
+                                      (0, s) & \text{reject} \end{cases}
+
+    A gradient with NaN or infinite entries is always rejected, and so is one whose square
+    would overflow float32 (norm above ``2**60`` after scaling). On steps that no rule
+    touches, updates equal those of ``inner`` bit for bit outside ``jit``, and to rounding
+    inside (XLA may contract operations differently).
+
+    What is exact and what is not: whole rejected steps are exact. Beyond them stands a last
+    line of defense, entry by entry: a state value that an *accepted* update would make
+    non-finite keeps its old value, and an update is dropped to zero where it, or the
+    parameter it leads to, would be non-finite. The parameters are only known where ``params``
+    is passed, as optax users do.
+
+    Args:
+      inner: any optax transform, unmodified: an optimizer or a whole chain. Put the guard
+        around everything that has a state.
+      *rules: decisions, in order of precedence, from ``gs.rules``. Default: ``log_mad()``.
+      axis_name: mesh axes over which the gradient leaves are *sharded* inside
+        ``jax.shard_map``, so that all shards decide alike. Default ``None``: right under
+        ``jit``, whatever the shardings, and where gradients were averaged (``pmean``) before.
+
+    Returns:
+      A ``GradientTransformationExtraArgs``. Extra arguments go to the rules and to ``inner``.
+      Its state is a ``GuardState``, read by ``gs.health`` and ``gs.explain``; updates have
+      the structure and the dtypes that ``inner`` gives them.
+
+    Raises:
+      TypeError: if ``inner`` is no transform, or a rule is no ``Rule``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.guard(optax.adamw(3e-4))
+      >>> params = {"w": jnp.ones(3)}
+      >>> state = tx.init(params)
+      >>> bad = {"w": jnp.array([1.0, jnp.nan, 1.0])}
+      >>> updates, state = tx.update(bad, state, params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [1.0, 1.0, 1.0]
+      >>> int(gs.health(state).rejected)
+      1
+
+    Source:
+      Ours; see ``docs/design`` for the measurements behind it.
+    """
+    inner = check_transform("inner", inner)
+    check_rules(rules)
+    judge = all_of(rules or (log_mad(),))
+
+    def init_fn(params: optax.Params) -> GuardState:
+        return GuardState(
+            ledger=new_ledger(),
+            rule_state=judge.init(params),
+            inner_state=own_arrays(inner.init(params), params),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, GuardState]:
+        ledger, rule_state, inner_state = check_state(state, GuardState, "guard")
+        check_updates(updates, params)
+        measured = measure(updates, axis_name=axis_name)
+        verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
+
+        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            return inner.update(updates, state, params, **extra_args)
+
+        scaled = scale_updates(updates, verdict.scale)
+        new_updates, inner_state = hold(update, verdict.accept, scaled, inner_state, params)
+        new_state = GuardState(
+            ledger=enter(ledger, measured, verdict),
+            rule_state=rule_state,
+            inner_state=inner_state,
+        )
+        return keep_finite(verdict.accept, new_updates, params), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
