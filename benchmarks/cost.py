@@ -1,0 +1,127 @@
+"""What protection costs, against the bare optimizer and against optax's own protection.
+
+Run ``python -m benchmarks.cost`` (about three minutes), or with ``--no-time`` for the counts
+alone, which do not wobble. Times are ratios to the bare optimizer in the same run: medians of
+interleaved steps.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from rich.console import Console
+from rich.table import Table
+
+import gradstable as gs
+from benchmarks.counting import compile_step, count_common_path, large_tree, size
+
+Make = Callable[[], optax.GradientTransformation]
+
+OPTIMIZERS: dict[str, Make] = {
+    "adamw": lambda: optax.adamw(3e-4),
+    "adamw, schedule": lambda: optax.adamw(optax.cosine_decay_schedule(3e-4, 10_000)),
+    "sgd, momentum": lambda: optax.sgd(0.1, momentum=0.9),
+    "lion": lambda: optax.lion(1e-4),
+    "radam": lambda: optax.radam(3e-4),
+    "lamb": lambda: optax.lamb(3e-4),
+}
+
+
+def optax_protection(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(1.0), inner), 5)
+
+
+def contestants(name: str) -> dict[str, optax.GradientTransformation]:
+    """Return the bare optimizer first, then what protects it."""
+    make = OPTIMIZERS[name]
+    rows = {
+        "bare": make(),
+        "gs.guard": gs.guard(make()),
+        "apply_if_finite(clip)": optax_protection(make()),
+    }
+    if name == "adamw":
+        rows["gs.adamw"] = gs.adamw(3e-4)
+    return rows
+
+
+def time_ratios(
+    compiled: dict[str, tuple[Any, Any]], params: Any, repeats: int
+) -> dict[str, float]:
+    """Return median step times over the first contestant's, steps interleaved."""
+    gradients = jax.tree.map(lambda p: jnp.full(p.shape, 0.01, p.dtype), params)
+    carries = {}
+    for name, (_, tx) in compiled.items():
+        start = jax.tree.map(lambda p: jnp.full(p.shape, 0.1, p.dtype), params)
+        carries[name] = (start, jax.jit(tx.init)(start))
+    times: dict[str, list[float]] = {name: [] for name in compiled}
+    for _ in range(repeats + 2):
+        for name, (step, _) in compiled.items():
+            begin = time.perf_counter()
+            carries[name] = jax.block_until_ready(step(*carries[name], gradients))
+            times[name].append(time.perf_counter() - begin)
+    medians = {name: statistics.median(each[2:]) for name, each in times.items()}
+    reference = next(iter(medians.values()))
+    return {name: median / reference for name, median in medians.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", choices=OPTIMIZERS, help="one optimizer instead of all")
+    parser.add_argument("--no-time", action="store_true", help="counts only")
+    parser.add_argument("--repeats", type=int, default=15, help="timed steps of each (default 15)")
+    args = parser.parse_args()
+
+    params = large_tree()
+    table = Table(
+        title=f"{size(params) / 1e6:.1f} M float32 parameters in {len(params)} leaves, "
+        f"donated, jax {jax.__version__} on {jax.default_backend()}",
+        caption="words: float32 words moved per parameter on the path of a healthy step (rare: "
+        "further words of branches for norms that overflow or underflow); temp: temporary "
+        "memory over parameters, whole module",
+    )
+    for column in (
+        "optimizer",
+        "protection",
+        "words",
+        "rare",
+        "temp",
+        "time",
+        "trace s",
+        "compile s",
+    ):
+        table.add_column(
+            column, justify="left" if column in ("optimizer", "protection") else "right"
+        )
+    for name in [args.only] if args.only else OPTIMIZERS:
+        rows = contestants(name)
+        built = {row: compile_step(tx, params) for row, tx in rows.items()}
+        ratios: dict[str, float] = {}
+        if not args.no_time:
+            steps = {row: (built[row][0], tx) for row, tx in rows.items()}
+            ratios = time_ratios(steps, params, args.repeats)
+        for row, tx in rows.items():
+            count = built[row][1]
+            common = count_common_path(tx, params) if row.startswith("gs") else count
+            table.add_row(
+                name if row == "bare" else "",
+                row,
+                f"{common.words:.2f}",
+                f"{count.words - common.words:.2f}" if row.startswith("gs") else "",
+                f"{count.temp:.1%}",
+                f"{ratios[row]:.2f}" if ratios else "",
+                f"{count.trace:.2f}",
+                f"{count.compile:.2f}",
+            )
+        table.add_section()
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
