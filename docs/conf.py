@@ -1,0 +1,30 @@
+"""Configuration of the documentation: Sphinx, with pages in Markdown."""
+
+from importlib.metadata import version as installed_version
+
+project = "gradstable"
+author = "The gradstable authors"
+copyright = author
+release = version = installed_version("gradstable")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # autodoc lists the fields of a NamedTuple a second time otherwise
+napoleon_custom_sections = ["Source"]
+
+html_theme = "furo"
+html_title = "gradstable"
