@@ -49,7 +49,7 @@ def clip_by_log_mad(
     reject_at: ArrayLike = 6.0,
     reject_above: ArrayLike = 5.0,
     rate: ArrayLike = 0.03,
-    min_spread: ArrayLike = 0.03,
+    min_spread: ArrayLike = 0.05,
     max_spread: ArrayLike = 0.3,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:

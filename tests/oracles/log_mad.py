@@ -13,7 +13,7 @@ def log_mad(
     reject_at: float = 6.0,
     reject_above: float = 5.0,
     rate: float = 0.03,
-    min_spread: float = 0.03,
+    min_spread: float = 0.05,
     max_spread: float = 0.3,
 ) -> Iterator[float]:
     """Yield the scale of each step: 1 untouched, between 0 and 1 clipped, 0 rejected."""
