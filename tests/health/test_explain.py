@@ -1,0 +1,159 @@
+"""What the state can say: numbers, sentences, and the end of the line."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradstable as gs
+
+PARAMS = {"conv": {"bias": jnp.zeros(2), "kernel": jnp.ones((3, 2))}, "scale": jnp.ones(())}
+CALM = jax.tree.map(lambda p: jnp.full_like(p, 0.1), PARAMS)
+BROKEN = {**CALM, "conv": {**CALM["conv"], "kernel": jnp.full((3, 2), jnp.nan)}}
+SPIKE = jax.tree.map(lambda g: g * 1e4, CALM)
+
+
+def run(tx: optax.GradientTransformation, *gradients: Any) -> Any:
+    state = tx.init(PARAMS)
+    for gradient in gradients:
+        _, state = tx.update(gradient, state, PARAMS)
+    return state
+
+
+def test_a_run_that_has_not_begun() -> None:
+    state = gs.guard(optax.adam(1e-3)).init(PARAMS)
+    health = gs.health(state)
+    assert health.count == 0
+    assert health.last_rejected == -1
+    assert health.worst_leaf == -1
+    assert gs.explain(state) == "0 steps: 0 accepted (0 of them clipped), 0 rejected."
+
+
+def test_health_counts_everything() -> None:
+    clip = jax.tree.map(lambda g: g * 4.0, CALM)
+    state = run(gs.guard(optax.adam(1e-3)), *[CALM] * 8, clip, BROKEN, SPIKE, CALM)
+    health = gs.health(state)
+    assert (health.count, health.accepted, health.clipped, health.rejected) == (12, 10, 1, 2)
+    assert health.consecutive_rejected == 0
+    assert health.last_rejected == 11
+    np.testing.assert_allclose(health.grad_norm, gs.global_norm(CALM))
+    assert health.scale == 1.0
+    assert health.reason == gs.rules.Reason.OK
+    assert np.isfinite(health.threshold)
+
+
+def test_every_sentence_of_a_stormy_run() -> None:
+    clip = jax.tree.map(lambda g: g * 4.0, CALM)
+    state = run(gs.guard(optax.adam(1e-3)), *[CALM] * 8, clip, SPIKE, BROKEN)
+    told = gs.explain(state, PARAMS).splitlines()
+    assert told == [
+        "11 steps: 9 accepted (1 of them clipped), 2 rejected.",
+        "1 rejected because the gradient had NaN or infinite entries.",
+        "1 rejected because the gradient norm was far above its usual range.",
+        "1 clipped because the gradient norm was well above its usual range.",
+        "The last rejection was at step 11: the gradient had NaN or infinite entries, "
+        "first in ['conv']['kernel'].",
+        "The last 2 steps were all rejected.",
+    ]
+
+
+def test_a_spike_is_told_with_norm_and_threshold() -> None:
+    told = gs.explain(run(gs.guard(optax.sgd(0.1)), *[CALM] * 5, SPIKE, CALM), PARAMS)
+    assert "(norm 3e+03, threshold " in told
+    assert "largest in ['conv']['kernel']" in told
+
+
+def test_without_params_a_leaf_has_a_number() -> None:
+    assert "first in leaf 1 (pass params" in gs.explain(run(gs.guard(optax.sgd(0.1)), BROKEN))
+
+
+def test_reason_of_a_user_is_told() -> None:
+    gs.rules.add_reason(45, "the batch came from the broken sensor")
+    never = gs.rules.Rule(
+        init=lambda _: (), decide=lambda m, s, **_: (gs.Verdict.of(accept=False, reason=45), s)
+    )
+    told = gs.explain(run(gs.guard(optax.sgd(0.1), never), CALM), PARAMS)
+    assert "1 rejected because the batch came from the broken sensor." in told
+    unnamed = gs.rules.Rule(
+        init=lambda _: (), decide=lambda m, s, **_: (gs.Verdict.of(accept=False, reason=46), s)
+    )
+    assert "(reason 46)" in gs.explain(run(gs.guard(optax.sgd(0.1), unnamed), CALM))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tx: optax.chain(optax.identity(), tx),
+        lambda tx: optax.masked(tx, jax.tree.map(lambda p: p.ndim > 0, PARAMS)),
+        lambda tx: optax.chain(optax.chain(tx), optax.scale(1.0)),
+        lambda tx: optax.inject_hyperparams(lambda rate: optax.chain(tx, optax.scale(rate)))(1.0),
+    ],
+    ids=["chain", "masked", "nested", "inject_hyperparams"],
+)
+def test_the_guard_is_found_however_deep(wrap: Any) -> None:
+    state = run(wrap(gs.guard(optax.adam(1e-3))), CALM, BROKEN)
+    assert gs.health(state).rejected == 1
+    assert "1 rejected" in gs.explain(state)
+
+
+def test_multi_steps() -> None:
+    tx = optax.MultiSteps(gs.guard(optax.adam(1e-3)), every_k_schedule=2)
+    assert gs.health(run(tx.gradient_transformation(), *[CALM] * 4)).accepted == 2
+
+
+def test_several_guards() -> None:
+    label = {"conv": "a", "scale": "b"}
+    tx = optax.partition({"a": gs.guard(optax.adam(1e-3)), "b": gs.guard(optax.sgd(0.1))}, label)
+    state = run(tx, CALM, BROKEN)
+    with pytest.raises(ValueError, match=r"2 guards found.*pass the part"):
+        gs.health(state)
+    told = gs.explain(state, PARAMS)
+    assert told.count("opt_state") == 2
+    assert told.count("2 steps: 1 accepted") == 1
+    assert told.count("2 steps: 2 accepted") == 1
+
+
+@pytest.mark.parametrize("read", [gs.health, gs.explain, gs.check])
+def test_no_guard(read: Any) -> None:
+    with pytest.raises(ValueError, match="wrap your optimizer"):
+        read(optax.adam(1e-3).init(PARAMS))
+
+
+def test_health_inside_jit() -> None:
+    tx = gs.guard(optax.adam(1e-3))
+
+    @jax.jit
+    def step(state: Any, g: Any) -> Any:
+        _, state = tx.update(g, state, PARAMS)
+        return state, gs.health(state).rejected
+
+    _, rejected = step(tx.init(PARAMS), BROKEN)
+    assert rejected == 1
+
+
+def test_check_waits_for_as_long_as_it_is_told() -> None:
+    state = run(gs.guard(optax.sgd(0.1)), CALM, *[BROKEN] * 3)
+    gs.check(state)
+    gs.check(state, patience=4)
+    with pytest.raises(gs.TrainingDiverged) as caught:
+        gs.check(state, PARAMS, patience=3)
+    message = str(caught.value)
+    assert "the last 3 steps were all rejected" in message
+    assert "['conv']['kernel']" in message
+    assert "of the last good step" in message
+    with pytest.raises(ValueError, match="patience must be a number >= 1, got 0"):
+        gs.check(state, patience=0)
+
+
+def test_counters_stop_at_the_largest_int32() -> None:
+    tx = gs.guard(optax.sgd(0.1))
+    state = tx.init(PARAMS)
+    largest = jnp.asarray(2**31 - 1, jnp.int32)
+    health = state.ledger.health._replace(count=largest, accepted=largest)
+    state = state._replace(ledger=state.ledger._replace(health=health))
+    _, state = tx.update(CALM, state, PARAMS)
+    assert gs.health(state).count == largest
+    assert gs.health(state).accepted == largest
