@@ -47,10 +47,13 @@ def compile_step(tx: optax.GradientTransformation, params: Any) -> tuple[Any, Co
     traced = time.perf_counter()
     compiled = lowered.compile()
     done = time.perf_counter()
-    memory = 4 * size(params)
+    memory, cost, plan = 4 * size(params), compiled.cost_analysis(), compiled.memory_analysis()
+    if cost is None or plan is None:
+        msg = f"{jax.default_backend()} does not count bytes and memory"
+        raise RuntimeError(msg)
     count = Count(
-        words=compiled.cost_analysis()["bytes accessed"] / memory,
-        temp=compiled.memory_analysis().temp_size_in_bytes / memory,
+        words=cost["bytes accessed"] / memory,
+        temp=plan.temp_size_in_bytes / memory,
         trace=traced - start,
         compile=done - traced,
     )

@@ -156,7 +156,7 @@ def _sum_squares(stack: jax.Array, shift: jax.Array | None) -> jax.Array:
 
 def _sum_lifted_squares(stack: jax.Array, shift: jax.Array | None) -> jax.Array:
     values = stack.astype(wide(stack.dtype))
-    if values.dtype != jnp.float32:
+    if values.dtype != jnp.float32 or shift is None:
         return _sum_squares(values, shift)
     bits = lax.bitcast_convert_type(values, jnp.int32) & 0x7FFFFFFF
     subnormal = bits.astype(jnp.float32) * (_PER_SUBNORMAL_BIT * _UP)
