@@ -135,6 +135,7 @@ def check_state(state: object, expected: type[State], factory: str) -> State:
 
 
 def leaves_by_path(tree: object) -> dict[str, Any]:
+    """Return the leaves of a tree by their path, in tree order; ``None`` is a leaf here."""
     is_none: Callable[[object], bool] = lambda leaf: leaf is None  # noqa: E731
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)
     return {jax.tree_util.keystr(path): leaf for path, leaf in flat}

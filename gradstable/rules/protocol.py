@@ -84,6 +84,16 @@ def all_of(rules: Sequence[Rule]) -> Rule:
 
     Returns:
       A ``Rule`` whose state is the tuple of the rules' states.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradstable as gs
+      >>> rule = gs.rules.all_of([gs.rules.global_norm(2.0), gs.rules.log_mad()])
+      >>> norm = jnp.array(8.0)
+      >>> measure = gs.Measure(norm, leaf_norms=norm[None], nonfinite=jnp.array([False]))
+      >>> verdict, _ = rule.decide(measure, rule.init({}))
+      >>> float(verdict.scale)
+      0.25
     """
 
     def init(params: Any) -> tuple[Any, ...]:

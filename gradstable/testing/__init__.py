@@ -1,0 +1,8 @@
+"""The contract suite: run it on your own transforms.
+
+Its checks need chex and flax, which ``pip install 'gradstable[testing]'`` brings.
+"""
+
+from gradstable.testing.contract import CHECKS, assert_contract
+
+__all__ = ["CHECKS", "assert_contract"]

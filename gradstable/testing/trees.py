@@ -1,0 +1,54 @@
+"""Promises about unusual trees: missing, empty, scalar and integer leaves."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradstable.testing.compare import require, require_finite, require_same_types
+from gradstable.testing.material import gradients
+
+
+def check_none_leaves(tx: optax.GradientTransformation, params: Any) -> None:
+    """Pass over ``None`` in the place of a leaf, and return it."""
+    del params
+    _run({"frozen": None, "kernel": jnp.ones((2, 3)), "nested": {"also": None}}, tx)
+
+
+def check_empty_tree(tx: optax.GradientTransformation, params: Any) -> None:
+    """Take a tree without leaves for a tree like any other."""
+    del params
+    _run({}, tx)
+
+
+def check_odd_shapes(tx: optax.GradientTransformation, params: Any) -> None:
+    """Take scalar leaves, and leaves without entries, for leaves like any other."""
+    del params
+    _run({"empty": jnp.ones((0, 3)), "kernel": jnp.ones((2, 3)), "scalar": jnp.ones(())}, tx)
+
+
+def check_integer_leaves(tx: optax.GradientTransformation, params: Any) -> None:
+    """Refuse an integer gradient with a ``TypeError`` or ``ValueError`` that names it."""
+    del params
+    odd = {"kernel": jnp.ones((2, 3)), "steps": jnp.ones((2,), jnp.int32)}
+    told = ""
+    try:
+        jax.eval_shape(tx.update, odd, tx.init(odd), odd)
+    except (TypeError, ValueError) as error:
+        told = str(error)
+    require(told, "an integer leaf of the gradients was accepted")
+    require("['steps']" in told, f"the message does not hold the path ['steps']: {told}")
+
+
+def _run(params: Any, tx: optax.GradientTransformation) -> None:
+    """Run three compiled updates, and require that nothing but numbers changes."""
+    compiled = jax.jit(tx.update)
+    _, state = compiled(gradients(params), tx.init(params), params)
+    for seed in (1, 2):
+        given = gradients(params, seed)
+        updates, new_state = compiled(given, state, params)
+        require_same_types(updates, given, name="updates", when="after an update")
+        require_same_types(new_state, state, name="state", when="after an update")
+        require_finite(updates, name="updates", when="after an update")
+        state = new_state

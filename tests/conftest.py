@@ -1,0 +1,27 @@
+"""What every test starts from: fixed seeds, and no memory of other tests."""
+
+from collections.abc import Iterator
+
+import chex
+import hypothesis
+import numpy as np
+import pytest
+
+# The same examples in every run, few enough for every commit; compiling may take its time.
+hypothesis.settings.register_profile(
+    "gradstable", derandomize=True, deadline=None, max_examples=25, database=None
+)
+hypothesis.settings.load_profile("gradstable")
+
+
+@pytest.fixture(autouse=True)
+def fresh_trace_counter() -> Iterator[None]:
+    """chex counts traces by the place of a definition, over all tests."""
+    chex.clear_trace_counter()
+    yield
+    chex.clear_trace_counter()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

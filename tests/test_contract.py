@@ -1,0 +1,126 @@
+"""Every public transform keeps the contract, and the contract notices what breaks it."""
+
+import importlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import gradstable as gs
+from gradstable.testing.contract import CHECKS, failure
+from tests.broken import BROKEN, transform
+from tests.registry import NOT_TRANSFORMS, RULES, TRANSFORMS, Case, cases, public_names
+
+
+def _all_but(*names: str) -> set[str]:
+    return set(CHECKS) - set(names)
+
+
+def test_every_public_name_is_registered_once() -> None:
+    known = [*TRANSFORMS, *RULES, *NOT_TRANSFORMS]
+    assert sorted(public_names()) == sorted(known), "put new names into tests/registry.py"
+
+
+def test_names_of_cases_are_unique() -> None:
+    names = [case.name for case in cases()]
+    assert len(names) == len(set(names))
+    assert set(RULES.values()) <= set(names)
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("name", CHECKS)
+def test_contract(case: Case, name: str) -> None:
+    broken = failure(CHECKS[name], case.tx)
+    if name in case.breaks:
+        assert broken is not None, f"{case.name} keeps {name} by now: take it out of the registry"
+    elif broken is not None:
+        raise broken
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_transform_fails_the_checks_that_it_breaks(what: str) -> None:
+    tx, expected = BROKEN[what]
+    assert {name for name, check in CHECKS.items() if failure(check, tx)} == expected
+
+
+def test_every_check_can_fail() -> None:
+    assert set().union(*(expected for _, expected in BROKEN.values())) == set(CHECKS)
+
+
+def test_failure_names_check_promise_leaf_and_difference() -> None:
+    tx, expected = BROKEN["updates in float32"]
+    with pytest.raises(AssertionError) as raised:
+        gs.testing.assert_contract(tx, skip=_all_but("stable_state", "update_dtypes"))
+    assert expected == {"update_dtypes"}
+    for told in (
+        "1 of 2 promises",
+        "update_dtypes: Return updates in the dtypes of the gradients",
+        "updates['kernel'] was bfloat16[3, 4], and is float32[3, 4]",
+    ):
+        assert told in str(raised.value)
+
+
+def test_failure_is_caused_by_the_error_that_was_caught() -> None:
+    tx, _ = BROKEN["stack of all leaves"]
+    with pytest.raises(AssertionError, match="empty_tree") as raised:
+        gs.testing.assert_contract(tx, skip=_all_but("empty_tree"))
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+def test_transforms_of_optax_pass_with_what_they_do_not_promise_skipped() -> None:
+    skip = ("survives_any_gradient", "integer_leaves", "state_dtypes")
+    gs.testing.assert_contract(optax.sgd(0.1, momentum=0.9), skip=skip)
+
+
+def test_own_parameters_are_used() -> None:
+    seen = []
+
+    def note(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        seen.append(jax.tree.structure(params))
+        return updates
+
+    params = {"mine": jnp.ones((2, 2))}
+    gs.testing.assert_contract(optax.stateless(note), params=params, skip=_all_but("stable_state"))
+    assert seen
+    assert set(seen) == {jax.tree.structure(params)}
+
+
+def test_extra_args_reach_a_transform_that_needs_them() -> None:
+    sound = transform()
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        assert extra_args["value"] == 2.0
+        return sound.update(updates, state, params)
+
+    tx = optax.GradientTransformationExtraArgs(sound.init, update)
+    skip = _all_but("stable_state", "chain", "train_state")
+    gs.testing.assert_contract(tx, skip=skip, extra_args={"value": 2.0})
+    with pytest.raises(AssertionError, match="value"):
+        gs.testing.assert_contract(tx, skip=skip)
+
+
+def test_unknown_name_in_skip_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown checks \['stable'\].*stable_state"):
+        gs.testing.assert_contract(optax.identity(), skip=["stable"])
+
+
+def test_what_is_no_transform_is_refused() -> None:
+    with pytest.raises(TypeError, match=re.escape("call it first, as in adamw(...)")):
+        gs.testing.assert_contract(optax.adamw)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("package", "name"), [("chex", "one_trace"), ("flax", "flax_bytes")])
+def test_missing_package_is_named_with_the_remedy(monkeypatch, package: str, name: str) -> None:
+    found = importlib.import_module
+
+    def not_found(wanted: str, *args: str) -> object:
+        if wanted.partition(".")[0] == package:
+            raise ModuleNotFoundError(wanted)
+        return found(wanted, *args)
+
+    monkeypatch.setattr(importlib, "import_module", not_found)
+    with pytest.raises(ImportError, match=rf"{package}.*gradstable\[testing\]"):
+        gs.testing.assert_contract(optax.identity(), skip=_all_but(name))

@@ -1,0 +1,163 @@
+"""What a user can import, what that costs, and what the release says of itself."""
+
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import typing
+from pathlib import Path
+
+import pytest
+
+import gradstable as gs
+from tests.registry import public_names
+
+ROOT = Path(__file__).parents[1]
+# In the order in which they stand; Attributes takes the place of Args in a class.
+SECTIONS = ("Attributes", "Args", "Returns", "Raises", "Example", "Source")
+ROOMS = (gs, gs.rules, gs.testing)
+
+
+def resolve(name: str) -> typing.Any:
+    found: typing.Any = gs
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+FUNCTIONS = [name for name in public_names() if inspect.isfunction(resolve(name))]
+CLASSES = [name for name in public_names() if inspect.isclass(resolve(name))]
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.__name__)
+def test_all_is_sorted_unique_and_complete(room: typing.Any) -> None:
+    assert room.__all__ == sorted(set(room.__all__))
+    defined = {
+        name
+        for name, value in vars(room).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__.startswith("gradstable")
+    }
+    assert defined <= set(room.__all__)
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_every_name_can_be_imported(name: str) -> None:
+    assert resolve(name) is not None
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'gurad'"):
+        resolve("gurad")
+
+
+def sections(function: typing.Any) -> dict[str, str]:
+    """Return the sections of a docstring in their order, each with its text."""
+    text = inspect.getdoc(function) or ""
+    parts = re.split(r"^([A-Z][a-z]+):\n(?=  )", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_sections_of_docstrings_stand_in_order(name: str) -> None:
+    found = list(sections(resolve(name)))
+    assert found == [section for section in SECTIONS if section in found], found
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_tells_of_every_argument(name: str) -> None:
+    function = resolve(name)
+    told = sections(function)
+    signature = inspect.signature(function)
+    described = re.findall(r"^  (\*{0,2}\w+):", told.get("Args", ""), flags=re.MULTILINE)
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    assert described == [
+        stars.get(parameter.kind, "") + parameter.name
+        for parameter in signature.parameters.values()
+    ]
+    assert ("Returns" in told) == (signature.return_annotation is not None)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_has_an_example_that_runs(name: str) -> None:
+    assert ">>> " in sections(resolve(name)).get("Example", "")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_only_the_first_arguments_go_by_position(name: str) -> None:
+    parameters = inspect.signature(resolve(name)).parameters.values()
+    positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert len(positional) <= 2, positional
+    optional = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert all(p.default in (inspect.Parameter.empty, None) for p in optional)
+
+
+def test_import_loads_jax_and_optax_only() -> None:
+    script = (
+        "import sys, jax, optax\n"
+        "before = set(sys.modules)\n"
+        "import gradstable\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    new = ran.stdout.split()
+    assert "gradstable.guard" in new
+    packages = {name.partition(".")[0] for name in new} - sys.stdlib_module_names
+    # jax keeps parts of itself for when they are asked for.
+    assert packages <= {"gradstable", "jax", "jaxlib"}, packages
+    assert not {name for name in new if name.split(".")[1:2] in (["testing"], ["cli"])}
+
+
+def test_version_is_that_of_the_project_and_of_the_changelog() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[([^]]+)\]", changelog, flags=re.MULTILINE)
+    assert newest is not None
+    assert gs.__version__ == project["version"] == newest.group(1)
+
+
+def test_package_is_marked_as_typed() -> None:
+    assert (ROOT / "gradstable" / "py.typed").is_file()
+
+
+def project_files() -> list[Path]:
+    """Return the files that belong to the project, by git where there is one."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        return [file for file in (ROOT / "gradstable").rglob("*") if file.is_file()]
+    command = [git, "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [file for name in ran.stdout.split("\0") if name and (file := ROOT / name).is_file()]
+
+
+# Written in two parts, since this file is searched as well.
+IN_TWO_PARTS = [
+    ("/wo", "rk/"),
+    ("/ro", "ot/"),
+    ("/ho", "me/"),
+    ("/opt/", "py"),
+    ("index-", "url"),
+    ("find-", "links"),
+    ("python", r"hosted\.org"),
+    (r"://[^/\s]+/", "simple"),
+    (r"\b127\.", r"0\.0\.1\b"),
+]
+
+
+def test_no_file_names_a_machine() -> None:
+    forbidden = re.compile("|".join(first + second for first, second in IN_TWO_PARTS))
+    found: list[str] = []
+    for file in project_files():
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+            for number, line in enumerate(lines, 1)
+            if forbidden.search(line)
+        ]
+    assert not found, found

@@ -1,0 +1,185 @@
+"""Guards and clips in the company of optax: forwarding, hyper-parameters, masks, schedules."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradstable as gs
+from gradstable.testing.material import abstract, cast, default_params, gradients
+from tests.registry import Case, cases
+
+Transform = optax.GradientTransformation
+
+
+class Probe(NamedTuple):
+    """A transform and a rule that note what they are given."""
+
+    inner: Transform
+    rule: gs.rules.Rule
+    seen: dict[str, Any]
+
+
+def begin(tx: Transform, params: Any) -> Any:
+    """Return the initial state, whatever its type."""
+    return tx.init(params)
+
+
+def update(tx: Transform, given: Any, state: Any, params: Any, **extra_args: Any) -> Any:
+    """Return updates and state after one update, whatever their types."""
+    return optax.with_extra_args_support(tx).update(given, state, params, **extra_args)
+
+
+@pytest.fixture
+def probe() -> Probe:
+    seen: dict[str, Any] = {}
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        seen["inner"] = {"params": params, **extra_args}
+        return updates, state
+
+    def decide(measure: gs.Measure, state: Any, **context: Any) -> tuple[gs.Verdict, Any]:
+        seen["rule"] = context
+        return gs.Verdict.of(), state
+
+    inner = optax.GradientTransformationExtraArgs(optax.identity().init, update)
+    return Probe(inner, gs.rules.Rule(init=lambda params: (), decide=decide), seen)
+
+
+def named(value: object) -> str:
+    return getattr(value, "__name__", "numbers")
+
+
+WRAPPERS: dict[str, Callable[[Transform], Transform]] = {
+    "alone": lambda tx: tx,
+    "chain": lambda tx: optax.chain(optax.identity(), tx),
+    "guard": lambda tx: gs.guard(tx),
+    "inject_hyperparams": lambda tx: optax.inject_hyperparams(
+        lambda factor: optax.chain(tx, optax.scale(factor))
+    )(factor=1.0),
+    "masked": lambda tx: optax.masked(tx, {"bias": True, "kernel": True, "scale": False}),
+    "partition": lambda tx: optax.partition(
+        {"ours": tx, "none": optax.set_to_zero()},
+        {"bias": "ours", "kernel": "ours", "scale": "none"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_guard_forwards_params_and_extra_arguments(name: str, probe: Probe) -> None:
+    params = default_params()
+    tx = WRAPPERS[name](gs.guard(probe.inner, probe.rule))
+    update(tx, gradients(params), tx.init(params), params, value=jnp.asarray(2.0), other=3)
+    for place in ("inner", "rule"):
+        given = probe.seen[place]
+        assert set(given) == {"params", "value", "other"}
+        assert given["params"]["kernel"].shape == (3, 4)
+
+
+def test_guard_forwards_through_multi_steps(probe: Probe) -> None:
+    params = default_params()
+    tx = optax.MultiSteps(gs.guard(probe.inner, probe.rule), every_k_schedule=1)
+    tx.update(gradients(params), tx.init(params), params, value=jnp.asarray(2.0))
+    assert set(probe.seen["inner"]) == set(probe.seen["rule"]) == {"params", "value"}
+
+
+def test_clip_by_rule_forwards_context_to_its_rules(probe: Probe) -> None:
+    params = default_params()
+    tx = optax.chain(gs.clip_by_rule(probe.rule), probe.inner)
+    tx.update(gradients(params), tx.init(params), params, value=jnp.asarray(2.0))
+    assert set(probe.seen["rule"]) == set(probe.seen["inner"]) == {"params", "value"}
+
+
+FACTORIES = [
+    (gs.adamw, {"learning_rate": 1e-2, "b1": 0.8, "b2": 0.95, "eps": 1e-7, "weight_decay": 0.1}),
+    (gs.scale_by_adam, {"b1": 0.8, "b2": 0.95, "eps": 1e-7, "eps_root": 1e-12}),
+    (gs.clip_by_global_norm, {"max_norm": 0.5}),
+    (gs.clip_by_log_mad, {"clip_at": 2.0, "reject_at": 4.0, "rate": 0.1, "max_spread": 0.2}),
+]
+
+
+@pytest.mark.parametrize(("factory", "numbers"), FACTORIES, ids=named)
+def test_injected_hyper_parameters_act_like_constants(
+    factory: Callable[..., Transform], numbers: dict[str, float]
+) -> None:
+    params = default_params()
+    plain, injected = factory(**numbers), optax.inject_hyperparams(factory)(**numbers)
+    state, other = begin(plain, params), begin(injected, params)
+    assert set(numbers) <= set(other.hyperparams)
+    compiled = jax.jit(injected.update)
+    for seed in range(3):
+        given = gradients(params, seed)
+        expected, state = plain.update(given, state, params)
+        actual, other = compiled(given, other, params)
+        jax.tree.map(
+            lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-6), actual, expected
+        )
+
+
+def test_injected_learning_rate_can_be_changed_between_steps() -> None:
+    params = default_params()
+    tx = optax.inject_hyperparams(gs.adamw)(learning_rate=1e-2, weight_decay=0.0)
+    state = begin(tx, params)
+    state.hyperparams["learning_rate"] = jnp.asarray(0.0)
+    updates, _ = jax.jit(tx.update)(gradients(params), state, params)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_parameters_and_gradients_of_different_dtypes(case: Case) -> None:
+    for of_params, of_updates in (("bfloat16", "float32"), ("float32", "bfloat16")):
+        params = abstract(cast(default_params(), of_params))
+        given = abstract(cast(default_params(), of_updates))
+        state = jax.eval_shape(case.tx.init, params)
+        updates, _ = jax.eval_shape(case.tx.update, given, state, params)
+        applied = jax.eval_shape(optax.apply_updates, params, updates)
+        assert {leaf.dtype for leaf in jax.tree.leaves(applied)} == {jnp.dtype(of_params)}
+
+
+def test_masked_leaves_pass_by_and_others_are_clipped() -> None:
+    params = default_params()
+    mask = {"bias": True, "kernel": True, "scale": False}
+    tx = optax.masked(gs.clip_by_global_norm(1e-3), mask)
+    given = gradients(params)
+    updates, _ = update(tx, given, tx.init(params), params)
+    assert updates["scale"] == given["scale"]
+    clipped = gs.global_norm({"bias": updates["bias"], "kernel": updates["kernel"]})
+    np.testing.assert_allclose(clipped, 1e-3, rtol=1e-5)
+
+
+def test_rejected_step_is_no_tick_of_a_schedule() -> None:
+    params = default_params()
+    tx = gs.guard(optax.sgd(optax.linear_schedule(1.0, 0.0, 10)))
+    state = begin(tx, params)
+    given = gradients(params)
+    bad = {**given, "scale": jnp.asarray(jnp.nan)}
+    for step in (given, bad, bad):
+        _, state = update(tx, step, state, params)
+    assert int(optax.tree.get(state.inner_state, "count")) == 1
+
+
+def test_guards_can_be_nested_and_chained() -> None:
+    params = default_params()
+    tx = gs.guard(optax.chain(gs.clip_by_log_mad(), gs.guard(optax.sgd(0.1))))
+    state = tx.init(params)
+    for seed in range(2):
+        updates, state = jax.jit(tx.update)(gradients(params, seed), state, params)
+        params = optax.apply_updates(params, updates)
+    assert gs.explain(state).count("2 steps: 2 accepted") == 3
+
+
+def test_multi_steps_hands_on_the_mean_gradient() -> None:
+    params = default_params()
+    tx = optax.MultiSteps(gs.guard(optax.sgd(1.0)), every_k_schedule=2)
+    state = tx.init(params)
+    first, second = gradients(params, 0), gradients(params, 1)
+    nothing, state = tx.update(first, state, params)
+    updates, state = tx.update(second, state, params)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(nothing))
+    mean = jax.tree.map(lambda a, b: -(a + b) / 2, first, second)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-6), updates, mean)
+    assert int(gs.health(state.inner_opt_state).count) == 1
