@@ -39,14 +39,10 @@ def optax_protection(inner: optax.GradientTransformation) -> optax.GradientTrans
 def contestants(name: str) -> dict[str, optax.GradientTransformation]:
     """Return the bare optimizer first, then what protects it."""
     make = OPTIMIZERS[name]
-    rows = {
-        "bare": make(),
-        "gs.guard": gs.guard(make()),
-        "apply_if_finite(clip)": optax_protection(make()),
-    }
+    rows = {"bare": make(), "gs.guard": gs.guard(make())}
     if name == "adamw":
         rows["gs.adamw"] = gs.adamw(3e-4)
-    return rows
+    return rows | {"apply_if_finite(clip)": optax_protection(make())}
 
 
 def time_ratios(

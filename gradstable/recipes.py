@@ -9,7 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 from gradstable._core.checks import check_number, check_rate
 from gradstable._core.norms import AxisName
 from gradstable.guard import guard
-from gradstable.moments import scale_by_adam
+from gradstable.moments.adam import adam_transform
 from gradstable.rules import Rule
 
 
@@ -70,7 +70,7 @@ def adamw(
     check_rate("learning_rate", learning_rate)
     check_number("weight_decay", weight_decay, at_least=0.0)
     inner = optax.chain(
-        scale_by_adam(
+        adam_transform(
             b1=b1,
             b2=b2,
             eps=eps,
@@ -78,6 +78,7 @@ def adamw(
             mu_dtype=mu_dtype,
             nu_dtype=nu_dtype,
             nesterov=nesterov,
+            guarded=True,
         ),
         optax.add_decayed_weights(cast("float", weight_decay), mask),
         optax.scale_by_learning_rate(learning_rate),

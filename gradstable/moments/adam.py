@@ -13,7 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 from gradstable._core.checks import check_number, check_state, check_updates
 from gradstable._core.numerics import increment, wide
 
-# Larger gradients are taken for this when they are squared: (2**62)**2 still has room in float32.
+# The square of a larger gradient leaves float32 no room.
 _MAX_SQUARED = 2.0**62
 # A decay rate that rounds to 1 (0.999 in bfloat16) would leave a second moment of zero.
 _MAX_DECAY = 1.0 - 2.0**-20
@@ -37,9 +37,9 @@ def scale_by_adam(
     Use it as ``optax.scale_by_adam``, whose state it shares (``optax.ScaleByAdamState``). It
     computes in float32 whatever the dtype of the gradients, so ``eps`` does not vanish in
     float16 (where optax's gives NaN for a zero gradient) and ``nu`` does not stall in
-    bfloat16; a large gradient cannot make ``nu`` infinite, which would freeze its weight for
-    ever; and an entry that is not finite leaves its moments as they are, which then make its
-    update alone (``gs.guard`` rejects the whole step instead).
+    bfloat16. An entry that is not finite, or above ``2**62``, whose square would make ``nu``
+    infinite and freeze its weight for ever, leaves its moments as they are; these alone then
+    make its update (``gs.guard`` rejects the whole step instead).
 
     .. math::
       \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad
@@ -78,6 +78,30 @@ def scale_by_adam(
       Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980; the
       Nesterov form as in Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
     """
+    return adam_transform(
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+        nesterov=nesterov,
+        guarded=False,
+    )
+
+
+def adam_transform(
+    *,
+    b1: ArrayLike,
+    b2: ArrayLike,
+    eps: ArrayLike,
+    eps_root: ArrayLike,
+    mu_dtype: DTypeLike | None,
+    nu_dtype: DTypeLike | None,
+    nesterov: bool,
+    guarded: bool,
+) -> optax.GradientTransformationExtraArgs:
+    """Make ``scale_by_adam``; ``guarded`` where a guard around it lets no bad entry in."""
     for name, decay in (("b1", b1), ("b2", b2)):
         check_number(name, decay, at_least=0.0, below=1.0, hint=_ROUNDED)
     check_number("eps", eps, at_least=0.0)
@@ -111,7 +135,8 @@ def scale_by_adam(
         first, second = Decay.of(b1, count), Decay.of(b2, count)
 
         def adam(g: jax.Array, mu: jax.Array, nu: jax.Array) -> _Moved:
-            return _adam_leaf(g, mu, nu, first, second, eps, eps_root, nesterov=nesterov)
+            sound = None if guarded else jnp.abs(g.astype(wide(g.dtype))) <= _MAX_SQUARED
+            return _adam_leaf(g, mu, nu, sound, first, second, eps, eps_root, nesterov)
 
         moved = jax.tree.map(adam, updates, old.mu, old.nu)
         is_moved = lambda node: isinstance(node, _Moved)  # noqa: E731
@@ -154,28 +179,28 @@ def _adam_leaf(
     g: jax.Array,
     mu: jax.Array,
     nu: jax.Array,
+    sound: jax.Array | None,
     b1: Decay,
     b2: Decay,
     eps: ArrayLike,
     eps_root: ArrayLike,
-    *,
     nesterov: bool,
 ) -> _Moved:
-    sound = jnp.isfinite(g)
-    x = _bounded(g.astype(wide(g.dtype)))
+    x = g.astype(wide(g.dtype))
     real = jnp.finfo(x.dtype).dtype
-    # Selected here, so that all that follows reads what is kept: see gradstable/hold.py.
     mu_wide, nu_wide = mu.astype(x.dtype), nu.astype(real)
     new_mu = b1.keep.astype(x.dtype) * mu_wide + b1.take.astype(x.dtype) * x
     new_nu = b2.keep.astype(real) * nu_wide + b2.take.astype(real) * _abs_square(x)
-    new_mu = jnp.where(sound, new_mu, mu_wide)
-    new_nu = jnp.where(sound, new_nu, nu_wide)
+    if sound is not None:
+        # Selected here, so that all that follows reads what is kept: see gradstable/hold.py.
+        new_mu = jnp.where(sound, new_mu, mu_wide)
+        new_nu = jnp.where(sound, new_nu, nu_wide)
 
     mu_hat = new_mu / b1.corrects.astype(x.dtype)
     if nesterov:
         ahead = b1.keep / b1.next_corrects, b1.take / b1.corrects
         looked = ahead[0].astype(x.dtype) * new_mu + ahead[1].astype(x.dtype) * x
-        mu_hat = jnp.where(sound, looked, mu_hat)
+        mu_hat = looked if sound is None else jnp.where(sound, looked, mu_hat)
     root = jnp.sqrt(new_nu / b2.corrects.astype(real) + jnp.asarray(eps_root, real))
     denominator = root + jnp.asarray(eps, real)
     update = mu_hat / denominator.astype(x.dtype)
@@ -189,12 +214,6 @@ def _adam_leaf(
 def _is_positive(eps: ArrayLike) -> bool:
     """Whether eps is known to be positive, also after rounding to float32."""
     return isinstance(eps, (int, float)) and bool(np.float32(eps) > 0)
-
-
-def _bounded(x: jax.Array) -> jax.Array:
-    if jnp.iscomplexobj(x):
-        return jax.lax.complex(_bounded(x.real), _bounded(x.imag))
-    return jnp.clip(x, -_MAX_SQUARED, _MAX_SQUARED)
 
 
 def _abs_square(x: jax.Array) -> jax.Array:
