@@ -82,7 +82,7 @@ def assert_contract(
 
     Example:
       >>> import gradstable as gs
-      >>> gs.testing.assert_contract(gs.clip_by_global_norm(1.0))
+      >>> gs.testing.assert_contract(gs.scale_by_adam())
     """
     tx = _bind(check_transform("tx", tx), extra_args or {})
     unknown = sorted(set(skip) - CHECKS.keys())

@@ -1,0 +1,1 @@
+"""``gradstable demo``: real images, a real network, and a storm of bad batches."""
