@@ -106,16 +106,13 @@ def _tell(result: Race, *, console: Console) -> None:
 
 
 def _grid(result: Race) -> Table:
-    # Without frames, and the paths whole: it has to fit into 80 columns.
+    # Narrow heads and no frames: with its paths whole it has to fit into 80 columns.
     grid = Table(box=SIMPLE_HEAD, pad_edge=False)
-    last = len(HEADER) - 1
-    for i, name in enumerate(HEADER):
-        grid.add_column(
-            name,
-            justify="right" if 0 < i < last else "left",
-            no_wrap=i == last,
-            min_width=len("apply_if_finite") if i == 0 else None,
-        )
+    first, *middle, last = HEADER
+    grid.add_column(first, min_width=len("apply_if_finite"))
+    for name in middle:
+        grid.add_column(name.replace(" ", "\n"), justify="right")
+    grid.add_column(last, no_wrap=True)
     for row in table(result):
         grid.add_row(*map(Text, row))
     return grid

@@ -156,7 +156,11 @@ def _comparison(race: Race) -> list[str]:
         line = f"{outcome.contestant.name} ended at {_percent(outcome.final.accuracy)}"
         broken = _broken_from(outcome)
         if broken:
-            line += f"; the update of step {broken} made its loss NaN for good"
+            before = max(one for one in outcome.evaluations if one.step < broken)
+            line += (
+                f"; the update of step {broken} made its loss NaN for good "
+                f"(at step {before.step} it was at {_percent(before.accuracy)})"
+            )
         lines.append(f"{line}.")
     return lines
 

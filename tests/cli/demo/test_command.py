@@ -12,7 +12,8 @@ import pytest
 from gradstable.cli import main
 from gradstable.cli.demo.faults import STORM, bad_steps
 
-# Measured over seeds 0 to 19: accuracy without faults >= 98.4 %, guarded run within 0.7 points.
+# Measured over seeds 0 to 19: accuracy without faults >= 98.0 %, guarded run within 0.7 points,
+# at most 2 of 500 good steps touched.
 LEAST_ACCURACY, MOST_LOST, MOST_TOUCHED = 0.96, 0.01, 0.01
 PATHS = {
     f"['{layer}']['{part}']"
