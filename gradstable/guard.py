@@ -90,7 +90,7 @@ def guard(
         return GuardState(
             ledger=new_ledger(),
             rule_state=judge.init(params),
-            inner_state=own_arrays(inner.init(params), params),
+            inner_state=own_arrays(inner.init(params)),
         )
 
     def update_fn(

@@ -91,7 +91,7 @@ def hold(
                 return value
             value = raw[var]
         # Defined by no equation (a literal, an argument), or already held for another leaf.
-        return select_finite(accept, value, old)
+        return select_finite(accept, jnp.asarray(value), old)
 
     new_leaves = map(held, state_outs, outs[num_updates:], old_leaves)
     new_updates = jax.tree.unflatten(jax.tree.structure(shapes[0]), outs[:num_updates])

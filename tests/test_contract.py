@@ -40,6 +40,36 @@ def test_contract(case: Case, name: str) -> None:
         raise broken
 
 
+# Optimizers with unlike states: factored, sparse, nested, with conditions, keys and literals.
+INNER = {
+    "adafactor": optax.adafactor(1e-3),
+    "adan": optax.adan(1e-3),
+    "apply_if_finite": optax.apply_if_finite(optax.adam(1e-3), 3),
+    "dog": optax.contrib.dog(1e-3),
+    "inject_hyperparams": optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3),
+    "lamb": optax.lamb(1e-3),
+    "lion": optax.lion(1e-3),
+    "mechanize": optax.contrib.mechanize(optax.adam(1e-3)),
+    "muon": optax.contrib.muon(1e-3),
+    "multi_steps": optax.MultiSteps(optax.adam(1e-3), 2).gradient_transformation(),
+    "optimistic": optax.optimistic_gradient_descent(1e-3),
+    "prodigy": optax.contrib.prodigy(),
+    "radam": optax.radam(1e-3),
+    "rprop": optax.rprop(1e-3),
+    "schedule_free": optax.contrib.schedule_free_adamw(1e-3),
+    "snapshot": optax.chain(optax.snapshot("seen", lambda updates: updates), optax.sgd(0.1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INNER)
+def test_guard_breaks_no_promise_that_its_inner_keeps(name: str) -> None:
+    inner = INNER[name]
+    kept = {check: run for check, run in CHECKS.items() if failure(run, inner) is None}
+    broken = [error for run in kept.values() if (error := failure(run, gs.guard(inner)))]
+    assert not broken, broken
+
+
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken_transform_fails_the_checks_that_it_breaks(what: str) -> None:
     tx, expected = BROKEN[what]

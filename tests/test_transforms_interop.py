@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import gradstable as gs
+from gradstable.testing.compare import require_close, require_same_bits
 from gradstable.testing.material import abstract, cast, default_params, gradients
 from tests.registry import Case, cases
 
@@ -183,3 +184,31 @@ def test_multi_steps_hands_on_the_mean_gradient() -> None:
     mean = jax.tree.map(lambda a, b: -(a + b) / 2, first, second)
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-6), updates, mean)
     assert int(gs.health(state.inner_opt_state).count) == 1
+
+
+# A new state with a constant in it, which is a literal where it is traced.
+WITH_LITERALS = {
+    "optimistic_gradient_descent": optax.optimistic_gradient_descent(0.1),
+    "dog": optax.contrib.dog(0.1),
+}
+
+
+@pytest.mark.parametrize("name", WITH_LITERALS)
+def test_literal_in_the_state_of_the_inner_optimizer_is_held(name: str) -> None:
+    params = default_params()
+    tx = gs.guard(WITH_LITERALS[name])
+    start = begin(tx, params)
+    bad = jax.tree.map(lambda leaf: leaf * jnp.nan, gradients(params))
+    compiled = jax.jit(tx.update)
+    _, held = compiled(bad, start, params)
+    require_same_bits(held.inner_state, start.inner_state, name="state", when="after a NaN")
+    _, moved = compiled(gradients(params), held, params)
+    _, outside = update(tx, gradients(params), start, params)
+    require_close(moved.inner_state, outside.inner_state, name="state", when="inside jit")
+
+
+def test_donated_state_takes_no_array_away_from_the_inner_optimizer() -> None:
+    params = default_params()
+    tx = gs.guard(optax.noisy_sgd(0.1, key=jax.random.key(0)))
+    jax.jit(tx.update, donate_argnums=1)(gradients(params), tx.init(params), params)
+    update(tx, gradients(params), tx.init(params), params)

@@ -27,21 +27,17 @@ def select_tree(take: jax.Array, new: Tree, old: Tree, *, name: str) -> Tree:
     return jax.tree.map(lambda n, o: jnp.where(take, jnp.asarray(n, o.dtype), o), new, old)
 
 
-def own_arrays(state: Tree, params: object) -> Tree:
+def own_arrays(state: Tree) -> Tree:
     """Turn the leaves of a fresh state into arrays of its own, with stable types.
 
     Python scalars become arrays and weak types strong ones, so that ``update`` can return
-    what ``init`` did. A leaf that *is* a parameter, or is there twice, is copied: XLA refuses
-    to take a donated buffer twice.
+    what ``init`` did. Every leaf is a copy: it may be a parameter, be there twice, or belong
+    to the transform itself (a random key), and what a compiled step is given to keep
+    (``donate_argnums``) must be nobody else's.
     """
-    seen = {id(leaf) for leaf in jax.tree.leaves(params)}
 
     def own(leaf: object) -> jax.Array:
         array = jnp.asarray(leaf)
-        array = jnp.asarray(array, array.dtype)  # naming the dtype drops a weak type
-        if id(array) in seen:
-            array = jnp.copy(array)
-        seen.add(id(array))
-        return array
+        return jnp.copy(jnp.asarray(array, array.dtype))  # naming the dtype drops a weak type
 
     return jax.tree.map(own, state)

@@ -97,7 +97,7 @@ def all_of(rules: Sequence[Rule]) -> Rule:
     """
 
     def init(params: Any) -> tuple[Any, ...]:
-        return own_arrays(tuple(rule.init(params) for rule in rules), params)
+        return own_arrays(tuple(rule.init(params) for rule in rules))
 
     def decide(measure: Measure, state: tuple[Any, ...], **context: Any) -> tuple[Verdict, Any]:
         total = Verdict.of()

@@ -15,8 +15,8 @@ PRECISIONS = (jnp.float32, jnp.bfloat16, jnp.float16)
 def default_params() -> dict[str, jax.Array]:
     """Return a small tree of float32 parameters with a matrix, a vector and a scalar."""
     return {
-        "bias": jnp.linspace(-0.5, 0.5, 4),
-        "kernel": jnp.linspace(0.1, 1.2, 12).reshape(3, 4),
+        "bias": jnp.linspace(-0.5, 0.5, 4, dtype=jnp.float32),
+        "kernel": jnp.linspace(0.1, 1.2, 12, dtype=jnp.float32).reshape(3, 4),
         "scale": jnp.asarray(1.0, jnp.float32),
     }
 

@@ -61,6 +61,7 @@ UPDATES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "a gradient is stored": lambda g, s, _: (g - s["a"], {"a": g, "b": s["b"] + 1.0}),
     "a parameter is stored": lambda g, s, p: (g, {"a": p, "b": p}),
     "a constant": lambda g, s, _: (g, {"a": jnp.ones(3), "b": jnp.zeros(3)}),
+    "a scalar constant": lambda g, s, _: (g, {"a": s["a"] + 1.0, "b": s["b"]}),
     "inside jit": own_jit,
     "all of it inside jit": jax.jit(chained),
     "inside cond": inside_cond,

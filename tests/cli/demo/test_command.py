@@ -1,15 +1,18 @@
 """The demo through its public door: what it writes, what it claims, and how it refuses."""
 
 import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
+from rich.console import Console
 
 from gradstable.cli import main
+from gradstable.cli.demo import command
 from gradstable.cli.demo.faults import STORM, bad_steps
 
 # Measured over seeds 0 to 19: accuracy without faults >= 98.0 %, guarded run within 0.7 points,
@@ -181,6 +184,18 @@ def test_help_tells_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--help"]) == 0
     shown = capsys.readouterr().out
     assert all(option in shown for option in ("--seed", "--steps", "--out"))
+
+
+def test_the_table_fits_into_80_columns_with_whole_paths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = ("clip + apply_if_finite", "0.123", "99.99 %", "14", "116", "['dense']['kernel']")
+    monkeypatch.setattr(command, "table", lambda race: [row])
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(command._grid(cast(Any, None)))
+    words = screen.getvalue().split()
+    assert {"apply_if_finite", "accuracy", "rejected", "99.99", row[-1]} <= set(words)
+    assert "…" not in screen.getvalue()
 
 
 @pytest.mark.slow
