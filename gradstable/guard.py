@@ -7,8 +7,10 @@ import optax
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_state, check_transform, check_updates
 from gradstable._core.ledger import Ledger, enter, new_ledger
-from gradstable._core.norms import AxisName, measure
+from gradstable._core.norms import AxisName
 from gradstable._core.select import own_arrays
+from gradstable._core.unit_norms import measure_for
+from gradstable._core.units import Units, check_units
 from gradstable.hold import hold
 from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
@@ -23,7 +25,10 @@ class GuardState(NamedTuple):
 
 
 def guard(
-    inner: optax.GradientTransformation, *rules: Rule, axis_name: AxisName = None
+    inner: optax.GradientTransformation,
+    *rules: Rule,
+    axis_name: AxisName = None,
+    units: Units | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Protect an optimizer: clip what is large, reject what is broken, say what happened.
 
@@ -56,6 +61,10 @@ def guard(
       axis_name: mesh axes over which the gradient leaves are *sharded* inside
         ``jax.shard_map``, so that all shards decide alike. Default ``None``: right under
         ``jit``, whatever the shardings, and where gradients were averaged (``pmean``) before.
+      units: the parts of a leaf that rules such as ``unit_norm`` judge alone, for those that
+        name none themselves: a kind (``"flax"``, ``"leaf"``, ``"output"``, ``"layer"``,
+        ``"stacked"``, ``"head"``), a tuple of the axes that tell units apart, a function from
+        (path, leaf) to one of these, or a tree of them. Default: what each rule takes.
 
     Returns:
       A ``GradientTransformationExtraArgs``. Extra arguments go to the rules and to ``inner``.
@@ -63,7 +72,8 @@ def guard(
       the structure and the dtypes that ``inner`` gives them.
 
     Raises:
-      TypeError: if ``inner`` is no transform, or a rule is no ``Rule``.
+      TypeError: if ``inner`` is no transform, a rule is no ``Rule``, or units are of a wrong kind.
+      ValueError: if a kind of units is unknown.
 
     Example:
       >>> import jax.numpy as jnp
@@ -84,6 +94,8 @@ def guard(
     """
     inner = check_transform("inner", inner)
     check_rules(rules)
+    if units is not None:
+        check_units(units)
     judge = all_of(rules or (log_mad(),))
 
     def init_fn(params: optax.Params) -> GuardState:
@@ -101,7 +113,7 @@ def guard(
     ) -> tuple[optax.Updates, GuardState]:
         ledger, rule_state, inner_state = check_state(state, GuardState, "guard")
         check_updates(updates, params)
-        measured = measure(updates, axis_name=axis_name)
+        measured = measure_for(judge.needs, updates, params, axis_name=axis_name, units=units)
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
 
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:

@@ -1,6 +1,8 @@
 """Every public transform keeps the contract, and the contract notices what breaks it."""
 
 import importlib
+import inspect
+import operator
 import re
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import gradstable as gs
 from gradstable.testing.contract import CHECKS, failure
 from tests.broken import BROKEN, transform
-from tests.registry import NOT_TRANSFORMS, RULES, TRANSFORMS, Case, cases, public_names
+from tests.registry import Case, cases, entries, others, public_names
 
 
 def _all_but(*names: str) -> set[str]:
@@ -20,14 +22,25 @@ def _all_but(*names: str) -> set[str]:
 
 
 def test_every_public_name_is_registered_once() -> None:
-    known = [*TRANSFORMS, *RULES, *NOT_TRANSFORMS]
-    assert sorted(public_names()) == sorted(known), "put new names into tests/registry.py"
+    known = [*(entry.name for entry in entries()), *others()]
+    assert sorted(public_names()) == sorted(known), "put new names into tests/registry/"
 
 
 def test_names_of_cases_are_unique() -> None:
     names = [case.name for case in cases()]
     assert len(names) == len(set(names))
-    assert set(RULES.values()) <= set(names)
+    assert {entry.tested_by for entry in entries()} - {""} <= set(names)
+
+
+def test_every_transform_and_rule_is_tested() -> None:
+    """A factory that returns a transform has a case; a rule has that of the transform made of it."""
+    for entry in entries():
+        function: Any = operator.attrgetter(entry.name)(gs)
+        made = str(inspect.signature(function).return_annotation)
+        if "GradientTransformation" in made:
+            assert entry.cases, entry.name
+        elif "Rule" in made:
+            assert entry.tested_by, entry.name
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
@@ -35,7 +48,7 @@ def test_names_of_cases_are_unique() -> None:
 def test_contract(case: Case, name: str) -> None:
     broken = failure(CHECKS[name], case.tx)
     if name in case.breaks:
-        assert broken is not None, f"{case.name} keeps {name} by now: take it out of the registry"
+        assert broken is not None, f"{case.name} keeps {name} by now: take that out of the registry"
     elif broken is not None:
         raise broken
 

@@ -1,6 +1,7 @@
 """What is wrong is refused early, by the name of the argument or the path of the leaf."""
 
 import inspect
+import operator
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,60 +14,42 @@ import pytest
 
 import gradstable as gs
 from gradstable.testing.material import default_params, gradients
-from tests.registry import Case, cases
+from tests.registry import Case, Entry, cases, entries
+from tests.registry.entry import NEVER
 
-# Numbers that each factory refuses for an argument, besides what no argument may be.
-BELOW_ZERO, NOT_POSITIVE = (-1.0,), (0.0, -1.0)
-DECAY, FRACTION = (-0.1, 1.0, 1.5), (0.0, -0.1, 1.0, 1.5)
-LOG_MAD = {
-    "clip_at": NOT_POSITIVE,
-    "reject_at": NOT_POSITIVE,
-    "rate": FRACTION,
-    "min_spread": NOT_POSITIVE,
-    "max_spread": NOT_POSITIVE,
-}
-ADAM = {"b1": DECAY, "b2": DECAY, "eps": BELOW_ZERO, "eps_root": BELOW_ZERO}
-NUMBERS: dict[Callable[..., Any], dict[str, tuple[float, ...]]] = {
-    gs.adamw: {"learning_rate": (-1e-3, np.inf), "weight_decay": BELOW_ZERO, **ADAM},
-    gs.scale_by_adam: ADAM,
-    gs.clip_by_global_norm: {"max_norm": NOT_POSITIVE},
-    gs.clip_by_log_mad: LOG_MAD,
-    gs.rules.global_norm: {"max_norm": NOT_POSITIVE},
-    gs.rules.log_mad: LOG_MAD,
-}
-NEVER = (np.nan, "0.1", None, True, [0.1], np.array([0.1]), 1j, object())
-REQUIRED = {gs.adamw: {"learning_rate": 1e-3}}
+NUMERIC = [
+    pytest.param(entry, name, id=f"{entry.name}({name}=)")
+    for entry in entries()
+    for name in entry.numbers
+]
+
+
+def factory_of(entry: Entry) -> Callable[..., Any]:
+    return operator.attrgetter(entry.name)(gs)
 
 
 def named(value: object) -> str | None:
     return getattr(value, "__name__", None) or re.sub(r" at 0x\w+", "", repr(value))
 
 
-@pytest.mark.parametrize(
-    ("factory", "name", "value"),
-    [
-        pytest.param(factory, name, value, id=f"{factory.__module__}.{name}={named(value)}")
-        for factory, ranges in NUMBERS.items()
-        for name, bad in ranges.items()
-        for value in (*bad, *NEVER)
-    ],
-)
-def test_bad_number_is_refused_by_name(
-    factory: Callable[..., Any], name: str, value: object
-) -> None:
-    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b") as raised:
-        factory(**{**REQUIRED.get(factory, {}), name: value})
-    assert raised.traceback[-1].path.name == "checks.py"
+@pytest.mark.parametrize(("entry", "name"), NUMERIC)
+def test_bad_number_is_refused_by_name(entry: Entry, name: str) -> None:
+    never = [bad for bad in NEVER if not (bad is None and name in entry.optional)]
+    for value in (*entry.numbers[name], *never):
+        with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b") as raised:
+            factory_of(entry)(**{**entry.required, name: value})
+        assert raised.traceback[-1].path.name == "checks.py", value
 
 
-@pytest.mark.parametrize("factory", NUMBERS, ids=named)
-def test_table_holds_every_numeric_argument(factory: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
+def test_registry_holds_every_numeric_argument(entry: Entry) -> None:
     numeric = {
         parameter.name
-        for parameter in inspect.signature(factory).parameters.values()
-        if "ArrayLike" in str(parameter.annotation) or "Scalar" in str(parameter.annotation)
+        for parameter in inspect.signature(factory_of(entry)).parameters.values()
+        if re.search(r"ArrayLike|Scalar|float|\bint\b", str(parameter.annotation))
+        and not re.search(r"DTypeLike|Callable|Any|bool", str(parameter.annotation))
     }
-    assert {name for name in numeric if name not in ("mask",)} <= NUMBERS[factory].keys()
+    assert numeric <= entry.numbers.keys()
 
 
 @pytest.mark.parametrize("factory", [gs.clip_by_log_mad, gs.rules.log_mad], ids=named)
@@ -161,7 +144,9 @@ def test_integer_leaf_is_refused_by_path_with_a_remedy(case: Case, dtype: str) -
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 def test_state_of_another_transform_is_refused(case: Case) -> None:
     params = default_params()
-    for wrong in ((), optax.EmptyState(), optax.sgd(0.1, momentum=0.9).init(params), None):
+    state = case.tx.init(params)
+    wrongs = ((), optax.EmptyState(), optax.sgd(0.1, momentum=0.9).init(params), None)
+    for wrong in (wrong for wrong in wrongs if type(wrong) is not type(state)):
         with pytest.raises(TypeError, match=r"the state passed to .* must come from .*\.init"):
             case.tx.update(gradients(params), wrong, params)
 

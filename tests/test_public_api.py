@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import gradstable as gs
+from tests import registry
 from tests.registry import public_names
 
 ROOT = Path(__file__).parents[1]
 # In the order in which they stand; Attributes takes the place of Args in a class.
 SECTIONS = ("Attributes", "Args", "Returns", "Raises", "Example", "Source")
-ROOMS = (gs, gs.rules, gs.testing)
+ROOMS = (gs, *(getattr(gs, room) for room in registry.ROOMS))
 
 
 def resolve(name: str) -> typing.Any:

@@ -6,23 +6,27 @@ import jax
 import jax.numpy as jnp
 
 from gradstable._core.numerics import wide
+from gradstable._core.scale import per_leaf
+from gradstable._core.types import Scale
 
 # Adding -0.0 leaves every number as it is; adding 0.0 would turn -0.0 into 0.0.
 _NOTHING = -0.0
 
 
-def scale_updates(updates: Any, scale: jax.Array) -> Any:
+def scale_updates(updates: Any, scale: Scale) -> Any:
     """Return ``scale * updates``, computed in float32 and rounded to the dtype of each leaf.
 
-    Where the scale is 1, leaves come back bit-identical: a product would flush subnormals.
+    Where a factor is 1, entries come back bit-identical: a product would flush subnormals.
     """
 
-    def apply(update: jax.Array) -> jax.Array:
+    def apply(update: jax.Array, factor: jax.Array) -> jax.Array:
         dtype = wide(update.dtype)
-        scaled = (update.astype(dtype) * scale.astype(dtype)).astype(update.dtype)
-        return jnp.where(scale == 1.0, update, scaled)
+        scaled = (update.astype(dtype) * factor.astype(dtype)).astype(update.dtype)
+        return jnp.where(factor == 1.0, update, scaled)
 
-    return jax.tree.map(apply, updates)
+    leaves, structure = jax.tree.flatten(updates)
+    factors = per_leaf(scale, len(leaves))
+    return jax.tree.unflatten(structure, map(apply, leaves, factors))
 
 
 def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:

@@ -105,6 +105,17 @@ def check_updates(updates: object, params: object | None = None) -> None:
         check_same_tree("updates", leaves, "params", leaves_by_path(params))
 
 
+def check_real(updates: object, factory: str) -> None:
+    """Raise ``TypeError`` for a complex gradient, with its path."""
+    for path, leaf in leaves_by_path(updates).items():
+        if leaf is not None and jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+            msg = (
+                f"updates{path} has dtype {jnp.result_type(leaf)}, but {factory} is defined for "
+                "real gradients only. Wrap it in optax.contrib.split_real_and_imaginary"
+            )
+            raise TypeError(msg)
+
+
 def check_same_tree(name: str, leaves: dict[str, Any], other: str, others: dict[str, Any]) -> None:
     """Raise ``ValueError`` with the first path at which two trees differ; ``None`` fits all."""
     for path in leaves.keys() - others.keys():

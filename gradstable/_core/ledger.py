@@ -74,7 +74,7 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
         consecutive_rejected=jnp.where(rejected, increment(old.consecutive_rejected), 0),
         grad_norm=measure.norm,
         threshold=verdict.threshold,
-        scale=verdict.scale,
+        scale=verdict.least_scale,
         reason=verdict.reason,
         worst_leaf=measure.worst_leaf,
         last_rejected=jnp.where(rejected, count, old.last_rejected),

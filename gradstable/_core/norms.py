@@ -9,6 +9,7 @@ XLA flushes them to zero in arithmetic.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,12 @@ _STACK_BELOW = 1 << 14
 _Reduce = Callable[[jax.Array, jax.Array | None], jax.Array]
 
 
+class _Norms(NamedTuple):
+    norm: jax.Array
+    leaf_norms: jax.Array
+    nonfinite: jax.Array
+
+
 def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
     """Read the gradients once and returns the few numbers that rules decide on.
 
@@ -48,11 +55,15 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
       A ``Measure`` with ``L`` the number of leaves.
     """
     leaves = [_as_real(leaf) for leaf in jax.tree.leaves(updates)]
+    leaf_sizes = jnp.asarray([leaf.size for leaf in leaves], jnp.float32)
+    if axis_name is not None:
+        leaf_sizes = leaf_sizes * lax.psum(1, axis_name)
     if not leaves:
         return Measure(
             norm=jnp.zeros((), jnp.float32),
             leaf_norms=jnp.zeros((0,), jnp.float32),
             nonfinite=jnp.zeros((0,), jnp.bool_),
+            leaf_sizes=leaf_sizes,
         )
 
     def sums_of(reduce: _Reduce, shift: jax.Array | None = None) -> jax.Array:
@@ -66,30 +77,30 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
     shift = jnp.asarray([1.0, _DOWN, _UP], jnp.float32)[way]
     unshift = jnp.asarray([1.0, _UP, _DOWN], jnp.float32)[way]
 
-    def ordinary() -> Measure:
+    def ordinary() -> _Norms:
         nonfinite = jnp.zeros(sums.shape, jnp.bool_)
-        return Measure(norm=jnp.sqrt(total), leaf_norms=jnp.sqrt(sums), nonfinite=nonfinite)
+        return _Norms(norm=jnp.sqrt(total), leaf_norms=jnp.sqrt(sums), nonfinite=nonfinite)
 
-    def huge() -> Measure:
+    def huge() -> _Norms:
         # After the shift no finite entry overflows: a sum that is not finite tells of one
         # that never was.
         shifted = sums_of(_sum_squares, shift)
         leaf_norms = jnp.sqrt(shifted) * unshift
-        return Measure(
+        return _Norms(
             norm=jnp.sqrt(jnp.sum(shifted)) * unshift,
             leaf_norms=jnp.where(jnp.isfinite(sums), jnp.sqrt(sums), leaf_norms),
             nonfinite=~jnp.isfinite(shifted),
         )
 
-    def tiny() -> Measure:
+    def tiny() -> _Norms:
         shifted = sums_of(_sum_lifted_squares, shift)
-        return Measure(
+        return _Norms(
             norm=_put_down(jnp.sqrt(jnp.sum(shifted)), unshift),
             leaf_norms=_put_down(jnp.sqrt(shifted), unshift),
             nonfinite=jnp.zeros(sums.shape, jnp.bool_),
         )
 
-    return lax.switch(way, (ordinary, huge, tiny))
+    return Measure(*lax.switch(way, (ordinary, huge, tiny)), leaf_sizes=leaf_sizes)
 
 
 def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:

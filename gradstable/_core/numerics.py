@@ -20,3 +20,8 @@ def is_inexact(array: jax.Array) -> bool:
 def increment(counter: jax.Array) -> jax.Array:
     """Return an integer counter plus one; it stops at the largest number of its dtype."""
     return jnp.where(counter < jnp.iinfo(counter.dtype).max, counter + 1, counter)
+
+
+def abs_square(x: jax.Array) -> jax.Array:
+    """Return ``|x|**2``, which is real also where ``x`` is complex."""
+    return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else x * x

@@ -21,6 +21,16 @@ class Reason(enum.IntEnum):
     NORM_CLIPPED = 3
     SPIKE_CLIPPED = 4
     SPIKE_REJECTED = 5
+    BLOCK_CLIPPED = 6
+    UNIT_CLIPPED = 7
+    QUANTILE_CLIPPED = 8
+    ZSCORE_CLIPPED = 9
+    ZSCORE_REJECTED = 10
+    HISTORY_CLIPPED = 11
+    HISTORY_REJECTED = 12
+    LOSS_REJECTED = 13
+    GROUP_SCALED = 14
+    NORM_STABILIZED = 15
 
 
 _SENTENCES: dict[int, str] = {
@@ -30,6 +40,16 @@ _SENTENCES: dict[int, str] = {
     Reason.NORM_CLIPPED: "the gradient norm was above the fixed limit",
     Reason.SPIKE_CLIPPED: "the gradient norm was well above its usual range",
     Reason.SPIKE_REJECTED: "the gradient norm was far above its usual range",
+    Reason.BLOCK_CLIPPED: "the gradient of a leaf was above its limit",
+    Reason.UNIT_CLIPPED: "the gradient of a unit was large beside its weights",
+    Reason.QUANTILE_CLIPPED: "the gradient norm was above a quantile of its history",
+    Reason.ZSCORE_CLIPPED: "the gradient norm had a high z-score",
+    Reason.ZSCORE_REJECTED: "the gradient norm had a z-score at which steps are skipped",
+    Reason.HISTORY_CLIPPED: "the norm was above a limit that follows its recent mean",
+    Reason.HISTORY_REJECTED: "the norm was far above its recent mean",
+    Reason.LOSS_REJECTED: "the loss was far above its usual range",
+    Reason.GROUP_SCALED: "the gradient of a group of leaves left its usual range",
+    Reason.NORM_STABILIZED: "every leaf was brought to its usual norm",
 }
 
 

@@ -4,11 +4,32 @@ Everything here is a ``NamedTuple`` of arrays: a valid pytree whose structure ne
 changes, so that it survives ``jit``, ``scan``, ``cond`` and checkpoints.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+# One factor for the whole tree, float32 [L] with one a leaf, or a tuple of L arrays each of which
+# broadcasts against its leaf: one factor a unit.
+Scale: TypeAlias = jax.Array | tuple[jax.Array, ...]
+
+
+class UnitNorms(NamedTuple):
+    """The L2 norm of every unit of every leaf, for one notion of units.
+
+    Attributes:
+      updates: tuple of ``L`` float32 arrays, the norms of the units of each gradient leaf. A
+        leaf has the number of dimensions of its gradient, with size 1 along those that lie
+        within a unit: it broadcasts against the gradient.
+      params: the same of the parameters; ``None`` if the rule did not ask for them.
+      sizes: tuple of ``L`` ints, the number of entries in one unit of each leaf.
+    """
+
+    updates: tuple[jax.Array, ...]
+    params: tuple[jax.Array, ...] | None
+    sizes: tuple[int, ...]
 
 
 class Measure(NamedTuple):
@@ -19,11 +40,25 @@ class Measure(NamedTuple):
         itself exceeds float32 or an entry is infinite, ``nan`` only where an entry is NaN.
       leaf_norms: float32 ``[L]``, the L2 norm of each of the ``L`` leaves in tree order.
       nonfinite: bool ``[L]``, whether a leaf has NaN or infinite entries.
+      leaf_sizes: float32 ``[L]``, the number of entries of each leaf.
+      units: one ``UnitNorms`` for each request in ``Rule.needs``, in their order.
     """
 
     norm: jax.Array
     leaf_norms: jax.Array
     nonfinite: jax.Array
+    leaf_sizes: jax.Array
+    units: tuple[UnitNorms, ...] = ()
+
+    @classmethod
+    def of(
+        cls, leaf_norms: ArrayLike | Sequence[ArrayLike], leaf_sizes: ArrayLike = 1.0
+    ) -> "Measure":
+        """Return the measure of leaves with these norms, to try a rule on scalars."""
+        norms = jnp.atleast_1d(jnp.asarray(leaf_norms, jnp.float32))
+        sizes = jnp.broadcast_to(jnp.asarray(leaf_sizes, jnp.float32), norms.shape)
+        norm = norms[0] if norms.shape == (1,) else jnp.linalg.norm(norms)
+        return cls(norm, norms, ~jnp.isfinite(norms), sizes)
 
     @property
     def finite(self) -> jax.Array:
@@ -44,13 +79,15 @@ class Verdict(NamedTuple):
 
     Attributes:
       accept: bool scalar. ``False`` discards the whole step.
-      scale: float32 scalar in ``(0, 1]`` by which an accepted gradient is multiplied.
+      scale: the positive factor by which an accepted gradient is multiplied: a float32 scalar,
+        float32 ``[L]`` (one a leaf), or a tuple of ``L`` arrays (one a unit, each broadcasting
+        against its leaf). Mostly in ``(0, 1]``.
       reason: int32 scalar, the code of what happened (0: nothing), see ``gs.rules.reasons``.
       threshold: float32 scalar, the gradient norm above which this rule acts (``inf``: none).
     """
 
     accept: jax.Array
-    scale: jax.Array
+    scale: Scale
     reason: jax.Array
     threshold: jax.Array
 
@@ -58,22 +95,42 @@ class Verdict(NamedTuple):
     def of(
         cls,
         accept: ArrayLike = True,
-        scale: ArrayLike = 1.0,
+        scale: ArrayLike | tuple[ArrayLike, ...] = 1.0,
         reason: ArrayLike = 0,
         threshold: ArrayLike = float("inf"),
     ) -> "Verdict":
         """Return a verdict with the right dtypes; what is not given leaves the step alone."""
+        factors = (
+            tuple(jnp.asarray(factor, jnp.float32) for factor in scale)
+            if isinstance(scale, tuple)
+            else jnp.asarray(scale, jnp.float32)
+        )
         return cls(
             accept=jnp.asarray(accept, jnp.bool_),
-            scale=jnp.asarray(scale, jnp.float32),
+            scale=factors,
             reason=jnp.asarray(reason, jnp.int32),
             threshold=jnp.asarray(threshold, jnp.float32),
         )
 
     @property
+    def least_scale(self) -> jax.Array:
+        """The factor of what is scaled down most (float32 scalar); 0 if rejected."""
+        least = _reduce(lambda part: jnp.min(part, initial=jnp.inf), jnp.min, self.scale)
+        return jnp.where(self.accept, jnp.where(least < jnp.inf, least, 1.0), 0.0)
+
+    @property
     def clipped(self) -> jax.Array:
         """Whether the step is accepted, but not as it came (bool scalar)."""
-        return self.accept & (self.scale != 1.0)
+        return self.accept & _reduce(lambda part: jnp.any(part != 1.0), jnp.any, self.scale)
+
+
+def _reduce(
+    each: Callable[[jax.Array], jax.Array], total: Callable[[jax.Array], jax.Array], scale: Scale
+) -> jax.Array:
+    if not isinstance(scale, tuple):
+        return each(scale)
+    # Part by part: to join the parts would move them between devices.
+    return total(jnp.stack([each(part) for part in scale])) if scale else each(jnp.ones(()))
 
 
 class Health(NamedTuple):
@@ -87,7 +144,8 @@ class Health(NamedTuple):
       consecutive_rejected: int32, rejected steps in a row up to now.
       grad_norm: float32, raw norm of the last gradient (a report: may be ``inf`` or ``nan``).
       threshold: float32, the norm above which a rule acted at the last step.
-      scale: float32, factor applied to the last gradient (0: rejected).
+      scale: float32, factor applied to the last gradient, where leaves or units have their own
+        the least of them (0: rejected).
       reason: int32, code of the last verdict.
       worst_leaf: int32, index of the leaf that was first to be non-finite, else of the largest
         norm (-1: an empty tree, or no step yet).

@@ -7,7 +7,8 @@ import optax
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_state, check_updates
 from gradstable._core.ledger import Ledger, enter, new_ledger
-from gradstable._core.norms import AxisName, measure
+from gradstable._core.norms import AxisName
+from gradstable._core.unit_norms import measure_for
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
 
@@ -61,7 +62,7 @@ def clip_by_rule(*rules: Rule, axis_name: AxisName = None) -> optax.GradientTran
     ) -> tuple[optax.Updates, JudgedState]:
         ledger, rule_state = check_state(state, JudgedState, "clip_by_rule")
         check_updates(updates, params)
-        measured = measure(updates, axis_name=axis_name)
+        measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
         scaled = scale_updates(updates, verdict.scale)
         new_state = JudgedState(ledger=enter(ledger, measured, verdict), rule_state=rule_state)

@@ -1,25 +1,15 @@
 """Adam's moments, in arithmetic that low precision and large gradients cannot break."""
 
-import math
-import operator
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._core.checks import check_number, check_state, check_updates
-from gradstable._core.numerics import increment, wide
-
-# The square of a larger gradient leaves float32 no room.
-_MAX_SQUARED = 2.0**62
-# A decay rate that rounds to 1 (0.999 in bfloat16) would leave a second moment of zero.
-_MAX_DECAY = 1.0 - 2.0**-20
-_ROUNDED = (
-    "In bfloat16 0.999 rounds to 1: give optax.inject_hyperparams hyperparam_dtype=jnp.float32"
-)
+from gradstable._core.checks import check_number
+from gradstable._core.numerics import abs_square
+from gradstable.moments.decay import Decay, check_decays
+from gradstable.moments.engine import LeafRule, Slot, moments
 
 
 def scale_by_adam(
@@ -102,129 +92,46 @@ def adam_transform(
     guarded: bool,
 ) -> optax.GradientTransformationExtraArgs:
     """Make ``scale_by_adam``; ``guarded`` where a guard around it lets no bad entry in."""
-    for name, decay in (("b1", b1), ("b2", b2)):
-        check_number(name, decay, at_least=0.0, below=1.0, hint=_ROUNDED)
+    check_decays(b1=b1, b2=b2)
     check_number("eps", eps, at_least=0.0)
     check_number("eps_root", eps_root, at_least=0.0)
 
-    def init_fn(params: optax.Params) -> optax.ScaleByAdamState:
-        def zeros(dtype: DTypeLike | None, *, squared: bool) -> Any:
-            def like(param: ArrayLike) -> jax.Array:
-                default = wide(jnp.result_type(param))
-                default = jnp.finfo(default).dtype if squared else default
-                return jnp.zeros_like(param, dtype=default if dtype is None else dtype)
-
-            return jax.tree.map(like, params)
-
-        return optax.ScaleByAdamState(
-            count=jnp.zeros((), jnp.int32),
-            mu=zeros(mu_dtype, squared=False),
-            nu=zeros(nu_dtype, squared=True),
-        )
-
-    def update_fn(
-        updates: optax.Updates,
-        state: optax.OptState,
-        params: optax.Params | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
-        del extra_args
-        old = check_state(state, optax.ScaleByAdamState, "scale_by_adam")
-        check_updates(updates, params)
-        count = increment(jnp.asarray(old.count))
+    def at(count: jax.Array) -> LeafRule:
         first, second = Decay.of(b1, count), Decay.of(b2, count)
 
-        def adam(g: jax.Array, mu: jax.Array, nu: jax.Array) -> _Moved:
-            sound = None if guarded else jnp.abs(g.astype(wide(g.dtype))) <= _MAX_SQUARED
-            return _adam_leaf(g, mu, nu, sound, first, second, eps, eps_root, nesterov)
+        def learn(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return first.mix(mu, g), second.mix(nu, abs_square(g))
 
-        moved = jax.tree.map(adam, updates, old.mu, old.nu)
-        is_moved = lambda node: isinstance(node, _Moved)  # noqa: E731
-        new_updates, mu, nu = (
-            jax.tree.map(operator.itemgetter(i), moved, is_leaf=is_moved) for i in range(3)
-        )
-        return new_updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+        def direct(g: jax.Array, new: tuple[jax.Array, ...], _: object) -> jax.Array:
+            mu, nu = new
+            mu_hat = look_ahead(first, mu, g) if nesterov else first.correct(mu)
+            return divide(mu_hat, jnp.sqrt(second.correct(nu) + _like(eps_root, nu)), eps)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+        return LeafRule(learn, direct)
 
-
-class Decay(NamedTuple):
-    """A decay rate at one step, in float32, without the loss of digits in ``1 - rate``."""
-
-    keep: jax.Array  # b
-    take: jax.Array  # 1 - b
-    corrects: jax.Array  # 1 - b**t
-    next_corrects: jax.Array  # 1 - b**(t + 1)
-
-    @classmethod
-    def of(cls, rate: ArrayLike, count: jax.Array) -> "Decay":
-        """Return the rate at step ``count`` (the first step is 1)."""
-        t = count.astype(jnp.float32)
-        if isinstance(rate, (int, float)):
-            keep, take = jnp.float32(rate), jnp.float32(1.0 - rate)
-            log = jnp.float32(math.log(rate) if rate else -math.inf)
-        else:
-            keep = jnp.minimum(jnp.asarray(rate, jnp.float32), _MAX_DECAY)
-            take, log = 1.0 - keep, jnp.log(keep)
-        return cls(keep, take, -jnp.expm1(t * log), -jnp.expm1((t + 1.0) * log))
-
-
-class _Moved(NamedTuple):
-    update: jax.Array
-    mu: jax.Array
-    nu: jax.Array
-
-
-def _adam_leaf(
-    g: jax.Array,
-    mu: jax.Array,
-    nu: jax.Array,
-    sound: jax.Array | None,
-    b1: Decay,
-    b2: Decay,
-    eps: ArrayLike,
-    eps_root: ArrayLike,
-    nesterov: bool,
-) -> _Moved:
-    x = g.astype(wide(g.dtype))
-    real = jnp.finfo(x.dtype).dtype
-    mu_wide, nu_wide = mu.astype(x.dtype), nu.astype(real)
-    new_mu = b1.keep.astype(x.dtype) * mu_wide + b1.take.astype(x.dtype) * x
-    new_nu = b2.keep.astype(real) * nu_wide + b2.take.astype(real) * _abs_square(x)
-    if sound is not None:
-        # Selected here, so that all that follows reads what is kept: see gradstable/hold.py.
-        new_mu = jnp.where(sound, new_mu, mu_wide)
-        new_nu = jnp.where(sound, new_nu, nu_wide)
-
-    mu_hat = new_mu / b1.corrects.astype(x.dtype)
-    if nesterov:
-        ahead = b1.keep / b1.next_corrects, b1.take / b1.corrects
-        looked = ahead[0].astype(x.dtype) * new_mu + ahead[1].astype(x.dtype) * x
-        mu_hat = looked if sound is None else jnp.where(sound, looked, mu_hat)
-    root = jnp.sqrt(new_nu / b2.corrects.astype(real) + jnp.asarray(eps_root, real))
-    denominator = root + jnp.asarray(eps, real)
-    update = mu_hat / denominator.astype(x.dtype)
-    if not _is_positive(eps):
-        update = jnp.where(denominator > 0, update, 0.0)  # 0 / 0: no gradient yet, no step
-    return _Moved(
-        update=update.astype(g.dtype), mu=_store(new_mu, mu.dtype), nu=_store(new_nu, nu.dtype)
+    slots = (Slot("mu", mu_dtype), Slot("nu", nu_dtype, squared=True))
+    return moments(
+        "scale_by_adam", optax.ScaleByAdamState, slots, at, guarded=guarded, complex_too=True
     )
+
+
+def look_ahead(decay: Decay, mu: jax.Array, g: jax.Array) -> jax.Array:
+    """Return the bias-corrected first moment as it will be if the gradient repeats itself."""
+    ahead, now = decay.keep / decay.next_corrects, decay.take / decay.corrects
+    return ahead.astype(mu.dtype) * mu + now.astype(mu.dtype) * g
+
+
+def divide(numerator: jax.Array, root: jax.Array, eps: ArrayLike) -> jax.Array:
+    """Return ``numerator / (root + eps)``, and 0 for 0 / 0: no gradient yet, no step."""
+    denominator = root + _like(eps, root)
+    ratio = numerator / denominator.astype(numerator.dtype)
+    return ratio if _is_positive(eps) else jnp.where(denominator > 0, ratio, jnp.zeros_like(ratio))
+
+
+def _like(number: ArrayLike, array: jax.Array) -> jax.Array:
+    return jnp.asarray(number, array.dtype)
 
 
 def _is_positive(eps: ArrayLike) -> bool:
     """Whether eps is known to be positive, also after rounding to float32."""
     return isinstance(eps, (int, float)) and bool(np.float32(eps) > 0)
-
-
-def _abs_square(x: jax.Array) -> jax.Array:
-    return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else x * x
-
-
-def _store(value: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Cast to the dtype of a state; what float16 cannot hold becomes its largest number."""
-    if value.dtype == dtype:
-        return value
-    if jnp.iscomplexobj(value):
-        return value.astype(dtype)
-    largest = float(jnp.finfo(dtype).max)
-    return jnp.clip(value, -largest, largest).astype(dtype)

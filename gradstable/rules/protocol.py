@@ -5,6 +5,7 @@ of the size of the parameters. So ten rules cost what one costs, and a rule can 
 scalars.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,8 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from gradstable._core.reasons import Reason
+from gradstable._core.scale import combine, largest_norm, positive
 from gradstable._core.select import own_arrays, select_tree
 from gradstable._core.types import Measure, Verdict
+from gradstable._core.unit_norms import UnitRequest
 
 # A norm above this overflows (or all but overflows) float32 when it is squared: second moments
 # would become inf. 2**60 leaves room to add up 2**8 such squares.
@@ -28,6 +31,8 @@ class Rule(NamedTuple):
       decide: ``(measure, state, **context) -> (Verdict, state)``. The context holds
         ``params`` and whatever was passed to ``update`` by keyword (``value=``, ...); take
         what you need by name and ignore the rest with ``**_``.
+      needs: which norms of units ``measure.units`` shall have, one ``UnitRequest`` each.
+        Default: none; each is one more read of the gradients.
 
     Example:
       >>> import gradstable as gs
@@ -47,6 +52,7 @@ class Rule(NamedTuple):
 
     init: Callable[[Any], Any]
     decide: Callable[..., tuple[Verdict, Any]]
+    needs: tuple[UnitRequest, ...] = ()
 
 
 def check_rules(rules: Sequence[object]) -> None:
@@ -70,14 +76,15 @@ def all_of(rules: Sequence[Rule]) -> Rule:
     """Compose rules and puts the checks that are always on around them.
 
     Accepts combine by *and*; the scale is the smallest one, so that two rules which see the
-    same spike do not punish it twice; the reason is that of the first rule to reject, else of
-    the first to clip. Around them stand two checks that need no history:
+    same spike do not punish it twice (where rules scale leaves or units, the smallest for each;
+    scales above 1 multiply); the reason is that of the first rule to reject, else of the first
+    to clip. Around them stand two checks that need no history:
 
     - a gradient with a NaN or infinite entry is rejected;
     - so is one which, after scaling, has a norm above ``2**60``: its square overflows.
 
     Neither ever reaches the statistics of a rule, so none can be poisoned. A scale that is
-    zero, negative or NaN cannot be applied and rejects as well; one above 1 is taken for 1.
+    zero, negative or NaN cannot be applied and rejects as well.
 
     Args:
       rules: the rules, in order of precedence.
@@ -86,12 +93,9 @@ def all_of(rules: Sequence[Rule]) -> Rule:
       A ``Rule`` whose state is the tuple of the rules' states.
 
     Example:
-      >>> import jax.numpy as jnp
       >>> import gradstable as gs
       >>> rule = gs.rules.all_of([gs.rules.global_norm(2.0), gs.rules.log_mad()])
-      >>> norm = jnp.array(8.0)
-      >>> measure = gs.Measure(norm, leaf_norms=norm[None], nonfinite=jnp.array([False]))
-      >>> verdict, _ = rule.decide(measure, rule.init({}))
+      >>> verdict, _ = rule.decide(gs.Measure.of(8.0), rule.init({}))
       >>> float(verdict.scale)
       0.25
     """
@@ -102,22 +106,26 @@ def all_of(rules: Sequence[Rule]) -> Rule:
     def decide(measure: Measure, state: tuple[Any, ...], **context: Any) -> tuple[Verdict, Any]:
         total = Verdict.of()
         new_state: list[Any] = []
+        units = iter(measure.units)
         for rule, rule_state in zip(rules, state, strict=True):
-            verdict, rule_state = rule.decide(measure, rule_state, **context)
+            seen = measure._replace(units=tuple(itertools.islice(units, len(rule.needs))))
+            verdict, rule_state = rule.decide(seen, rule_state, **context)
             total = _merge(total, Verdict.of(*verdict))
             new_state.append(rule_state)
         finite, countable = measure.finite, measure.norm <= MAX_NORM
         kept = select_tree(finite & countable, tuple(new_state), state, name="rule state")
         return _finish(total, measure, finite), kept
 
-    return Rule(init=init, decide=decide)
+    return Rule(
+        init=init, decide=decide, needs=tuple(need for rule in rules for need in rule.needs)
+    )
 
 
 def _merge(first: Verdict, second: Verdict) -> Verdict:
     first_speaks = (~first.accept) | (second.accept & (first.reason != Reason.OK))
     return Verdict(
         accept=first.accept & second.accept,
-        scale=jnp.minimum(first.scale, second.scale),
+        scale=combine(first.scale, second.scale),
         reason=jnp.where(first_speaks, first.reason, second.reason),
         threshold=jnp.minimum(first.threshold, second.threshold),
     )
@@ -125,13 +133,13 @@ def _merge(first: Verdict, second: Verdict) -> Verdict:
 
 def _finish(verdict: Verdict, measure: Measure, finite: jax.Array) -> Verdict:
     # A NaN scale or norm makes every comparison False, and so rejects.
-    bounded = (verdict.scale > 0) & (measure.norm * verdict.scale <= MAX_NORM)
+    bounded = positive(verdict.scale) & (largest_norm(measure, verdict.scale) <= MAX_NORM)
     accept = finite & verdict.accept & bounded
     reason = jnp.where(verdict.accept & ~bounded, Reason.OVERFLOW, verdict.reason)
     reason = jnp.where(finite, reason, Reason.NONFINITE)
     return Verdict(
         accept=accept,
-        scale=jnp.where(accept, verdict.scale, 0.0),
+        scale=jax.tree.map(lambda factor: jnp.where(accept, factor, 0.0), verdict.scale),
         reason=reason.astype(jnp.int32),
         threshold=verdict.threshold,
     )

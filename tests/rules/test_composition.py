@@ -13,7 +13,7 @@ from gradstable.rules import Reason, Rule, all_of, global_norm
 
 def measure(norm: float) -> gs.Measure:
     value = jnp.float32(norm)
-    return gs.Measure(value, value[None], ~jnp.isfinite(value)[None])
+    return gs.Measure.of(value)
 
 
 def fixed(**verdict: Any) -> Rule:

@@ -18,7 +18,7 @@ def run(rule: Rule, norms: Iterable[float]) -> tuple[np.ndarray, LogMadState]:
     """Return the scales (0 where rejected) and the last state."""
 
     def body(state: LogMadState, norm: jax.Array) -> tuple[LogMadState, jax.Array]:
-        measure = gs.Measure(norm, norm[None], ~jnp.isfinite(norm)[None])
+        measure = gs.Measure.of(norm)
         verdict, state = rule.decide(measure, state)
         return state, jnp.where(verdict.accept, verdict.scale, 0.0)
 

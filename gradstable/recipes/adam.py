@@ -1,15 +1,11 @@
-"""Assembled optimizers, guard included: composition only."""
-
-from collections.abc import Callable
-from typing import Any, cast
+"""Adam and its nearest kin, guarded."""
 
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._core.checks import check_number, check_rate
 from gradstable._core.norms import AxisName
-from gradstable.guard import guard
 from gradstable.moments.adam import adam_transform
+from gradstable.recipes.assemble import Mask, assemble
 from gradstable.rules import Rule
 
 
@@ -23,7 +19,7 @@ def adamw(
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
     weight_decay: ArrayLike = 1e-4,
-    mask: Any | Callable[[optax.Params], Any] | None = None,
+    mask: Mask = None,
     nesterov: bool = False,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -67,20 +63,21 @@ def adamw(
     Source:
       Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.
     """
-    check_rate("learning_rate", learning_rate)
-    check_number("weight_decay", weight_decay, at_least=0.0)
-    inner = optax.chain(
-        adam_transform(
-            b1=b1,
-            b2=b2,
-            eps=eps,
-            eps_root=eps_root,
-            mu_dtype=mu_dtype,
-            nu_dtype=nu_dtype,
-            nesterov=nesterov,
-            guarded=True,
-        ),
-        optax.add_decayed_weights(cast("float", weight_decay), mask),
-        optax.scale_by_learning_rate(learning_rate),
+    direction = adam_transform(
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+        nesterov=nesterov,
+        guarded=True,
     )
-    return guard(inner, *rules, axis_name=axis_name)
+    return assemble(
+        direction,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        mask=mask,
+        rules=rules,
+        axis_name=axis_name,
+    )

@@ -1,0 +1,50 @@
+"""Factors for the tree, for leaves, for units: how they combine and what they leave of a norm."""
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._core.types import Measure, Scale
+
+
+def combine(first: Scale, second: Scale) -> Scale:
+    """Return the factors of two rules that act on one gradient.
+
+    Two factors below 1 combine to the smaller one: rules which see the same spike do not
+    punish it twice. Factors above 1 multiply. Both agree where a factor is 1.
+    """
+    if isinstance(first, tuple) or isinstance(second, tuple):
+        num_leaves = len(first if isinstance(first, tuple) else second)
+        pairs = zip(per_leaf(first, num_leaves), per_leaf(second, num_leaves), strict=True)
+        return tuple(_combine(a, b) for a, b in pairs)
+    return _combine(first, second)
+
+
+def per_leaf(scale: Scale, num_leaves: int) -> tuple[jax.Array, ...]:
+    """Return one array of factors for each leaf, which broadcasts against it."""
+    if isinstance(scale, tuple):
+        return scale
+    return tuple(scale[i] if scale.ndim else scale for i in range(num_leaves))
+
+
+def positive(scale: Scale) -> jax.Array:
+    """Whether every factor is above zero, and so none is NaN (bool scalar)."""
+    parts = scale if isinstance(scale, tuple) else (scale,)
+    return jnp.all(jnp.stack([jnp.asarray(True), *(jnp.all(part > 0) for part in parts)]))
+
+
+def largest_norm(measure: Measure, scale: Scale) -> jax.Array:
+    """Return a bound on the norm that any leaf has after scaling (float32 scalar).
+
+    With one factor for all it is the norm of the tree; with factors for units it takes all of
+    a leaf to be scaled by its largest one.
+    """
+    if isinstance(scale, tuple):
+        scale = jnp.stack([jnp.max(part, initial=0.0) for part in scale]) if scale else jnp.ones(0)
+    if not scale.ndim:
+        return measure.norm * scale
+    return jnp.max(measure.leaf_norms * scale, initial=0.0)
+
+
+def _combine(first: jax.Array, second: jax.Array) -> jax.Array:
+    clip = jnp.minimum(jnp.minimum(first, second), 1.0)
+    return clip * jnp.maximum(first, 1.0) * jnp.maximum(second, 1.0)

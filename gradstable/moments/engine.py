@@ -1,0 +1,163 @@
+"""One engine for all moment estimators: dtypes, soundness and structure are decided here.
+
+An estimator is given by what it does to one leaf: ``learn`` makes new statistics from old ones,
+and ``direct`` makes an update from the new ones. The order is the point: what ``direct`` reads
+is what is kept, so that a guard can hold the statistics without a copy (see
+``gradstable/hold.py``), and so that an unsound entry is discarded once and for all.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike, DTypeLike
+
+from gradstable._core.checks import check_real, check_state, check_updates
+from gradstable._core.numerics import increment, wide
+
+# The square of a larger gradient leaves float32 no room.
+MAX_SQUARED = 2.0**62
+
+
+class Slot(NamedTuple):
+    """A statistic that an estimator keeps for every parameter, or one number for each leaf."""
+
+    name: str  # a field of the state
+    dtype: DTypeLike | None = None  # default: float32, or wider for wider parameters
+    squared: bool = False  # real also where the gradient is complex
+    per_leaf: bool = False  # one float32 number for the whole leaf
+    start: ArrayLike = 0.0
+
+
+class LeafRule(NamedTuple):
+    """What an estimator does to one leaf at one step, in float32 (or wider).
+
+    Attributes:
+      learn: ``(g, *old) -> new``: the new statistics, a tuple with one entry a slot. Must
+        give what is finite from any ``|g| <= 2**62``.
+      direct: ``(g, new, old) -> update``, where ``new`` is what is kept. Zero where there is
+        nothing to divide by.
+    """
+
+    learn: Callable[..., tuple[jax.Array, ...]]
+    direct: Callable[[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]], jax.Array]
+
+
+def moments(
+    factory: str,
+    state_type: type[Any],
+    slots: tuple[Slot, ...],
+    at: Callable[[jax.Array], LeafRule],
+    *,
+    guarded: bool = False,
+    complex_too: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Make a transform of an estimator.
+
+    Gradients are cast to float32 (or wider) first and updates to the dtype of the gradients
+    last. An entry that is not finite, or above ``2**62`` (its square would make a second moment
+    infinite, and freeze its weight for ever), counts as zero and leaves its statistics as they
+    are.
+
+    Args:
+      factory: the public name, for messages.
+      state_type: a ``NamedTuple`` with the fields ``count`` and the names of the slots.
+      slots: the statistics.
+      at: from the number of the step (int32, the first is 1) to what happens in it.
+      guarded: whether a guard around it lets no unsound entry in; it need not look then.
+      complex_too: whether the rule is right for complex gradients.
+    """
+
+    def init_fn(params: optax.Params) -> Any:
+        trees = {
+            slot.name: jax.tree.map(lambda p, slot=slot: _start(slot, p), params) for slot in slots
+        }
+        return state_type(count=jnp.zeros((), jnp.int32), **trees)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        del extra_args
+        old: Any = check_state(state, state_type, factory)
+        check_updates(updates, params)
+        if not complex_too:
+            check_real(updates, factory)
+        count = increment(jnp.asarray(old.count))
+        rule = at(count)
+
+        def move(g: jax.Array, *stored: jax.Array) -> _Moved:
+            return _move(rule, slots, g, stored, guarded=guarded)
+
+        trees = [getattr(old, slot.name) for slot in slots]
+        moved = jax.tree.map(move, updates, *trees)
+
+        def part(index: int | None) -> Any:
+            pick: Callable[[_Moved], jax.Array] = lambda m: (
+                m.update if index is None else m.stored[index]
+            )
+            return jax.tree.map(pick, moved, is_leaf=lambda node: isinstance(node, _Moved))
+
+        new = {slot.name: part(index) for index, slot in enumerate(slots)}
+        return part(None), state_type(count=count, **new)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+class _Moved(NamedTuple):
+    update: jax.Array
+    stored: tuple[jax.Array, ...]
+
+
+def _move(
+    rule: LeafRule,
+    slots: tuple[Slot, ...],
+    g: jax.Array,
+    stored: tuple[jax.Array, ...],
+    *,
+    guarded: bool,
+) -> _Moved:
+    x = g.astype(wide(g.dtype))
+    old = tuple(
+        leaf.astype(_compute_dtype(slot, x.dtype)) for slot, leaf in zip(slots, stored, strict=True)
+    )
+    if guarded:
+        new = rule.learn(x, *old)
+    else:
+        sound = jnp.abs(x) <= MAX_SQUARED
+        x = jnp.where(sound, x, jnp.zeros_like(x))
+        learned = rule.learn(x, *old)
+        # Selected here, so that all that follows reads what is kept.
+        new = tuple(
+            jnp.where(jnp.all(sound) if slot.per_leaf else sound, after, before)
+            for slot, after, before in zip(slots, learned, old, strict=True)
+        )
+    update = rule.direct(x, new, old)
+    kept = (_store(after, leaf.dtype) for after, leaf in zip(new, stored, strict=True))
+    return _Moved(update.astype(g.dtype), tuple(kept))
+
+
+def _start(slot: Slot, param: ArrayLike) -> jax.Array:
+    dtype = _compute_dtype(slot, wide(jnp.result_type(param)))
+    if slot.per_leaf:
+        return jnp.full((), slot.start, dtype)
+    chosen = dtype if slot.dtype is None else slot.dtype
+    return jnp.full_like(param, jnp.asarray(slot.start, chosen), dtype=chosen)
+
+
+def _compute_dtype(slot: Slot, dtype: DTypeLike) -> DTypeLike:
+    return jnp.finfo(dtype).dtype if slot.squared or slot.per_leaf else dtype
+
+
+def _store(value: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Cast to the dtype of a state; what float16 cannot hold becomes its largest number."""
+    if value.dtype == dtype:
+        return value
+    if jnp.iscomplexobj(value):
+        return value.astype(dtype)
+    largest = float(jnp.finfo(dtype).max)
+    return jnp.clip(value, -largest, largest).astype(dtype)

@@ -1,0 +1,5 @@
+"""Assembled optimizers, guard included: composition only."""
+
+from gradstable.recipes.adam import adamw
+
+__all__ = ["adamw"]

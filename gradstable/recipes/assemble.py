@@ -1,0 +1,46 @@
+"""What all recipes have in common: decay, rate, and the guard around them."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, cast
+
+import optax
+from jax.typing import ArrayLike
+
+from gradstable._core.checks import check_number, check_rate
+from gradstable._core.norms import AxisName
+from gradstable.guard import guard
+from gradstable.rules import Rule
+
+Mask: TypeAlias = Any | Callable[[optax.Params], Any] | None
+
+
+def assemble(
+    direction: optax.GradientTransformation,
+    *after: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: ArrayLike | None = None,
+    mask: Mask = None,
+    rules: tuple[Rule, ...] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Return a guarded optimizer that goes along ``direction``.
+
+    Args:
+      direction: a chain that turns gradients into an ascent direction.
+      *after: what follows the learning rate, such as a cap on the step.
+      learning_rate: a number >= 0 or a schedule.
+      weight_decay: decoupled decay, times the learning rate; ``None``: no decay at all.
+      mask: which leaves to decay.
+      rules: what the guard decides by; none: the default rule.
+      axis_name: as for ``guard``.
+
+    Raises:
+      ValueError: if the learning rate or the weight decay is out of its range.
+    """
+    check_rate("learning_rate", learning_rate)
+    links = [direction]
+    if weight_decay is not None:
+        check_number("weight_decay", weight_decay, at_least=0.0)
+        links.append(optax.add_decayed_weights(cast("float", weight_decay), mask))
+    links += [optax.scale_by_learning_rate(learning_rate), *after]
+    return guard(optax.chain(*links), *rules, axis_name=axis_name)

@@ -1,0 +1,66 @@
+"""What is known of a public name: how it is tested, and what the catalog says of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+# Numbers that no argument may be; `numbers` of an entry adds what its range excludes.
+NEVER: tuple[Any, ...] = (np.nan, "0.1", None, True, [0.1], np.array([0.1]), 1j, object())
+BELOW_ZERO, NOT_POSITIVE = (-1.0,), (0.0, -1.0)
+DECAY, FRACTION = (-0.1, 1.0, 1.5), (0.0, -0.1, 1.0, 1.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A transform in one configuration; ``breaks`` tells why a check cannot pass."""
+
+    name: str
+    tx: optax.GradientTransformation
+    breaks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One public name.
+
+    Attributes:
+      name: as users type it, without ``gs.``: ``"clip_by_zscore"``, ``"rules.zscore"``.
+      family: the heading in the catalog under which it stands.
+      source: authors, year and arXiv id, or "Ours".
+      promise: what it does for stability, one sentence without a full stop.
+      weakness: what is known to defeat it, one sentence without a full stop.
+      cases: configurations that go through the contract suite and the storm: mostly one.
+      tested_by: for a rule: the case that is made of it.
+      numbers: for each numeric argument the numbers that are refused, besides ``NEVER``.
+      optional: numeric arguments that may be ``None``.
+      required: arguments without which it cannot be called.
+    """
+
+    name: str
+    family: str
+    source: str
+    promise: str
+    weakness: str
+    cases: Sequence[Case] = ()
+    tested_by: str = ""
+    numbers: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+    required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def bind(tx: optax.GradientTransformation, **bound: Any) -> optax.GradientTransformation:
+    """Return a transform whose ``update`` always gets some extra arguments, such as ``value``."""
+    full = optax.with_extra_args_support(tx)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        return full.update(updates, state, params, **{**bound, **extra_args})
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def is_matrix(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda param: np.ndim(param) > 1, params)

@@ -1,0 +1,67 @@
+"""The guard, the bare link for rules, and all names that are no part of a family."""
+
+import optax
+
+import gradstable as gs
+from tests.registry.entry import Case, Entry
+
+FAMILY = "Guards"
+
+# What the inner optimizer breaks by itself, and a wrapper cannot mend.
+_INNER_PROMOTES = {"strict_promotion": "optax's own bias correction mixes floats and integers"}
+
+ENTRIES = [
+    Entry(
+        "guard",
+        FAMILY,
+        source="Ours",
+        promise="no gradient makes parameters or state non-finite; a rejected step changes no bit",
+        weakness="it judges gradients, not losses: a run whose loss left its basin needs rollback",
+        cases=[
+            Case("guard(adamw)", gs.guard(optax.adamw(1e-3)), _INNER_PROMOTES),
+            Case("guard(sgd, momentum)", gs.guard(optax.sgd(0.1, momentum=0.9))),
+            Case(
+                "guard(sgd, two rules)",
+                gs.guard(optax.sgd(0.1), gs.rules.global_norm(1.0), gs.rules.log_mad()),
+            ),
+        ],
+    ),
+    Entry(
+        "clip_by_rule",
+        FAMILY,
+        source="Ours",
+        promise="any rules as one link of a chain, with the finite check",
+        weakness="a rejected step is a zero gradient to what follows: moments decay, counts advance",
+        cases=[Case("clip_by_rule()", gs.clip_by_rule())],
+    ),
+    Entry(
+        "rules.all_of",
+        FAMILY,
+        source="Ours",
+        promise="several rules as one: the strictest decides, and no bad number reaches a statistic",
+        weakness="the scale of a step is the least of all, whichever rule is right",
+        tested_by="guard(sgd, two rules)",
+    ),
+]
+
+OTHERS = (
+    "GuardState",
+    "Health",
+    "Measure",
+    "TrainingDiverged",
+    "Verdict",
+    "check",
+    "explain",
+    "global_norm",
+    "health",
+    "rules",
+    "rules.LogMadState",
+    "rules.Reason",
+    "rules.Rule",
+    "rules.UnitNorms",
+    "rules.UnitRequest",
+    "rules.add_reason",
+    "testing",
+    "testing.CHECKS",
+    "testing.assert_contract",
+)

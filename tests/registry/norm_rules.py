@@ -1,0 +1,41 @@
+"""Rules on the global norm, and the clips that are made of them."""
+
+import gradstable as gs
+from tests.registry.entry import FRACTION, NOT_POSITIVE, Case, Entry
+
+FAMILY = "Rules on the global norm"
+
+_LOG_MAD = {
+    "clip_at": NOT_POSITIVE,
+    "reject_at": NOT_POSITIVE,
+    "reject_above": (0.5, 0.0, -1.0),
+    "rate": FRACTION,
+    "min_spread": NOT_POSITIVE,
+    "max_spread": NOT_POSITIVE,
+}
+_GLOBAL = {
+    "family": FAMILY,
+    "source": "Pascanu 2013, arXiv:1211.5063",
+    "promise": "the norm is at most the limit; no memory that could be poisoned",
+    "weakness": "the limit has the unit of the gradient, and a clipped spike keeps its direction",
+    "numbers": {"max_norm": NOT_POSITIVE},
+    "required": {"max_norm": 1.0},
+}
+_ROBUST = {
+    "family": FAMILY,
+    "source": "Ours",
+    "promise": "spikes of any size and share below 30 % are rejected, level shifts released",
+    "weakness": "norms that scatter by more than a factor of 2 are clipped in over 1 % of steps",
+    "numbers": _LOG_MAD,
+}
+
+ENTRIES = [
+    Entry("rules.global_norm", tested_by="clip_by_global_norm", **_GLOBAL),
+    Entry(
+        "clip_by_global_norm",
+        cases=[Case("clip_by_global_norm", gs.clip_by_global_norm(1.0))],
+        **_GLOBAL,
+    ),
+    Entry("rules.log_mad", tested_by="clip_by_log_mad", **_ROBUST),
+    Entry("clip_by_log_mad", cases=[Case("clip_by_log_mad", gs.clip_by_log_mad())], **_ROBUST),
+]
