@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from gradstable._core.numerics import wide
@@ -16,13 +17,16 @@ _NOTHING = -0.0
 def scale_updates(updates: Any, scale: Scale) -> Any:
     """Return ``scale * updates``, computed in float32 and rounded to the dtype of each leaf.
 
-    Where a factor is 1, entries come back bit-identical: a product would flush subnormals.
+    Where a factor is 1, entries come back bit-identical outside of ``jit``, where a product
+    would flush subnormals. Inside, all arithmetic on the CPU does, and a select here would make
+    XLA write the product to memory for an optimizer that reads it twice.
     """
 
     def apply(update: jax.Array, factor: jax.Array) -> jax.Array:
         dtype = wide(update.dtype)
         scaled = (update.astype(dtype) * factor.astype(dtype)).astype(update.dtype)
-        return jnp.where(factor == 1.0, update, scaled)
+        traced = isinstance(factor, jax.core.Tracer) or isinstance(update, jax.core.Tracer)
+        return scaled if traced else jnp.where(factor == 1.0, update, scaled)
 
     leaves, structure = jax.tree.flatten(updates)
     factors = per_leaf(scale, len(leaves))
@@ -36,7 +40,7 @@ def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
         if update is None:
             return None
         # A finite sum has finite parts: one test is enough.
-        result = update if param is None else _apply(jnp.asarray(param), update)
+        result = update if param is None else applied(jnp.asarray(param), update)
         sound = accept & jnp.isfinite(result)
         return jnp.where(sound, update, jnp.full_like(update, _NOTHING))
 
@@ -45,7 +49,7 @@ def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
     return jax.tree.map(keep, params, updates, is_leaf=lambda leaf: leaf is None)
 
 
-def _apply(param: jax.Array, update: jax.Array) -> jax.Array:
+def applied(param: jax.Array, update: jax.Array) -> jax.Array:
     """Return what ``optax.apply_updates`` will make of a parameter."""
     if param.dtype == update.dtype:
         return param + update

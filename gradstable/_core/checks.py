@@ -26,9 +26,12 @@ def check_number(
     at_least: float = -math.inf,
     below: float = math.inf,
     at_most: float = math.inf,
+    finite: bool = True,
     hint: str = "",
 ) -> None:
     """Raise unless a concrete number lies in the given range; traced values pass.
+
+    Infinity is refused, unless ``finite`` is false: a limit that is infinite never acts.
 
     Raises:
       TypeError: if the value is no real number.
@@ -41,7 +44,8 @@ def check_number(
         msg = f"{name} must be a real number, got {value!r} of type {type(value).__name__}"
         raise TypeError(msg)
     number = float(value)
-    if number > above and number >= at_least and number < below and number <= at_most:
+    inside = number < below or (not finite and number == below)
+    if inside and number > above and number >= at_least and number <= at_most:
         return
     bounds = [
         f"{symbol} {bound:g}"
@@ -51,6 +55,45 @@ def check_number(
     wanted = "a number " + " and ".join(bounds) if bounds else "a number"
     msg = f"{name} must be {wanted}, got {number:g}" + (f". {hint}" if hint else "")
     raise ValueError(msg)
+
+
+def check_size(name: str, value: object, *, at_least: int) -> None:
+    """Raise unless a value that has to be known at trace time is an integer in range.
+
+    Raises:
+      TypeError: if it is no Python integer.
+      ValueError: if it is out of range.
+    """
+    check_number(name, value, at_least=at_least)
+    if not isinstance(value, (int, np.integer)):
+        msg = f"{name} must be a Python integer, got {value!r} of type {type(value).__name__}"
+        raise TypeError(msg)
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` unless a value is one of some names."""
+    if value not in choices:
+        msg = f"{name} must be one of {choices}, got {value!r}"
+        raise ValueError(msg)
+
+
+def check_key(name: str, value: object) -> None:
+    """Raise unless a value is a seed or one key of ``jax.random``; traced values pass.
+
+    Raises:
+      TypeError: if it is neither.
+      ValueError: if it is a negative seed.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(value, jax.Array):
+        typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and not value.ndim
+        if typed or (value.dtype == jnp.uint32 and value.ndim == 1):
+            return
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        msg = f"{name} must be a seed or a key such as jax.random.key(0), got {value!r}"
+        raise TypeError(msg)
+    check_number(name, value, at_least=0)
 
 
 def check_order(low_name: str, low: object, high_name: str, high: object) -> None:
@@ -105,6 +148,13 @@ def check_updates(updates: object, params: object | None = None) -> None:
         check_same_tree("updates", leaves, "params", leaves_by_path(params))
 
 
+def check_params(params: object | None, factory: str) -> None:
+    """Raise ``ValueError`` where a transform that compares with parameters was not given them."""
+    if params is None:
+        msg = f"{factory} compares with params, and needs them: call update(updates, state, params)"
+        raise ValueError(msg)
+
+
 def check_real(updates: object, factory: str) -> None:
     """Raise ``TypeError`` for a complex gradient, with its path."""
     for path, leaf in leaves_by_path(updates).items():
@@ -114,6 +164,55 @@ def check_real(updates: object, factory: str) -> None:
                 "real gradients only. Wrap it in optax.contrib.split_real_and_imaginary"
             )
             raise TypeError(msg)
+
+
+def check_floating(name: str, tree: object) -> None:
+    """Raise ``TypeError`` unless every leaf is real and floating-point; tells name and path."""
+    for path, leaf in leaves_by_path(tree).items():
+        if leaf is not None and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            msg = (
+                f"{name}{path} must be real floating-point, got {jnp.result_type(leaf)}: cast it, "
+                "or keep it out by a closure"
+            )
+            raise TypeError(msg)
+
+
+def check_name(name: str, value: object) -> None:
+    """Raise ``TypeError`` unless an argument is a name: a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        msg = f"{name} must be a name such as 'query', got {value!r} ({type(value).__name__})"
+        raise TypeError(msg)
+
+
+def check_axis(axis: object, ndim: int) -> int:
+    """Return an axis counted from the front, or raise if it is no axis of such an array."""
+    if not isinstance(axis, int) or isinstance(axis, bool):
+        msg = f"axis must be an integer, got {axis!r} of type {type(axis).__name__}"
+        raise TypeError(msg)
+    if not -ndim <= axis < ndim:
+        msg = f"axis must be in [{-ndim}, {ndim}) for an array of {ndim} dimensions, got {axis}"
+        raise ValueError(msg)
+    return axis % ndim
+
+
+def check_value(value: object, factory: str) -> jax.Array:
+    """Return the loss that was passed to ``update`` as a float32 scalar.
+
+    Raises:
+      ValueError: if it is missing or no scalar; the message tells how to pass it.
+    """
+    remedy = "call update(updates, state, params, value=loss)"
+    if value is None:
+        msg = f"{factory} judges the loss, and value is missing: {remedy}"
+        raise ValueError(msg)
+    loss = jnp.asarray(cast("Any", value), jnp.float32)
+    if loss.ndim:
+        msg = (
+            f"{factory} judges the loss, and value must be a scalar, got one of shape "
+            f"{loss.shape}: take its mean, and {remedy}"
+        )
+        raise ValueError(msg)
+    return loss
 
 
 def check_same_tree(name: str, leaves: dict[str, Any], other: str, others: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -100,7 +101,10 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
             nonfinite=jnp.zeros(sums.shape, jnp.bool_),
         )
 
-    return Measure(*lax.switch(way, (ordinary, huge, tiny)), leaf_sizes=leaf_sizes)
+    ways = (ordinary, huge, tiny)
+    # Outside jit the way is known, and a switch would be compiled anew in every call.
+    norms = lax.switch(way, ways) if isinstance(way, jax.core.Tracer) else ways[int(way)]()
+    return Measure(*norms, leaf_sizes=leaf_sizes)
 
 
 def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:

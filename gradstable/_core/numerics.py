@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import DTypeLike
 
 
@@ -25,3 +26,22 @@ def increment(counter: jax.Array) -> jax.Array:
 def abs_square(x: jax.Array) -> jax.Array:
     """Return ``|x|**2``, which is real also where ``x`` is complex."""
     return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else x * x
+
+
+def power_of_two(x: jax.Array) -> jax.Array:
+    """Return the power of two at or below ``|x|``, kept away from overflow.
+
+    Multiplying or dividing by it is exact. It stays within ``[2**-126, 2**124]`` (wider for
+    float64), so that a quarter of its inverse is a normal number too.
+    """
+    info = jnp.finfo(x.dtype)
+    bits, exponent = (jnp.int32, 0x7F800000) if info.bits == 32 else (jnp.int64, 0x7FF << 52)
+    kept = lax.bitcast_convert_type(x, bits) & jnp.asarray(exponent, bits)
+    tiny = float(info.tiny)
+    return jnp.clip(lax.bitcast_convert_type(kept, x.dtype), tiny, 0.25 / tiny)
+
+
+def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Cast a real array; what a dtype cannot hold becomes its largest number (NaN stays)."""
+    largest = float(jnp.finfo(dtype).max)
+    return jnp.clip(x, -largest, largest).astype(dtype)

@@ -25,12 +25,11 @@ class Reason(enum.IntEnum):
     UNIT_CLIPPED = 7
     QUANTILE_CLIPPED = 8
     ZSCORE_CLIPPED = 9
-    ZSCORE_REJECTED = 10
-    HISTORY_CLIPPED = 11
-    HISTORY_REJECTED = 12
-    LOSS_REJECTED = 13
-    GROUP_SCALED = 14
-    NORM_STABILIZED = 15
+    HISTORY_CLIPPED = 10
+    HISTORY_REJECTED = 11
+    LOSS_REJECTED = 12
+    GROUP_SCALED = 13
+    NORM_STABILIZED = 14
 
 
 _SENTENCES: dict[int, str] = {
@@ -44,12 +43,11 @@ _SENTENCES: dict[int, str] = {
     Reason.UNIT_CLIPPED: "the gradient of a unit was large beside its weights",
     Reason.QUANTILE_CLIPPED: "the gradient norm was above a quantile of its history",
     Reason.ZSCORE_CLIPPED: "the gradient norm had a high z-score",
-    Reason.ZSCORE_REJECTED: "the gradient norm had a z-score at which steps are skipped",
     Reason.HISTORY_CLIPPED: "the norm was above a limit that follows its recent mean",
     Reason.HISTORY_REJECTED: "the norm was far above its recent mean",
-    Reason.LOSS_REJECTED: "the loss was far above its usual range",
+    Reason.LOSS_REJECTED: "the loss was not finite, or far above its usual range",
     Reason.GROUP_SCALED: "the gradient of a group of leaves left its usual range",
-    Reason.NORM_STABILIZED: "every leaf was brought to its usual norm",
+    Reason.NORM_STABILIZED: "every leaf was brought to a norm near 1, out of its history",
 }
 
 

@@ -10,7 +10,6 @@ import optax
 from gradstable._core.act import keep_finite
 from gradstable._core.checks import check_real, check_state, check_updates
 from gradstable._core.numerics import wide
-from gradstable._core.units import Units, check_units, unit_axes
 
 Apply = Callable[[Any, Any], Any]
 
@@ -53,22 +52,5 @@ def elementwise(
     def apply(updates: Any, params: Any) -> Any:
         del params
         return jax.tree.map(lambda g: function(g.astype(wide(g.dtype))), updates)
-
-    return stateless(factory, apply)
-
-
-def unitwise(
-    factory: str, units: Units, function: Callable[[jax.Array, tuple[int, ...]], jax.Array]
-) -> optax.GradientTransformationExtraArgs:
-    """Make a transform that applies ``(leaf, axes within a unit) -> leaf`` in float32 or wider."""
-    check_units(units)
-
-    def apply(updates: Any, params: Any) -> Any:
-        del params
-        leaves, structure = jax.tree.flatten(updates)
-        pairs = zip(leaves, unit_axes(units, updates), strict=True)
-        return jax.tree.unflatten(
-            structure, [function(g.astype(wide(g.dtype)), axes) for g, axes in pairs]
-        )
 
     return stateless(factory, apply)

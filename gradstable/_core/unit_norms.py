@@ -1,19 +1,23 @@
 """The norms of units: a further read of the gradients, for the rules that ask for it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
+from jax import lax
 
 from gradstable._core.norms import AxisName, measure
 from gradstable._core.numerics import abs_square, wide
 from gradstable._core.types import Measure, UnitNorms
 from gradstable._core.units import Kind, Units, unit_axes
 
-# Below and above, squares are taken of values times a power of two: see norms.py.
+# Between them the norm of the whole tree tells that no square overflows, nor all underflow.
 _TINY, _HUGE = 2.0**-32, 2.0**60
+# Entries up to 2**-30 and from 2**30 on are squared after a shift, each unit by its own.
+_SMALL, _LARGE = 2.0**-30, 2.0**30
 _UP, _DOWN = 2.0**90, 2.0**-90
 
 
@@ -77,21 +81,17 @@ def measure_for(
 def _unit_norms(measured: Measure, units: Units, updates: object, params: object) -> UnitNorms:
     axes = unit_axes(units, updates)
     leaves = jax.tree.leaves(updates)
-    huge, tiny = measured.norm > _HUGE, measured.norm < _TINY
-    shift = jnp.where(huge, _DOWN, jnp.where(tiny, _UP, 1.0))
-    unshift = jnp.where(huge, _UP, jnp.where(tiny, _DOWN, 1.0))
 
-    def norms(these: Sequence[Any], shift: Any, unshift: Any) -> tuple[jax.Array, ...]:
-        return tuple(
-            norm_within(leaf, within, shift) * unshift
-            for leaf, within in zip(these, axes, strict=True)
-        )
+    def of(these: Sequence[Any], norm: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
+        return tuple(norm(leaf, within) for leaf, within in zip(these, axes, strict=True))
 
-    one = jnp.ones((), jnp.float32)
-    of_params = None if params is None else norms(jax.tree.leaves(params), one, one)
+    # A huge unit says nothing of its neighbors: the rare way finds a shift for each of them.
+    rare = (measured.norm < _TINY) | (measured.norm > _HUGE)
+    ways = (lambda: of(leaves, norm_within), lambda: of(leaves, _safe_norm_within))
+    traced = isinstance(rare, jax.core.Tracer)
     return UnitNorms(
-        updates=norms(leaves, shift, unshift),
-        params=of_params,
+        updates=lax.switch(rare.astype(jnp.int32), ways) if traced else ways[int(rare)](),
+        params=None if params is None else of(leaves_like(params, updates), norm_within),
         sizes=tuple(
             math.prod(leaf.shape[axis] for axis in within)
             for leaf, within in zip(leaves, axes, strict=True)
@@ -99,11 +99,31 @@ def _unit_norms(measured: Measure, units: Units, updates: object, params: object
     )
 
 
-def norm_within(
-    leaf: jax.Array, axes: tuple[int, ...], shift: jax.Array | None = None
-) -> jax.Array:
+def leaves_like(params: object, updates: object) -> list[Any]:
+    """Return the leaves of the parameters that have a gradient, in tree order."""
+
+    def keep(update: Any, param: Any) -> Any:
+        return None if update is None else param
+
+    return jax.tree.leaves(jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None))
+
+
+def norm_within(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """Return the float32 norm of each unit of a leaf, which keeps its number of dimensions."""
     values = leaf.astype(wide(leaf.dtype))
-    if shift is not None:
-        values = values * shift.astype(values.dtype)
     return jnp.sqrt(jnp.sum(abs_square(values), axis=axes, keepdims=True)).astype(jnp.float32)
+
+
+def _safe_norm_within(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Return the same of units of any size, one beside the other, with a second read."""
+    values = leaf.astype(wide(leaf.dtype))
+    parts = jnp.abs(values) if not jnp.iscomplexobj(values) else _larger_part(values)
+    largest = jnp.max(parts, axis=axes, keepdims=True, initial=0.0)
+    large, small = largest > _LARGE, largest < _SMALL
+    shift = jnp.where(large, _DOWN, jnp.where(small, _UP, 1.0)).astype(parts.dtype)
+    unshift = jnp.where(large, _UP, jnp.where(small, _DOWN, 1.0)).astype(jnp.float32)
+    return norm_within(values * shift.astype(values.dtype), axes) * unshift
+
+
+def _larger_part(values: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.abs(values.real), jnp.abs(values.imag))

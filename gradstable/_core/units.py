@@ -1,12 +1,20 @@
 """Units: the parts of a leaf that are judged, centered or scaled alone.
 
 A unit is named by the axes that tell units apart; along all other axes lies what belongs to one
-unit. ``Dense`` kernels are ``(in, out)`` and ``Conv`` kernels ``(height, width, in, out)`` in
-Flax, so an output row keeps the last axis. (In PyTorch it would be the first, which is why
-``optax.contrib``-style code that keeps axis 0 is wrong here.)
+unit. Flax keeps ``Dense`` kernels as ``(in, out)`` and ``Conv`` kernels as ``(height, width, in,
+out)``, so an output row keeps the last axis. This is not agreed upon: of optax's own transforms,
+``optax.adaptive_grad_clip`` keeps the last axis, as here, and ``optax.centralize`` the first,
+which is right for ``(out, in)`` as in PyTorch.
+
+Names and shapes often do not tell whether a leading axis counts layers: ``(24, d, d)`` may be 24
+scanned ``Dense`` layers or one ``Conv`` over 24 positions. Three sources are asked, in this
+order: the bias beside a kernel, whose axes are those of its outputs and its layers; the names
+that Flax gives; the number of dimensions. Where all of them leave it open, a leading axis counts
+as layers: units that are too small cost little, but in units that mix layers one broken layer
+breaks all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import jax
@@ -17,7 +25,11 @@ Kind: TypeAlias = str | tuple[int, ...]
 Units: TypeAlias = Kind | Callable[[str, Any], Kind] | Any
 
 KINDS = ("flax", "leaf", "output", "layer", "stacked", "head")
+
+_Names: TypeAlias = tuple[str, ...]
+_Shapes: TypeAlias = Mapping[_Names, tuple[int, ...]]
 _ATTENTION_INPUTS = ("query", "key", "value")
+_VECTORS = ("bias", "scale")
 
 
 def unit_axes(units: Units, tree: object) -> tuple[tuple[int, ...], ...]:
@@ -38,21 +50,42 @@ def unit_axes(units: Units, tree: object) -> tuple[tuple[int, ...], ...]:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     paths = [jax.tree_util.keystr(path) for path, _ in flat]
     leaves = [leaf for _, leaf in flat]
+    shapes = {leaf_names(path): np.shape(leaf) for path, leaf in zip(paths, leaves, strict=True)}
     kinds = _kinds(units, paths, leaves, tree)
-    return tuple(map(_axes_within, kinds, paths, map(np.shape, leaves)))
+    return tuple(
+        _axes_within(kind, path, np.shape(leaf), shapes)
+        for kind, path, leaf in zip(kinds, paths, leaves, strict=True)
+    )
 
 
 def check_units(units: Units) -> None:
     """Refuse at construction what can be known to be wrong without the parameters."""
     if isinstance(units, str) and units not in KINDS:
         raise ValueError(_unknown("units", units))
-    if units is None or isinstance(units, (bool, int, float, list, set)):
+    looks_like_axes = isinstance(units, list) and all(isinstance(axis, int) for axis in units)
+    if units is None or isinstance(units, (bool, int, float, set)) or looks_like_axes:
         msg = (
             f"units must be one of {KINDS}, a tuple of axes that tell units apart, a function "
             f"from (path, leaf) to one of these, or a tree of them like the parameters; got "
             f"{units!r} of type {type(units).__name__}"
         )
         raise TypeError(msg)
+
+
+def leaf_names(path: str) -> tuple[str, ...]:
+    """Return the parts of a path: ``['layers'][0].kernel`` is layers, 0, kernel.
+
+    The ``.value`` behind the variables of NNX is no part of it.
+    """
+    for mark in "[]'\"":
+        path = path.replace(mark, ".")
+    names = tuple(part for part in path.split(".") if part)
+    return names[:-1] if len(names) > 1 and names[-1] in ("value", "raw_value") else names
+
+
+def is_vector(path: str, ndim: int) -> bool:
+    """Whether a leaf is a vector for each layer, as biases and scales are, and no matrix."""
+    return ndim < 2 or leaf_names(path)[-1:] in [(name,) for name in _VECTORS]
 
 
 def _kinds(units: Units, paths: Sequence[str], leaves: Sequence[Any], tree: object) -> list[Kind]:
@@ -72,10 +105,12 @@ def _kinds(units: Units, paths: Sequence[str], leaves: Sequence[Any], tree: obje
     return kinds
 
 
-def _axes_within(kind: Kind, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _axes_within(kind: Kind, path: str, shape: tuple[int, ...], shapes: _Shapes) -> tuple[int, ...]:
     ndim = len(shape)
     if isinstance(kind, str):
-        kept = _kept(kind, path, ndim)
+        if kind not in KINDS:
+            raise ValueError(_unknown(f"units of the leaf {path}", kind))
+        kept = _kept(kind, leaf_names(path), shape, shapes)
     elif _is_axes(kind):
         kept = kind
     else:
@@ -86,59 +121,91 @@ def _axes_within(kind: Kind, path: str, shape: tuple[int, ...]) -> tuple[int, ..
     return tuple(sorted(set(range(ndim)) - {axis % ndim for axis in kept}))
 
 
-def _kept(kind: str, path: str, ndim: int) -> tuple[int, ...]:
+def _kept(kind: str, names: _Names, shape: tuple[int, ...], shapes: _Shapes) -> tuple[int, ...]:
     """Return the axes that tell the units of a leaf apart."""
-    if kind not in KINDS:
-        raise ValueError(_unknown(f"units of the leaf {path}", kind))
+    ndim = len(shape)
     if kind == "leaf" or ndim == 0:
         return ()
     if kind == "layer":
         return (0,)
     if kind == "stacked":
-        return (0, *(axis + 1 for axis in _kept("output", path, ndim - 1)))
-    if kind == "head":
-        return _heads(path, ndim)
-    return _rows(path, ndim, by_shape=kind == "flax")
+        return (0, *(axis + 1 for axis in _outputs(names, ndim - 1)))
+    if kind == "output":
+        return _outputs(names, ndim)
+    if kind == "head" and (heads := _heads(names, ndim)):
+        return heads
+    return _flax(names, shape, shapes)
 
 
-def _rows(path: str, ndim: int, *, by_shape: bool) -> tuple[int, ...]:
-    """Return the axes of output rows; ``by_shape`` takes one dimension too many for a stack."""
-    *_, owner, name = ("", "", *_names(path))
+def _outputs(names: _Names, ndim: int) -> tuple[int, ...]:
+    """Return the axis of output rows of a leaf that is known to be no stack."""
+    if ndim < 2 or names[-1:] in [(name,) for name in _VECTORS]:
+        return ()
+    if names[-1:] == ("embedding",):
+        return (ndim - 2,)  # a row of its own for every token
+    if _is_attention_input(names) and ndim > 2:
+        return (ndim - 2, ndim - 1)
+    return (ndim - 1,)
+
+
+def _flax(names: _Names, shape: tuple[int, ...], shapes: _Shapes) -> tuple[int, ...]:
+    """Return the axes of layers and of output rows, by bias, name and shape."""
+    ndim, name = len(shape), names[-1] if names else ""
+    if name in _VECTORS:
+        return tuple(range(ndim - 1))
     if name == "embedding":
-        last, expected = ndim - 2 if ndim > 1 else 0, 2  # a row of its own for every token
-        kept = (last,)
-    elif name in ("bias", "scale"):
-        kept, expected = (), 1
-    elif owner in _ATTENTION_INPUTS and name == "kernel" and ndim > 2:
-        kept, expected = (ndim - 2, ndim - 1), 3  # (in, heads, head_dim)
-    elif owner == "out" and name == "kernel" and ndim > 2:
-        kept, expected = (ndim - 1,), 3  # (heads, head_dim, out)
-    else:
-        # (in, out), or (height, width, in, out). Three dimensions are layers of (in, out), five
-        # are layers of the latter: to mix layers is the error that costs most.
-        kept = (ndim - 1,) if ndim > 1 else ()
-        expected = 4 if ndim > 3 else 2
-    stacked = by_shape and ndim > max(expected, 1)
-    return tuple(sorted({*range(ndim - expected), *kept})) if stacked else kept
+        return tuple(range(ndim - 1)) if ndim > 1 else ()
+    if name == "kernel":
+        bias = shapes.get((*names[:-1], "bias"))
+        if bias and (kept := _as_in_bias(shape, bias)):
+            return kept
+        if ndim > 2 and _in_attention(names, shapes):
+            # (in, heads, head_dim), but (heads, head_dim, out).
+            outputs = 2 if _is_attention_input(names) else 1
+            return (*range(ndim - 3), *range(ndim - outputs, ndim))
+    if ndim < 2:
+        return ()
+    # Matrices, but four dimensions by this name are nearly always (height, width, in, out).
+    core = 4 if name == "kernel" and ndim > 3 else 2
+    return (*range(ndim - core), ndim - 1)
 
 
-def _heads(path: str, ndim: int) -> tuple[int, ...]:
-    """Return the axis of attention heads, after any axes of stacked layers."""
-    *_, owner, name = ("", "", *_names(path))
-    if ndim < 3 and not (name == "bias" and owner in _ATTENTION_INPUTS and ndim > 1):
-        return _rows(path, ndim, by_shape=True)
-    # (in, heads, head_dim) and the bias (heads, head_dim), but (heads, head_dim, out).
-    axis = ndim - 3 if owner == "out" else ndim - 2
-    first = ndim - (2 if name == "bias" else 3)
-    return (*range(first), axis)
+def _as_in_bias(kernel: tuple[int, ...], bias: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes that a kernel shares with its bias: layers in front, outputs behind.
+
+    Sizes may allow several ways; that with the most layers never mixes them.
+    """
+    for layers in range(len(bias) - 1, -1, -1):
+        outputs = len(bias) - layers
+        fits = kernel[:layers] + kernel[-outputs:] == bias
+        if fits and len(bias) < len(kernel):
+            return (*range(layers), *range(len(kernel) - outputs, len(kernel)))
+    return ()
 
 
-def _names(path: str) -> list[str]:
-    """Return the parts of a path: ``['layers']['mlp'].kernel`` is layers, mlp, kernel."""
-    for mark in "[]'\"":
-        path = path.replace(mark, ".")
-    names = [part for part in path.split(".") if part]
-    return names[:-1] if len(names) > 1 and names[-1] in ("value", "raw_value") else names
+def _in_attention(names: _Names, shapes: _Shapes) -> bool:
+    """Whether a kernel is one of an attention layer: ``out`` takes what ``query`` gives.
+
+    Layers may well bear these names and be a stack of matrices.
+    """
+    if len(names) < 2 or names[-2] not in (*_ATTENTION_INPUTS, "out"):
+        return False
+    query, out = (shapes.get((*names[:-2], owner, "kernel"), ()) for owner in ("query", "out"))
+    return len(query) == len(out) > 2 and query[-2:] == out[-3:-1]
+
+
+def _is_attention_input(names: _Names) -> bool:
+    return names[-1:] == ("kernel",) and names[-2:-1] in [(name,) for name in _ATTENTION_INPUTS]
+
+
+def _heads(names: _Names, ndim: int) -> tuple[int, ...]:
+    """Return the axis of attention heads, after any axes of layers; nothing for other leaves."""
+    owner, name = (names[-2], names[-1]) if len(names) > 1 else ("", "")
+    if name == "kernel" and ndim > 2 and owner in (*_ATTENTION_INPUTS, "out"):
+        return (*range(ndim - 3), ndim - 3 if owner == "out" else ndim - 2)
+    if name == "bias" and ndim > 1 and owner in _ATTENTION_INPUTS:
+        return tuple(range(ndim - 1))
+    return ()
 
 
 def _is_axes(node: object) -> bool:

@@ -100,22 +100,23 @@ def _every_other(params: Any, first: object, second: object) -> Any:
 
 
 def _run(tx: Transform, params: Any) -> None:
-    """Run two compiled updates, and trace a scan over them."""
-    compiled = jax.jit(tx.update)
-    first_state = state = tx.init(params)
-    for seed in range(2):
-        given = gradients(params, seed)
-        updates, state = compiled(given, state, params)
-        require_same_types(updates, given, name="updates", when="after a compiled update")
-        require_same_types(state, first_state, name="state", when="after a compiled update")
-        require_finite(updates, name="updates", when="after a compiled update")
+    """Run two updates as the compiled steps of a scan, which demands that no type changes."""
+    first_state = tx.init(params)
+    given = [gradients(params, seed) for seed in range(2)]
 
     def body(state: Any, updates: Any) -> tuple[Any, Any]:
         updates, state = tx.update(updates, state, params)
         return state, updates
 
-    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), gradients(params))
-    jax.eval_shape(lambda: jax.lax.scan(body, first_state, stacked))
+    @jax.jit
+    def run(state: Any, stacked: Any) -> Any:
+        return jax.lax.scan(body, state, stacked)
+
+    state, updates = run(first_state, jax.tree.map(lambda *each: jnp.stack(each), *given))
+    last = jax.tree.map(lambda leaf: leaf[-1], updates)
+    require_same_types(last, given[0], name="updates", when="after a compiled update")
+    require_same_types(state, first_state, name="state", when="after a compiled update")
+    require_finite(updates, name="updates", when="after a compiled update")
 
 
 def _probe(seen: list[set[str]]) -> optax.GradientTransformationExtraArgs:

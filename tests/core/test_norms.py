@@ -42,9 +42,9 @@ HARD = {
     "fp32 1e-19, where squares underflow": f32(*[1e-19] * 100),
     "bf16 1e38": jnp.asarray([1e38, 1e38], jnp.bfloat16),
     "bf16 subnormals": jnp.asarray([1e-40, 2e-39], jnp.bfloat16),
-    "3,000 bf16 leaves": [jnp.full((7,), 0.3, jnp.bfloat16)] * 3000,
-    "3,000 leaves of different shapes": [
-        np.full((i % 40 + 1,), 1e-3, np.float16) for i in range(3000)
+    "1,000 bf16 leaves": [jnp.full((7,), 0.3, jnp.bfloat16)] * 1000,
+    "1,000 leaves of different shapes": [
+        np.full((i % 40 + 1,), 1e-3, np.float16) for i in range(1000)
     ],
     "huge and tiny leaves": {"a": f32(1e30), "b": f32(1e-30), "c": f32(1.0)},
     "a large leaf": np.random.default_rng(0).normal(size=(1500, 1000)).astype(np.float32),
@@ -126,20 +126,23 @@ def test_scales_and_does_not_depend_on_leaf_order(exponent: int, order: list[int
 
 def test_healthy_gradients_never_take_the_rare_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rare ways read the gradients twice; they are for norms that squaring cannot bear."""
-    taken: list[int] = []
+    ways: list[Any] = []
     switch = norms.lax.switch
 
     def spy(way: Any, branches: Any) -> Any:
-        taken.append(int(way))
+        ways.append(way)
         return switch(way, branches)
+
+    @jax.jit
+    def way_of(leaf: jax.Array) -> Any:
+        measure([leaf])
+        return ways[-1]
 
     monkeypatch.setattr(norms.lax, "switch", spy)
     for exponent in range(-30, 62):
-        measure([jnp.full((10,), 2.0**exponent)])
-    assert set(taken) == {0}
-    measure([jnp.full((10,), 2.0**-40)])
-    measure([jnp.full((10,), 2.0**64)])
-    assert taken[-2:] == [2, 1]
+        assert way_of(jnp.full((10,), 2.0**exponent)) == 0
+    assert way_of(jnp.full((10,), 2.0**-40)) == 2
+    assert way_of(jnp.full((10,), 2.0**64)) == 1
 
 
 def test_axis_name_reduces_over_vmap() -> None:
