@@ -11,14 +11,10 @@ from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
+from gradstable.rules.streaming import SIGMA_PER_MAD, follow
 
-# The standard deviation of a normal variable over its median absolute deviation.
-_SIGMA_PER_MAD = 1.4826
 # Before anything is known, three sigma are a factor of 3.8.
 _FIRST_SPREAD = 0.3
-# How far one step may move the center, in spreads times the rate: fast enough to follow a
-# drift of 1 % a step, too slow to be dragged along by a burst.
-_CENTER_GAIN = 1.5
 _MAX_SPREAD = 10.0  # in the statistic itself; the thresholds have a limit of their own
 # So long a history may be thrown away by one norm that lies far below it.
 _SETTLING = 10
@@ -124,7 +120,7 @@ def log_mad(
     def decide(measure: Measure, state: LogMadState, **_: Any) -> tuple[Verdict, LogMadState]:
         known, counts = state.count > 0, measure.norm > 0
         x = _finite_log(measure.norm)
-        sigma = _SIGMA_PER_MAD * jnp.minimum(state.spread, max_spread)
+        sigma = SIGMA_PER_MAD * jnp.minimum(state.spread, max_spread)
         clip_above = jnp.multiply(clip_at, sigma)
         excess = jnp.where(known & counts, x - state.center, 0.0)
         reject = jnp.maximum(jnp.multiply(reject_at, sigma), jnp.log(reject_above))
@@ -165,11 +161,9 @@ def _learn(
 ) -> LogMadState:
     count = increment(state.count)
     gain = jnp.maximum(rate, 1.0 / count.astype(jnp.float32))
-    step = _CENTER_GAIN * gain * jnp.clip(excess, -state.spread, state.spread)
-    grow = jnp.where(jnp.abs(excess) > state.spread, gain, -gain)
-    spread = jnp.clip(state.spread * jnp.exp(grow), min_spread, _MAX_SPREAD)
+    center, spread = follow(state.center, state.spread, excess, gain)
     return LogMadState(
         count=count,
-        center=jnp.where(restart, x, state.center + step),
-        spread=jnp.where(restart, _FIRST_SPREAD, spread),
+        center=jnp.where(restart, x, center),
+        spread=jnp.where(restart, _FIRST_SPREAD, jnp.clip(spread, min_spread, _MAX_SPREAD)),
     )

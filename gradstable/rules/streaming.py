@@ -1,0 +1,30 @@
+"""A median and a median absolute deviation of a stream, of which no number can move much."""
+
+import jax
+import jax.numpy as jnp
+
+# The standard deviation of a normal variable over its median absolute deviation.
+SIGMA_PER_MAD = 1.4826
+# How far one step may move the center, in spreads times the rate: fast enough to follow a
+# drift of 1 % a step, too slow to be dragged along by a burst.
+_CENTER_GAIN = 1.5
+
+
+def follow(
+    center: jax.Array, spread: jax.Array, excess: jax.Array, gain: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return center and spread of a stream after one more number.
+
+    They learn on which side of the center it lies, and whether it lies outside of the spread, but
+    not how far: a lasting change widens the spread geometrically, and a spike moves both by a
+    fixed step.
+
+    Args:
+      center: estimate of the median.
+      spread: estimate of the median absolute deviation from it, > 0.
+      excess: the number minus the center.
+      gain: how much of a step to make, in (0, 1].
+    """
+    step = _CENTER_GAIN * gain * jnp.clip(excess, -spread, spread)
+    grow = jnp.where(jnp.abs(excess) > spread, gain, -gain)
+    return center + step, spread * jnp.exp(grow)
