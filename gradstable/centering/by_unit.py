@@ -1,0 +1,31 @@
+"""Transforms of one unit after the other: dtypes and structure around a function of a leaf."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from gradstable._core.numerics import saturate, wide
+from gradstable._core.stateless import stateless
+from gradstable._core.units import Units, check_units, unit_axes
+
+# (leaf in float32 or wider, axes within a unit, path) -> new leaf.
+OfLeaf = Callable[[jax.Array, tuple[int, ...], str], jax.Array]
+
+
+def by_unit(factory: str, units: Units, function: OfLeaf) -> optax.GradientTransformationExtraArgs:
+    """Make a transform of a function of leaves, which saturates where a dtype cannot hold it."""
+    check_units(units)
+
+    def apply(updates: Any, params: Any) -> Any:
+        del params
+        flat, structure = jax.tree_util.tree_flatten_with_path(updates)
+        axes = unit_axes(units, updates)
+        new = [
+            saturate(function(g.astype(wide(g.dtype)), within, jax.tree_util.keystr(path)), g.dtype)
+            for (path, g), within in zip(flat, axes, strict=True)
+        ]
+        return jax.tree.unflatten(structure, new)
+
+    return stateless(factory, apply)
