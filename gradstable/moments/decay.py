@@ -50,6 +50,11 @@ class Decay(NamedTuple):
         """Return the moving average ``b * old + (1 - b) * new``, in the dtype of ``old``."""
         return self.keep.astype(old.dtype) * old + self.take.astype(old.dtype) * new
 
+    def debiased(self) -> "Decay":
+        """Return the rate ``b (1 - b**(t - 1)) / (1 - b**t)``, of an average without bias."""
+        take = jnp.minimum(self.take / self.corrects, 1.0)
+        return self._replace(keep=1.0 - take, take=take)
+
     def correct(self, average: jax.Array) -> jax.Array:
         """Return a moving average that began at zero without its bias towards zero."""
         return average / self.corrects.astype(average.dtype)

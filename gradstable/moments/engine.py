@@ -6,6 +6,7 @@ is what is kept, so that a guard can hold the statistics without a copy (see
 ``gradstable/hold.py``), and so that an unsound entry is discarded once and for all.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_real, check_state, check_updates
-from gradstable._core.numerics import increment, wide
+from gradstable._core.numerics import increment, saturate, wide
 
 # The square of a larger gradient leaves float32 no room.
 MAX_SQUARED = 2.0**62
@@ -51,7 +52,6 @@ def moments(
     slots: tuple[Slot, ...],
     at: Callable[[jax.Array], LeafRule],
     *,
-    guarded: bool = False,
     complex_too: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Make a transform of an estimator.
@@ -63,10 +63,11 @@ def moments(
 
     Args:
       factory: the public name, for messages.
-      state_type: a ``NamedTuple`` with the fields ``count`` and the names of the slots.
+      state_type: a ``NamedTuple`` with the names of the slots as fields, and ``count`` before
+        them where steps are counted.
       slots: the statistics.
-      at: from the number of the step (int32, the first is 1) to what happens in it.
-      guarded: whether a guard around it lets no unsound entry in; it need not look then.
+      at: from the number of the step (int32, the first is 1; always 1 where steps are not
+        counted) to what happens in it.
       complex_too: whether the rule is right for complex gradients.
     """
 
@@ -74,38 +75,71 @@ def moments(
         trees = {
             slot.name: jax.tree.map(lambda p, slot=slot: _start(slot, p), params) for slot in slots
         }
-        return state_type(count=jnp.zeros((), jnp.int32), **trees)
+        return _state(state_type, jnp.zeros((), jnp.int32), trees)
 
-    def update_fn(
+    update = _Update(factory, state_type, slots, at, complex_too)
+    return optax.GradientTransformationExtraArgs(init_fn, update)
+
+
+def under_guard(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return an estimator as it may be inside of a guard, which lets no unsound entry in.
+
+    It need not look for these then, which saves a select of every statistic. What did not come
+    from ``moments`` is returned as it is.
+    """
+    if isinstance(tx.update, _Update):
+        return tx._replace(update=dataclasses.replace(tx.update, guarded=True))
+    return tx
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Update:
+    """The update function of an estimator, which knows what it is made of."""
+
+    factory: str
+    state_type: type[Any]
+    slots: tuple[Slot, ...]
+    at: Callable[[jax.Array], LeafRule]
+    complex_too: bool
+    guarded: bool = False
+
+    def __call__(
+        self,
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
         del extra_args
-        old: Any = check_state(state, state_type, factory)
+        old: Any = check_state(state, self.state_type, self.factory)
         check_updates(updates, params)
-        if not complex_too:
-            check_real(updates, factory)
-        count = increment(jnp.asarray(old.count))
-        rule = at(count)
+        if not self.complex_too:
+            check_real(updates, self.factory)
+        count = increment(jnp.asarray(old.count if _counts(self.state_type) else 0, jnp.int32))
+        rule = self.at(count)
 
         def move(g: jax.Array, *stored: jax.Array) -> _Moved:
-            return _move(rule, slots, g, stored, guarded=guarded)
+            return _move(rule, self.slots, g, stored, guarded=self.guarded)
 
-        trees = [getattr(old, slot.name) for slot in slots]
-        moved = jax.tree.map(move, updates, *trees)
+        moved = jax.tree.map(move, updates, *[getattr(old, slot.name) for slot in self.slots])
 
         def part(index: int | None) -> Any:
-            pick: Callable[[_Moved], jax.Array] = lambda m: (
-                m.update if index is None else m.stored[index]
-            )
+            def pick(m: _Moved) -> jax.Array:
+                return m.update if index is None else m.stored[index]
+
             return jax.tree.map(pick, moved, is_leaf=lambda node: isinstance(node, _Moved))
 
-        new = {slot.name: part(index) for index, slot in enumerate(slots)}
-        return part(None), state_type(count=count, **new)
+        new = {slot.name: part(index) for index, slot in enumerate(self.slots)}
+        return part(None), _state(self.state_type, count, new)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+def _counts(state_type: type[Any]) -> bool:
+    # Some states that are shared with optax do not.
+    return "count" in state_type._fields
+
+
+def _state(state_type: type[Any], count: jax.Array, trees: dict[str, Any]) -> Any:
+    return state_type(count=count, **trees) if _counts(state_type) else state_type(**trees)
 
 
 class _Moved(NamedTuple):
@@ -138,7 +172,7 @@ def _move(
         )
     update = rule.direct(x, new, old)
     kept = (_store(after, leaf.dtype) for after, leaf in zip(new, stored, strict=True))
-    return _Moved(update.astype(g.dtype), tuple(kept))
+    return _Moved(_store(update, g.dtype), tuple(kept))
 
 
 def _start(slot: Slot, param: ArrayLike) -> jax.Array:
@@ -154,10 +188,7 @@ def _compute_dtype(slot: Slot, dtype: DTypeLike) -> DTypeLike:
 
 
 def _store(value: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Cast to the dtype of a state; what float16 cannot hold becomes its largest number."""
-    if value.dtype == dtype:
-        return value
-    if jnp.iscomplexobj(value):
+    """Cast to a dtype; what float16 cannot hold becomes its largest number."""
+    if value.dtype == dtype or jnp.iscomplexobj(value):
         return value.astype(dtype)
-    largest = float(jnp.finfo(dtype).max)
-    return jnp.clip(value, -largest, largest).astype(dtype)
+    return saturate(value, dtype)

@@ -1,0 +1,98 @@
+"""Cautious optimizers: no step against the gradient of this step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradstable._core.checks import check_real, check_state, check_transform, check_updates
+from gradstable._core.numerics import increment, wide
+
+# The least share of entries by which the others are enlarged (as in timm).
+_LEAST_SHARE = 1e-3
+
+
+class CautiousState(NamedTuple):
+    """State of ``cautious``."""
+
+    count: jax.Array  # shape=(), dtype=jnp.int32, update calls
+    inner_state: Any
+
+
+def cautious(
+    inner: optax.GradientTransformation, *, descends: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    r"""Drop the entries of an update that point against the gradient, and enlarge the rest.
+
+    Use it around an estimator with momentum: ``gs.cautious(gs.scale_by_adam())``, before
+    weight decay and learning rate. Right after the gradients change direction, what the
+    momentum still pushes the old way is dropped at once.
+
+    .. math::
+      m = [u \cdot g > 0], \qquad u' = \frac{m}{\max(mean(m), 10^{-3})} u
+
+    with the mean over each leaf. ``inner`` must give a direction of *ascent*, as all
+    ``scale_by_*`` do. For a whole optimizer, whose updates point downhill, say
+    ``descends=True``, or else exactly the wrong entries are kept.
+
+    The step may be 1000 times that of ``inner``: where one entry in a thousand agrees with its
+    gradient, it alone carries the length of all. Cap the update after it where that matters.
+
+    Args:
+      inner: any optax transform. It sees all gradients as they are.
+      descends: whether updates of ``inner`` are to be added to parameters as they are, as
+        those of ``optax.adamw(3e-4)``. Default ``False``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with a ``CautiousState``; updates have the dtypes
+      that ``inner`` gives them. Where the gradient or the update is NaN, it is zero.
+
+    Raises:
+      TypeError: if ``inner`` is no transform.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.cautious(optax.trace(0.9))
+      >>> _, state = tx.update(jnp.array([1.0, 1.0]), tx.init(jnp.ones(2)))
+      >>> [round(x, 3) for x in tx.update(jnp.array([1.0, -0.1]), state)[0].tolist()]
+      [3.8, 0.0]
+
+    Source:
+      Liang et al., "Cautious Optimizers: Improving Training with One Line of Code", 2024,
+      arXiv:2411.16085; the least mean as in timm.
+    """
+    full = check_transform("inner", inner)
+
+    def init_fn(params: optax.Params) -> CautiousState:
+        return CautiousState(count=jnp.zeros((), jnp.int32), inner_state=full.init(params))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, CautiousState]:
+        old = check_state(state, CautiousState, "cautious")
+        check_updates(updates, params)
+        check_real(updates, "cautious")
+        given = updates
+        updates, inner_state = full.update(given, old.inner_state, params, **extra_args)
+        new = jax.tree.map(lambda u, g: _agree(u, g, descends=descends), updates, given)
+        return new, CautiousState(count=increment(old.count), inner_state=inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _agree(u: jax.Array, g: jax.Array, *, descends: bool) -> jax.Array:
+    x = u.astype(wide(u.dtype))
+    # Of signs, since the product of two small numbers is zero.
+    uphill = jnp.sign(x) * jnp.sign(g).astype(x.dtype)
+    agrees = (uphill < 0) if descends else (uphill > 0)
+    share = jnp.sum(agrees, dtype=jnp.float32) / max(u.size, 1)
+    factor = 1.0 / jnp.maximum(share, _LEAST_SHARE)
+    enlarged = jnp.where(agrees, x * factor.astype(x.dtype), jnp.zeros_like(x))
+    largest = float(jnp.finfo(u.dtype).max)
+    return jnp.clip(enlarged, -largest, largest).astype(u.dtype)

@@ -1,0 +1,195 @@
+"""StableAdamW's moments: Adam whose step shrinks where gradients outgrow the second moment."""
+
+import math
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+
+from gradstable._core.checks import check_number, check_params, check_state, check_updates
+from gradstable._core.norms import AxisName
+from gradstable._core.numerics import wide
+from gradstable._core.units import Units, check_units, unit_axes
+from gradstable.moments.adam import divide
+from gradstable.moments.decay import Decay, check_decays
+from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
+
+
+class ScaleByStableAdamState(NamedTuple):
+    """State of ``scale_by_stable_adam``."""
+
+    count: jax.Array  # shape=(), dtype=jnp.int32, update calls
+    mu: Any  # like params, float32 or mu_dtype, average of gradients
+    nu: Any  # like params, float32 or nu_dtype, average of their squares
+    rms: Any  # float32, of each unit at the last step; like params, with size 1 within a unit
+
+
+def scale_by_stable_adam(
+    *,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.99,
+    eps: ArrayLike = 1e-8,
+    max_rms: ArrayLike = 1.0,
+    units: Units = "leaf",
+    weight_decay: ArrayLike = 0.0,
+    mask: Any = None,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Rescale gradients by StableAdamW's rule: Adam with the update clipping of Adafactor.
+
+    Use it in place of Adam wherever a second moment may be stale: a unit whose gradients
+    outgrow it takes a smaller step at once. It replaces a clip of gradients, and costs one
+    more read of them.
+
+    .. math::
+      \mu &\leftarrow \hat b_1 \mu + (1 - \hat b_1) g, \qquad
+      \nu \leftarrow \hat b_2 \nu + (1 - \hat b_2) g^2, \qquad
+      \hat b = b \, \frac{1 - b^{t-1}}{1 - b^t} \\
+      RMS &= \sqrt{mean_{unit}(g^2 / \max(\nu, \epsilon^2))} \\
+      u &= \frac{1}{\max(1, RMS / c)}
+        \left( \frac{\mu}{\sqrt{\nu} + \epsilon} + \lambda \theta \right)
+
+    The decay of the paper shrinks with the step, so it stands in here; with
+    ``optax.add_decayed_weights`` after this transform it does not.
+
+    ``state.rms`` is also the earliest sign of a loss spike, which in the paper comes 1 to 8
+    steps after it rises; steady noise keeps it within 0.1 of 1, and it is at most
+    :math:`1 / \sqrt{1 - b_2}` = 10.
+
+    Whatever the gradients, :math:`|u| \le 2.35` with the defaults and no decay, as in Adam.
+    A spike of 1000 times the usual size in a whole unit makes a step of 0.1 of the usual length,
+    and for 800 steps after it they are below half of it, since ``nu`` remembers.
+
+    Args:
+      b1: decay of the first moment, in [0, 1). Default 0.9 (the paper's).
+      b2: decay of the second moment, in [0, 1). Default 0.99 (the paper's).
+      eps: added to the root and, squared, the least second moment in the RMS, in units of the
+        gradient, >= 0. Default 1e-8 (the authors' code).
+      max_rms: :math:`c`, the RMS above which steps shrink, > 0. Default 1 (the paper's).
+      units: the parts that are judged alone, as for ``gs.guard``. Default ``"leaf"`` (the
+        paper's); for stacked layers ``"layer"``, or else one layer that explodes holds up all.
+      weight_decay: :math:`\lambda`, >= 0. Default 0. Not 0: ``update`` needs ``params``.
+      mask: tree of bools, or a function from parameters to one: which leaves to decay.
+      mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
+      nu_dtype: the same for ``nu``.
+      axis_name: mesh axes over which the leaves are sharded inside ``jax.shard_map``, for the
+        mean. Not along the axes that tell units apart. Default ``None``: right under ``jit``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with a ``ScaleByStableAdamState``; updates have the
+      structure and the dtypes of the gradients. An entry that is not finite, or above
+      ``2**62``, leaves its statistics as they are.
+
+    Raises:
+      ValueError: if a number is out of its range, or a kind of units unknown.
+      TypeError: if units are of a wrong kind.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradstable as gs
+      >>> tx = gs.scale_by_stable_adam()
+      >>> state = tx.init(jnp.ones(2))
+      >>> _, state = tx.update(jnp.array([1.0, 1.0]), state)
+      >>> updates, state = tx.update(jnp.array([1000.0, 1000.0]), state)
+      >>> [round(x, 2) for x in (*updates.tolist(), state.rms.item())]
+      [0.53, 0.53, 1.41]
+
+    Source:
+      Wortsman et al., "Stable and low-precision training for large-scale vision-language
+      models", 2023, arXiv:2304.13013; the RMS after Shazeer, Stern, "Adafactor", 2018,
+      arXiv:1804.04235.
+    """
+    check_decays(b1=b1, b2=b2)
+    check_number("eps", eps, at_least=0.0)
+    check_number("max_rms", max_rms, above=0.0)
+    check_number("weight_decay", weight_decay, at_least=0.0)
+    check_units(units)
+    inner = moments(
+        "scale_by_stable_adam",
+        optax.ScaleByAdamState,
+        (Slot("mu", mu_dtype), Slot("nu", nu_dtype, squared=True)),
+        lambda count: _debiased(b1, b2, eps, count),
+    )
+    decays = not (isinstance(weight_decay, (int, float)) and weight_decay == 0)
+
+    def init_fn(params: optax.Params) -> ScaleByStableAdamState:
+        start: Any = inner.init(params)
+        return ScaleByStableAdamState(*start, rms=_over_units(_ones, units, params))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, ScaleByStableAdamState]:
+        del extra_args
+        old = check_state(state, ScaleByStableAdamState, "scale_by_stable_adam")
+        check_updates(updates, params)
+        gradients = _widen(updates)
+        raw, new = inner.update(gradients, optax.ScaleByAdamState(*old[:3]), params)
+        moved: Any = new
+        if decays:
+            check_params(params, "scale_by_stable_adam with weight_decay")
+            decay = optax.add_decayed_weights(cast("float", weight_decay), mask)
+            wide_params = _widen(params)
+            raw, _ = decay.update(raw, decay.init(wide_params), wide_params)
+        measure = lambda axes, g, nu: _rms(axes, g, nu, eps, axis_name)  # noqa: E731
+        rms = _over_units(measure, units, gradients, moved.nu)
+
+        def shrink(g: jax.Array, u: jax.Array, rms: jax.Array) -> jax.Array:
+            factor = 1.0 / jnp.maximum(1.0, rms / jnp.asarray(max_rms, rms.dtype))
+            return (u * factor.astype(u.dtype)).astype(g.dtype)
+
+        new_updates = jax.tree.map(shrink, updates, raw, rms)
+        return new_updates, ScaleByStableAdamState(*moved, rms=rms)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _debiased(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, count: jax.Array) -> LeafRule:
+    first, second = Decay.of(b1, count).debiased(), Decay.of(b2, count).debiased()
+
+    def learn(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return first.mix(mu, g), second.mix(nu, g * g)
+
+    def direct(_: jax.Array, new: tuple[jax.Array, ...], __: object) -> jax.Array:
+        return divide(new[0], jnp.sqrt(new[1]), eps)
+
+    return LeafRule(learn, direct)
+
+
+def _rms(
+    axes: tuple[int, ...], g: jax.Array, nu: jax.Array, eps: ArrayLike, axis_name: AxisName
+) -> jax.Array:
+    nu, sound = nu.astype(g.dtype), jnp.abs(g) <= MAX_SQUARED
+    square = jnp.where(sound, g, jnp.zeros_like(g)) ** 2
+    floor = jnp.square(jnp.asarray(eps, g.dtype))
+    ratio = square / jnp.maximum(nu, jnp.maximum(floor, jnp.finfo(g.dtype).tiny))
+    total = jnp.sum(ratio, axis=axes, keepdims=True)
+    size = math.prod(g.shape[axis] for axis in axes)
+    if axis_name is not None:
+        total, size = lax.psum(total, axis_name), lax.psum(size, axis_name)
+    return jnp.sqrt(total / jnp.maximum(size, 1)).astype(jnp.float32)
+
+
+def _ones(axes: tuple[int, ...], param: ArrayLike) -> jax.Array:
+    # A reduction, so that units are sharded as it shards them.
+    zeros = jnp.zeros_like(param, dtype=jnp.float32)
+    return 1.0 + jnp.sum(zeros, axis=axes, keepdims=True)
+
+
+def _over_units(function: Any, units: Units, tree: Any, *others: Any) -> Any:
+    """Apply ``function: (axes within a unit, *leaves) -> array`` to all leaves."""
+    leaves, structure = jax.tree.flatten(tree)
+    columns = (leaves, *map(structure.flatten_up_to, others))
+    axes = unit_axes(units, tree)
+    return jax.tree.unflatten(structure, list(map(function, axes, *columns)))
+
+
+def _widen(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), tree)
