@@ -1,5 +1,51 @@
 """Assembled optimizers, guard included: composition only."""
 
-from gradstable.recipes.adam import adamw
+from gradstable.recipes.adam import adam, adamw, nadam, nadamw
+from gradstable.recipes.adam_kin import adabelief, adamax, amsgrad, radam, yogi
+from gradstable.recipes.ademamix import ademamix
+from gradstable.recipes.classic import adadelta, adagrad, momentum, rmsprop, sgd
+from gradstable.recipes.modern import adam_atan2, adan, adopt, laprop
+from gradstable.recipes.muon import muon
+from gradstable.recipes.schedule_free import (
+    schedule_free,
+    schedule_free_adamw,
+    schedule_free_eval_params,
+)
+from gradstable.recipes.signs import lion, s3, sophia
+from gradstable.recipes.spam import spam, stable_spam
+from gradstable.recipes.stable_adamw import stable_adamw
+from gradstable.recipes.trust import lamb, lars
 
-__all__ = ["adamw"]
+__all__ = [
+    "adabelief",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adam_atan2",
+    "adamax",
+    "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "amsgrad",
+    "lamb",
+    "laprop",
+    "lars",
+    "lion",
+    "momentum",
+    "muon",
+    "nadam",
+    "nadamw",
+    "radam",
+    "rmsprop",
+    "s3",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_eval_params",
+    "sgd",
+    "sophia",
+    "spam",
+    "stable_adamw",
+    "stable_spam",
+    "yogi",
+]

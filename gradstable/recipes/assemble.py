@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number, check_rate
 from gradstable._core.norms import AxisName
 from gradstable.guard import guard
+from gradstable.moments.engine import under_guard
 from gradstable.rules import Rule
 
 Mask: TypeAlias = Any | Callable[[optax.Params], Any] | None
@@ -18,7 +19,7 @@ def assemble(
     direction: optax.GradientTransformation,
     *after: optax.GradientTransformation,
     learning_rate: optax.ScalarOrSchedule,
-    weight_decay: ArrayLike | None = None,
+    weight_decay: ArrayLike = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -26,10 +27,11 @@ def assemble(
     """Return a guarded optimizer that goes along ``direction``.
 
     Args:
-      direction: a chain that turns gradients into an ascent direction.
+      direction: an estimator, or a chain, that turns gradients into an ascent direction. An
+        estimator is freed from looking for unsound entries; in a chain, do it by ``under_guard``.
       *after: what follows the learning rate, such as a cap on the step.
       learning_rate: a number >= 0 or a schedule.
-      weight_decay: decoupled decay, times the learning rate; ``None``: no decay at all.
+      weight_decay: decoupled decay, times the learning rate; with 0 there is no such link.
       mask: which leaves to decay.
       rules: what the guard decides by; none: the default rule.
       axis_name: as for ``guard``.
@@ -38,9 +40,9 @@ def assemble(
       ValueError: if the learning rate or the weight decay is out of its range.
     """
     check_rate("learning_rate", learning_rate)
-    links = [direction]
-    if weight_decay is not None:
-        check_number("weight_decay", weight_decay, at_least=0.0)
+    links = [under_guard(direction)]
+    check_number("weight_decay", weight_decay, at_least=0.0)
+    if not isinstance(weight_decay, (int, float)) or weight_decay:
         links.append(optax.add_decayed_weights(cast("float", weight_decay), mask))
-    links += [optax.scale_by_learning_rate(learning_rate), *after]
+    links += [optax.scale_by_learning_rate(learning_rate), *map(under_guard, after)]
     return guard(optax.chain(*links), *rules, axis_name=axis_name)

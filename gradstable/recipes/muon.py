@@ -1,0 +1,148 @@
+"""Muon for matrices and Adam for the rest, guarded."""
+
+from collections.abc import Hashable
+from typing import Any, cast
+
+import jax
+import optax
+from jax.typing import ArrayLike, DTypeLike
+
+from gradstable._core.checks import check_number, check_rate
+from gradstable._core.norms import AxisName
+from gradstable.guard import guard
+from gradstable.moments.adam import scale_by_adam
+from gradstable.moments.decay import check_decays
+from gradstable.moments.engine import under_guard
+from gradstable.moments.muon import scale_by_muon
+from gradstable.moments.newton_schulz import is_matrix, matrix_axes
+from gradstable.recipes.assemble import Mask
+from gradstable.rules import Rule
+
+
+def muon(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    ns_steps: int = 5,
+    beta: ArrayLike = 0.95,
+    eps: ArrayLike = 1e-8,
+    weight_decay: ArrayLike = 0.0,
+    weight_decay_mask: Mask = None,
+    mu_dtype: DTypeLike | None = None,
+    nesterov: bool = True,
+    scale: str = "jordan",
+    compute_dtype: DTypeLike = "float32",
+    matrices: Mask = None,
+    adam_b1: ArrayLike = 0.9,
+    adam_b2: ArrayLike = 0.999,
+    adam_eps_root: ArrayLike = 0.0,
+    adam_weight_decay: ArrayLike = 0.0,
+    adam_learning_rate: optax.ScalarOrSchedule | None = None,
+    rules: tuple[Rule, ...] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Muon that does not blow up: matrices by ``gs.scale_by_muon``, the rest by Adam.
+
+    Use it in place of ``optax.contrib.muon``: the arguments have the same names and defaults
+    (by keyword after the first). It also takes stacked layers, convolutions and attention
+    kernels for matrices, works on leaves that are sharded explicitly, and a bad gradient, which
+    would own the momentum for a hundred steps, is rejected before.
+
+    .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
+
+    with :math:`u` from ``gs.scale_by_muon`` or from ``gs.scale_by_adam``; nothing at all on a
+    rejected step.
+
+    Known weakness: the head of a language model, a matrix by its shape, should go to Adam by
+    the reference, and nothing tells it from others: name what is a matrix by ``matrices``.
+
+    Args:
+      learning_rate: :math:`\eta`, a number >= 0 or a schedule; 0.02 with "jordan" in the
+        reference, that of AdamW with "moonshot".
+      ns_steps: Newton-Schulz steps, >= 1. Default 5.
+      beta: decay of the momentum, in [0, 1). Default 0.95.
+      eps: added to the norm of the momentum, and to the root of Adam, >= 0. Default 1e-8.
+      weight_decay: :math:`\lambda` of matrices, >= 0, times the learning rate. Default 0.
+      weight_decay_mask: tree of bools, or a function from parameters to one: which matrices to
+        decay.
+      mu_dtype: dtype of momentum and of Adam's first moment. Default float32.
+      nesterov: whether momentum and first moment look one step ahead. Default ``True``.
+      scale: ``"jordan"`` or ``"moonshot"`` (``consistent_rms=0.2`` in optax).
+      compute_dtype: dtype of the products. Default float32.
+      matrices: tree of bools, or a function from parameters to one: which leaves go to Muon.
+        Default: all that have inputs and outputs, and so no embedding. (What has none is
+        normalized there as ``gs.scale_by_muon`` does vectors.)
+      adam_b1: decay of Adam's first moment, in [0, 1).
+      adam_b2: decay of Adam's second moment, in [0, 1).
+      adam_eps_root: added inside Adam's root, >= 0.
+      adam_weight_decay: :math:`\lambda` of all that is no matrix, >= 0. Default 0.
+      adam_learning_rate: :math:`\eta` of all that is no matrix. Default: ``learning_rate``.
+      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
+      axis_name: as for ``gs.guard``. Matrices that are sharded inside ``jax.shard_map`` are
+        orthogonalized shard by shard: use ``jit`` for these.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
+      structure and the dtypes of the gradients. ``update`` needs ``params``.
+
+    Raises:
+      ValueError: if a hyper-parameter is out of its range.
+
+    Example:
+      >>> import gradstable as gs
+      >>> tx = gs.muon(3e-4, scale="moonshot", weight_decay=0.1, adam_weight_decay=0.1)
+
+    Source:
+      Jordan et al., 2024 (kellerjordan.github.io/posts/muon); Liu et al., 2025,
+      arXiv:2502.16982.
+    """
+    other_rate = learning_rate if adam_learning_rate is None else adam_learning_rate
+    check_rate("learning_rate", learning_rate)
+    check_rate("adam_learning_rate", other_rate)
+    check_number("weight_decay", weight_decay, at_least=0.0)
+    check_decays(adam_b1=adam_b1, adam_b2=adam_b2)
+    check_number("adam_eps_root", adam_eps_root, at_least=0.0)
+    check_number("adam_weight_decay", adam_weight_decay, at_least=0.0)
+    orthogonal = scale_by_muon(
+        beta=beta,
+        nesterov=nesterov,
+        ns_steps=ns_steps,
+        eps=eps,
+        scale=scale,
+        mu_dtype=mu_dtype,
+        compute_dtype=compute_dtype,
+    )
+    adam = scale_by_adam(
+        b1=adam_b1,
+        b2=adam_b2,
+        eps=eps,
+        eps_root=adam_eps_root,
+        mu_dtype=mu_dtype,
+        nesterov=nesterov,
+    )
+    parts: dict[Hashable, optax.GradientTransformation] = {
+        "matrix": optax.chain(
+            orthogonal,
+            optax.add_decayed_weights(cast("float", weight_decay), weight_decay_mask),
+            optax.scale_by_learning_rate(learning_rate),
+        ),
+        "other": optax.chain(
+            under_guard(adam),
+            optax.add_decayed_weights(cast("float", adam_weight_decay)),
+            optax.scale_by_learning_rate(other_rate),
+        ),
+    }
+    return guard(optax.partition(parts, _labels(matrices)), *rules, axis_name=axis_name)
+
+
+def _labels(matrices: Mask) -> Any:
+    """Return the function that names for every leaf the part it belongs to."""
+
+    def label(tree: Any) -> Any:
+        if matrices is None:
+            structure = jax.tree.structure(tree)
+            chosen = jax.tree.unflatten(structure, map(is_matrix, matrix_axes(tree)))
+        else:
+            chosen = matrices(tree) if callable(matrices) else matrices
+        return jax.tree.map(lambda matrix: "matrix" if matrix else "other", chosen)
+
+    return label

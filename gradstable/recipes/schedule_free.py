@@ -1,0 +1,226 @@
+"""Schedule-free averages of iterates, guarded."""
+
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from gradstable._core.checks import (
+    check_number,
+    check_params,
+    check_rate,
+    check_size,
+    check_transform,
+)
+from gradstable._core.norms import AxisName
+from gradstable._core.numerics import wide
+from gradstable.guard import guard
+from gradstable.moments.decay import check_decays
+from gradstable.moments.engine import under_guard
+from gradstable.moments.rms import scale_by_rms
+from gradstable.rules import Rule
+
+
+def schedule_free(
+    inner: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    b1: ArrayLike = 0.9,
+    weight_lr_power: ArrayLike = 2.0,
+    rules: tuple[Rule, ...] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Average the iterates of an optimizer instead of lowering its rate, guarded.
+
+    Use it in place of ``optax.contrib.schedule_free``, on which it is built, around an optimizer
+    without momentum; evaluate at ``gs.schedule_free_eval_params``. The guard stands around all
+    of it, so a bad gradient moves neither the iterate nor the average. The state is float32
+    whatever the dtype of the parameters: in bfloat16 the sum of weights stops growing after
+    256 steps, and the average becomes a moving one.
+
+    .. math::
+      z &\leftarrow z + inner(g(y)), \qquad c = \eta_{max}^p / \textstyle\sum \eta_{max}^p \\
+      x &\leftarrow (1 - c)\, x + c\, z, \qquad y \leftarrow \beta_1 x + (1 - \beta_1) z
+
+    where ``y`` are the parameters that are trained, ``z`` is kept, and ``x`` is computed from
+    both.
+
+    Known weakness: since ``x`` is not kept, parameters in bfloat16 pass their rounding on to it
+    in every step: it is off by an RMS of 0.001, after 1000 steps on a quadratic that began at 1
+    to 2, where in float32 it is right to 1e-6.
+
+    Args:
+      inner: any optax optimizer, learning rate included and momentum left out (``b1=0``).
+      learning_rate: the rate of ``inner``, a number >= 0 or a schedule of warm-up alone, which
+        weights the average.
+      b1: :math:`\beta_1`, in (0, 1). Default 0.9 (the paper's).
+      weight_lr_power: ``p``, >= 0. Default 2 (the paper's).
+      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
+      axis_name: as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``, and inside of it
+      ``optax.contrib.ScheduleFreeState``; updates have the structure and the dtypes of the
+      gradients. ``update`` needs ``params``.
+
+    Raises:
+      TypeError: if ``inner`` is no transform.
+      ValueError: if a number is out of its range.
+
+    Example:
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.schedule_free(optax.sgd(0.1), 0.1)
+
+    Source:
+      Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682.
+    """
+    inner = check_transform("inner", inner)
+    check_rate("learning_rate", learning_rate)
+    check_number("b1", b1, above=0.0, below=1.0)
+    check_number("weight_lr_power", weight_lr_power, at_least=0.0)
+    averaged = optax.contrib.schedule_free(
+        inner, learning_rate, b1, weight_lr_power=weight_lr_power
+    )
+    return guard(_in_float32(averaged), *rules, axis_name=axis_name)
+
+
+def schedule_free_adamw(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    warmup_steps: int | None = None,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    weight_decay: ArrayLike = 0.0,
+    weight_lr_power: ArrayLike = 2.0,
+    rules: tuple[Rule, ...] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Schedule-free AdamW that does not blow up: averages of iterates instead of a schedule.
+
+    Use it in place of ``optax.contrib.schedule_free_adamw``: the arguments have the same names
+    and defaults (by keyword after the first). Evaluate at ``gs.schedule_free_eval_params``.
+
+    .. math:: z \leftarrow z - \eta \left(\frac{g}{\sqrt{\nu / (1 - b_2^t)} + \epsilon}
+              + \lambda y\right)
+
+    and from there on as ``gs.schedule_free``; nothing at all on a rejected step.
+
+    Known weakness: as ``gs.schedule_free``; and without a first moment one coordinate of the
+    step is as large as ``1/sqrt(1 - b2)`` times the rate (32) after a quiet time.
+
+    Args:
+      learning_rate: :math:`\eta`, a number >= 0; with ``warmup_steps`` the rate after it. 0.0025
+        is the default of optax. Or a schedule of warm-up alone, without ``warmup_steps``.
+      warmup_steps: length of a linear warm-up from 0, >= 1. Default: none.
+      b1: :math:`\beta_1` of the interpolation, in (0, 1). Default 0.9.
+      b2: decay of the second moment, in [0, 1). Default 0.999.
+      eps: added outside the root, >= 0. Default 1e-8.
+      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0.
+      weight_lr_power: how the rate weights the average, >= 0. Default 2.
+      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
+      axis_name: as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.schedule_free``; updates have
+      the structure and the dtypes of the gradients. ``update`` needs ``params``.
+
+    Raises:
+      ValueError: if a hyper-parameter is out of its range.
+
+    Example:
+      >>> import gradstable as gs
+      >>> tx = gs.schedule_free_adamw(2.5e-3, warmup_steps=100)
+
+    Source:
+      Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682.
+    """
+    check_rate("learning_rate", learning_rate)
+    check_decays(b2=b2)
+    check_number("weight_decay", weight_decay, at_least=0.0)
+    rate = learning_rate
+    if warmup_steps is not None:
+        check_size("warmup_steps", warmup_steps, at_least=1)
+        check_number("learning_rate", learning_rate, hint="A schedule has its own warm-up")
+        rate = optax.warmup_constant_schedule(0.0, cast("float", learning_rate), warmup_steps)
+    inner = optax.chain(
+        under_guard(scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True)),
+        optax.add_decayed_weights(cast("float", weight_decay)),
+        optax.scale_by_learning_rate(rate),
+    )
+    return schedule_free(
+        inner, rate, b1=b1, weight_lr_power=weight_lr_power, rules=rules, axis_name=axis_name
+    )
+
+
+def schedule_free_eval_params(opt_state: Any, params: optax.Params) -> Any:
+    r"""Return the average of the iterates, which is what to evaluate.
+
+    Use it on the state of ``gs.schedule_free``, or of any chain that holds one, where
+    ``optax.contrib.schedule_free_eval_params`` wants the bare state.
+
+    .. math:: x = \frac{y - (1 - \beta_1) z}{\beta_1}
+
+    Args:
+      opt_state: a state with a ``ScheduleFreeState`` somewhere in it.
+      params: the parameters that are trained, ``y``.
+
+    Returns:
+      A tree like ``params``, in their dtypes.
+
+    Raises:
+      ValueError: if there is no such state, or more than one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.schedule_free(optax.sgd(0.5), 0.5)
+      >>> params = jnp.array([1.0])
+      >>> updates, state = tx.update(jnp.array([1.0]), tx.init(params), params)
+      >>> gs.schedule_free_eval_params(state, optax.apply_updates(params, updates)).tolist()
+      [0.5]
+
+    Source:
+      Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682.
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=_is_average)
+    found = [leaf for leaf in leaves if _is_average(leaf)]
+    if len(found) != 1:
+        msg = f"opt_state must hold one ScheduleFreeState, as of gs.schedule_free, got {len(found)}"
+        raise ValueError(msg)
+    state = found[0]
+
+    def average(y: jax.Array, z: jax.Array) -> jax.Array:
+        b1 = jnp.asarray(state.b1, z.dtype)
+        return ((y.astype(z.dtype) - (1.0 - b1) * z) / b1).astype(y.dtype)
+
+    return jax.tree.map(average, params, state.z)
+
+
+def _is_average(node: object) -> bool:
+    return isinstance(node, optax.contrib.ScheduleFreeState)
+
+
+def _in_float32(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Run a transform on parameters and gradients in float32, or wider; return the dtypes."""
+
+    def widen(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), tree)
+
+    def init_fn(params: optax.Params) -> Any:
+        return tx.init(widen(params))
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, Any]:
+        check_params(params, "schedule_free")
+        new, state = tx.update(widen(updates), state, widen(params), **extra_args)
+        return jax.tree.map(lambda u, g: u.astype(g.dtype), new, updates), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
