@@ -18,7 +18,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow lint format bench docs lock clean
+.PHONY: help venv demo test slow lint format bench catalog docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ format: venv ## fix what can be fixed in style and format
 
 bench: venv ## measure what protection costs: words moved, step time, compile time
 	$(BIN)/python -m benchmarks.cost $(ARGS)
+
+catalog: venv ## write docs/catalog.md and docs/rules_table.md, with measured figures
+	$(BIN)/python -m benchmarks.catalog
+	$(BIN)/python -m benchmarks.rules_table --markdown docs/rules_table.md
 
 docs: venv ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, Make] = {
     "adamw": lambda: optax.adamw(3e-4),
     "adamw, schedule": lambda: optax.adamw(optax.cosine_decay_schedule(3e-4, 10_000)),
     "sgd, momentum": lambda: optax.sgd(0.1, momentum=0.9),
+    "rmsprop": lambda: optax.rmsprop(1e-3),
     "lion": lambda: optax.lion(1e-4),
     "radam": lambda: optax.radam(3e-4),
     "lamb": lambda: optax.lamb(3e-4),

@@ -195,19 +195,18 @@ def cells(label: str, row: Row) -> list[str]:
 
 
 def markdown() -> str:
-    """Return the table in Markdown."""
+    """Return the table as a page, under what the columns mean."""
     lines = [list(HEADINGS), ["---", *["---:"] * (len(HEADINGS) - 1)]]
     lines += [cells(f"`{label}`", row) for label, row in rows().items()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"# Rules on trial\n\n{__doc__}\n{table}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the table to a file instead"
-    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it to a page instead")
     args = parser.parse_args()
     if args.markdown:
         args.markdown.write_text(markdown(), encoding="utf-8")

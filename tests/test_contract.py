@@ -4,6 +4,8 @@ import importlib
 import inspect
 import operator
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,7 +35,7 @@ def test_names_of_cases_are_unique() -> None:
 
 
 def test_every_transform_and_rule_is_tested() -> None:
-    """A factory that returns a transform has a case; a rule has that of the transform made of it."""
+    """A factory of transforms has a case; a rule has that of the transform made of it."""
     for entry in entries():
         function: Any = operator.attrgetter(entry.name)(gs)
         made = str(inspect.signature(function).return_annotation)
@@ -43,8 +45,53 @@ def test_every_transform_and_rule_is_tested() -> None:
             assert entry.tested_by, entry.name
 
 
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-@pytest.mark.parametrize("name", CHECKS)
+# These promises about company are kept by the frame that a transform is made by: all of them are
+# tried in every run on one transform a frame, and on all others in a slow run.
+OF_THE_FRAME = {
+    name
+    for name, check in CHECKS.items()
+    if check.__module__.rpartition(".")[2] in ("compose", "flax", "trees")
+} - {"integer_leaves"} | {"one_trace", "cond", "scan"}
+ONE_A_FRAME = {
+    "_core/stateless.py": "cap_trust",
+    "clipping/judged.py": "clip_by_unit_norm",
+    "clipping/noise.py": "add_noise",
+    "clipping/qk_clip.py": "qk_clip",
+    "guard.py": "guard",
+    "moments/cautious.py": "cautious",
+    "moments/engine.py": "scale_by_adam",
+    "moments/muon.py": "scale_by_muon",
+    "moments/sophia.py": "scale_by_sophia",
+    "moments/stable_adam.py": "scale_by_stable_adam",
+    "rate/backoff_on_spike.py": "backoff_on_spike",
+    "rate/reduce_on_plateau.py": "reduce_on_plateau",
+    "recipes/schedule_free.py": "schedule_free",
+    "recipes/two_sided.py": "stable_adamw",
+}
+WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}
+
+
+def contracts() -> Iterator[Any]:
+    for entry in entries():
+        for position, case in enumerate(entry.cases):
+            whole = position == 0 and entry.name in WHOLE
+            for name in CHECKS:
+                marks = [] if whole or name not in OF_THE_FRAME else [pytest.mark.slow]
+                yield pytest.param(case, name, id=f"{name}-{case.name}", marks=marks)
+
+
+def test_every_frame_is_tried_on_one_transform() -> None:
+    package = Path(gs.__file__).parent
+    frames = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if "return optax.GradientTransformationExtraArgs(" in file.read_text(encoding="utf-8")
+    }
+    assert {frame for frame in frames if not frame.startswith("testing/")} == ONE_A_FRAME.keys()
+    assert {entry.name for entry in entries() if entry.cases} >= WHOLE
+
+
+@pytest.mark.parametrize(("case", "name"), list(contracts()))
 def test_contract(case: Case, name: str) -> None:
     broken = failure(CHECKS[name], case.tx)
     if name in case.breaks:

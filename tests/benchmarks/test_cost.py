@@ -25,7 +25,7 @@ def test_adamw_moves_eleven_words_where_bare_moves_ten(
     assert whole.temp <= 0.02
 
 
-@pytest.mark.parametrize("name", ["sgd, momentum", "radam"])
+@pytest.mark.parametrize("name", ["sgd, momentum", "rmsprop"])
 def test_others_pay_one_read_of_the_gradients(name: str) -> None:
     rows = contestants(name)
     _, bare = compile_step(rows["bare"], TREE)

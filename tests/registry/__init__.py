@@ -29,7 +29,7 @@ def entries() -> list[Entry]:
 
 
 def others() -> list[str]:
-    """Return the public names of what is neither transform, rule nor loss: types, readers, rooms."""
+    """Return the public names that are no transform, rule or loss: types, readers, rooms."""
     return [name for family in _families() for name in getattr(family, "OTHERS", ())]
 
 

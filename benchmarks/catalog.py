@@ -1,0 +1,83 @@
+"""The catalog page, made from the registry: what there is, what it costs, what defeats it.
+
+``python -m benchmarks.catalog`` writes ``docs/catalog.md``.
+"""
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.counting import count_common_path, size
+from tests.registry import Entry, entries
+
+PAGE = Path(__file__).parents[1] / "docs" / "catalog.md"
+
+_HEAD = """# Catalog
+
+Every transform, rule and loss, by family. This page is generated from the registry that also feeds
+the contract suite (`make catalog`), so nothing is missing from it, and its figures are measured:
+*state* is float32 words of state per parameter, *words* are the float32 words that a step moves per
+parameter beyond plain gradient descent, as XLA counts them on the path of a healthy step on the CPU
+(a rule is counted by the transform that is made of it). *Promise* and *weakness* are what the
+docstrings tell in full, with the size of the weakness measured.
+"""
+_LEAVES, _SIDE = 4, 256
+
+
+class Cost(NamedTuple):
+    """What a transform costs on large leaves, in float32 words per parameter."""
+
+    state: float
+    words: float
+
+
+def tree() -> dict[str, jax.ShapeDtypeStruct]:
+    return {f"w{i}": jax.ShapeDtypeStruct((_SIDE, _SIDE), jnp.float32) for i in range(_LEAVES)}
+
+
+def state_words(tx: optax.GradientTransformation) -> float:
+    """Return the float32 words of state per parameter, leaves of the size of parameters only."""
+    state = jax.tree.leaves(jax.eval_shape(tx.init, tree()))
+    large = [leaf for leaf in state if leaf.size >= _SIDE]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in large) / 4 / size(tree())
+
+
+def cost(tx: optax.GradientTransformation) -> Cost:
+    plain = count_common_path(optax.scale(-1e-3), tree()).words
+    words = count_common_path(optax.chain(tx, optax.scale(-1e-3)), tree()).words
+    return Cost(state_words(tx), words - plain)
+
+
+def row(entry: Entry, cost: Cost | None) -> str:
+    figures = ("", "") if cost is None else (f"{cost.state:.1f}", f"{abs(cost.words):.1f}")
+    cells = (f"`gs.{entry.name}`", entry.source, *figures, entry.promise, entry.weakness)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def page() -> str:
+    """Return the text of the page."""
+    known = {case.name: case.tx for entry in entries() for case in entry.cases}
+    lines = [_HEAD]
+    by_family = sorted(entries(), key=lambda entry: entry.family)
+    for family, group in itertools.groupby(by_family, key=lambda entry: entry.family):
+        lines.append(f"## {family}\n")
+        lines.append("| name | source | state | words | promise | weakness |")
+        lines.append("|---|---|--:|--:|---|---|")
+        for entry in sorted(group, key=lambda entry: entry.name):
+            name = entry.cases[0].name if entry.cases else entry.tested_by
+            lines.append(row(entry, cost(known[name]) if name else None))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Rules on the history of the global norm or of the loss, and the transforms made of them."""
+
+import numpy as np
+
+import gradstable as gs
+from tests.registry.entry import BELOW_ZERO, DECAY, FRACTION, NOT_POSITIVE, Case, Entry, bind
+
+FAMILY = "Rules on the history of norm or loss"
+
+_POSITIVE = (*NOT_POSITIVE, np.inf)
+_WINDOW = (0, 1, -3, 2.5, 128.0)
+_PERCENTILE = {
+    "family": FAMILY,
+    "source": "Seetharaman 2020, arXiv:2007.14469",
+    "promise": "no norm passes that is above a percentile of the last ones",
+    "weakness": "a level shift is cut to the old level for 900 steps (p = 10) or 100 (p = 90)",
+    "numbers": {"percentile": (-1.0, 101.0, np.inf), "window": (0, -3, 2.5, 128.0)},
+}
+_ZSCORE = {
+    "family": FAMILY,
+    "source": "Kumar 2025, arXiv:2504.02507",
+    "promise": "a spike is scaled to about the mean of the norms before it",
+    "weakness": "locks in: without max_norm, a norm that doubles for good is clipped for ever",
+    "numbers": {
+        "z_threshold": _POSITIVE,
+        "decay": DECAY,
+        "max_norm": _POSITIVE,
+        "clip_factor": _POSITIVE,
+        "warmup": (0, -3, 2.5),
+        "eps": _POSITIVE,
+    },
+    "optional": frozenset({"max_norm"}),
+}
+_WINDOW_CLIP = {
+    "family": FAMILY,
+    "source": "Levanter 2025",
+    "promise": "an update is at most three standard deviations above the mean of the last 128",
+    "weakness": "a spike stays in the window: after one of 1000, 273 passes for 128 steps",
+    "numbers": {"window": _WINDOW, "sigmas": _POSITIVE},
+}
+_WINDOW_SIGMA = {
+    "family": FAMILY,
+    "source": "OLMo-core 2024; MaxText",
+    "promise": "a single spike of norm or loss is rejected, and no level is rejected for ever",
+    "weakness": "a spike stays in the window: of ten in a row, the fifth passes untouched",
+    "numbers": {"window": _WINDOW, "sigmas": _POSITIVE},
+}
+_EMA_MULTIPLE = {
+    "family": FAMILY,
+    "source": "AXLearn 2023",
+    "promise": "no norm of 20 times the mean of those accepted passes",
+    "weakness": "locks in: a norm of 25 from the first step on is rejected for ever",
+    "numbers": {
+        "multiple": (1.0, *_POSITIVE),
+        "max_norm": _POSITIVE,
+        "decay": DECAY,
+        "start": _POSITIVE,
+    },
+    "optional": frozenset({"max_norm", "start"}),
+}
+_LOSS_SPIKE = {
+    "family": FAMILY,
+    "source": "Ours",
+    "promise": "a step whose loss is far above its usual range or not finite changes nothing",
+    "weakness": "it cannot mend: a loss that stays high is let go, and the parameters stay broken",
+    "numbers": {
+        "reject_at": _POSITIVE,
+        "rate": FRACTION,
+        "min_spread": (*BELOW_ZERO, np.inf),
+        "warmup": (0, 1, -3, 2.5),
+    },
+}
+
+ENTRIES = [
+    Entry("rules.percentile", tested_by="clip_by_percentile", **_PERCENTILE),
+    Entry(
+        "clip_by_percentile",
+        cases=[Case("clip_by_percentile", gs.clip_by_percentile(90.0, window=50))],
+        **_PERCENTILE,
+    ),
+    Entry("rules.zscore", tested_by="clip_by_zscore", **_ZSCORE),
+    Entry(
+        "clip_by_zscore",
+        cases=[Case("clip_by_zscore", gs.clip_by_zscore(warmup=2))],
+        **_ZSCORE,
+    ),
+    Entry("rules.window_clip", tested_by="clip_by_window", **_WINDOW_CLIP),
+    Entry(
+        "clip_by_window",
+        cases=[Case("clip_by_window", gs.clip_by_window(window=4))],
+        **_WINDOW_CLIP,
+    ),
+    Entry("rules.window_sigma", tested_by="reject_by_window_sigma", **_WINDOW_SIGMA),
+    Entry(
+        "reject_by_window_sigma",
+        cases=[
+            Case(
+                "reject_by_window_sigma",
+                bind(gs.reject_by_window_sigma(window=4, judge_loss=True), value=1.0),
+            )
+        ],
+        **_WINDOW_SIGMA,
+    ),
+    Entry("rules.ema_multiple", tested_by="reject_by_ema_multiple", **_EMA_MULTIPLE),
+    Entry(
+        "reject_by_ema_multiple",
+        cases=[Case("reject_by_ema_multiple", gs.reject_by_ema_multiple(max_norm=1.0))],
+        **_EMA_MULTIPLE,
+    ),
+    Entry("rules.loss_spike", tested_by="reject_by_loss_spike", **_LOSS_SPIKE),
+    Entry(
+        "reject_by_loss_spike",
+        cases=[Case("reject_by_loss_spike", bind(gs.reject_by_loss_spike(), value=1.0))],
+        **_LOSS_SPIKE,
+    ),
+]
+
+OTHERS = (
+    "rules.EmaMultipleState",
+    "rules.LossSpikeState",
+    "rules.Ring",
+    "rules.WindowSigmaState",
+    "rules.ZScoreState",
+)

@@ -1,0 +1,132 @@
+"""Rules for leaves, units and groups, and clips of single entries."""
+
+import numpy as np
+
+import gradstable as gs
+from tests.registry.entry import BELOW_ZERO, DECAY, NOT_POSITIVE, Case, Entry
+
+FAMILY = "Rules for leaves, units and groups"
+
+_INFINITE = (*NOT_POSITIVE, np.inf)
+_BLOCK_NORM = {
+    "family": FAMILY,
+    "source": "Common practice",
+    "promise": "a leaf or layer that explodes is cut to its limit, and the others keep their size",
+    "weakness": "the direction turns; layers stacked in one leaf share a limit unless units say so",
+    "numbers": {"max_norm": _INFINITE},
+    "required": {"max_norm": 1.0},
+}
+_BLOCK_RMS = {
+    "family": FAMILY,
+    "source": "Shazeer 2018, arXiv:1804.04235",
+    "promise": "the root mean square of an update is at most the threshold in every leaf",
+    "weakness": "one entry of a leaf with n entries passes up to sqrt(n) times the threshold",
+    "numbers": {"threshold": _INFINITE},
+    "required": {"threshold": 1.0},
+}
+_UNIT_NORM = {
+    "family": FAMILY,
+    "source": "Brock 2021, arXiv:2102.06171",
+    "promise": "no output row gets a gradient above 1 % of the norm of its weights",
+    "weakness": "weights that start at zero are held at 1e-5 a step; with L2 decay it can collapse",
+    "numbers": {"clipping": _INFINITE, "eps": _INFINITE},
+}
+_ADAGC = {
+    "family": FAMILY,
+    "source": "Wang 2025, arXiv:2502.11034",
+    "promise": "the norm of a leaf rises by at most 0.04 % a step, whatever comes",
+    "weakness": "clips 49 to 82 % of healthy steps; a norm that triples is let through after 2650",
+    "numbers": {
+        "factor": (0.9, 0.0, -1.0, np.inf),
+        "decay": DECAY,
+        "max_norm": _INFINITE,
+        "warmup": BELOW_ZERO,
+    },
+}
+_GROUP_NORM = {
+    "family": FAMILY,
+    "source": "Li 2026, arXiv:2601.11864",
+    "promise": "every group of modules is scaled by its own history, by 10 % at most",
+    "weakness": "no guard against spikes: one of 1000 passes at 900; 97 % of healthy steps scaled",
+    "numbers": {
+        "high": _INFINITE,
+        "low": BELOW_ZERO,
+        "late_high": _INFINITE,
+        "late_low": BELOW_ZERO,
+        "total_steps": (0, -1),
+        "switch": (-0.1, 1.1),
+        "transition": (0.0, -0.1, 1.1),
+        "decay": DECAY,
+        "min_norm": BELOW_ZERO,
+        "min_scale": (-0.1, 1.1),
+        "max_scale": (0.9, -1.0),
+    },
+    "optional": frozenset({"total_steps"}),
+}
+_STABILIZER = {
+    "family": FAMILY,
+    "source": "Huang 2025, arXiv:2502.17055",
+    "promise": "a spike of any size makes a step of at most 15.8 times the usual norm",
+    "weakness": "a spike of 1000 makes one of 12.7, and 2300 steps below a tenth after it",
+    "numbers": {"b1": DECAY, "b2": DECAY, "eps": BELOW_ZERO},
+}
+
+ENTRIES = [
+    Entry("rules.block_norm", tested_by="clip_by_block_norm(units)", **_BLOCK_NORM),
+    Entry(
+        "clip_by_block_norm",
+        cases=[Case("clip_by_block_norm(units)", gs.clip_by_block_norm(0.5, units="flax"))],
+        **_BLOCK_NORM,
+    ),
+    Entry("rules.block_rms", tested_by="clip_by_block_rms", **_BLOCK_RMS),
+    Entry(
+        "clip_by_block_rms",
+        cases=[Case("clip_by_block_rms", gs.clip_by_block_rms(0.5))],
+        **_BLOCK_RMS,
+    ),
+    Entry("rules.unit_norm", tested_by="clip_by_unit_norm", **_UNIT_NORM),
+    Entry(
+        "clip_by_unit_norm",
+        cases=[Case("clip_by_unit_norm", gs.clip_by_unit_norm())],
+        **_UNIT_NORM,
+    ),
+    Entry("rules.adagc", tested_by="clip_by_adagc", **_ADAGC),
+    Entry(
+        "clip_by_adagc",
+        cases=[Case("clip_by_adagc", gs.clip_by_adagc(warmup=2))],
+        **_ADAGC,
+    ),
+    Entry("rules.group_norm", tested_by="clip_by_group_norm", **_GROUP_NORM),
+    Entry(
+        "clip_by_group_norm",
+        cases=[Case("clip_by_group_norm", gs.clip_by_group_norm(raise_small=True, total_steps=10))],
+        **_GROUP_NORM,
+    ),
+    Entry("rules.gradient_stabilizer", tested_by="scale_by_gradient_stabilizer", **_STABILIZER),
+    Entry(
+        "scale_by_gradient_stabilizer",
+        cases=[Case("scale_by_gradient_stabilizer", gs.scale_by_gradient_stabilizer())],
+        **_STABILIZER,
+    ),
+    Entry(
+        "clip_by_value",
+        FAMILY,
+        source="Mikolov 2012",
+        promise="no entry is larger than the limit, and a NaN is zero",
+        weakness="the direction turns, and the norm may still be the limit times sqrt(n)",
+        cases=[Case("clip_by_value", gs.clip_by_value(1.0))],
+        numbers={"max_value": _INFINITE},
+        required={"max_value": 1.0},
+    ),
+    Entry(
+        "clip_by_clippy",
+        FAMILY,
+        source="Tang 2023, arXiv:2302.09178",
+        promise="no weight changes by more than 10 % of itself in one step",
+        weakness="the smallest weight holds its leaf: 256 x 256 move at 1.4e-4 of their speed",
+        cases=[Case("clip_by_clippy", gs.clip_by_clippy())],
+        numbers={"relative": BELOW_ZERO, "absolute": BELOW_ZERO},
+    ),
+]
+
+OTHERS = ("rules.AdagcState", "rules.GradientStabilizerState", "rules.GroupNormState")

@@ -1,0 +1,86 @@
+"""Step size that sees health: caps, trust ratios, companions of schedules."""
+
+import numpy as np
+
+import gradstable as gs
+from tests.registry.entry import BELOW_ZERO, FRACTION, NOT_POSITIVE, Case, Entry, bind
+
+FAMILY = "Step size"
+
+ENTRIES = [
+    Entry(
+        "cap_update_rms",
+        FAMILY,
+        source="Shazeer 2018, arXiv:1804.04235",
+        promise="no leaf's update has an RMS above the limit, whatever was made of the gradient",
+        weakness="one entry alone may still move by max_rms * sqrt(n)",
+        cases=[Case("cap_update_rms", gs.cap_update_rms())],
+        numbers={"max_rms": NOT_POSITIVE},
+    ),
+    Entry(
+        "cap_trust",
+        FAMILY,
+        source="Ours",
+        promise="whatever the gradients, parameters grow by 1 + max_ratio a step at most",
+        weakness="a leaf that starts at zero needs 83 steps to come to an RMS of 1",
+        cases=[Case("cap_trust(layer)", gs.cap_trust(units="layer"))],
+        numbers={"max_ratio": NOT_POSITIVE, "floor": (*NOT_POSITIVE, np.inf)},
+    ),
+    Entry(
+        "scale_by_trust_ratio",
+        FAMILY,
+        source="You 2019, arXiv:1904.00962",
+        promise="every step is as long as the rate times its parameters",
+        weakness="noise is made as long as signal, which trust_clip forbids",
+        cases=[Case("scale_by_trust_ratio", gs.scale_by_trust_ratio())],
+        numbers={
+            "min_norm": BELOW_ZERO,
+            "trust_coefficient": NOT_POSITIVE,
+            "eps": BELOW_ZERO,
+        },
+    ),
+    Entry(
+        "backoff_on_spike",
+        FAMILY,
+        source="Ours, after AdaLR-Lion",
+        promise="smaller steps after a spike, back to full length 100 steps after the last one",
+        weakness="spikes that come more often than every 100 steps add up; it removes none",
+        cases=[Case("backoff_on_spike", gs.backoff_on_spike())],
+        numbers={
+            "factor": FRACTION,
+            "recovery": (*NOT_POSITIVE, np.inf),
+            "min_scale": (*NOT_POSITIVE, 1.5),
+        },
+    ),
+    Entry(
+        "reduce_on_plateau",
+        FAMILY,
+        source="torch.optim.lr_scheduler.ReduceLROnPlateau",
+        promise="no loss that is not finite, spikes, or belongs to a rejected step is counted",
+        weakness="the scale never rises; losses that are not positive are not judged for spikes",
+        cases=[Case("reduce_on_plateau", bind(gs.reduce_on_plateau(), value=1.0))],
+        numbers={
+            "factor": FRACTION,
+            "patience": (0, -1, np.inf),
+            "rtol": (-1.0, 1.5),
+            "atol": (-1.0, np.inf),
+            "cooldown": (-1, np.inf),
+            "accumulation_size": (0, -1, 2.5, np.inf),
+            "min_scale": (-1.0, 1.5),
+        },
+    ),
+    Entry(
+        "limit_schedule",
+        FAMILY,
+        source="Ours",
+        promise="a learning rate stays within bounds and never rises by more than a factor a step",
+        weakness="it asks the schedule for 97 past steps in each call, for a range of 10 000",
+        numbers={
+            "schedule": (-1e-3, np.inf),
+            "min_value": (*NOT_POSITIVE, np.inf),
+            "max_value": (*NOT_POSITIVE, np.inf),
+            "max_growth": (1.0, 0.5, 1.0001),
+        },
+        required={"schedule": 1e-3, "min_value": 1e-5, "max_value": 1.0},
+    ),
+]

@@ -1,0 +1,35 @@
+"""The committed catalog page tells what the registry tells."""
+
+import pytest
+
+from benchmarks.catalog import PAGE, state_words
+from tests.registry import Entry, cases, entries
+
+ROWS = {
+    cells[1].strip(): [cell.strip() for cell in cells]
+    for line in PAGE.read_text(encoding="utf-8").splitlines()
+    if line.startswith("| `gs.") and (cells := line.replace("\\|", "∣").split("|"))
+}
+
+
+def test_catalog_has_one_row_a_name() -> None:
+    assert sorted(ROWS) == sorted(f"`gs.{entry.name}`" for entry in entries()), "make catalog"
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
+def test_row_is_up_to_date(entry: Entry) -> None:
+    _, _, source, state, words, promise, weakness, _ = ROWS[f"`gs.{entry.name}`"]
+    expected = [text.replace("|", "∣") for text in (entry.source, entry.promise, entry.weakness)]
+    assert [source, promise, weakness] == expected, "make catalog"
+    by_name = {case.name: case for case in cases()}
+    name = entry.cases[0].name if entry.cases else entry.tested_by
+    assert bool(words) == bool(name)
+    if name:
+        assert state == f"{state_words(by_name[name].tx):.1f}", "make catalog"
+
+
+def test_every_entry_says_what_defeats_it() -> None:
+    for entry in entries():
+        for text in (entry.source, entry.promise, entry.weakness):
+            assert text, f"{entry.name} leaves a cell of the catalog empty"
+            assert not text.endswith("."), f"{entry.name}: {text}"
