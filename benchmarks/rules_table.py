@@ -99,10 +99,6 @@ class Row(NamedTuple):
     finite: bool
 
 
-def contestants() -> list[Contestant]:
-    return [each for each in CONTESTANTS if hasattr(gs.rules, each.rule)]
-
-
 @functools.cache
 def scenarios() -> dict[str, np.ndarray]:
     """Return the norms of each scenario by its name."""
@@ -170,7 +166,7 @@ def row(rule: Rule) -> Row:
 @functools.cache
 def rows() -> dict[str, Row]:
     """Return all rows by the label of their rule."""
-    return {each.label: row(each.make()) for each in contestants()}
+    return {each.label: row(each.make()) for each in CONTESTANTS}
 
 
 def _released(scales: np.ndarray) -> int | str:

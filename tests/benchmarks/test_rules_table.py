@@ -15,9 +15,12 @@ BARE_ZSCORE = "zscore(max_norm=None)"
 
 
 def row(label: str) -> Row:
-    if label not in rows():
-        pytest.skip(f"gs.rules has no {label}")
     return rows()[label]
+
+
+def table_in(page: Path) -> list[str]:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("|")]
 
 
 def test_every_rule_is_in_the_table_or_excluded_with_a_reason() -> None:
@@ -129,7 +132,10 @@ def test_both_tables_show_every_row(
     shown = capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["rules_table", "--markdown", str(tmp_path / "table.md")])
     rules_table.main()
-    written = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    written = table_in(tmp_path / "table.md")
+    committed = table_in(Path(__file__).parents[2] / "docs" / "rules_table.md")
+    # Not the figures: another processor may round one of them otherwise.
+    assert [line.split("|")[1] for line in written] == [line.split("|")[1] for line in committed]
     assert len(written) == len(rows()) + 2
     assert all(line.count("|") == len(HEADINGS) + 1 for line in written)
     for label in rows():
