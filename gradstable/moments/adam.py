@@ -119,5 +119,5 @@ def _like(number: ArrayLike, array: jax.Array) -> jax.Array:
 
 
 def _is_positive(eps: ArrayLike) -> bool:
-    """Whether eps is known to be positive, also after rounding to float32."""
-    return isinstance(eps, (int, float)) and bool(np.float32(eps) > 0)
+    """Whether eps is known to be positive in float32, where XLA flushes subnormal numbers to 0."""
+    return isinstance(eps, (int, float)) and bool(np.float32(eps) >= np.finfo(np.float32).tiny)

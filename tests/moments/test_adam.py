@@ -90,6 +90,12 @@ def test_pitfall_b2_that_rounds_to_one() -> None:
     assert (np.abs(np.asarray(updates, np.float32)) < 0.1).all()
 
 
+@pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-60])
+def test_pitfall_a_subnormal_eps_is_zero_to_the_compiler(eps: float) -> None:
+    got = directions(gs.scale_by_adam(eps=eps), np.asarray([[0.0, 1.0]], np.float32))
+    np.testing.assert_allclose(got, [[0.0, 1.0]], rtol=1e-5)
+
+
 def test_state_dtypes() -> None:
     params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}
     state = gs.scale_by_adam().init(params)
