@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from gradstable._core.numerics import wide
+from gradstable._core.select import run_branch
 from gradstable._core.types import Measure
 
 AxisName = str | Sequence[str] | None
@@ -101,10 +101,7 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
             nonfinite=jnp.zeros(sums.shape, jnp.bool_),
         )
 
-    ways = (ordinary, huge, tiny)
-    # Outside jit the way is known, and a switch would be compiled anew in every call.
-    norms = lax.switch(way, ways) if isinstance(way, jax.core.Tracer) else ways[int(way)]()
-    return Measure(*norms, leaf_sizes=leaf_sizes)
+    return Measure(*run_branch(way, (ordinary, huge, tiny)), leaf_sizes=leaf_sizes)
 
 
 def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:

@@ -1,16 +1,33 @@
 """Dtypes to compute in, and counters that stop instead of wrapping round."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 
 def wide(dtype: DTypeLike) -> np.dtype:
     """Return the dtype to compute in: float32, unless the dtype is wider or complex."""
     kind = np.dtype(dtype)  # jnp.promote_types would refuse under strict promotion
     return kind if kind.itemsize > 4 else np.dtype(np.float32)
+
+
+def widen(tree: Any) -> Any:
+    """Return a tree with its leaves in the dtypes to compute in."""
+    return jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), tree)
+
+
+def is_zero(number: ArrayLike) -> bool:
+    """Whether a hyper-parameter is known to be zero; a traced one is not."""
+    return isinstance(number, (int, float)) and number == 0
+
+
+def float32(number: ArrayLike) -> jax.Array:
+    """Return a hyper-parameter as a float32 array."""
+    return jnp.asarray(number, jnp.float32)
 
 
 def is_inexact(array: jax.Array) -> bool:

@@ -1,9 +1,12 @@
 """Keep or take: selections that never multiply, so that a discarded NaN stays discarded."""
 
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
+import jax.core
 import jax.numpy as jnp
+from jax import lax
 
 from gradstable._core.checks import check_same_tree, leaves_by_path
 from gradstable._core.numerics import is_inexact
@@ -25,6 +28,16 @@ def select_tree(take: jax.Array, new: Tree, old: Tree, *, name: str) -> Tree:
     """
     check_same_tree(f"new {name}", leaves_by_path(new), name, leaves_by_path(old))
     return jax.tree.map(lambda n, o: jnp.where(take, jnp.asarray(n, o.dtype), o), new, old)
+
+
+def run_branch(index: jax.Array, branches: Sequence[Callable[[], Any]]) -> Any:
+    """Run one of several functions without arguments, and no other.
+
+    Outside of ``jit`` the index is known, and ``lax.switch`` would be compiled anew in every call.
+    """
+    if isinstance(index, jax.core.Tracer):
+        return lax.switch(index, branches)
+    return branches[int(index)]()
 
 
 def own_arrays(state: Tree) -> Tree:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
-from jax import lax
 
+from gradstable._core.checks import check_params
 from gradstable._core.norms import AxisName, measure
 from gradstable._core.numerics import abs_square, wide
+from gradstable._core.select import run_branch
 from gradstable._core.types import Measure, UnitNorms
 from gradstable._core.units import Kind, Units, unit_axes
 
@@ -67,12 +67,8 @@ def measure_for(
         raise ValueError(msg)
     found: list[UnitNorms] = []
     for need in needs:
-        if need.params and params is None:
-            msg = (
-                "a rule compares gradients with parameters, and needs them: call "
-                "update(updates, state, params)"
-            )
-            raise ValueError(msg)
+        if need.params:
+            check_params(params, "a rule")
         wanted = next(each for each in (need.units, units, need.default) if each is not None)
         found.append(_unit_norms(measured, wanted, updates, params if need.params else None))
     return measured._replace(units=tuple(found))
@@ -88,10 +84,11 @@ def _unit_norms(measured: Measure, units: Units, updates: object, params: object
     # A huge unit says nothing of its neighbors: the rare way finds a shift for each of them.
     rare = (measured.norm < _TINY) | (measured.norm > _HUGE)
     ways = (lambda: of(leaves, norm_within), lambda: of(leaves, _safe_norm_within))
-    traced = isinstance(rare, jax.core.Tracer)
     return UnitNorms(
-        updates=lax.switch(rare.astype(jnp.int32), ways) if traced else ways[int(rare)](),
-        params=None if params is None else of(leaves_like(params, updates), norm_within),
+        updates=run_branch(rare.astype(jnp.int32), ways),
+        params=None
+        if params is None
+        else of(jax.tree.leaves(params_like(params, updates)), norm_within),
         sizes=tuple(
             math.prod(leaf.shape[axis] for axis in within)
             for leaf, within in zip(leaves, axes, strict=True)
@@ -99,13 +96,13 @@ def _unit_norms(measured: Measure, units: Units, updates: object, params: object
     )
 
 
-def leaves_like(params: object, updates: object) -> list[Any]:
-    """Return the leaves of the parameters that have a gradient, in tree order."""
+def params_like(params: object, updates: object) -> Any:
+    """Return the parameters, with ``None`` for those that have no gradient."""
 
     def keep(update: Any, param: Any) -> Any:
         return None if update is None else param
 
-    return jax.tree.leaves(jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None))
+    return jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None)
 
 
 def norm_within(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradstable._core.numerics import power_of_two
+from gradstable._core.numerics import power_of_two, saturate
 
 # A spread below a millionth of the mean is that of rounding: the entries are all the same.
 _ROUNDING = 2.0**-20
@@ -59,8 +59,7 @@ def spread_of(g: jax.Array, within: tuple[int, ...]) -> Spread:
 
 def centered(g: jax.Array, mean: jax.Array, power: jax.Array) -> jax.Array:
     """Return ``g - mean``, which may overflow where entries of both signs are huge."""
-    largest = float(jnp.finfo(g.dtype).max)
-    return g - jnp.clip(mean * power, -largest, largest)
+    return g - saturate(mean * power, g.dtype)
 
 
 def scores(g: jax.Array, spread: Spread, eps: ArrayLike) -> jax.Array:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._core.checks import check_number
+from gradstable._core.checks import check_number, check_params
 from gradstable._core.numerics import wide
 from gradstable._core.stateless import stateless
-from gradstable._core.unit_norms import leaves_like
+from gradstable._core.unit_norms import params_like
 from gradstable._core.units import Units, check_units, unit_axes
 
 
@@ -72,14 +72,10 @@ def clip_by_clippy(
     check_units(units)
 
     def apply(updates: Any, params: Any) -> Any:
-        if params is None:
-            msg = (
-                "clip_by_clippy compares updates with parameters, and needs them: call "
-                "update(updates, state, params)"
-            )
-            raise ValueError(msg)
+        check_params(params, "clip_by_clippy")
         leaves, structure = jax.tree.flatten(updates)
-        triples = zip(leaves, leaves_like(params, updates), unit_axes(units, updates), strict=True)
+        beside = jax.tree.leaves(params_like(params, updates))
+        triples = zip(leaves, beside, unit_axes(units, updates), strict=True)
         return jax.tree.unflatten(
             structure, [_shrink(u, theta, axes, relative, absolute) for u, theta, axes in triples]
         )

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number
 from gradstable._core.compress import CURVES
+from gradstable._core.numerics import saturate
 from gradstable._core.stateless import elementwise
 
 
@@ -59,10 +60,9 @@ def soft_clip(kind: str, *, scale: ArrayLike = 1.0) -> optax.GradientTransformat
     curve = CURVES[kind]
 
     def compress(g: jax.Array) -> jax.Array:
-        largest = float(jnp.finfo(g.dtype).max)
         c = jnp.asarray(scale, g.dtype)
         # Far above the scale the quotient may overflow, where the curves are (nearly) flat.
-        compressed = c * curve(jnp.clip(g / c, -largest, largest))
-        return jnp.where(jnp.isfinite(g), jnp.clip(compressed, -largest, largest), 0.0)
+        compressed = c * curve(saturate(g / c, g.dtype))
+        return jnp.where(jnp.isfinite(g), saturate(compressed, g.dtype), 0.0)
 
     return elementwise("soft_clip", compress)

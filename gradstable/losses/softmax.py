@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.numerics import is_zero
 from gradstable.losses.log_partition import Partition, partition
 from gradstable.losses.logits import square_log_z
 
@@ -69,12 +70,12 @@ def softmax_cross_entropy(
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     parts = partition(logits, axis, where)
     loss = _of_classes(parts, labels, axis) if _is_classes(labels) else _of(parts, labels, axis)
-    if not _is_zero(label_smoothing):
+    if not is_zero(label_smoothing):
         share = jnp.asarray(label_smoothing, loss.dtype)
         count = jnp.maximum(jnp.sum(parts.classes, axis=axis, dtype=jnp.int32), 1)
         uniform = parts.log_sum - jnp.sum(parts.shifted, axis=axis) / count.astype(loss.dtype)
         loss = (1 - share) * loss + share * uniform
-    if not _is_zero(z_weight):
+    if not is_zero(z_weight):
         loss = loss + square_log_z(parts.log_z, z_weight)
     return jnp.where(parts.rows, loss, jnp.zeros_like(loss))
 
@@ -108,10 +109,6 @@ def _of(parts: Partition, labels: jax.Array, axis: int) -> jax.Array:
 
 def _is_classes(labels: jax.Array) -> bool:
     return jnp.issubdtype(labels.dtype, jnp.integer)
-
-
-def _is_zero(number: ArrayLike) -> bool:
-    return isinstance(number, (int, float)) and number == 0
 
 
 def _check_shape(labels: jax.Array, shape: tuple[int, ...], kind: str) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._core.checks import check_real, check_state, check_transform, check_updates
-from gradstable._core.numerics import increment, wide
+from gradstable._core.numerics import increment, saturate, wide
 
 # The least share of entries by which the others are enlarged (as in timm).
 _LEAST_SHARE = 1e-3
@@ -94,5 +94,4 @@ def _agree(u: jax.Array, g: jax.Array, *, descends: bool) -> jax.Array:
     share = jnp.sum(agrees, dtype=jnp.float32) / max(u.size, 1)
     factor = 1.0 / jnp.maximum(share, _LEAST_SHARE)
     enlarged = jnp.where(agrees, x * factor.astype(x.dtype), jnp.zeros_like(x))
-    largest = float(jnp.finfo(u.dtype).max)
-    return jnp.clip(enlarged, -largest, largest).astype(u.dtype)
+    return saturate(enlarged, u.dtype)

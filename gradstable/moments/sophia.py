@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
@@ -17,6 +16,7 @@ from gradstable._core.checks import (
     check_updates,
     leaves_by_path,
 )
+from gradstable._core.select import run_branch
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
 
@@ -154,7 +154,7 @@ def scale_by_sophia(
             check_same_tree("hessian", leaves_by_path(given), "updates", leaves_by_path(updates))
             return jax.tree.map(lambda new, h: _mix(second, new, h), given, old.hessian)
 
-        learned = _only_if(due, mixed, old.hessian)
+        learned = run_branch(due.astype(jnp.int32), (lambda: old.hessian, mixed))
         return inner.update(updates, old._replace(hessian=learned), params)
 
     return optax.GradientTransformationExtraArgs(inner.init, update_fn)
@@ -172,10 +172,3 @@ def _mix(second: Decay, new: ArrayLike, h: jax.Array) -> jax.Array:
     new = jnp.asarray(new)
     sound = jnp.abs(new) <= MAX_SQUARED
     return jnp.where(sound, second.mix(h, jnp.where(sound, new, 0).astype(h.dtype)), h)
-
-
-def _only_if(due: jax.Array, new: Callable[[], Any], old: Any) -> Any:
-    if isinstance(due, jax.core.Tracer):
-        return jax.lax.cond(due, new, lambda: old)
-    # Outside jit it is known, and a cond would be compiled anew in every call.
-    return new() if due else old

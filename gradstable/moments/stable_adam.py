@@ -11,7 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number, check_params, check_state, check_updates
 from gradstable._core.norms import AxisName
-from gradstable._core.numerics import wide
+from gradstable._core.numerics import is_zero, widen
 from gradstable._core.units import Units, check_units, unit_axes
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
@@ -115,7 +115,7 @@ def scale_by_stable_adam(
         (Slot("mu", mu_dtype), Slot("nu", nu_dtype, squared=True)),
         lambda count: _debiased(b1, b2, eps, count),
     )
-    decays = not (isinstance(weight_decay, (int, float)) and weight_decay == 0)
+    decays = not is_zero(weight_decay)
 
     def init_fn(params: optax.Params) -> ScaleByStableAdamState:
         start: Any = inner.init(params)
@@ -130,13 +130,13 @@ def scale_by_stable_adam(
         del extra_args
         old = check_state(state, ScaleByStableAdamState, "scale_by_stable_adam")
         check_updates(updates, params)
-        gradients = _widen(updates)
+        gradients = widen(updates)
         raw, new = inner.update(gradients, optax.ScaleByAdamState(*old[:3]), params)
         moved: Any = new
         if decays:
             check_params(params, "scale_by_stable_adam with weight_decay")
             decay = optax.add_decayed_weights(cast("float", weight_decay), mask)
-            wide_params = _widen(params)
+            wide_params = widen(params)
             raw, _ = decay.update(raw, decay.init(wide_params), wide_params)
         measure = lambda axes, g, nu: _rms(axes, g, nu, eps, axis_name)  # noqa: E731
         rms = _over_units(measure, units, gradients, moved.nu)
@@ -189,7 +189,3 @@ def _over_units(function: Any, units: Units, tree: Any, *others: Any) -> Any:
     columns = (leaves, *map(structure.flatten_up_to, others))
     axes = unit_axes(units, tree)
     return jax.tree.unflatten(structure, list(map(function, axes, *columns)))
-
-
-def _widen(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), tree)

@@ -16,7 +16,7 @@ from gradstable._core.checks import (
     check_value,
 )
 from gradstable._core.norms import AxisName, measure
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import float32, increment, is_zero
 from gradstable._core.types import Measure
 from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
@@ -176,7 +176,7 @@ def _check(settings: _Settings) -> None:
     check_number("patience", settings.patience, at_least=1)
     check_number("rtol", settings.rtol, at_least=0.0, at_most=1.0)
     check_number("atol", settings.atol, at_least=0.0)
-    if isinstance(settings.rtol, (int, float)) and settings.rtol == 0.0:
+    if is_zero(settings.rtol):
         check_number("atol", settings.atol, above=0.0, hint="One of rtol and atol must be positive")
     check_number("cooldown", settings.cooldown, at_least=0)
     check_number("min_scale", settings.min_scale, at_least=0.0, at_most=1.0)
@@ -187,11 +187,11 @@ def _judge(
 ) -> ReduceOnPlateauState:
     """Return the state after a full mean: better, waiting, or one nearer to a reduction."""
     best = state.best_value
-    margin = _f32(settings.rtol) * jnp.abs(best) + _f32(settings.atol)
+    margin = float32(settings.rtol) * jnp.abs(best) + float32(settings.atol)
     better = (mean < best - margin) | ~jnp.isfinite(best)
     stale = jnp.where(better | (state.cooldown_count > 0), 0, increment(state.plateau_count))
     reduce = stale >= jnp.asarray(settings.patience, jnp.int32)
-    reduced = jnp.maximum(state.scale * _f32(settings.factor), _f32(settings.min_scale))
+    reduced = jnp.maximum(state.scale * float32(settings.factor), float32(settings.min_scale))
     rest = jnp.maximum(state.cooldown_count - 1, 0)
     return state._replace(
         scale=jnp.where(reduce, reduced, state.scale),
@@ -201,7 +201,3 @@ def _judge(
         total=jnp.zeros((), jnp.float32),
         counted=jnp.zeros((), jnp.int32),
     )
-
-
-def _f32(number: ArrayLike) -> jax.Array:
-    return jnp.asarray(number, jnp.float32)

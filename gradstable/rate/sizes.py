@@ -1,13 +1,12 @@
 """Norms of updates and parameters, by leaf or by unit, for caps and trust ratios."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradstable._core.norms import AxisName, measure
-from gradstable._core.unit_norms import UnitRequest, measure_for
+from gradstable._core.unit_norms import UnitRequest, measure_for, params_like
 from gradstable._core.units import Units
 
 
@@ -39,7 +38,7 @@ def sizes_of(
     indices = range(measured.leaf_norms.shape[0])
     of_params: tuple[jax.Array, ...] = ()
     if params is not None:
-        norms = measure(_like(params, updates), axis_name=axis_name).leaf_norms
+        norms = measure(params_like(params, updates), axis_name=axis_name).leaf_norms
         of_params = tuple(norms[index] for index in indices)
     return Sizes(
         norms=tuple(measured.leaf_norms[index] for index in indices),
@@ -51,9 +50,3 @@ def sizes_of(
 def factor_to(limit: jax.Array, norm: jax.Array) -> jax.Array:
     """Return the factor that brings a norm down to its limit; 1 below, NaN where it is NaN."""
     return jnp.where(norm <= limit, jnp.ones_like(norm), limit / norm)
-
-
-def _like(params: Any, updates: Any) -> Any:
-    """Return the parameters that have an update."""
-    is_none: Callable[[object], bool] = lambda leaf: leaf is None  # noqa: E731
-    return jax.tree.map(lambda u, p: None if u is None else p, updates, params, is_leaf=is_none)

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_rate
 from gradstable._core.norms import AxisName
+from gradstable._core.numerics import is_zero
 from gradstable.guard import guard
 from gradstable.moments.engine import under_guard
 from gradstable.rules import Rule
@@ -42,7 +43,7 @@ def assemble(
     check_rate("learning_rate", learning_rate)
     links = [under_guard(direction)]
     check_number("weight_decay", weight_decay, at_least=0.0)
-    if not isinstance(weight_decay, (int, float)) or weight_decay:
+    if not is_zero(weight_decay):
         links.append(optax.add_decayed_weights(cast("float", weight_decay), mask))
     links += [optax.scale_by_learning_rate(learning_rate), *map(under_guard, after)]
     return guard(optax.chain(*links), *rules, axis_name=axis_name)

@@ -15,7 +15,7 @@ from gradstable._core.checks import (
     check_transform,
 )
 from gradstable._core.norms import AxisName
-from gradstable._core.numerics import wide
+from gradstable._core.numerics import widen
 from gradstable.guard import guard
 from gradstable.moments.decay import check_decays
 from gradstable.moments.engine import under_guard
@@ -209,9 +209,6 @@ def _in_float32(
     tx: optax.GradientTransformationExtraArgs,
 ) -> optax.GradientTransformationExtraArgs:
     """Run a transform on parameters and gradients in float32, or wider; return the dtypes."""
-
-    def widen(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), tree)
 
     def init_fn(params: optax.Params) -> Any:
         return tx.init(widen(params))

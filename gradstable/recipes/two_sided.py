@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_params, check_updates
 from gradstable._core.norms import AxisName
-from gradstable._core.numerics import abs_square, wide
+from gradstable._core.numerics import abs_square, float32, widen
 from gradstable._core.units import Units, unit_axes
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.decay import Decay
@@ -51,7 +51,7 @@ def two_sided_adam(
     """
     adam = under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps))
     # The least that the bias correction of nu makes of eps.
-    least_eps = _f32(eps) * jnp.sqrt(1.0 - _f32(b2))
+    least_eps = float32(eps) * jnp.sqrt(1.0 - float32(b2))
 
     def update_fn(
         updates: optax.Updates,
@@ -61,14 +61,13 @@ def two_sided_adam(
     ) -> tuple[optax.Updates, Any]:
         del extra_args
         check_params(params, "stable_adamw")
-        # In float32 until the end: bfloat16 would be rounded twice.
         check_updates(updates, params)
-        wider = jax.tree.map(lambda g: g.astype(wide(g.dtype)), updates)
         old: Any = state
-        directions, state = adam.update(wider, state, params)
+        # In float32 until the end: bfloat16 would be rounded twice.
+        directions, state = adam.update(widen(updates), state, params)
         new: Any = state
         corrects = jnp.sqrt(Decay.of(b2, new.count).corrects) / Decay.of(b1, new.count).corrects
-        rate = _f32(learning_rate(old.count) if callable(learning_rate) else learning_rate)
+        rate = float32(learning_rate(old.count) if callable(learning_rate) else learning_rate)
 
         def step(
             u: jax.Array,
@@ -81,7 +80,7 @@ def two_sided_adam(
             theta = theta.astype(u.dtype)
             norm, count = _norm(theta, within, axis_name), _count(theta, within, axis_name)
             longest = _norm_of_adam(mu, nu, norm, least_eps, within, axis_name) * corrects
-            rms = factor_to(_f32(caps.max_rms) * jnp.sqrt(count), longest)
+            rms = factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
             limit = trust_limit(norm, count, caps.max_ratio, caps.floor)
             trust = factor_to(limit, rate * (rms * longest + decay * norm))
             return _product(-rate * trust, _product(rms, u) + _product(decay, theta)), trust
@@ -128,21 +127,17 @@ def _norm(values: jax.Array, within: tuple[int, ...], axis_name: AxisName) -> ja
 
 
 def _count(leaf: jax.Array, within: tuple[int, ...], axis_name: AxisName) -> jax.Array:
-    count = _f32(math.prod(leaf.shape[axis] for axis in within))
+    count = float32(math.prod(leaf.shape[axis] for axis in within))
     return count if axis_name is None else count * lax.psum(1, axis_name)
 
 
 def _decays(weight_decay: ArrayLike, mask: Mask, params: Any) -> Any:
     """Return a float32 scalar for each leaf."""
     chosen = mask(params) if callable(mask) else True if mask is None else mask
-    decay = _f32(weight_decay)
+    decay = float32(weight_decay)
     each = jax.tree.broadcast(chosen, params)
     return jax.tree.map(lambda decays: jnp.where(decays, decay, jnp.zeros_like(decay)), each)
 
 
 def _product(factor: jax.Array, values: jax.Array) -> jax.Array:
     return factor.astype(values.dtype) * values
-
-
-def _f32(number: ArrayLike) -> jax.Array:
-    return jnp.asarray(number, jnp.float32)

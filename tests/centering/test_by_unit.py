@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradstable as gs
+from tests.centering.running import apply
 from tests.oracles.centering import by_output, centralize_row, normalize_row, stabilize_row
 
 Tx = optax.GradientTransformationExtraArgs
@@ -46,10 +47,6 @@ EQUIVARIANT = ("centralize", "mean_stabilize(none)", "mean_stabilize(snr)")
 _JITTED = {
     name: jax.jit(lambda g, tx=tx: tx.update(g, tx.init(g))[0]) for name, tx in TRANSFORMS.items()
 }
-
-
-def apply(tx: Tx, g: Any) -> Any:
-    return jax.jit(lambda g: tx.update(g, tx.init(g))[0])(g)
 
 
 def normal(*shape: int, seed: int = 0, mean: float = 0.5) -> np.ndarray:

@@ -8,14 +8,11 @@ import numpy as np
 import optax
 
 import gradstable as gs
+from tests.centering.running import apply
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape) + 1.0, jnp.float32)
-
-
-def apply(tx: optax.GradientTransformation, g: Any) -> Any:
-    return jax.jit(lambda g: tx.update(g, tx.init(g))[0])(g)
 
 
 def test_vectors_and_scalars_are_left_alone_also_in_stacks() -> None:

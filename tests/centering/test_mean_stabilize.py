@@ -12,6 +12,7 @@ import pytest
 
 import gradstable as gs
 from benchmarks.counting import count_common_path
+from tests.centering.running import apply
 
 CURVES = ("tanh", "softsign", "mu_law", "trust_region")
 
@@ -24,10 +25,6 @@ def stabilized(g: Any, adjust: str = "none", **options: Any) -> np.ndarray:
 def _jitted(adjust: str, **options: Any) -> Callable[[Any], Any]:
     tx = gs.mean_stabilize(adjust, **options)
     return jax.jit(lambda g: tx.update(g, tx.init(g))[0])
-
-
-def apply(tx: optax.GradientTransformation, g: Any) -> Any:
-    return jax.jit(lambda g: tx.update(g, tx.init(g))[0])(g)
 
 
 def normal(mean: float, std: float, n: int = 1000) -> np.ndarray:
