@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from gradstable import losses, rules
+from gradstable import losses, rules, telemetry
 from gradstable._core.norms import global_norm
 from gradstable._core.types import Health, Measure, Verdict
 from gradstable.centering import centralize, mean_stabilize, normalize, standardize
@@ -109,6 +109,7 @@ from gradstable.recipes import (
     stable_spam,
     yogi,
 )
+from gradstable.telemetry import record
 
 if TYPE_CHECKING:
     from gradstable import testing
@@ -173,6 +174,7 @@ __all__ = [
     "normalize",
     "qk_clip",
     "radam",
+    "record",
     "reduce_on_plateau",
     "reject_by_ema_multiple",
     "reject_by_loss_spike",
@@ -214,6 +216,7 @@ __all__ = [
     "stable_adamw",
     "stable_spam",
     "standardize",
+    "telemetry",
     "testing",
     "trace",
     "yogi",

@@ -28,13 +28,16 @@ FLOORS = {
     "moments": 2,
     "rate": 2,
     "losses": 2,
-    "health": 2,
+    "telemetry": 2,
+    "health": 3,
     "guard": 3,
     "recipes": 4,
     "gradstable": 5,
     "testing": 6,
-    "cli": 6,
-    "__main__": 7,
+    "report": 6,
+    "doctor": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 # What the floors below the top may load; the rest is loaded where it is needed.
 ALWAYS_LOADED = {"jax", "numpy", "optax"}

@@ -67,6 +67,7 @@ ONE_A_FRAME = {
     "rate/reduce_on_plateau.py": "reduce_on_plateau",
     "recipes/schedule_free.py": "schedule_free",
     "recipes/two_sided.py": "stable_adamw",
+    "telemetry/record.py": "record",
 }
 WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}
 

@@ -6,9 +6,14 @@ import jax
 import numpy as np
 
 from gradstable._core.checks import check_number
+from gradstable._core.find import find_all
 from gradstable._core.ledger import Ledger
+from gradstable._core.paths import leaf_paths
 from gradstable._core.reasons import Reason, sentence
 from gradstable.health.read import find_ledgers
+from gradstable.telemetry.alarms import AlarmState
+from gradstable.telemetry.fields import ALARM_SENTENCES, Alarm
+from gradstable.telemetry.state import RecordState
 
 
 class TrainingDiverged(RuntimeError):
@@ -19,7 +24,8 @@ def explain(opt_state: object, params: object | None = None) -> str:
     """Tell in sentences what the guard did, from the numbers in an optimizer state.
 
     Args:
-      opt_state: as for ``gs.health``; several guards are told of one after the other.
+      opt_state: as for ``gs.health``; several guards are told of one after the other, and after
+        them the early warnings of ``gs.record``.
       params: the parameters (or gradients), so that leaves are named by their path. Without
         them a leaf is named by its position in tree order.
 
@@ -27,7 +33,7 @@ def explain(opt_state: object, params: object | None = None) -> str:
       A few sentences, one a line.
 
     Raises:
-      ValueError: if there is no guard in the state.
+      ValueError: if there is neither a guard nor a recorder in the state.
 
     Example:
       >>> import jax.numpy as jnp
@@ -43,13 +49,17 @@ def explain(opt_state: object, params: object | None = None) -> str:
       The last rejection was at step 1: the gradient had NaN or infinite entries, first in
       ['kernel'].
     """
-    ledgers = jax.device_get(find_ledgers(opt_state))
-    paths = _leaf_paths(params)
-    stories = []
+    records = find_all(opt_state, RecordState)
+    alarms = jax.device_get([record.alarms for _, record in records])
+    ledgers = jax.device_get(find_ledgers(opt_state) if not records or _judged(opt_state) else [])
+    paths = None if params is None else leaf_paths(params)
+    story: list[str] = []
     for place, ledger in ledgers:
         title = [f"opt_state{place}:"] if len(ledgers) > 1 else []
-        stories.append("\n".join([*title, *_tell(ledger, paths)]))
-    return "\n".join(stories)
+        story += [*title, *_tell(ledger, paths)]
+    for one in alarms:
+        story += _tell_alarms(one, paths)
+    return "\n".join(story) or "No guard, and no early warning."
 
 
 def check(opt_state: object, params: object | None = None, *, patience: int = 200) -> None:
@@ -90,6 +100,10 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
             raise TrainingDiverged(msg)
 
 
+def _judged(opt_state: object) -> bool:
+    return bool(find_all(opt_state, Ledger))
+
+
 def _tell(ledger: Ledger, paths: Sequence[str] | None) -> list[str]:
     health = ledger.health
     story = [
@@ -127,9 +141,15 @@ def _leaf_name(index: int, paths: Sequence[str] | None) -> str:
     return f"leaf {index} (pass params to see its name)"
 
 
-def _leaf_paths(params: object | None) -> list[str] | None:
-    if params is None:
-        return None
-    flat, _ = jax.tree_util.tree_flatten_with_path(params)
-    # A Flax variable is a node with one child, .value, which says nothing.
-    return [jax.tree_util.keystr(path).removesuffix(".value") for path, _ in flat]
+def _tell_alarms(alarms: AlarmState, paths: Sequence[str] | None) -> list[str]:
+    return [
+        f"{_warnings(int(warned.total))} that {ALARM_SENTENCES[alarm]}, the last at step "
+        f"{warned.step}: {warned.value:.3g}, usually {warned.usual:.2g}"
+        + (f", in {_leaf_name(int(warned.leaf), paths)}." if warned.leaf >= 0 else ".")
+        for alarm, warned in ((Alarm.RMS, alarms.rms), (Alarm.UPDATE_RATIO, alarms.ratio))
+        if warned.total
+    ]
+
+
+def _warnings(number: int) -> str:
+    return "1 early warning" if number == 1 else f"{number} early warnings"

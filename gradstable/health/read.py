@@ -1,9 +1,6 @@
 """Find and read the health of a run in any optimizer state."""
 
-from typing import Any
-
-import jax
-
+from gradstable._core.find import find_all
 from gradstable._core.ledger import Ledger
 from gradstable._core.types import Health
 
@@ -46,14 +43,8 @@ def health(opt_state: object) -> Health:
 
 def find_ledgers(opt_state: object) -> list[tuple[str, Ledger]]:
     """Return path and ledger of each judging transform in a state; raises if there is none."""
-    tree = getattr(opt_state, "opt_state", opt_state)
-    flat, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda node: isinstance(node, Ledger)
-    )
     ledgers = [
-        (jax.tree_util.keystr(path).removesuffix(".ledger"), _bare(node))
-        for path, node in flat
-        if isinstance(node, Ledger)
+        (path.removesuffix(".ledger"), ledger) for path, ledger in find_all(opt_state, Ledger)
     ]
     if not ledgers:
         msg = (
@@ -62,14 +53,3 @@ def find_ledgers(opt_state: object) -> list[tuple[str, Ledger]]:
         )
         raise ValueError(msg)
     return ledgers
-
-
-def _bare(ledger: Ledger) -> Ledger:
-    """Take the arrays out of Flax variables, by what they can do: Flax is not imported."""
-
-    def is_variable(leaf: Any) -> bool:
-        return hasattr(leaf, "get_value")
-
-    return jax.tree.map(
-        lambda leaf: leaf.get_value() if is_variable(leaf) else leaf, ledger, is_leaf=is_variable
-    )

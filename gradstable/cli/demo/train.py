@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 import gradstable as gs
+from gradstable._core.paths import leaf_paths
 from gradstable.cli.demo.contestants import Contestant, Decision, Method, Read
 from gradstable.cli.demo.data import Batch, Split
 from gradstable.cli.demo.model import DigitsNet, evaluate, training_loss
@@ -91,8 +92,7 @@ class Run:
     @property
     def leaves(self) -> list[str]:
         """The paths of the parameters in tree order, named as ``gs.explain`` names them."""
-        flat, _ = jax.tree_util.tree_flatten_with_path(nnx.state(self.model, nnx.Param))
-        return [jax.tree_util.keystr(path).removesuffix(".value") for path, _ in flat]
+        return leaf_paths(nnx.state(self.model, nnx.Param))
 
     def train(self, batches: Sequence[Batch]) -> None:
         """Trains on these batches; their records are fetched at once at the end."""

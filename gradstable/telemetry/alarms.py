@@ -1,0 +1,130 @@
+"""Early warnings: what leaves its usual range before the loss does."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._core.numerics import increment
+from gradstable.rules.streaming import SIGMA_PER_MAD, follow
+from gradstable.telemetry.fields import Alarm
+
+# Streams that are only watched at first, and what is then taken for noise at least: log values
+# that scatter by less than this are not called unusual for scattering by a little more.
+_WARMUP, _MIN_SPREAD = 20, 0.05
+# The memory of the usual value, about 100 steps.
+_RATE = 0.01
+# A warning wants both: a multiple of the usual value, and this many of its standard deviations.
+_SIGMAS = 6.0
+
+
+class Warned(NamedTuple):
+    """One kind of warning: how often it came, and its last time."""
+
+    total: jax.Array  # shape=(), dtype=jnp.int32
+    step: jax.Array  # shape=(), dtype=jnp.int32, -1: never
+    leaf: jax.Array  # shape=(), dtype=jnp.int32, -1: of no leaf
+    value: jax.Array  # shape=(), dtype=jnp.float32
+    usual: jax.Array  # shape=(), dtype=jnp.float32
+
+
+class AlarmState(NamedTuple):
+    """The usual range of the logs of ``RMS_t``, one a leaf, and of the update ratio."""
+
+    seen: jax.Array  # shape=(L + 1,), dtype=jnp.int32
+    center: jax.Array  # shape=(L + 1,), dtype=jnp.float32
+    spread: jax.Array  # shape=(L + 1,), dtype=jnp.float32
+    rms: Warned
+    ratio: Warned
+
+
+def new_alarms(num_leaves: int) -> AlarmState:
+    """Return the state of alarms before the first step."""
+
+    def never() -> Warned:
+        return Warned(
+            total=jnp.zeros((), jnp.int32),
+            step=jnp.full((), -1, jnp.int32),
+            leaf=jnp.full((), -1, jnp.int32),
+            value=jnp.full((), jnp.nan, jnp.float32),
+            usual=jnp.full((), jnp.nan, jnp.float32),
+        )
+
+    streams = (num_leaves + 1,)
+    return AlarmState(
+        seen=jnp.zeros(streams, jnp.int32),
+        center=jnp.zeros(streams, jnp.float32),
+        spread=jnp.full(streams, 1.0, jnp.float32),
+        rms=never(),
+        ratio=never(),
+    )
+
+
+def watch(
+    state: AlarmState,
+    streams: tuple[jax.Array, jax.Array | None],
+    *,
+    limits: tuple[jax.Array, jax.Array],
+    when: jax.Array,
+    count: jax.Array,
+) -> tuple[jax.Array, AlarmState]:
+    """Compare this step with the usual, then learn from it.
+
+    Args:
+      state: the usual ranges.
+      streams: ``RMS_t`` of each leaf, float32 ``[L]``, and the update ratio, a float32 scalar.
+      limits: for both, the multiple of the usual value that is worth a warning.
+      when: whether the step counts: nothing is said or learned of a rejected one.
+      count: the number of this step.
+
+    Returns:
+      The bits of ``Alarm``, int32, and the new state.
+    """
+    rms, ratio = streams
+    values = jnp.concatenate([rms, jnp.full((1,), jnp.nan if ratio is None else ratio)])
+    limit = jnp.concatenate([jnp.full_like(rms, limits[0]), limits[1][None]])
+    # Zero is what a frozen leaf gives, and says nothing of its usual size.
+    known = when & (values > 0)
+    excess = jnp.log(values) - state.center
+    far = jnp.maximum(jnp.log(limit), _SIGMAS * SIGMA_PER_MAD * state.spread)
+    raised = known & (state.seen >= _WARMUP) & (excess > far)
+    learned = _learn(state, jnp.where(known, excess, 0.0), known & jnp.isfinite(values))
+    usual = jnp.exp(state.center)
+    leaf = jnp.argmax(jnp.where(raised[:-1], excess[:-1], -jnp.inf)) if rms.size else jnp.array(-1)
+    bits = Alarm.RMS * jnp.any(raised[:-1]) + Alarm.UPDATE_RATIO * raised[-1]
+    return bits.astype(jnp.int32), learned._replace(
+        rms=_note(state.rms, jnp.any(raised[:-1]), count, leaf, values, usual),
+        ratio=_note(state.ratio, raised[-1], count, jnp.array(-1), values, usual),
+    )
+
+
+def _learn(state: AlarmState, excess: jax.Array, known: jax.Array) -> AlarmState:
+    seen = jnp.where(known, increment(state.seen), state.seen)
+    gain = jnp.maximum(_RATE, 1.0 / jnp.maximum(seen, 1).astype(jnp.float32))
+    center, spread = follow(state.center, state.spread, excess, gain)
+    first = seen == 1
+    center = jnp.where(first, excess, center)
+    spread = jnp.maximum(jnp.where(first, 1.0, spread), _MIN_SPREAD)
+    return state._replace(
+        seen=seen,
+        center=jnp.where(known, center, state.center),
+        spread=jnp.where(known, spread, state.spread),
+    )
+
+
+def _note(
+    old: Warned,
+    raised: jax.Array,
+    count: jax.Array,
+    leaf: jax.Array,
+    values: jax.Array,
+    usual: jax.Array,
+) -> Warned:
+    new = Warned(
+        total=increment(old.total),
+        step=count,
+        leaf=leaf.astype(jnp.int32),
+        value=values[leaf],  # -1 is the last: the ratio
+        usual=usual[leaf],
+    )
+    return jax.tree.map(lambda now, before: jnp.where(raised, now, before), new, old)

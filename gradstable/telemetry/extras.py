@@ -1,0 +1,13 @@
+"""Libraries that are not always there."""
+
+import importlib
+from typing import Any
+
+
+def need(module: str, *, extra: str) -> Any:
+    """Return a module, or raise with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        msg = f"{module} is not installed. Get it with: pip install 'gradstable[{extra}]'"
+        raise ModuleNotFoundError(msg, name=module) from error

@@ -1,0 +1,154 @@
+"""What is read off a step: from parameters and moments a sample, from the guard its verdict."""
+
+from typing import Any, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradstable._core.find import find_all
+from gradstable._core.ledger import Ledger
+from gradstable._core.numerics import abs_square, wide
+from gradstable._core.select import own_arrays, run_branch
+from gradstable.telemetry.sample import sample
+from gradstable.telemetry.state import SecondMoment
+
+# States, ours and optax's, whose field ``scale`` lowers the step size.
+_LOWERING = ("BackoffOnSpikeState", "ReduceOnPlateauState", "ReduceLROnPlateauState")
+# Below this a second moment does not set the size of a step: the eps of Adam.
+_EPS = 1e-8
+
+
+class VerdictRow(TypedDict):
+    """The columns that a guard fills."""
+
+    threshold: jax.Array
+    scale: jax.Array
+    reason: jax.Array
+
+
+def judged(opt_state: Any) -> bool:
+    """Whether there is a guard or another judging transform, which measures the gradient."""
+    return bool(find_all(opt_state, Ledger))
+
+
+def last_verdict(opt_state: Any) -> VerdictRow:
+    """Return what was decided of the last step, by all guards in the state together."""
+    threshold, scale, reason = jnp.float32(jnp.inf), jnp.float32(1.0), jnp.int32(0)
+    for _, ledger in find_all(opt_state, Ledger):
+        health = ledger.health
+        threshold = jnp.minimum(threshold, health.threshold)
+        scale = scale * health.scale
+        reason = jnp.where(reason == 0, health.reason, reason)
+    return VerdictRow(threshold=threshold, scale=scale, reason=reason)
+
+
+def lr_factor(opt_state: Any) -> jax.Array:
+    """Return the factor by which back-off and plateaus have lowered the step."""
+    factor = jnp.float32(1.0)
+    for path, value in optax.tree.get_all_with_path(opt_state, "scale"):
+        if getattr(path[-1], "tuple_name", None) in _LOWERING:
+            factor = factor * jnp.asarray(value, jnp.float32)
+    return factor
+
+
+def update_ratio(previous: Any, params: Any, *, count: jax.Array) -> tuple[jax.Array | None, Any]:
+    """Return how far the last update went, in norms of the parameters, and a new sample.
+
+    It is seen in the parameters themselves, one step later: as it was applied and rounded.
+    """
+    if params is None:
+        return None, previous
+
+    def read() -> tuple[jax.Array, Any]:
+        sampled = own_arrays(sample(jax.tree.map(jnp.asarray, params)))
+        weights = [
+            jnp.size(whole) / max(part.size, 1)
+            for whole, part in zip(jax.tree.leaves(params), jax.tree.leaves(sampled), strict=True)
+        ]
+        pairs = list(zip(jax.tree.leaves(sampled), jax.tree.leaves(previous), strict=True))
+        moved = _norm([_wide(new) - _wide(old) for new, old in pairs], weights)
+        return moved / _norm([_wide(new) for new, _ in pairs], weights), sampled
+
+    def unread() -> tuple[jax.Array, Any]:
+        return jnp.float32(jnp.nan), previous
+
+    # Always read. But what lies in a branch is computed once and before what depends on it, while
+    # XLA otherwise takes the sample a second time for the new state, when the parameters may have
+    # been overwritten, and so copies them all: 2 words a parameter, measured.
+    return run_branch(jnp.where(count >= 0, 0, 1), (read, unread))
+
+
+def leaf_rms(
+    moment: SecondMoment, updates: Any, inner_state: Any, verdict: VerdictRow
+) -> tuple[SecondMoment, jax.Array]:
+    """Return ``RMS_t`` of each leaf, float32 ``[L]``; NaN where there is no second moment."""
+    leaves = jax.tree.leaves(updates)
+    nu = _find_nu(inner_state, updates)
+    if nu is None or not leaves:
+        return moment, jnp.full((len(leaves),), jnp.nan, jnp.float32)
+    accepted = verdict["scale"] > 0
+    scale = jnp.where(accepted, verdict["scale"], 1.0)
+    # What the optimizer got. Squares may overflow, which is then what is reported.
+    g = [jnp.abs(_wide(x)).astype(jnp.float32) * scale for x in jax.tree.leaves(sample(updates))]
+    v = [_wide(x).astype(jnp.float32) for x in jax.tree.leaves(sample(nu))]
+    moment = _age(moment, g, v, accepted)
+    weight = jnp.where(moment.weight > 0, moment.weight, 1.0)
+    rms = [
+        jnp.sqrt(jnp.mean(jnp.square(x / jnp.maximum(jnp.sqrt(y / weight), _EPS)))) if x.size else
+        jnp.float32(jnp.nan)
+        for x, y in zip(g, v, strict=True)
+    ]  # fmt: skip
+    return moment, jnp.stack(rms)
+
+
+def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
+    """Return the columns of the leaf whose ``RMS_t`` is largest."""
+    if not rms.size:
+        return {"rms": None, "rms_leaf": jnp.int32(-1)}
+    seen = jnp.where(jnp.isnan(rms), -jnp.inf, rms)
+    leaf = jnp.where(jnp.any(~jnp.isnan(rms)), jnp.argmax(seen), -1)
+    return {"rms": jnp.where(leaf < 0, jnp.nan, rms[leaf]), "rms_leaf": leaf}
+
+
+def _age(
+    moment: SecondMoment, g: list[jax.Array], v: list[jax.Array], accepted: jax.Array
+) -> SecondMoment:
+    """Follow the bias of the second moment: ``v`` is short of ``E g^2`` by a factor ``1 - b2^t``.
+
+    ``b2`` is not known, but the first step tells: ``v = (1 - b2) g^2``. In a state that is older
+    than its record this comes out as 1, which is as much as to say that there is no bias.
+    """
+    ratio = sum(map(jnp.sum, v)) / sum(jnp.sum(x * x) for x in g)
+    usable = accepted & jnp.isfinite(ratio) & (ratio > 0)
+    first = jnp.clip(ratio, 0.0, 1.0)
+    later = moment.b2 * moment.weight + (1.0 - moment.b2)
+    unknown = moment.weight == 0
+    return SecondMoment(
+        weight=jnp.where(
+            unknown, jnp.where(usable, first, 0.0), jnp.where(accepted, later, moment.weight)
+        ),
+        b2=jnp.where(unknown & usable, 1.0 - first, moment.b2),
+    )
+
+
+def _find_nu(inner_state: Any, updates: Any) -> Any | None:
+    """Return the one tree ``nu`` like the gradients, ``None`` if there is none or several."""
+    shapes = jax.tree.map(jnp.shape, updates)
+    found = [
+        nu
+        for _, nu in optax.tree.get_all_with_path(inner_state, "nu")
+        if jax.tree.map(np.shape, nu) == shapes
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _norm(leaves: list[jax.Array], weights: list[float]) -> jax.Array:
+    sums = [w * jnp.sum(abs_square(x)) for w, x in zip(weights, leaves, strict=True)]
+    total = sum((one.astype(jnp.float32) for one in sums), start=jnp.float32(0.0))
+    return jnp.sqrt(total)
+
+
+def _wide(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(wide(leaf.dtype))

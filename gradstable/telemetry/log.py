@@ -1,0 +1,154 @@
+"""The training loop's end of telemetry: read the recorder every few steps, write it everywhere."""
+
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from gradstable._core.checks import check_size
+from gradstable._core.paths import leaf_paths
+from gradstable.telemetry.json_lines import JsonLines
+from gradstable.telemetry.rows import find_record, read_rows
+from gradstable.telemetry.sink import Header, Sink
+
+
+class Log:
+    """Write what ``gs.record`` records to a file, and to any other sinks.
+
+    Call it after every step with the optimizer state. Every ``every`` calls it fetches what the
+    device has recorded since, in one transfer; all other calls return at once and wait for
+    nothing. Use it as a context manager, or call ``close`` at the end, which fetches the rest
+    from the last state it was shown.
+
+    Args:
+      params: the parameters (or their shapes), for the names of leaves; also an ``nnx.Module``'s
+        ``nnx.state(model, nnx.Param)``.
+      path: a file of JSON lines; ``None``: none.
+      sinks: where else to write, see ``gs.telemetry.Sink``.
+      every: how many calls lie between two readings, at least 1 and at most the capacity of the
+        recorder. Default: half of that, which is 64 unless you changed it.
+      name: what the run is called. Default: the name of the file.
+      config: settings that are worth knowing later, as in ``{"b2": 0.999}``; ``gradstable
+        doctor`` looks at ``b2``, ``learning_rate``, ``warmup_steps``, ``loss_scale`` and
+        ``compute_dtype``.
+
+    Example:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> params = {"w": jnp.ones(3)}
+      >>> tx = gs.record(gs.guard(optax.sgd(0.1)))
+      >>> state = tx.init(params)
+      >>> file = tempfile.mkdtemp() + "/run.jsonl"
+      >>> with gs.telemetry.Log(params, file) as log:
+      ...     for step in range(3):
+      ...         updates, state = tx.update(params, state, params, value=jnp.sum(params["w"]))
+      ...         params = optax.apply_updates(params, updates)
+      ...         log(state)
+      >>> gs.telemetry.read_run(file).loss.round(2).tolist()
+      [3.0, 2.7, 2.43]
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        sinks: Sequence[Sink] = (),
+        every: int | None = None,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if every is not None:
+            check_size("every", every, at_least=1)
+        leaves = jax.tree.leaves(params)
+        self._sinks = [*([] if path is None else [JsonLines(path)]), *sinks]
+        self._every = every
+        self._calls = 0
+        self._seen = 0
+        self._last: Any = None
+        self._checked = False
+        header = Header(
+            name=name or (os.path.splitext(os.path.basename(path))[0] if path else "run"),
+            leaves=tuple(leaf_paths(params)),
+            sizes=tuple(int(np.prod(np.shape(leaf))) for leaf in leaves),
+            dtypes=tuple(str(leaf.dtype) for leaf in leaves),
+            config=dict(config or {}),
+        )
+        for sink in self._sinks:
+            sink.open(header)
+
+    def __call__(self, opt_state: object) -> None:
+        """Take note of a step; every so many calls, read and write."""
+        if not self._checked:
+            self._check(opt_state)
+        self._last = opt_state
+        self._calls += 1
+        if self._every is not None and self._calls % self._every == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read now what has been recorded up to the state that was shown last."""
+        if self._last is None or find_record(self._last).count.is_deleted():
+            return  # the last: given away to a step that then failed
+        rows = read_rows(self._last, since=self._seen)
+        self._last = None
+        self._seen = rows.count
+        for sink in self._sinks:
+            if rows.lost:
+                sink.lost(*rows.lost)
+            sink.steps(rows.steps)
+
+    def scalars(self, step: int, **values: Any) -> None:
+        """Write numbers of your own: a metric, the learning rate, the loss scale."""
+        numbers = {name: float(value) for name, value in values.items()}
+        for sink in self._sinks:
+            sink.scalars(int(step), numbers)
+
+    def note(self, step: int, text: str) -> None:
+        """Write something that happened, in words."""
+        for sink in self._sinks:
+            sink.note(int(step), text)
+
+    def close(self) -> None:
+        """Write the rest and close all sinks."""
+        try:
+            self.flush()
+        finally:
+            for sink in self._sinks:
+                sink.close(self._seen)
+            self._sinks = []
+
+    def __enter__(self) -> Self:
+        """Return the log itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close, and note the exception that ended the run."""
+        if error is not None:
+            self.note(self._seen, f"ended by {type(error).__name__}: {error}")
+        self.close()
+
+    def _check(self, opt_state: object) -> None:
+        record = find_record(opt_state)
+        capacity = record.rows.shape[0]
+        if self._every is None:
+            self._every = max(capacity // 2, 1)
+        elif self._every > capacity:
+            msg = (
+                f"every must not exceed the capacity of the recorder, or steps are lost: "
+                f"got every={self._every}, capacity={capacity}"
+            )
+            raise ValueError(msg)
+        # A run that is resumed begins where it was: what lies before has been written before.
+        self._seen = max(int(record.count) - 1, 0)
+        self._checked = True

@@ -1,0 +1,52 @@
+"""The recorder, and what reads and writes its records."""
+
+import optax
+
+import gradstable as gs
+from tests.registry.entry import Case, Entry
+from tests.registry.guards import FAMILY
+
+_PROMOTES = {"strict_promotion": "optax's own bias correction mixes floats and integers"}
+
+ENTRIES = [
+    Entry(
+        "record",
+        FAMILY,
+        source="Ours; RMS_t: Wortsman et al. 2023, 2304.13013",
+        promise="every step is on record, with early warnings, at no pass over memory of its own",
+        weakness="ratio and RMS_t are estimates, from one entry in 128 of large leaves",
+        cases=[
+            Case("record(guard(adamw))", gs.record(gs.guard(optax.adamw(1e-3))), _PROMOTES),
+        ],
+        numbers={
+            "capacity": (0, -1, 1.5),
+            "leaf_every": (0, -1, 1.5),
+            "rms_limit": (1.0, 0.0, -1.0),
+            "ratio_limit": (1.0, 0.0, -1.0),
+        },
+        required={"inner": optax.sgd(0.1)},
+    ),
+]
+
+OTHERS = (
+    "telemetry",
+    "telemetry.Alarm",
+    "telemetry.Blame",
+    "telemetry.Console",
+    "telemetry.Header",
+    "telemetry.JsonLines",
+    "telemetry.Log",
+    "telemetry.Logging",
+    "telemetry.Note",
+    "telemetry.RecordState",
+    "telemetry.Rows",
+    "telemetry.Run",
+    "telemetry.Scalars",
+    "telemetry.Sink",
+    "telemetry.TensorBoard",
+    "telemetry.WandB",
+    "telemetry.blame",
+    "telemetry.read_rows",
+    "telemetry.read_run",
+    "telemetry.record",
+)
