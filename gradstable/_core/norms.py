@@ -136,6 +136,13 @@ def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
     return measure(tree, axis_name=axis_name).norm
 
 
+def sums_of_squares(leaves: Sequence[jax.Array]) -> jax.Array:
+    """Return the plain sum of squares of each array, float32 ``[L]``; it may overflow."""
+    if not leaves:
+        return jnp.zeros((0,), jnp.float32)
+    return _per_leaf(_sum_squares, [_as_real(leaf) for leaf in leaves], None)
+
+
 def _per_leaf(reduce: _Reduce, leaves: Sequence[jax.Array], shift: jax.Array | None) -> jax.Array:
     """Apply ``reduce: ([k, *shape], shift) -> [k]`` to all leaves; return float32 ``[L]``.
 

@@ -28,6 +28,11 @@ COMMANDS = {
         extra="demo",
         summary="train a small network through a storm of bad batches, with and without the guard",
     ),
+    "report": Command(
+        module="gradstable.cli.report",
+        extra="report",
+        summary="make a page of a recorded run, or of several side by side",
+    ),
 }
 
 

@@ -9,7 +9,8 @@ import optax
 
 from gradstable._core.find import find_all
 from gradstable._core.ledger import Ledger
-from gradstable._core.numerics import abs_square, wide
+from gradstable._core.norms import sums_of_squares
+from gradstable._core.numerics import widen
 from gradstable._core.select import own_arrays, run_branch
 from gradstable.telemetry.sample import sample
 from gradstable.telemetry.state import SecondMoment
@@ -63,13 +64,12 @@ def update_ratio(previous: Any, params: Any, *, count: jax.Array) -> tuple[jax.A
 
     def read() -> tuple[jax.Array, Any]:
         sampled = own_arrays(sample(jax.tree.map(jnp.asarray, params)))
-        weights = [
-            jnp.size(whole) / max(part.size, 1)
-            for whole, part in zip(jax.tree.leaves(params), jax.tree.leaves(sampled), strict=True)
-        ]
-        pairs = list(zip(jax.tree.leaves(sampled), jax.tree.leaves(previous), strict=True))
-        moved = _norm([_wide(new) - _wide(old) for new, old in pairs], weights)
-        return moved / _norm([_wide(new) for new, _ in pairs], weights), sampled
+        new, old = map(widen, (jax.tree.leaves(sampled), jax.tree.leaves(previous)))
+        sizes = zip(jax.tree.leaves(params), new, strict=True)
+        weights = jnp.asarray([jnp.size(p) / max(part.size, 1) for p, part in sizes], jnp.float32)
+        moved = sums_of_squares([one - other for one, other in zip(new, old, strict=True)])
+        ratio = jnp.sqrt(jnp.sum(weights * moved) / jnp.sum(weights * sums_of_squares(new)))
+        return ratio, sampled
 
     def unread() -> tuple[jax.Array, Any]:
         return jnp.float32(jnp.nan), previous
@@ -91,16 +91,12 @@ def leaf_rms(
     accepted = verdict["scale"] > 0
     scale = jnp.where(accepted, verdict["scale"], 1.0)
     # What the optimizer got. Squares may overflow, which is then what is reported.
-    g = [jnp.abs(_wide(x)).astype(jnp.float32) * scale for x in jax.tree.leaves(sample(updates))]
-    v = [_wide(x).astype(jnp.float32) for x in jax.tree.leaves(sample(nu))]
+    g = [jnp.abs(x) * scale for x in widen(jax.tree.leaves(sample(updates)))]
+    v = [jnp.abs(x) for x in widen(jax.tree.leaves(sample(nu)))]
     moment = _age(moment, g, v, accepted)
     weight = jnp.where(moment.weight > 0, moment.weight, 1.0)
-    rms = [
-        jnp.sqrt(jnp.mean(jnp.square(x / jnp.maximum(jnp.sqrt(y / weight), _EPS)))) if x.size else
-        jnp.float32(jnp.nan)
-        for x, y in zip(g, v, strict=True)
-    ]  # fmt: skip
-    return moment, jnp.stack(rms)
+    each = [x / jnp.maximum(jnp.sqrt(y / weight), _EPS) for x, y in zip(g, v, strict=True)]
+    return moment, jnp.sqrt(sums_of_squares(each) / jnp.asarray([x.size for x in each]))
 
 
 def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
@@ -120,7 +116,8 @@ def _age(
     ``b2`` is not known, but the first step tells: ``v = (1 - b2) g^2``. In a state that is older
     than its record this comes out as 1, which is as much as to say that there is no bias.
     """
-    ratio = sum(map(jnp.sum, v)) / sum(jnp.sum(x * x) for x in g)
+    roots = [jnp.sqrt(x) for x in v]
+    ratio = jnp.sum(sums_of_squares(roots)) / jnp.sum(sums_of_squares(g))
     usable = accepted & jnp.isfinite(ratio) & (ratio > 0)
     first = jnp.clip(ratio, 0.0, 1.0)
     later = moment.b2 * moment.weight + (1.0 - moment.b2)
@@ -142,13 +139,3 @@ def _find_nu(inner_state: Any, updates: Any) -> Any | None:
         if jax.tree.map(np.shape, nu) == shapes
     ]
     return found[0] if len(found) == 1 else None
-
-
-def _norm(leaves: list[jax.Array], weights: list[float]) -> jax.Array:
-    sums = [w * jnp.sum(abs_square(x)) for w, x in zip(weights, leaves, strict=True)]
-    total = sum((one.astype(jnp.float32) for one in sums), start=jnp.float32(0.0))
-    return jnp.sqrt(total)
-
-
-def _wide(leaf: jax.Array) -> jax.Array:
-    return leaf.astype(wide(leaf.dtype))

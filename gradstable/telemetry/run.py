@@ -33,6 +33,7 @@ class Run:
     Attributes:
       path: the file.
       name: what the run was called.
+      versions: of this library and of JAX, as they were.
       config: what was written down of its settings.
       leaves: the paths of the parameters, in tree order.
       sizes: int64 ``[L]``, entries of each leaf.
@@ -60,6 +61,7 @@ class Run:
 
     path: str
     name: str
+    versions: Mapping[str, str]
     config: Mapping[str, Any]
     leaves: tuple[str, ...]
     sizes: np.ndarray
@@ -92,7 +94,7 @@ class Run:
     @property
     def clipped(self) -> np.ndarray:
         """Whether a step was accepted, but not as it came (bool ``[n]``)."""
-        return (self.scale != 0) & (self.scale != 1)
+        return np.isfinite(self.scale) & (self.scale != 0) & (self.scale != 1)
 
     @property
     def has_loss(self) -> bool:
@@ -178,6 +180,7 @@ def _build(path: str, header: Mapping[str, Any], events: list[dict[str, Any]]) -
     return Run(
         path=path,
         name=header.get("name") or Path(path).stem,
+        versions={key: str(header[key]) for key in ("gradstable", "jax") if key in header},
         config=header.get("config") or {},
         leaves=leaves,
         sizes=np.array(header.get("sizes", ()), np.int64),

@@ -1,0 +1,101 @@
+"""Fewer points for the same picture: no spike is lost, and a file of 100,000 steps stays small."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+Spans = Sequence[tuple[int, int]]
+
+
+def envelope(
+    x: np.ndarray, y: np.ndarray, *, bins: int, lost: Spans = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Thin out a curve to the least and the largest value of each bin, in their order.
+
+    Drawn with a bin a pixel, the result looks like the whole curve.
+
+    Args:
+      x: ascending ``[n]``.
+      y: ``[n]``; what is not finite becomes a gap.
+      bins: how many, of equal width, >= 1.
+      lost: first and last ``x`` of stretches over which no line is drawn.
+
+    Returns:
+      ``x`` and ``y`` of a polyline with at most ``2 * bins`` points, plus one NaN a gap.
+    """
+    y = np.where(np.isfinite(y), y, np.nan)
+    if len(x) > 2 * bins:
+        kept = np.concatenate([_extremes(y, part) for part in _parts(x, bins)])
+        x, y = x[kept], y[kept]
+    return _with_gaps(x.astype(np.float64), y, lost)
+
+
+def medians(x: np.ndarray, y: np.ndarray, *, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middle and the median of the finite values of each bin that has any."""
+    middle, median = [], []
+    for part in _parts(x, bins):
+        values = y[part]
+        values = values[np.isfinite(values)]
+        if values.size:
+            middle.append((x[part][0] + x[part][-1]) / 2)
+            median.append(np.median(values))
+    return np.array(middle), np.array(median)
+
+
+def maxima(x: np.ndarray, rows: np.ndarray, *, bins: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return the largest value of each column of ``rows [m, L]`` in each bin of ``x``.
+
+    Returns:
+      ``[L, b]`` with at most so many bins (NaN where a bin is empty, or has only NaN; infinite
+      where there was an infinity), and the left end of the first with the right one of the last.
+    """
+    # The larger distances, or there would be empty bins where the smaller ones are the rule.
+    usual = np.percentile(np.diff(x), 90) if len(x) > 1 else 1.0
+    cells = int(min(bins, np.ceil((x[-1] - x[0]) / usual + 1)))
+    left, right = x[0] - usual / 2, x[-1] + usual / 2
+    place = np.minimum(((x - left) / (right - left) * cells).astype(np.int64), cells - 1)
+    found = np.full((cells, rows.shape[1]), np.nan)
+    for cell in np.unique(place):
+        # fmax passes a NaN over.
+        found[cell] = np.fmax.reduce(rows[place == cell], axis=0)
+    return found.T, (float(left), float(right))
+
+
+def clusters(steps: np.ndarray, *, within: float) -> list[tuple[int, int]]:
+    """Return first and last of each group of ascending steps that lie so close together."""
+    if not len(steps):
+        return []
+    cut = np.flatnonzero(np.diff(steps) > max(within, 1)) + 1
+    return [(int(group[0]), int(group[-1])) for group in np.split(steps, cut)]
+
+
+def lonely(y: np.ndarray) -> np.ndarray:
+    """Return which points stand between two gaps, where a line would not show them."""
+    shown = np.concatenate([[False], np.isfinite(y), [False]])
+    return shown[1:-1] & ~shown[:-2] & ~shown[2:]
+
+
+def _parts(x: np.ndarray, bins: int) -> Iterator[slice]:
+    """Yield the stretches of ``x`` that share a bin; empty bins are left out."""
+    if not len(x):
+        return
+    width = (x[-1] - x[0] + 1) / bins
+    cut = np.flatnonzero(np.diff(((x - x[0]) / width).astype(np.int64))) + 1
+    edges = [0, *cut.tolist(), len(x)]
+    for start, stop in pairwise(edges):
+        yield slice(start, stop)
+
+
+def _extremes(y: np.ndarray, part: slice) -> np.ndarray:
+    values = y[part]
+    if np.all(np.isnan(values)):
+        return np.array([part.start])
+    ends = {int(np.nanargmin(values)), int(np.nanargmax(values))}
+    return part.start + np.array(sorted(ends))
+
+
+def _with_gaps(x: np.ndarray, y: np.ndarray, lost: Spans) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.array([first for first, _ in lost if len(x) and x[0] < first <= x[-1]], np.float64)
+    places = np.searchsorted(x, starts)
+    return np.insert(x, places, starts), np.insert(y, places, np.nan)

@@ -1,0 +1,139 @@
+"""Colors, and the way of a figure into a page: one SVG that serves a light and a dark theme.
+
+matplotlib draws with colors that stand for names; in the text of the SVG they are replaced by
+``var(--name)``, and the style sheet of the page says what the names mean.
+"""
+
+import io
+import re
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# Name: color in the light theme, color in the dark theme. What carries meaning is from the set of
+# Okabe and Ito, told apart by people who see colors differently, darkened on white until thin lines
+# have a contrast of 3 to 1 at least.
+PALETTE = {
+    "paper": ("#f4f5f7", "#0e1116"),
+    "card": ("#ffffff", "#171b21"),
+    "ink": ("#1f2430", "#e7eaee"),
+    "soft": ("#5b6472", "#9ba6b4"),
+    "line": ("#d7dbe0", "#333b46"),
+    "grid": ("#eceef1", "#252b34"),
+    "main": ("#0072b2", "#56b4e9"),
+    "bad": ("#d55e00", "#ff8a3d"),
+    "warn": ("#a87000", "#f0c14b"),
+    "note": ("#a3487f", "#e79fce"),
+    "good": ("#00795c", "#35c79a"),
+}
+# Of the curves of a comparison; each has a dash of its own too.
+CURVES = ("main", "bad", "good", "note", "warn", "ink")
+
+_BLUE = 0x5A  # no color above has these channels
+_STANDS_FOR = {name: f"#{16 + row:02x}a5{_BLUE:02x}" for row, name in enumerate(PALETTE)}
+FONT = 11.5  # points of a figure, pixels of the page
+
+_SETTINGS: dict[Any, Any] = {
+    "text.color": _STANDS_FOR["ink"],
+    "axes.labelcolor": _STANDS_FOR["soft"],
+    "axes.edgecolor": _STANDS_FOR["line"],
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "xtick.color": _STANDS_FOR["line"],
+    "ytick.color": _STANDS_FOR["line"],
+    "xtick.labelcolor": _STANDS_FOR["soft"],
+    "ytick.labelcolor": _STANDS_FOR["soft"],
+    "grid.color": _STANDS_FOR["grid"],
+    "grid.linewidth": 1.0,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "font.size": FONT,
+    "hatch.linewidth": 1.0,
+    "hatch.color": _STANDS_FOR["line"],
+    "ytick.left": False,
+    "ytick.minor.left": False,
+    # Text stays text: it is found, read aloud, and set in the font of the page.
+    "svg.fonttype": "none",
+}
+
+
+def color(name: str) -> str:
+    """Return the color to draw with that will be this name of the palette."""
+    return _STANDS_FOR[name]
+
+
+def settings() -> Any:
+    """Return the context in which figures are made."""
+    return mpl.rc_context(_SETTINGS)
+
+
+def style_sheet() -> str:
+    """Return the part of the style sheet that gives the names their colors."""
+    light, dark = (
+        " ".join(f"--{name}: {pair[theme]};" for name, pair in PALETTE.items()) for theme in (0, 1)
+    )
+    return (
+        f":root {{ {light} color-scheme: light; }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) "
+        f"{{ {dark} color-scheme: dark; }} }}\n"
+        f":root[data-theme=dark] {{ {dark} color-scheme: dark; }}"
+    )
+
+
+def to_svg(figure: Figure, *, key: str, label: str, classes: str = "") -> str:
+    """Return a figure as an SVG element of a page.
+
+    Args:
+      figure: drawn in ``settings()``, with no colors but those of ``color``.
+      key: a name that no other figure of the page has.
+      label: what the picture shows, for those who do not see it.
+      classes: for the style sheet.
+
+    Returns:
+      The element, which refers to nothing outside of itself and has no size of its own.
+    """
+    buffer = io.StringIO()
+    fields = ("Date", "Creator", "Format", "Type")
+    # Neither a date nor random names inside: the same run gives the same page.
+    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": key}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(fields))
+    svg = buffer.getvalue()
+    view = re.search(r'viewBox="([^"]*)"', svg)
+    assert view is not None
+    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    for name, stand_in in _STANDS_FOR.items():
+        body = body.replace(stand_in, f"var(--{name})")
+    opening = (
+        f'<svg class="{escape(classes)}" viewBox="{view.group(1)}" role="img" '
+        f'aria-label="{escape(label)}">'
+    )
+    return f"{opening}{_tidy(body, key)}</svg>"
+
+
+def _tidy(body: str, key: str) -> str:
+    """Drop what a browser does not need, and make names unique on the page."""
+    # The style is for all elements of a document, and that is the whole page here.
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
+    body = body.replace("xlink:href=", "href=")
+    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
+
+    def rename(match: re.Match[str]) -> str:
+        return f' id="{key}-{match.group(1)}"' if match.group(1) in used else ""
+
+    body = re.sub(r' id="([^"]*)"', rename, body)
+    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", body)
+    # A tenth of a pixel is exact enough, but not in the matrix that stretches an image.
+    body = re.sub(r' (?:d|x|y)="[^"]*"', _round, body)
+    return re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", body))
+
+
+def _round(match: re.Match[str]) -> str:
+    return re.sub(r"(\d+\.\d)\d+", r"\1", match.group())

@@ -1,0 +1,106 @@
+"""``gradstable report`` through the public door: what it writes, says and refuses."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradstable.cli import main
+from tests.report.running import steps, stormy, write_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "a.jsonl", stormy(60), name="first")
+    write_run(tmp_path / "b.jsonl", steps(40), name="second")
+    return tmp_path
+
+
+@pytest.mark.parametrize("option", ["-o", "--out"])
+def test_one_run(option: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "a.jsonl", option, "page.html"]) == 0
+    assert (runs / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    shown = capsys.readouterr()
+    assert shown.out.startswith("first: Held: 6 of 57 steps were rejected")
+    assert "wrote page.html (" in shown.out
+    assert not shown.err
+
+
+def test_the_page_is_called_report_by_default(runs: Path) -> None:
+    assert main(["report", "a.jsonl"]) == 0
+    assert "<title>first</title>" in (runs / "report.html").read_text(encoding="utf-8")
+
+
+def test_several_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--compare", "a.jsonl", "b.jsonl", "-o", "both.html", "--title", "A <and> B"]
+    assert main(["report", *args]) == 0
+    text = (runs / "both.html").read_text(encoding="utf-8")
+    assert "<title>A &lt;and&gt; B</title>" in text
+    assert "Side by side" in text
+    shown = capsys.readouterr().out
+    assert "first: " in shown
+    assert "second: Calm" in shown
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message"),
+    [
+        ([], 2, "name a file that gs.telemetry.Log wrote"),
+        (["a.jsonl", "--compare", "a.jsonl", "b.jsonl"], 2, "but not both"),
+        (["--compare", "a.jsonl"], 2, "two files or more"),
+        (["a.jsonl", "-o", "a.jsonl"], 2, "would overwrite the run itself"),
+        (["none.jsonl"], 2, "cannot read none.jsonl"),
+        (["empty.jsonl"], 1, "is no record of a run"),
+        (["broken.jsonl"], 1, "line 2 is not JSON"),
+        (["a.jsonl", "-o", "no/folder/page.html"], 1, "cannot write"),
+        (["a.jsonl", "--otu", "x"], 2, "--otu"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(
+    args: list[str],
+    status: int,
+    message: str,
+    runs: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (runs / "empty.jsonl").write_text("")
+    lines = (runs / "a.jsonl").read_text().splitlines()
+    (runs / "broken.jsonl").write_text("\n".join([lines[0], "{", *lines[1:]]))
+    before = (runs / "a.jsonl").read_text()
+    assert main(["report", *args]) == status
+    shown = capsys.readouterr()
+    assert message in shown.err + shown.out
+    assert "Traceback" not in shown.err
+    assert (runs / "a.jsonl").read_text() == before
+    assert not (runs / "report.html").exists()
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "tyro"])
+def test_a_missing_extra_is_named(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = ("gradstable.report", "gradstable.cli.report")
+    for name in list(sys.modules):
+        if name.startswith(ours):
+            monkeypatch.delitem(sys.modules, name)
+        if name.startswith(f"{missing}."):
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["report", "run.jsonl"]) == 1
+    error = capsys.readouterr().err
+    assert missing in error
+    assert "pip install 'gradstable[report]'" in error
+
+
+def test_the_library_itself_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    for name in list(sys.modules):
+        if name.startswith("gradstable.report"):
+            monkeypatch.delitem(sys.modules, name)
+        if name.startswith("matplotlib."):
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'gradstable\[report\]'"):
+        importlib.import_module("gradstable.report")

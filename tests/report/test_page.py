@@ -1,0 +1,195 @@
+"""The page as text: complete for every run there can be, small, and bound to nothing outside."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradstable.report import render
+from gradstable.report.comparison import distinct_names
+from gradstable.telemetry import read_run
+from tests.report.running import Events, rejected, steps, stormy, write_run
+
+NAN = {"loss": "nan", "grad_norm": "nan", "leaf_norms": ["nan"] * 4}
+ZEROS = {"loss": 0.0, "grad_norm": 0.0, "rms": 0.0}
+NO_GUARD = {"scale": None, "threshold": "inf", "reason": None}
+# Few are left open in HTML on purpose.
+VOID = {"meta", "br", "path", "use", "image", "rect", "circle"}
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, its names, and whether all is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.names: list[str] = []
+        self.opened: list[str] = []
+        self.labels: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        found = dict(attrs)
+        loading = ("src", "srcset", "href", "xlink:href", "data", "action", "poster")
+        self.sources += [found[name] or "" for name in loading if name in found]
+        self.names += [found["id"] or ""] if "id" in found else []
+        if tag == "svg" and found.get("role") == "img":
+            self.labels.append(found.get("aria-label") or "")
+        if tag not in VOID:
+            self.opened.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.opened.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.opened.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.opened or self.opened[-1] not in ("style", "script"):
+            self.words += data
+
+
+def check(text: str) -> Page:
+    page = Page(text)
+    assert text.startswith("<!DOCTYPE html>")
+    assert not page.opened
+    assert not set(page.tags) & {"link", "iframe", "object", "embed", "base", "form"}
+    assert all(source.startswith(("#", "data:image/png;base64,")) for source in page.sources)
+    assert not re.search(r"url\((?!#)", text)
+    assert "@import" not in text
+    assert "xmlns" not in text
+    # Names are unique, and what is referred to is there.
+    assert len(set(page.names)) == len(page.names)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    assert used <= set(page.names)
+    # Every color is one of the palette, so that it follows the theme.
+    assert not re.findall(r"(?:fill|stroke): #", text)
+    assert all(page.labels)
+    return page
+
+
+CASES: dict[str, tuple[Events, int]] = {
+    "no step": ([], 4),
+    "one step": (steps(1, leaves=1), 1),
+    "one leaf": (steps(450, leaves=1), 1),
+    "nothing but a number": ([{"event": "step", "step": 1}], 4),
+    "no leaves": (
+        [
+            {k: v for k, v in one.items() if k != "leaf_norms"} | {"worst_leaf": -1, "rms_leaf": -1}
+            for one in steps(9)
+        ],
+        0,
+    ),
+    "400 leaves": (steps(60, leaves=400), 400),
+    "no loss": ([{**one, "loss": None} for one in steps(60)], 4),
+    "negative loss": ([{**one, "loss": one["loss"] - 1} for one in steps(60)], 4),
+    "nothing but zeros": ([{**one, **ZEROS} for one in steps(9)], 4),
+    "no guard": ([{**one, **NO_GUARD} for one in steps(60)], 4),
+    "NaN at the end": (steps(500, faults={step: NAN for step in range(300, 501)}), 4),
+    "nothing but NaN": (steps(30, faults={step: NAN for step in range(1, 31)}), 4),
+    "all rejected": (steps(30, faults={step: rejected(**NAN) for step in range(1, 31)}), 4),
+    "largest and smallest numbers": (
+        steps(50, faults={7: {"loss": 1e308, "grad_norm": 1e308}, 9: {"grad_norm": 5e-324}}),
+        4,
+    ),
+    "everything at once": (stormy(600), 4),
+    "no factor on the rate": ([{**one, "lr_factor": 0.0} for one in steps(60)], 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_run_has_a_page(case: str, tmp_path: Path) -> None:
+    events, leaves = CASES[case]
+    page = check(render([write_run(tmp_path / "run.jsonl", events, leaves=leaves)]))
+    for title in ("Loss", "Gradient norm", "Early warnings", "Why", "What happened", "Settings"):
+        assert title in page.words
+
+
+def test_every_chart_is_there_twice_but_the_histogram(tmp_path: Path) -> None:
+    page = check(render([write_run(tmp_path / "run.jsonl", stormy(600))]))
+    assert len(page.labels) == 9
+    assert page.labels[0] == page.labels[1]
+    assert "Loss of 570 steps, from" in page.labels[0]
+    assert "6 steps rejected, 1 clipped" in page.labels[0]
+
+
+def test_100_000_steps_stay_small(tmp_path: Path) -> None:
+    events = stormy(100_000)
+    events[4321] |= {"loss": 55555.0}
+    text = render([write_run(tmp_path / "run.jsonl", events)])
+    assert len(text.encode()) < 500_000
+    assert "at most 55,555" in text
+
+
+def test_many_rejections_stay_small(tmp_path: Path) -> None:
+    faults = {step: rejected(**NAN) for step in range(1, 20_001, 3)}
+    text = render([write_run(tmp_path / "run.jsonl", steps(20_000, faults=faults))])
+    assert len(text.encode()) < 500_000
+    assert "Shown are 200 of 6,667 rows" in text
+
+
+def test_a_truncated_file_has_a_page(tmp_path: Path) -> None:
+    file = tmp_path / "run.jsonl"
+    write_run(file, steps(40))
+    file.write_text(file.read_text()[:-30])
+    page = check(render([read_run(file)]))
+    assert "39" in page.words
+    assert "The log was not closed" in page.words
+
+
+def test_what_a_run_says_is_not_taken_for_html(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>&\"'$x$_"
+    leaves = [f"['{evil}']", "['b']", "['c']", "['d']"]
+    events = [*stormy(60), {"event": "note", "step": 3, "text": evil},
+              {"event": "scalars", "step": 3, evil: 1.0}]  # fmt: skip
+    fields: dict[str, Any] = {"name": evil, "config": {evil: evil}, "paths": leaves}
+    run = write_run(tmp_path / "run.jsonl", events, **fields)
+    for text in (render([run]), render([run, run]), render([run], title=evil)):
+        page = check(text)
+        assert page.tags.count("script") == 1
+        assert evil in page.words
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run.jsonl", stormy(90))
+    assert render([run]) == render([run])
+
+
+def test_a_comparison_shows_both(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a.jsonl", stormy(600), name="guard")
+    b = write_run(
+        tmp_path / "b.jsonl",
+        [{**one, "loss": None} for one in steps(500, seed=1)],
+        name="bare",
+        config={"b2": 0.95, "new": 1},
+    )
+    page = check(render([a, b]))
+    assert "guard · bare" in page.words
+    assert "Nothing of it was recorded in bare." in page.words
+    assert "b2 ≠" in page.words
+    assert "new ≠" in page.words
+    assert len(page.labels) == 4
+
+
+@pytest.mark.parametrize("number", [2, 3, 8])
+def test_runs_of_any_number_and_of_any_kind_are_compared(number: int, tmp_path: Path) -> None:
+    kinds: list[Events] = [steps(50), [], stormy(600), steps(1)]
+    runs = [
+        write_run(tmp_path / f"{place}.jsonl", kinds[place % len(kinds)]) for place in range(number)
+    ]
+    assert len(set(distinct_names(runs))) == number
+    check(render(runs))
+
+
+def test_no_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        render([])
