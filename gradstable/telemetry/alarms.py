@@ -16,6 +16,8 @@ _WARMUP, _MIN_SPREAD = 20, 0.05
 _RATE = 0.01
 # A warning wants both: a multiple of the usual value, and this many of its standard deviations.
 _SIGMAS = 6.0
+# Entries of which the mean of squares is steady: 64 of normal ones scatter by 18 %.
+_ENOUGH = 64
 
 
 class Warned(NamedTuple):
@@ -64,7 +66,8 @@ def watch(
     state: AlarmState,
     streams: tuple[jax.Array, jax.Array | None],
     *,
-    limits: tuple[jax.Array, jax.Array],
+    limits: tuple[jax.Array, ...],
+    sizes: tuple[int, ...],
     when: jax.Array,
     count: jax.Array,
 ) -> tuple[jax.Array, AlarmState]:
@@ -74,6 +77,7 @@ def watch(
       state: the usual ranges.
       streams: ``RMS_t`` of each leaf, float32 ``[L]``, and the update ratio, a float32 scalar.
       limits: for both, the multiple of the usual value that is worth a warning.
+      sizes: entries of each leaf, of those that are looked at.
       when: whether the step counts: nothing is said or learned of a rejected one.
       count: the number of this step.
 
@@ -86,8 +90,11 @@ def watch(
     # Zero is what a frozen leaf gives, and says nothing of its usual size.
     known = when & (values > 0)
     excess = jnp.log(values) - state.center
-    far = jnp.maximum(jnp.log(limit), _SIGMAS * SIGMA_PER_MAD * state.spread)
-    raised = known & (state.seen >= _WARMUP) & (excess > far)
+    # RMS_t has a scale of its own, on which the limit means what it meant to those who set it;
+    # the mean over a few entries exceeds it by chance.
+    large = jnp.asarray([size >= _ENOUGH for size in sizes] + [False]) & (values > limit)
+    unusual = large | (excess > _SIGMAS * SIGMA_PER_MAD * state.spread)
+    raised = known & (state.seen >= _WARMUP) & (excess > jnp.log(limit)) & unusual
     learned = _learn(state, jnp.where(known, excess, 0.0), known & jnp.isfinite(values))
     usual = jnp.exp(state.center)
     leaf = jnp.argmax(jnp.where(raised[:-1], excess[:-1], -jnp.inf)) if rms.size else jnp.array(-1)

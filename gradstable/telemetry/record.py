@@ -27,6 +27,7 @@ from gradstable.telemetry.gauges import (
     worst_rms,
 )
 from gradstable.telemetry.order import after
+from gradstable.telemetry.sample import sample_sizes
 from gradstable.telemetry.state import RecordState, new_record, pack, put, put_every
 
 
@@ -62,7 +63,8 @@ def record(
     began.
 
     An alarm is raised where one of them is a multiple of its usual value, and outside of six
-    robust standard deviations of its logarithm. ``gs.explain`` names alarms.
+    robust standard deviations of its logarithm; for ``RMS_t`` of a leaf with enough entries it is
+    also enough to be above the limit itself. ``gs.explain`` names alarms.
 
     Cost: a guard has already measured the gradient, and XLA merges the two measurements; the
     rest is below 0.2 word a parameter. Without a guard the gradient is read once more.
@@ -105,8 +107,7 @@ def record(
     """
     inner = check_transform("inner", inner)
     _check_sizes(capacity, leaf_every)
-    check_number("rms_limit", rms_limit, above=1.0)
-    check_number("ratio_limit", ratio_limit, above=1.0)
+    limits = _limits(rms_limit=rms_limit, ratio_limit=ratio_limit)
 
     def init_fn(params: optax.Params) -> RecordState:
         inner_state = own_arrays(inner.init(params))
@@ -128,19 +129,17 @@ def record(
 
         verdict = last_verdict(inner_state)
         moment, rms = leaf_rms(old.second_moment, updates, inner_state, verdict)
-        usable = verdict["scale"] > 0
-        streams, limits = (rms, ratio), (float32(rms_limit), float32(ratio_limit))
-        bits, alarms = watch(old.alarms, streams, limits=limits, when=usable, count=count)
-        row = {
-            **verdict,
-            **worst_rms(rms),
-            "loss": _loss(extra_args.get("value")),
-            "grad_norm": measured.norm,
-            "worst_leaf": measured.worst_leaf,
-            "update_ratio": ratio,
-            "lr_factor": lr_factor(inner_state),
-            "alarms": bits,
-        }
+        bits, alarms = watch(
+            old.alarms,
+            (rms, ratio),
+            limits=limits,
+            sizes=sample_sizes(updates),
+            when=verdict["scale"] > 0,
+            count=count,
+        )
+        row = {"loss": _loss(extra_args.get("value")), "update_ratio": ratio, "alarms": bits}
+        row |= {"grad_norm": measured.norm, "worst_leaf": measured.worst_leaf}
+        row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         new_state = RecordState(
             count=count,
             rows=put(old.rows, pack(row), at=old.count),
@@ -161,6 +160,12 @@ def _check_sizes(capacity: int, leaf_every: int) -> None:
     if capacity % leaf_every:
         msg = f"capacity must be a multiple of leaf_every ({leaf_every}), got {capacity}"
         raise ValueError(msg)
+
+
+def _limits(**limits: ArrayLike) -> tuple[jax.Array, ...]:
+    for name, limit in limits.items():
+        check_number(name, limit, above=1.0)
+    return tuple(map(float32, limits.values()))
 
 
 def _loss(value: ArrayLike | None) -> jax.Array | None:

@@ -23,8 +23,21 @@ def sample(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[strides(leaf.shape)], tree)
 
 
+def sample_sizes(tree: Any) -> tuple[int, ...]:
+    """Return how many entries ``sample`` leaves of each leaf, in tree order."""
+    return tuple(math.prod(_left(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
 def strides(shape: tuple[int, ...]) -> tuple[slice, ...]:
     """Return the slices that thin out an array of this shape."""
+    return tuple(slice(None, None, step) for step in _steps(shape))
+
+
+def _left(shape: tuple[int, ...]) -> list[int]:
+    return [-(-length // step) for length, step in zip(shape, _steps(shape), strict=True)]
+
+
+def _steps(shape: tuple[int, ...]) -> list[int]:
     wanted = min(max(math.prod(shape) // _ONE_IN, _AT_LEAST), _AT_MOST)
     steps = [1] * len(shape)
 
@@ -34,4 +47,4 @@ def strides(shape: tuple[int, ...]) -> tuple[slice, ...]:
     while math.prod(map(left, range(len(shape)))) > wanted:
         # The longest axis has the most to spare.
         steps[max(range(len(shape)), key=left)] *= _STRIDE
-    return tuple(slice(None, None, step) for step in steps)
+    return steps
