@@ -1,6 +1,10 @@
 """Configuration of the documentation: Sphinx, with pages in Markdown."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "gradstable"
 author = "The gradstable authors"
@@ -12,8 +16,17 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "public_names",
+    "short_types",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_extensions"]
+
+# Every reference must lead somewhere. Only what belongs to other projects has no page here.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!gradstable\b)\w+\..*"),
+    ("py:class", r"(ArrayLike|ArrayTree|DTypeLike|Mask|Schedule|Tree|Units)"),
+]
 
 myst_enable_extensions = ["dollarmath", "fieldlist"]
 myst_heading_anchors = 3

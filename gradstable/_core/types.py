@@ -5,11 +5,19 @@ changes, so that it survives ``jit``, ``scan``, ``cond`` and checkpoints.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.typing import ArrayLike
+
+# A tree that comes back as what it was: a dict of arrays stays one to the type checker.
+Tree = TypeVar("Tree")
+
+# Bools like the parameters or a prefix of them, or a function to that. The function gets what the
+# user calls parameters, whatever its type.
+Mask: TypeAlias = optax.Params | Callable[[Any], optax.Params] | None
 
 # One factor for the whole tree, float32 [L] with one a leaf, or a tuple of L arrays each of which
 # broadcasts against its leaf: one factor a unit.
@@ -82,7 +90,7 @@ class Verdict(NamedTuple):
       scale: the positive factor by which an accepted gradient is multiplied: a float32 scalar,
         float32 ``[L]`` (one a leaf), or a tuple of ``L`` arrays (one a unit, each broadcasting
         against its leaf). Mostly in ``(0, 1]``.
-      reason: int32 scalar, the code of what happened (0: nothing), see ``gs.rules.reasons``.
+      reason: int32 scalar, the code of what happened (0: nothing), see ``gs.rules.Reason``.
       threshold: float32 scalar, the gradient norm above which this rule acts (``inf``: none).
     """
 

@@ -9,6 +9,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
@@ -23,6 +24,7 @@ class ScaleByAdemamixState(NamedTuple):
     nu: Any  # like params, float32 or nu_dtype, average of their squares
 
 
+@shown
 def scale_by_ademamix(
     *,
     b1: ArrayLike = 0.9,
@@ -137,7 +139,7 @@ def half_life_schedule(
       transition_steps: :math:`T`, in steps, >= 1. No default: the paper takes all of a run.
 
     Returns:
-      A schedule: a function from the number of a step to a float32 rate.
+      A schedule, a function from the number of a step to a float32 rate.
 
     Raises:
       ValueError: if a number is out of its range.

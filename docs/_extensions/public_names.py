@@ -1,0 +1,91 @@
+"""Hold the pages to the public names: each is documented, and ``gs.name`` leads to it.
+
+In text and in docstrings a name is written as users type it, ``gs.guard``: readable wherever the
+page is read. Here it becomes a link, and a name that does not exist becomes a warning.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
+import gradstable
+
+_logger = logging.getLogger(__name__)
+# A name alone, or a call of it; a pattern such as gs.scale_by_* is no name.
+_NAME = re.compile(r"gs\.([A-Za-z](?:[\w.]*\w)?)(\(.*\))?", re.DOTALL)
+_LINKED_OR_TITLE = (nodes.reference, nodes.title)
+
+
+def public_names() -> list[str]:
+    """Return every public name: rooms, and what is in them."""
+    names: list[str] = []
+    for name in gradstable.__all__:
+        names.append(name)
+        value = getattr(gradstable, name)
+        if inspect.ismodule(value):
+            names += [f"{name}.{inner}" for inner in value.__all__]
+    return names
+
+
+def check_documented(_: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of every public object that no page documents, or that pages document twice."""
+    known = env.domains["py"].data["objects"]
+    names: dict[int, list[str]] = {}
+    for name in public_names():  # some objects have two
+        names.setdefault(id(_resolve(name)), []).append(name)
+    for same in names.values():
+        found = [name for name in same if f"gradstable.{name}" in known]
+        if len(found) != 1:
+            told = f"as {found}" if found else "nowhere"
+            _logger.warning("gs.%s is public, and documented %s in docs/api", same[0], told)
+
+
+def link_names(app: Sphinx, page: nodes.document, docname: str) -> None:
+    """Make a link of every literal on a page that is a public name."""
+    for literal in list(page.findall(nodes.literal)):
+        match = _NAME.fullmatch(literal.astext())
+        if not match or any(isinstance(node, _LINKED_OR_TITLE) for node in _above(literal)):
+            continue
+        if _resolve(match[1]) is None:
+            _logger.warning("there is no gs.%s", match[1], location=literal)
+        elif link := _link(app, docname, match[1], literal):
+            literal.replace_self(link)
+
+
+def _resolve(name: str) -> Any:
+    """Return what ``gs.<name>`` is, or ``None``."""
+    found: Any = gradstable
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _link(app: Sphinx, docname: str, name: str, shown: nodes.literal) -> nodes.Node | None:
+    """Return a link to the longest part of a name that has an entry of its own."""
+    domain, options = app.env.domains["py"], pending_xref(refexplicit=True)
+    while name:
+        target = f"gradstable.{name}", options, shown.deepcopy()
+        link = domain.resolve_xref(app.env, docname, app.builder, "obj", *target)
+        if link is not None:
+            return link
+        name = name.rpartition(".")[0]
+    return None
+
+
+def _above(node: nodes.Node) -> Iterator[nodes.Node]:
+    while (node := node.parent) is not None:
+        yield node
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the check and the links."""
+    app.connect("env-check-consistency", check_documented)
+    app.connect("doctree-resolved", link_names)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,53 @@
+"""The documentation builds without a warning, and notices what it must not lack."""
+
+import importlib.util
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("furo") is None, reason="needs the dependency group docs"
+)
+
+
+def build(out: Path, *options: str, source: Path = DOCS) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", *options, source, out]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def objects(inventory: Path) -> set[str]:
+    """Return the names in a Sphinx inventory, which has four lines of text before the rest."""
+    *_, packed = inventory.read_bytes().split(b"\n", maxsplit=4)
+    return {line.split(" ")[0] for line in zlib.decompress(packed).decode().splitlines()}
+
+
+def test_builds_without_a_warning(tmp_path: Path) -> None:
+    ran = build(tmp_path, "-W", "--keep-going")
+    assert ran.returncode == 0, ran.stderr
+    assert {"gradstable.guard", "gradstable.rules.log_mad"} <= objects(tmp_path / "objects.inv")
+    # A name in prose leads to its entry.
+    page = (tmp_path / "quickstart.html").read_text(encoding="utf-8")
+    assert 'href="api/guard.html#gradstable.explain"' in page
+
+
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        ("Use `gs.gaurd` always.", "there is no gs.gaurd"),
+        ("No page of names.", "gs.guard is public, and documented nowhere"),
+    ],
+)
+def test_warns(tmp_path: Path, page: str, told: str) -> None:
+    source = tmp_path / "docs"
+    source.mkdir()
+    conf = (DOCS / "conf.py").read_text(encoding="utf-8")
+    (source / "conf.py").write_text(conf.replace("Path(__file__).parent", f"Path({str(DOCS)!r})"))
+    (source / "index.md").write_text(f"# Title\n\n{page}\n", encoding="utf-8")
+    ran = build(tmp_path / "out", source=source)
+    assert told in ran.stderr
