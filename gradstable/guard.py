@@ -9,6 +9,7 @@ from gradstable._core.checks import check_state, check_transform, check_updates
 from gradstable._core.ledger import Ledger, enter, new_ledger
 from gradstable._core.norms import AxisName
 from gradstable._core.select import own_arrays
+from gradstable._core.shown import shown
 from gradstable._core.unit_norms import measure_for
 from gradstable._core.units import Units, check_units
 from gradstable.hold import hold
@@ -24,6 +25,7 @@ class GuardState(NamedTuple):
     inner_state: Any
 
 
+@shown
 def guard(
     inner: optax.GradientTransformation,
     *rules: Rule,

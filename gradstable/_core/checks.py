@@ -5,6 +5,7 @@ Numbers are checked at construction, and only concrete ones: under ``jit`` or
 knows yet. Trees are checked at trace time, which costs nothing at run time.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -28,6 +29,7 @@ def check_number(
     at_most: float = math.inf,
     finite: bool = True,
     hint: str = "",
+    kind: str = "a real number",
 ) -> None:
     """Raise unless a concrete number lies in the given range; traced values pass.
 
@@ -41,7 +43,8 @@ def check_number(
         return
     is_scalar = isinstance(value, (int, float, np.number, np.ndarray, jax.Array))
     if not is_scalar or isinstance(value, bool) or np.ndim(value) or np.iscomplexobj(value):
-        msg = f"{name} must be a real number, got {value!r} of type {type(value).__name__}"
+        remedy = ". Convert it with float(...)" if isinstance(value, str) else ""
+        msg = f"{name} must be {kind}, got {value!r} of type {type(value).__name__}{remedy}"
         raise TypeError(msg)
     number = float(value)
     inside = number < below or (not finite and number == below)
@@ -110,7 +113,8 @@ def check_rate(name: str, value: object) -> None:
     if callable(value):
         return
     hint = "A transform that descends negates by itself; pass the rate as a positive number."
-    check_number(name, value, at_least=0.0, below=math.inf, hint=hint)
+    kind = "a real number, or a schedule from steps to numbers"
+    check_number(name, value, at_least=0.0, below=math.inf, hint=hint, kind=kind)
 
 
 def check_transform(name: str, value: object) -> optax.GradientTransformationExtraArgs:
@@ -120,12 +124,28 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
     hint = ""
     if callable(value):
         called = getattr(value, "__name__", "it")
-        hint = f". It is a function: call it first, as in {called}(...)"
+        hint = (
+            f". It is a function: call it first, as in {called}(...), or if it maps (updates, "
+            "params) to updates, wrap it in optax.stateless"
+        )
+    elif hasattr(value, "decide"):
+        hint = ". It is a rule: rules stand behind the optimizer, as in gs.guard(optimizer, rule)"
     msg = (
         f"{name} must be an optax.GradientTransformation such as optax.adamw(3e-4), "
         f"got {value!r} of type {type(value).__name__}{hint}"
     )
     raise TypeError(msg)
+
+
+def check_dtype(name: str, value: object) -> None:
+    """Raise ``TypeError`` unless a value names a floating-point (or complex) dtype."""
+    try:
+        fits = jnp.issubdtype(cast("Any", value), jnp.inexact)
+    except TypeError:
+        fits = False
+    if not fits:
+        msg = f"{name} must be a floating-point dtype such as jnp.bfloat16, got {value!r}"
+        raise TypeError(msg)
 
 
 def check_updates(updates: object, params: object | None = None) -> None:
@@ -137,15 +157,28 @@ def check_updates(updates: object, params: object | None = None) -> None:
     """
     leaves = leaves_by_path(updates)
     for path, leaf in leaves.items():
-        if leaf is not None and not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+        dtype = None if leaf is None else _dtype_of(f"updates{path}", leaf)
+        if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
             msg = (
-                f"updates{path} has dtype {jnp.result_type(leaf)}, but "
+                f"updates{path} has dtype {dtype}, but "
                 "gradients must be floating-point. Differentiate only floating-point "
                 "parameters, or keep the others out with optax.masked"
             )
             raise TypeError(msg)
     if params is not None:
-        check_same_tree("updates", leaves, "params", leaves_by_path(params))
+        hint = "Call update(updates, state, params) with the gradients of params"
+        if isinstance(updates, tuple) and not isinstance(params, tuple):
+            hint += ", and not with the (value, gradients) of jax.value_and_grad"
+        check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
+
+
+def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:
+    # To NumPy a string may be the name of a dtype.
+    if not isinstance(leaf, str):
+        with contextlib.suppress(TypeError):
+            return jnp.result_type(leaf)
+    msg = f"{name} must be an array, got {leaf!r} of type {type(leaf).__name__}"
+    raise TypeError(msg)
 
 
 def check_params(params: object | None, factory: str) -> None:
@@ -205,6 +238,13 @@ def check_value(value: object, factory: str) -> jax.Array:
     if value is None:
         msg = f"{factory} judges the loss, and value is missing: {remedy}"
         raise ValueError(msg)
+    if isinstance(value, (str, tuple, list, dict)):
+        aux = ", without what has_aux=True brings with it" if isinstance(value, tuple) else ""
+        msg = (
+            f"{factory} judges the loss, and value must be a number, got {value!r} of type "
+            f"{type(value).__name__}: {remedy}{aux}"
+        )
+        raise TypeError(msg)
     loss = jnp.asarray(cast("Any", value), jnp.float32)
     if loss.ndim:
         msg = (
@@ -215,19 +255,23 @@ def check_value(value: object, factory: str) -> jax.Array:
     return loss
 
 
-def check_same_tree(name: str, leaves: dict[str, Any], other: str, others: dict[str, Any]) -> None:
+def check_same_tree(
+    name: str, leaves: dict[str, Any], other: str, others: dict[str, Any], *, hint: str = ""
+) -> None:
     """Raise ``ValueError`` with the first path at which two trees differ; ``None`` fits all."""
-    for path in leaves.keys() - others.keys():
-        msg = f"{name}{path} has no counterpart in {other}: both trees must be the same"
+    same = "both trees must be the same" + (f". {hint}" if hint else "")
+    for path in [path for path in leaves if path not in others]:
+        what = f"{name}{path}" if path else f"{name}, which is {type(leaves[path]).__name__},"
+        msg = f"{what} has no counterpart in {other}: {same}"
         raise ValueError(msg)
-    for path in others.keys() - leaves.keys():
-        msg = f"{other}{path} has no counterpart in {name}: both trees must be the same"
+    for path in [path for path in others if path not in leaves]:
+        msg = f"{other}{path} has no counterpart in {name}: {same}"
         raise ValueError(msg)
     for path, leaf in leaves.items():
         if leaf is not None and np.shape(leaf) != np.shape(others[path]):
             msg = (
                 f"{name}{path} has shape {np.shape(leaf)}, but {other}{path} has shape "
-                f"{np.shape(others[path])}: both trees must be the same"
+                f"{np.shape(others[path])}: {same}"
             )
             raise ValueError(msg)
 
@@ -237,8 +281,9 @@ def check_state(state: object, expected: type[State], factory: str) -> State:
     if not isinstance(state, expected):
         msg = (
             f"the state passed to {factory}(...).update must come from {factory}(...).init "
-            f"({expected.__name__}), got {type(state).__name__}. To restore one from a "
-            "checkpoint, pass the result of init as the target"
+            f"({expected.__name__}), got {type(state).__name__}. Call update(updates, "
+            "state, params) in this order; to restore one from a checkpoint, pass the result of "
+            "init as the target"
         )
         raise TypeError(msg)
     return state

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Curve: TypeAlias = Literal["tanh", "softsign", "mu_law", "trust_region"]
 
 _MU = 127.0
 _LERP, _WIDTH, _CLAMP = 0.9, 1.5, 2.0

@@ -12,7 +12,7 @@ from gradstable._core.norms import AxisName, measure
 from gradstable._core.numerics import abs_square, wide
 from gradstable._core.select import run_branch
 from gradstable._core.types import Measure, UnitNorms
-from gradstable._core.units import Kind, Units, unit_axes
+from gradstable._core.units import KindName, Units, unit_axes
 
 # Between them the norm of the whole tree tells that no square overflows, nor all underflow.
 _TINY, _HUGE = 2.0**-32, 2.0**60
@@ -32,7 +32,7 @@ class UnitRequest(NamedTuple):
 
     units: Units | None = None
     params: bool = False
-    default: Kind = "flax"
+    default: KindName = "flax"
 
 
 def measure_for(
@@ -69,7 +69,8 @@ def measure_for(
     for need in needs:
         if need.params:
             check_params(params, "a rule")
-        wanted = next(each for each in (need.units, units, need.default) if each is not None)
+        asked = units if need.units is None else need.units
+        wanted = need.default if asked is None else asked
         found.append(_unit_norms(measured, wanted, updates, params if need.params else None))
     return measured._replace(units=tuple(found))
 

@@ -15,16 +15,25 @@ breaks all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import jax
 import numpy as np
 
 # A kind by name, or the axes that are kept; for every leaf alike, by a rule on paths, or as a tree.
+# The tree is no `str`, so that a name which is none is found by the type checker.
+KindName: TypeAlias = Literal["flax", "leaf", "output", "layer", "stacked", "head"]
 Kind: TypeAlias = str | tuple[int, ...]
-Units: TypeAlias = Kind | Callable[[str, Any], Kind] | Any
+Units: TypeAlias = (
+    KindName
+    | tuple[int, ...]
+    | Callable[[str, Any], Kind]
+    | Mapping[Any, Any]
+    | list[Any]
+    | tuple[Any, ...]
+)
 
-KINDS = ("flax", "leaf", "output", "layer", "stacked", "head")
+KINDS = get_args(KindName)
 
 _Names: TypeAlias = tuple[str, ...]
 _Shapes: TypeAlias = Mapping[_Names, tuple[int, ...]]
@@ -93,8 +102,7 @@ def _kinds(units: Units, paths: Sequence[str], leaves: Sequence[Any], tree: obje
     if isinstance(units, str) or _is_axes(units):
         return [cast("Kind", units)] * len(paths)
     if callable(units):
-        rule = cast("Callable[[str, Any], Kind]", units)
-        return [rule(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+        return [units(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
     is_kind: Callable[[object], bool] = lambda node: isinstance(node, str) or _is_axes(node)  # noqa: E731
     kinds, structure = jax.tree.flatten(units, is_leaf=is_kind)
     if structure != jax.tree.structure(tree):

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradstable._core.shown import shown
 from gradstable._core.units import Units, is_vector
 from gradstable.centering.by_unit import by_unit
 from gradstable.centering.statistics import centered, mean_of
 
 
+@shown
 def centralize(*, units: Units = "flax") -> optax.GradientTransformationExtraArgs:
     r"""Subtract from each output row of a weight gradient its mean.
 

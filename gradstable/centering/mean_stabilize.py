@@ -1,22 +1,28 @@
 """Mean stabilization: take the mean away, tame what is left, hand it on."""
 
+from typing import Literal, TypeAlias
+
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number
-from gradstable._core.compress import CURVES
+from gradstable._core.compress import CURVES, Curve
+from gradstable._core.shown import shown
 from gradstable._core.units import Units
 from gradstable.centering.by_unit import by_unit
 from gradstable.centering.statistics import Spread, centered, scores, spread_of
+
+Adjust: TypeAlias = Literal["none", "snr", "norm"] | Curve
 
 _SIZED = ("none", "snr")
 ADJUSTMENTS = (*_SIZED, "norm", *CURVES)
 
 
+@shown
 def mean_stabilize(
-    adjust: str = "none", *, units: Units = "flax", eps: ArrayLike = 1e-8
+    adjust: Adjust = "none", *, units: Units = "flax", eps: ArrayLike = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
     r"""Remove the mean of each unit of the gradient, and adjust what is left.
 

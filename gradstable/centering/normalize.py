@@ -10,11 +10,13 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number
 from gradstable._core.norms import measure
 from gradstable._core.numerics import abs_square, power_of_two, saturate, wide
+from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
 from gradstable._core.units import Units
 from gradstable.centering.by_unit import by_unit
 
 
+@shown
 def normalize(
     *, units: Units | None = None, scale: ArrayLike = 1.0, eps: ArrayLike = 1e-6
 ) -> optax.GradientTransformationExtraArgs:

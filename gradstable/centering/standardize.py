@@ -5,11 +5,13 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable._core.units import Units
 from gradstable.centering.by_unit import by_unit
 from gradstable.centering.statistics import scores, spread_of
 
 
+@shown
 def standardize(
     *, units: Units = "flax", eps: ArrayLike = 1e-8
 ) -> optax.GradientTransformationExtraArgs:

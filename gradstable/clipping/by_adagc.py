@@ -5,9 +5,11 @@ from jax.typing import ArrayLike
 
 from gradstable import rules
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable.clipping.judged import clip_by_rule
 
 
+@shown
 def clip_by_adagc(
     *,
     factor: ArrayLike = 1.04,

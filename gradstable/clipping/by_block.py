@@ -5,10 +5,12 @@ from jax.typing import ArrayLike
 
 from gradstable import rules
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable._core.units import Units
 from gradstable.clipping.judged import clip_by_rule
 
 
+@shown
 def clip_by_block_norm(
     max_norm: ArrayLike, *, units: Units | None = None, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -46,6 +48,7 @@ def clip_by_block_norm(
     return clip_by_rule(rules.block_norm(max_norm, units=units), axis_name=axis_name)
 
 
+@shown
 def clip_by_block_rms(
     threshold: ArrayLike, *, units: Units | None = None, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:

@@ -9,11 +9,13 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_params
 from gradstable._core.numerics import wide
+from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
 from gradstable._core.unit_norms import params_like
 from gradstable._core.units import Units, check_units, unit_axes
 
 
+@shown
 def clip_by_clippy(
     *, relative: ArrayLike = 0.1, absolute: ArrayLike = 1e-7, units: Units = "leaf"
 ) -> optax.GradientTransformationExtraArgs:

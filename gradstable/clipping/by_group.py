@@ -5,10 +5,12 @@ from jax.typing import ArrayLike
 
 from gradstable import rules
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable.clipping.judged import clip_by_rule
 from gradstable.rules.group_norm import Groups
 
 
+@shown
 def clip_by_group_norm(
     *,
     groups: Groups | None = None,

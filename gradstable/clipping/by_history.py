@@ -5,10 +5,12 @@ from jax.typing import ArrayLike
 
 from gradstable import rules
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable.clipping.judged import clip_by_rule
 from gradstable.rules.zscore import Mode
 
 
+@shown
 def clip_by_percentile(
     percentile: ArrayLike = 10.0, *, window: int = 1000, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -39,6 +41,7 @@ def clip_by_percentile(
     return clip_by_rule(rules.percentile(percentile, window=window), axis_name=axis_name)
 
 
+@shown
 def clip_by_zscore(
     *,
     z_threshold: ArrayLike = 2.5,
@@ -93,6 +96,7 @@ def clip_by_zscore(
     return clip_by_rule(rule, axis_name=axis_name)
 
 
+@shown
 def clip_by_window(
     *, window: int = 128, sigmas: ArrayLike = 3.0, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -123,6 +127,7 @@ def clip_by_window(
     return clip_by_rule(rules.window_clip(window=window, sigmas=sigmas), axis_name=axis_name)
 
 
+@shown
 def reject_by_window_sigma(
     *,
     window: int = 128,
@@ -160,6 +165,7 @@ def reject_by_window_sigma(
     return clip_by_rule(rule, axis_name=axis_name)
 
 
+@shown
 def reject_by_ema_multiple(
     *,
     multiple: ArrayLike = 20.0,
@@ -198,6 +204,7 @@ def reject_by_ema_multiple(
     return clip_by_rule(rule, axis_name=axis_name)
 
 
+@shown
 def reject_by_loss_spike(
     *,
     reject_at: ArrayLike = 6.0,

@@ -4,10 +4,12 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable import rules
+from gradstable._core.shown import shown
 from gradstable._core.units import Units
 from gradstable.clipping.judged import clip_by_rule
 
 
+@shown
 def clip_by_unit_norm(
     clipping: ArrayLike = 0.01, *, eps: ArrayLike = 1e-3, units: Units = "flax"
 ) -> optax.GradientTransformationExtraArgs:

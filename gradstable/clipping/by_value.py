@@ -6,9 +6,11 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable._core.stateless import elementwise
 
 
+@shown
 def clip_by_value(max_value: ArrayLike) -> optax.GradientTransformationExtraArgs:
     r"""Clip every entry to a fixed range: in place of ``optax.clip``.
 

@@ -5,9 +5,11 @@ from jax.typing import ArrayLike
 
 from gradstable import rules
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable.clipping.judged import clip_by_rule
 
 
+@shown
 def clip_by_global_norm(
     max_norm: ArrayLike, *, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -43,6 +45,7 @@ def clip_by_global_norm(
     return clip_by_rule(rules.global_norm(max_norm), axis_name=axis_name)
 
 
+@shown
 def clip_by_log_mad(
     *,
     clip_at: ArrayLike = 3.0,

@@ -8,6 +8,7 @@ from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_state, check_updates
 from gradstable._core.ledger import Ledger, enter, new_ledger
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable._core.unit_norms import measure_for
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
@@ -20,6 +21,7 @@ class JudgedState(NamedTuple):
     rule_state: tuple[Any, ...]  # one entry a rule
 
 
+@shown
 def clip_by_rule(*rules: Rule, axis_name: AxisName = None) -> optax.GradientTransformationExtraArgs:
     r"""Apply rules to the gradients as one link of a chain.
 

@@ -9,8 +9,10 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_key, check_number, check_real, check_state, check_updates
 from gradstable._core.numerics import increment, saturate, wide
+from gradstable._core.shown import shown
 
 
+@shown
 def add_noise(
     eta: ArrayLike, *, gamma: ArrayLike = 0.55, key: int | jax.Array = 0
 ) -> optax.GradientTransformationExtraArgs:

@@ -18,9 +18,11 @@ from gradstable._core.checks import (
     leaves_by_path,
 )
 from gradstable._core.numerics import wide
+from gradstable._core.shown import shown
 from gradstable.clipping.attention import attention_modules, factors, maxima_by_module
 
 
+@shown
 def qk_clip(
     *,
     threshold: ArrayLike = 100.0,

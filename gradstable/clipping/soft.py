@@ -6,12 +6,14 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number
-from gradstable._core.compress import CURVES
+from gradstable._core.compress import CURVES, Curve
 from gradstable._core.numerics import saturate
+from gradstable._core.shown import shown
 from gradstable._core.stateless import elementwise
 
 
-def soft_clip(kind: str, *, scale: ArrayLike = 1.0) -> optax.GradientTransformationExtraArgs:
+@shown
+def soft_clip(kind: Curve, *, scale: ArrayLike = 1.0) -> optax.GradientTransformationExtraArgs:
     r"""Compress every entry by a smooth curve, in place of a hard clip by value.
 
     Use it on the updates of an optimizer, whose size is known (about 1 before the learning

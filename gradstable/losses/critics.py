@@ -1,7 +1,6 @@
 """Gradient penalties on a critic: WGAN-GP, R1 and R2."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +8,15 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_floating, check_number, check_same_tree, leaves_by_path
 from gradstable._core.numerics import wide
+from gradstable._core.types import Tree
 from gradstable.losses.per_sample import input_gradients, mean, norms, num_samples, squared_norms
 
 
 def wgan_gp(
-    critic: Callable[[Any], jax.Array],
-    real: Any,
+    critic: Callable[[Tree], jax.Array],
+    real: Tree,
     *,
-    fake: Any,
+    fake: Tree,
     key: jax.Array,
     weight: ArrayLike = 10.0,
     center: ArrayLike = 1.0,
@@ -92,7 +92,7 @@ def wgan_gp(
     return jnp.asarray(weight, jnp.float32) * mean(excess * excess)
 
 
-def r1(critic: Callable[[Any], jax.Array], real: Any, *, weight: ArrayLike = 10.0) -> jax.Array:
+def r1(critic: Callable[[Tree], jax.Array], real: Tree, *, weight: ArrayLike = 10.0) -> jax.Array:
     r"""Penalize the slope of a critic at the real samples.
 
     Use it for a GAN of any loss: it makes training converge near equilibrium, where WGAN-GP's
@@ -127,7 +127,7 @@ def r1(critic: Callable[[Any], jax.Array], real: Any, *, weight: ArrayLike = 10.
     return _half_squared_slope(critic, real, weight)
 
 
-def r2(critic: Callable[[Any], jax.Array], fake: Any, *, weight: ArrayLike = 10.0) -> jax.Array:
+def r2(critic: Callable[[Tree], jax.Array], fake: Tree, *, weight: ArrayLike = 10.0) -> jax.Array:
     r"""Penalize the slope of a critic at the fake samples.
 
     Use it as ``r1``, alone or beside it. The samples of a generator that is still bad lie far
@@ -161,7 +161,7 @@ def r2(critic: Callable[[Any], jax.Array], fake: Any, *, weight: ArrayLike = 10.
 
 
 def _half_squared_slope(
-    critic: Callable[[Any], jax.Array], inputs: Any, weight: ArrayLike
+    critic: Callable[[Tree], jax.Array], inputs: Tree, weight: ArrayLike
 ) -> jax.Array:
     _check_weight(weight)
     slopes = squared_norms(input_gradients("critic", critic, inputs))

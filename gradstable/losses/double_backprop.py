@@ -1,18 +1,18 @@
 """Double backpropagation: a penalty on the gradient of the loss by its inputs."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.types import Tree
 from gradstable.losses.per_sample import input_gradients, mean, squared_norms
 
 
 def input_gradient(
-    loss_fn: Callable[[Any], jax.Array], inputs: Any, *, weight: ArrayLike
+    loss_fn: Callable[[Tree], jax.Array], inputs: Tree, *, weight: ArrayLike
 ) -> jax.Array:
     r"""Penalize how fast the loss of a sample changes with its input.
 

@@ -9,13 +9,14 @@ import numpy as np
 
 from gradstable._core.checks import check_floating, leaves_by_path
 from gradstable._core.numerics import wide
+from gradstable._core.types import Tree
 
 # Samples whose largest entry is beyond these are squared after a shift, as in _core/norms.py.
 _TINY, _HUGE = 2.0**-60, 2.0**60
 _UP, _DOWN = 2.0**90, 2.0**-90
 
 
-def input_gradients(name: str, function: Callable[[Any], jax.Array], inputs: Any) -> Any:
+def input_gradients(name: str, function: Callable[[Tree], jax.Array], inputs: Tree) -> Tree:
     """Return the gradient of every sample's output by its own input.
 
     The outputs are summed and differentiated at once, which is exact where no sample sees
@@ -32,7 +33,7 @@ def input_gradients(name: str, function: Callable[[Any], jax.Array], inputs: Any
     """
     samples = num_samples(inputs)
 
-    def total(batch: Any) -> jax.Array:
+    def total(batch: Tree) -> jax.Array:
         outputs = jnp.asarray(function(batch))
         if outputs.shape not in ((samples,), (samples, 1)):
             msg = (

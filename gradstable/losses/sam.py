@@ -10,19 +10,20 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_floating, check_number, check_same_tree, leaves_by_path
 from gradstable._core.norms import global_norm
 from gradstable._core.numerics import wide
+from gradstable._core.types import Tree
 
 _SMALLEST = 2.0**-126  # of the normal numbers: XLA takes what is below for zero, and divides by it
 _DOWN = 2.0**-32
 
 
 def sam_ascent(
-    params: Any,
-    gradients: Any,
+    params: Tree,
+    gradients: Tree,
     *,
     rho: ArrayLike = 0.05,
     adaptive: bool = False,
     eta: ArrayLike = 0.01,
-) -> Any:
+) -> Tree:
     r"""Return the point a short way uphill, at which SAM takes its gradient.
 
     Use it in a training loop of your own; ``gs.losses.sam_gradients`` is the whole. In
@@ -99,14 +100,14 @@ def sam_ascent(
 
 
 def sam_gradients(
-    loss_fn: Callable[[Any], Any],
-    params: Any,
+    loss_fn: Callable[[Tree], Any],
+    params: Tree,
     *,
     rho: ArrayLike = 0.05,
     adaptive: bool = False,
     eta: ArrayLike = 0.01,
     has_aux: bool = False,
-) -> tuple[Any, Any]:
+) -> tuple[Any, Tree]:
     r"""Return value and gradients of a loss at the worst place nearby.
 
     Use it in place of ``jax.value_and_grad`` where training settles in sharp minima, from

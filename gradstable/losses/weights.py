@@ -5,16 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_floating, check_number
 from gradstable._core.numerics import wide
+from gradstable._core.types import Mask
 from gradstable._core.units import is_vector, leaf_names
 
-Mask = Any | Callable[[Any], Any] | None
 
-
-def l1_penalty(params: Any, *, weight: ArrayLike, mask: Mask = None) -> jax.Array:
+def l1_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) -> jax.Array:
     r"""Return the sum of the sizes of all weights, which makes them sparse.
 
     Use it where few weights should remain. Under plain gradient steps none becomes exactly
@@ -56,7 +56,7 @@ def l1_penalty(params: Any, *, weight: ArrayLike, mask: Mask = None) -> jax.Arra
     return _total(params, mask, size)
 
 
-def l2_penalty(params: Any, *, weight: ArrayLike, mask: Mask = None) -> jax.Array:
+def l2_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) -> jax.Array:
     r"""Return half the sum of squares of all weights, which keeps them small.
 
     Use it with SGD, where it equals weight decay: the gradient is ``weight * w``. With Adam
@@ -99,7 +99,7 @@ def l2_penalty(params: Any, *, weight: ArrayLike, mask: Mask = None) -> jax.Arra
     return _total(params, mask, half_square)
 
 
-def kernels_only(params: Any) -> Any:
+def kernels_only(params: optax.Params) -> Any:
     """Return which parameters are kernels: no biases, scales, embeddings or other vectors.
 
     Use it as a ``mask``, here or in ``optax.adamw``: to pull biases, the scales of

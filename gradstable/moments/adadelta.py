@@ -7,11 +7,13 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import abs_square
+from gradstable._core.shown import shown
 from gradstable.moments.adam import over_root
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
 
 
+@shown
 def scale_by_adadelta(
     *, rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6, nu_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformationExtraArgs:

@@ -6,10 +6,12 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
 
 
+@shown
 def scale_by_adam_atan2(
     *,
     b1: ArrayLike = 0.9,

@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
@@ -23,6 +24,7 @@ class ScaleByAdanState(NamedTuple):
     last: Any  # like params, float32, the gradient of the step before
 
 
+@shown
 def scale_by_adan(
     *,
     b1: ArrayLike = 0.98,

@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
 
@@ -17,6 +18,7 @@ def fourth_root(step: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sqrt(step))
 
 
+@shown
 def scale_by_adopt(
     *,
     b1: ArrayLike = 0.9,

@@ -4,10 +4,12 @@ import jax
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
 
 
+@shown
 def ema(
     decay: ArrayLike, *, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -66,6 +68,7 @@ def ema(
     return moments("ema", optax.EmaState, slots, at, complex_too=True)
 
 
+@shown
 def trace(
     decay: ArrayLike, *, nesterov: bool = False, accumulator_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformationExtraArgs:

@@ -7,11 +7,13 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import abs_square
+from gradstable._core.shown import shown
 from gradstable.moments.adam import divide, look_ahead
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
 
 
+@shown
 def scale_by_belief(
     *,
     b1: ArrayLike = 0.9,

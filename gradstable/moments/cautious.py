@@ -8,6 +8,7 @@ import optax
 
 from gradstable._core.checks import check_real, check_state, check_transform, check_updates
 from gradstable._core.numerics import increment, saturate, wide
+from gradstable._core.shown import shown
 
 # The least share of entries by which the others are enlarged (as in timm).
 _LEAST_SHARE = 1e-3
@@ -20,6 +21,7 @@ class CautiousState(NamedTuple):
     inner_state: Any
 
 
+@shown
 def cautious(
     inner: optax.GradientTransformation, *, descends: bool = False
 ) -> optax.GradientTransformationExtraArgs:

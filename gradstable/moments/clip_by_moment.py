@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
 from gradstable.moments.spam import limit_by_moment
@@ -20,6 +21,7 @@ class ClipByMomentState(NamedTuple):
     nu: Any  # like params, float32 or nu_dtype, average of squares of what was let through
 
 
+@shown
 def clip_by_moment(
     *,
     threshold: ArrayLike = 5000.0,

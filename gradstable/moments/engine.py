@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._core.checks import check_real, check_state, check_updates
+from gradstable._core.checks import check_dtype, check_real, check_state, check_updates
 from gradstable._core.numerics import increment, saturate, wide
 
 # The square of a larger gradient leaves float32 no room.
@@ -70,6 +70,9 @@ def moments(
         counted) to what happens in it.
       complex_too: whether the rule is right for complex gradients.
     """
+    for slot in slots:
+        if slot.dtype is not None:
+            check_dtype(f"the dtype of {slot.name}", slot.dtype)
 
     def init_fn(params: optax.Params) -> Any:
         trees = {

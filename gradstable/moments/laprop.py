@@ -6,11 +6,13 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
 
 
+@shown
 def scale_by_laprop(
     *,
     b1: ArrayLike = 0.9,

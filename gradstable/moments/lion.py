@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
 
 
+@shown
 def scale_by_lion(
     *,
     b1: ArrayLike = 0.9,

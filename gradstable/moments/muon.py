@@ -1,7 +1,7 @@
 """Muon: momentum with all its singular values brought to about 1."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_choice, check_number, check_size
 from gradstable._core.numerics import wide
+from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
 from gradstable.moments.newton_schulz import Axes, matrix_axes, orthogonalize
 
-_SCALES = ("jordan", "moonshot")
+Scale: TypeAlias = Literal["jordan", "moonshot"]
 
 
 class ScaleByMuonState(NamedTuple):
@@ -24,13 +25,14 @@ class ScaleByMuonState(NamedTuple):
     mu: optax.Updates  # like the parameters, float32 unless said
 
 
+@shown
 def scale_by_muon(
     *,
     beta: ArrayLike = 0.95,
     nesterov: bool = True,
     ns_steps: int = 5,
     eps: ArrayLike = 1e-7,
-    scale: str = "jordan",
+    scale: Scale = "jordan",
     mu_dtype: DTypeLike | None = None,
     compute_dtype: DTypeLike = jnp.float32,
 ) -> optax.GradientTransformationExtraArgs:
@@ -100,7 +102,7 @@ def scale_by_muon(
     check_decays(beta=beta)
     check_size("ns_steps", ns_steps, at_least=1)
     check_number("eps", eps, at_least=0.0)
-    check_choice("scale", scale, _SCALES)
+    check_choice("scale", scale, get_args(Scale))
 
     def at(count: jax.Array) -> LeafRule:
         decay = Decay.of(beta, count)
@@ -143,7 +145,7 @@ def _widen(g: jax.Array) -> jax.Array:
     return g.astype(wide(g.dtype)) if jnp.issubdtype(g.dtype, jnp.inexact) else g
 
 
-def _factor(scale: str, shape: tuple[int, ...], axes: Axes) -> float:
+def _factor(scale: Scale, shape: tuple[int, ...], axes: Axes) -> float:
     rows, columns = (math.prod(shape[axis] for axis in part) for part in axes[1:])
     if scale == "moonshot":
         return 0.2 * math.sqrt(max(rows, columns))

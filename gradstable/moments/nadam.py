@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import abs_square
+from gradstable._core.shown import shown
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
@@ -20,6 +21,7 @@ _BASE, _SHARE = 0.96, 0.5
 _TERMS = 30
 
 
+@shown
 def scale_by_nadam(
     *,
     b1: ArrayLike = 0.9,

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import abs_square
+from gradstable._core.shown import shown
 from gradstable.moments.adam import divide, over_root
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
@@ -38,6 +39,7 @@ _STATES: dict[tuple[bool, bool], type[Any]] = {
 }
 
 
+@shown
 def scale_by_rms(
     *,
     decay: ArrayLike = 0.9,

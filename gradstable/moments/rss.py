@@ -7,10 +7,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import abs_square
+from gradstable._core.shown import shown
 from gradstable.moments.adam import over_root
 from gradstable.moments.engine import LeafRule, Slot, moments
 
 
+@shown
 def scale_by_rss(
     *,
     initial_accumulator_value: ArrayLike = 0.1,

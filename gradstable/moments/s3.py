@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
 
@@ -20,6 +21,7 @@ class ScaleByS3State(NamedTuple):
     size: Any  # like params, float32 or size_dtype, p-th root of the average of |g|**p
 
 
+@shown
 def scale_by_s3(
     *,
     b1: ArrayLike = 0.95,

@@ -17,6 +17,7 @@ from gradstable._core.checks import (
     leaves_by_path,
 )
 from gradstable._core.select import run_branch
+from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
 
@@ -35,6 +36,7 @@ class ScaleBySophiaState(NamedTuple):
     hessian: Any  # like params, float32, average of estimates of the diagonal
 
 
+@shown
 def scale_by_sophia(
     *,
     b1: ArrayLike = 0.965,

@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.shown import shown
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
@@ -16,6 +17,7 @@ from gradstable.moments.engine import LeafRule, Slot, moments
 _HELD_BACK = 0.99
 
 
+@shown
 def scale_by_spam(
     *,
     b1: ArrayLike = 0.9,

@@ -12,6 +12,8 @@ from jax.typing import ArrayLike, DTypeLike
 from gradstable._core.checks import check_number, check_params, check_state, check_updates
 from gradstable._core.norms import AxisName
 from gradstable._core.numerics import is_zero, widen
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable._core.units import Units, check_units, unit_axes
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
@@ -27,6 +29,7 @@ class ScaleByStableAdamState(NamedTuple):
     rms: Any  # float32, of each unit at the last step; like params, with size 1 within a unit
 
 
+@shown
 def scale_by_stable_adam(
     *,
     b1: ArrayLike = 0.9,
@@ -35,7 +38,7 @@ def scale_by_stable_adam(
     max_rms: ArrayLike = 1.0,
     units: Units = "leaf",
     weight_decay: ArrayLike = 0.0,
-    mask: Any = None,
+    mask: Mask = None,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
     axis_name: AxisName = None,

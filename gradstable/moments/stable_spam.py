@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
@@ -29,6 +30,7 @@ class ScaleByStableSpamState(NamedTuple):
     norm_rms: Any  # a float32 scalar a leaf, root of the average of their squares
 
 
+@shown
 def scale_by_stable_spam(
     *,
     b1: ArrayLike = 0.9,

@@ -12,6 +12,7 @@ from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_number, check_state, check_updates
 from gradstable._core.norms import AxisName, measure
 from gradstable._core.numerics import increment
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure
 from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import MAX_NORM, check_rules
@@ -26,6 +27,7 @@ class BackoffOnSpikeState(NamedTuple):
     rule_state: tuple[Any, ...]
 
 
+@shown
 def backoff_on_spike(
     factor: ArrayLike = 0.5,
     *,

@@ -10,11 +10,13 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number, check_params
 from gradstable._core.norms import AxisName
 from gradstable._core.numerics import wide
+from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
 from gradstable._core.units import Units, check_units
 from gradstable.rate.sizes import factor_to, sizes_of
 
 
+@shown
 def cap_trust(
     max_ratio: ArrayLike = 0.1,
     *,

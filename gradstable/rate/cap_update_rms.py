@@ -9,11 +9,13 @@ from jax.typing import ArrayLike
 from gradstable._core.act import scale_updates
 from gradstable._core.checks import check_number
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
 from gradstable._core.units import Units, check_units
 from gradstable.rate.sizes import factor_to, sizes_of
 
 
+@shown
 def cap_update_rms(
     max_rms: ArrayLike = 1.0, *, units: Units = "leaf", axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:

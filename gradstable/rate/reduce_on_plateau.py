@@ -17,6 +17,7 @@ from gradstable._core.checks import (
 )
 from gradstable._core.norms import AxisName, measure
 from gradstable._core.numerics import float32, increment, is_zero
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure
 from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
@@ -36,6 +37,7 @@ class ReduceOnPlateauState(NamedTuple):
     rule_state: tuple[Any, ...]
 
 
+@shown
 def reduce_on_plateau(
     factor: ArrayLike = 0.1,
     *,

@@ -29,7 +29,7 @@ def sizes_of(
       units: ``"leaf"``, which costs least, or any other kind of units.
       axis_name: mesh axes over which leaves are sharded, as for ``measure``; for leaves only.
     """
-    if not isinstance(units, str) or units != "leaf":
+    if units != "leaf":
         request = UnitRequest(units=units, params=params is not None)
         found = measure_for((request,), updates, params, axis_name=axis_name).units[0]
         counts = tuple(jnp.asarray(size, jnp.float32) for size in found.sizes)

@@ -10,11 +10,13 @@ from jax.typing import ArrayLike
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_number, check_params
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
 from gradstable._core.units import Units, check_units
 from gradstable.rate.sizes import sizes_of
 
 
+@shown
 def scale_by_trust_ratio(
     *,
     min_norm: ArrayLike = 0.0,

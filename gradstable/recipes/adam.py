@@ -6,12 +6,15 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.nadam import scale_by_nadam
-from gradstable.recipes.assemble import Mask, assemble
+from gradstable.recipes.assemble import assemble
 from gradstable.rules import Rule
 
 
+@shown
 def adam(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -72,6 +75,7 @@ def adam(
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
 
 
+@shown
 def adamw(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -146,6 +150,7 @@ def adamw(
     )
 
 
+@shown
 def nadam(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -208,6 +213,7 @@ def nadam(
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
 
 
+@shown
 def nadamw(
     learning_rate: optax.ScalarOrSchedule,
     *,

@@ -4,6 +4,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
 from gradstable.moments.adamax import scale_by_adamax
 from gradstable.moments.amsgrad import scale_by_amsgrad
 from gradstable.moments.belief import scale_by_belief
@@ -13,6 +14,7 @@ from gradstable.recipes.assemble import assemble
 from gradstable.rules import Rule
 
 
+@shown
 def amsgrad(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -81,6 +83,7 @@ def amsgrad(
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
 
 
+@shown
 def adamax(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -135,6 +138,7 @@ def adamax(
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
 
 
+@shown
 def radam(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -201,6 +205,7 @@ def radam(
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
 
 
+@shown
 def adabelief(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -263,6 +268,7 @@ def adabelief(
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
 
 
+@shown
 def yogi(
     learning_rate: optax.ScalarOrSchedule,
     *,

@@ -4,11 +4,14 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable.moments.ademamix import scale_by_ademamix
-from gradstable.recipes.assemble import Mask, assemble
+from gradstable.recipes.assemble import assemble
 from gradstable.rules import Rule
 
 
+@shown
 def ademamix(
     learning_rate: optax.ScalarOrSchedule,
     *,

@@ -1,7 +1,6 @@
 """What all recipes have in common: decay, rate, and the guard around them."""
 
-from collections.abc import Callable
-from typing import Any, TypeAlias, cast
+from typing import cast
 
 import optax
 from jax.typing import ArrayLike
@@ -9,11 +8,11 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number, check_rate
 from gradstable._core.norms import AxisName
 from gradstable._core.numerics import is_zero
+from gradstable._core.types import Mask
 from gradstable.guard import guard
 from gradstable.moments.engine import under_guard
 from gradstable.rules import Rule
-
-Mask: TypeAlias = Any | Callable[[optax.Params], Any] | None
+from gradstable.rules.protocol import check_rules
 
 
 def assemble(
@@ -41,6 +40,7 @@ def assemble(
       ValueError: if the learning rate or the weight decay is out of its range.
     """
     check_rate("learning_rate", learning_rate)
+    check_rules(rules)
     links = [under_guard(direction)]
     check_number("weight_decay", weight_decay, at_least=0.0)
     if not is_zero(weight_decay):

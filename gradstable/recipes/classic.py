@@ -5,16 +5,19 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_rate
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable.moments.adadelta import scale_by_adadelta
 from gradstable.moments.averages import trace
 from gradstable.moments.decay import check_decays
 from gradstable.moments.engine import under_guard
 from gradstable.moments.rms import scale_by_rms
 from gradstable.moments.rss import scale_by_rss
-from gradstable.recipes.assemble import Mask, assemble
+from gradstable.recipes.assemble import assemble
 from gradstable.rules import Rule
 
 
+@shown
 def sgd(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -64,6 +67,7 @@ def sgd(
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
 
 
+@shown
 def momentum(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -114,6 +118,7 @@ def momentum(
     )
 
 
+@shown
 def rmsprop(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -185,6 +190,7 @@ def rmsprop(
     )
 
 
+@shown
 def adagrad(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -233,6 +239,7 @@ def adagrad(
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
 
 
+@shown
 def adadelta(
     learning_rate: optax.ScalarOrSchedule,
     *,

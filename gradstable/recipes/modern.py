@@ -7,14 +7,17 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable.moments.adam_atan2 import scale_by_adam_atan2
 from gradstable.moments.adan import scale_by_adan
 from gradstable.moments.adopt import fourth_root, scale_by_adopt
 from gradstable.moments.laprop import scale_by_laprop
-from gradstable.recipes.assemble import Mask, assemble
+from gradstable.recipes.assemble import assemble
 from gradstable.rules import Rule
 
 
+@shown
 def adan(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -89,6 +92,7 @@ def adan(
     )
 
 
+@shown
 def adopt(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -164,6 +168,7 @@ def adopt(
     )
 
 
+@shown
 def laprop(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -230,6 +235,7 @@ def laprop(
     )
 
 
+@shown
 def adam_atan2(
     learning_rate: optax.ScalarOrSchedule,
     *,

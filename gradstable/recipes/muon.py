@@ -9,16 +9,19 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number, check_rate
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable.guard import guard
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.decay import check_decays
 from gradstable.moments.engine import under_guard
-from gradstable.moments.muon import scale_by_muon
+from gradstable.moments.muon import Scale, scale_by_muon
 from gradstable.moments.newton_schulz import is_matrix, matrix_axes
-from gradstable.recipes.assemble import Mask
 from gradstable.rules import Rule
+from gradstable.rules.protocol import check_rules
 
 
+@shown
 def muon(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -29,7 +32,7 @@ def muon(
     weight_decay_mask: Mask = None,
     mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
-    scale: str = "jordan",
+    scale: Scale = "jordan",
     compute_dtype: DTypeLike = "float32",
     matrices: Mask = None,
     adam_b1: ArrayLike = 0.9,
@@ -97,6 +100,7 @@ def muon(
     """
     other_rate = learning_rate if adam_learning_rate is None else adam_learning_rate
     check_rate("learning_rate", learning_rate)
+    check_rules(rules)
     check_rate("adam_learning_rate", other_rate)
     check_number("weight_decay", weight_decay, at_least=0.0)
     check_decays(adam_b1=adam_b1, adam_b2=adam_b2)

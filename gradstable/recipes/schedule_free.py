@@ -16,13 +16,17 @@ from gradstable._core.checks import (
 )
 from gradstable._core.norms import AxisName
 from gradstable._core.numerics import widen
+from gradstable._core.shown import shown
+from gradstable._core.types import Tree
 from gradstable.guard import guard
 from gradstable.moments.decay import check_decays
 from gradstable.moments.engine import under_guard
 from gradstable.moments.rms import scale_by_rms
 from gradstable.rules import Rule
+from gradstable.rules.protocol import check_rules
 
 
+@shown
 def schedule_free(
     inner: optax.GradientTransformation,
     learning_rate: optax.ScalarOrSchedule,
@@ -79,6 +83,7 @@ def schedule_free(
     """
     inner = check_transform("inner", inner)
     check_rate("learning_rate", learning_rate)
+    check_rules(rules)
     check_number("b1", b1, above=0.0, below=1.0)
     check_number("weight_lr_power", weight_lr_power, at_least=0.0)
     averaged = optax.contrib.schedule_free(
@@ -87,6 +92,7 @@ def schedule_free(
     return guard(_in_float32(averaged), *rules, axis_name=axis_name)
 
 
+@shown
 def schedule_free_adamw(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -139,6 +145,7 @@ def schedule_free_adamw(
       Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682.
     """
     check_rate("learning_rate", learning_rate)
+    check_rules(rules)
     check_decays(b2=b2)
     check_number("weight_decay", weight_decay, at_least=0.0)
     rate = learning_rate
@@ -156,7 +163,7 @@ def schedule_free_adamw(
     )
 
 
-def schedule_free_eval_params(opt_state: Any, params: optax.Params) -> Any:
+def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
     r"""Return the average of the iterates, which is what to evaluate.
 
     Use it on the state of ``gs.schedule_free``, or of any chain that holds one, where

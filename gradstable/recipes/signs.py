@@ -4,13 +4,16 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable.moments.lion import scale_by_lion
 from gradstable.moments.s3 import scale_by_s3
 from gradstable.moments.sophia import scale_by_sophia
-from gradstable.recipes.assemble import Mask, assemble
+from gradstable.recipes.assemble import assemble
 from gradstable.rules import Rule
 
 
+@shown
 def lion(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -71,6 +74,7 @@ def lion(
     )
 
 
+@shown
 def sophia(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -154,6 +158,7 @@ def sophia(
     )
 
 
+@shown
 def s3(
     learning_rate: optax.ScalarOrSchedule,
     *,

@@ -4,12 +4,15 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable.moments.spam import scale_by_spam
 from gradstable.moments.stable_spam import scale_by_stable_spam
-from gradstable.recipes.assemble import Mask, assemble
+from gradstable.recipes.assemble import assemble
 from gradstable.rules import Rule
 
 
+@shown
 def spam(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -89,6 +92,7 @@ def spam(
     )
 
 
+@shown
 def stable_spam(
     learning_rate: optax.ScalarOrSchedule,
     *,

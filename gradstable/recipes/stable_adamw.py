@@ -5,13 +5,16 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_rate
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable._core.units import Units, check_units
 from gradstable.guard import guard
-from gradstable.recipes.assemble import Mask
 from gradstable.recipes.two_sided import Caps, two_sided_adam
 from gradstable.rules import Rule
+from gradstable.rules.protocol import check_rules
 
 
+@shown
 def stable_adamw(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -108,6 +111,7 @@ def stable_adamw(
       arXiv:1708.03888.
     """
     check_rate("learning_rate", learning_rate)
+    check_rules(rules)
     check_number("eps", eps, above=0.0)
     check_number("weight_decay", weight_decay, at_least=0.0)
     check_number("max_rms", max_rms, above=0.0, finite=False)

@@ -7,16 +7,19 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_rate
 from gradstable._core.norms import AxisName
+from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable._core.units import Units
 from gradstable.guard import guard
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.averages import trace
 from gradstable.moments.engine import under_guard
 from gradstable.rate.trust_ratio import scale_by_trust_ratio
-from gradstable.recipes.assemble import Mask
 from gradstable.rules import Rule
+from gradstable.rules.protocol import check_rules
 
 
+@shown
 def lamb(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -72,6 +75,7 @@ def lamb(
       2019, arXiv:1904.00962.
     """
     check_rate("learning_rate", learning_rate)
+    check_rules(rules)
     check_number("weight_decay", weight_decay, at_least=0.0)
     inner = optax.chain(
         under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root)),
@@ -82,6 +86,7 @@ def lamb(
     return guard(inner, *rules, axis_name=axis_name)
 
 
+@shown
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -139,6 +144,7 @@ def lars(
       arXiv:1708.03888.
     """
     check_rate("learning_rate", learning_rate)
+    check_rules(rules)
     check_number("weight_decay", weight_decay, at_least=0.0)
     check_number("momentum", momentum, at_least=0.0, below=1.0)
     ratio = scale_by_trust_ratio(

@@ -12,13 +12,13 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_params, check_updates
 from gradstable._core.norms import AxisName
 from gradstable._core.numerics import abs_square, float32, widen
+from gradstable._core.types import Mask
 from gradstable._core.units import Units, unit_axes
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.decay import Decay
 from gradstable.moments.engine import under_guard
 from gradstable.rate.cap_trust import toward_zero, trust_limit
 from gradstable.rate.sizes import factor_to
-from gradstable.recipes.assemble import Mask
 
 
 class Caps(NamedTuple):

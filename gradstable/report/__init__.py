@@ -2,10 +2,10 @@
 
 try:
     from gradstable.report.page import render
-except ModuleNotFoundError as error:
-    if (error.name or "").startswith("gradstable"):
+except ModuleNotFoundError as _error:
+    if (_error.name or "").startswith("gradstable"):
         raise
-    msg = f"the report needs {error.name}: pip install 'gradstable[report]'"
-    raise ModuleNotFoundError(msg, name=error.name) from error
+    _msg = f"the report needs {_error.name}: pip install 'gradstable[report]'"
+    raise ModuleNotFoundError(_msg, name=_error.name) from _error
 
 __all__ = ["render"]

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.block_norm import down_to
 from gradstable.rules.protocol import Rule
@@ -21,6 +22,7 @@ class AdagcState(NamedTuple):
     mean: jax.Array  # shape=(L,), dtype=jnp.float32, of the clipped norms of a leaf; 0: unknown
 
 
+@shown
 def adagc(
     *,
     factor: ArrayLike = 1.04,

@@ -8,12 +8,14 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable._core.units import Units, check_units
 from gradstable.rules.block_norm import down_to, limited, request
 from gradstable.rules.protocol import Rule
 
 
+@shown
 def block_rms(threshold: ArrayLike, *, units: Units | None = None) -> Rule:
     r"""Scale every leaf down to a fixed root mean square of its own.
 

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
 
@@ -20,6 +21,7 @@ class EmaMultipleState(NamedTuple):
     mean: jax.Array  # shape=(), dtype=jnp.float32, moving average of accepted norms
 
 
+@shown
 def ema_multiple(
     *,
     multiple: ArrayLike = 20.0,

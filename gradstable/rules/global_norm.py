@@ -7,10 +7,12 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
 
 
+@shown
 def global_norm(max_norm: ArrayLike) -> Rule:
     r"""Scale a gradient down to a fixed global norm.
 

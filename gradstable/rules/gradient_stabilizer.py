@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
 
@@ -24,6 +25,7 @@ class GradientStabilizerState(NamedTuple):
     root_nu: jax.Array  # shape=(L,), dtype=jnp.float32, root of the running mean of their squares
 
 
+@shown
 def gradient_stabilizer(
     *,
     b1: ArrayLike = 0.6,

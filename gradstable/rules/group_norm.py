@@ -1,6 +1,6 @@
 """AGGC: groups of leaves are kept near the running mean of their own norms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
@@ -10,11 +10,12 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable._core.units import leaf_names
 from gradstable.rules.protocol import Rule
 
-Groups: TypeAlias = Callable[[str], str] | Any
+Groups: TypeAlias = Callable[[str], str] | Mapping[Any, Any] | Sequence[Any]
 
 _TINY = 2.0**-100  # below it a norm counts as zero: its inverse leaves float32
 
@@ -27,6 +28,7 @@ class GroupNormState(NamedTuple):
     mean: jax.Array  # shape=(L,), dtype=jnp.float32, running norm of the group of a leaf
 
 
+@shown
 def group_norm(
     *,
     groups: Groups | None = None,

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number, check_order
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
 from gradstable.rules.streaming import SIGMA_PER_MAD, follow
@@ -28,6 +29,7 @@ class LogMadState(NamedTuple):
     spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation from it
 
 
+@shown
 def log_mad(
     *,
     clip_at: ArrayLike = 3.0,

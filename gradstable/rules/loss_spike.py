@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number, check_size, check_value
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import MAX_NORM, Rule
 from gradstable.rules.ring import Ring, median_and_mad, new_ring, push
@@ -24,6 +25,7 @@ class LossSpikeState(NamedTuple):
     first: Ring  # the losses of the warm-up
 
 
+@shown
 def loss_spike(
     *,
     reject_at: ArrayLike = 6.0,

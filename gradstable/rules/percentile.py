@@ -7,11 +7,13 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_size
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
 from gradstable.rules.ring import Ring, new_ring, percentile_of, push
 
 
+@shown
 def percentile(percentile: ArrayLike = 10.0, *, window: int = 1000) -> Rule:
     r"""Scale a gradient down to a percentile of the norms of the last steps.
 

@@ -7,14 +7,16 @@ scalars.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import combine, largest_norm, positive
 from gradstable._core.select import own_arrays, select_tree
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable._core.unit_norms import UnitRequest
 
@@ -55,23 +57,37 @@ class Rule(NamedTuple):
     needs: tuple[UnitRequest, ...] = ()
 
 
-def check_rules(rules: Sequence[object]) -> None:
+def check_rules(rules: object) -> None:
     """Raise ``TypeError`` for anything that is no ``Rule``, with its position and a remedy."""
-    for position, rule in enumerate(rules):
-        if isinstance(rule, Rule):
-            continue
-        hint = ""
-        if callable(rule):
-            hint = (
-                f". It is a function: call it first, as in {getattr(rule, '__name__', 'it')}(...)"
-            )
+    alone = isinstance(rules, (Rule, optax.GradientTransformation))
+    if alone or not isinstance(rules, Sequence):
         msg = (
-            f"rule {position} must be a gradstable.rules.Rule such as gs.rules.log_mad(), "
-            f"got {rule!r} of type {type(rule).__name__}{hint}"
+            "rules must be a tuple of rules such as (gs.rules.log_mad(),), "
+            f"got {rules!r} of type {type(rules).__name__}"
         )
         raise TypeError(msg)
+    for position, rule in enumerate(cast("Sequence[object]", rules)):
+        if not isinstance(rule, Rule):
+            msg = (
+                f"rule {position} must be a gradstable.rules.Rule such as gs.rules.log_mad(), "
+                f"got {rule!r} of type {type(rule).__name__}{_remedy(rule)}"
+            )
+            raise TypeError(msg)
 
 
+def _remedy(rule: object) -> str:
+    if isinstance(rule, optax.GradientTransformation):
+        return ". It is a transform: put both into optax.chain(transform, optimizer)"
+    if isinstance(rule, (list, tuple)):
+        return ". Take the rules out of it by a star, as in gs.guard(optimizer, *rules)"
+    if callable(rule):
+        return f". It is a function: call it first, as in {getattr(rule, '__name__', 'it')}(...)"
+    if isinstance(rule, (int, float, jax.Array)):
+        return ". For a fixed limit take gs.rules.global_norm(limit)"
+    return ""
+
+
+@shown
 def all_of(rules: Sequence[Rule]) -> Rule:
     """Compose rules and puts the checks that are always on around them.
 
@@ -92,6 +108,9 @@ def all_of(rules: Sequence[Rule]) -> Rule:
     Returns:
       A ``Rule`` whose state is the tuple of the rules' states.
 
+    Raises:
+      TypeError: if ``rules`` is no sequence of ``Rule``.
+
     Example:
       >>> import gradstable as gs
       >>> rule = gs.rules.all_of([gs.rules.global_norm(2.0), gs.rules.log_mad()])
@@ -99,6 +118,7 @@ def all_of(rules: Sequence[Rule]) -> Rule:
       >>> float(verdict.scale)
       0.25
     """
+    check_rules(rules)
 
     def init(params: Any) -> tuple[Any, ...]:
         return own_arrays(tuple(rule.init(params) for rule in rules))
@@ -107,9 +127,10 @@ def all_of(rules: Sequence[Rule]) -> Rule:
         total = Verdict.of()
         new_state: list[Any] = []
         units = iter(measure.units)
-        for rule, rule_state in zip(rules, state, strict=True):
+        for position, (rule, rule_state) in enumerate(zip(rules, state, strict=True)):
             seen = measure._replace(units=tuple(itertools.islice(units, len(rule.needs))))
-            verdict, rule_state = rule.decide(seen, rule_state, **context)
+            decided = rule.decide(seen, rule_state, **context)
+            verdict, rule_state = _check_decided(position, decided)
             total = _merge(total, Verdict.of(*verdict))
             new_state.append(rule_state)
         finite, countable = measure.finite, measure.norm <= MAX_NORM
@@ -119,6 +140,18 @@ def all_of(rules: Sequence[Rule]) -> Rule:
     return Rule(
         init=init, decide=decide, needs=tuple(need for rule in rules for need in rule.needs)
     )
+
+
+def _check_decided(position: int, decided: object) -> tuple[Verdict, Any]:
+    match decided:
+        case (Verdict() as verdict, state):
+            return verdict, state
+        case _:
+            msg = (
+                f"decide of rule {position} must return (verdict, state), with a verdict such as "
+                f"gs.Verdict.of(accept=...), got {decided!r} of type {type(decided).__name__}"
+            )
+            raise TypeError(msg)
 
 
 def _merge(first: Verdict, second: Verdict) -> Verdict:

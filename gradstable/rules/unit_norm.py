@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable._core.unit_norms import UnitRequest
 from gradstable._core.units import Units, check_units
@@ -14,6 +15,7 @@ from gradstable.rules.block_norm import down_to, limited
 from gradstable.rules.protocol import Rule
 
 
+@shown
 def unit_norm(
     clipping: ArrayLike = 0.01, *, eps: ArrayLike = 1e-3, units: Units | None = None
 ) -> Rule:

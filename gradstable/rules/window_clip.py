@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_size
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
 from gradstable.rules.ring import Ring, mean_and_std, new_ring, push
@@ -15,6 +16,7 @@ from gradstable.rules.ring import Ring, mean_and_std, new_ring, push
 _MIN_STD = 1e-6
 
 
+@shown
 def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
     r"""Scale an update down to the mean of the last norms plus some standard deviations.
 

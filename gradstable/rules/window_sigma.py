@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_size, check_value
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import MAX_NORM, Rule
 from gradstable.rules.ring import Ring, mean_and_std, new_ring, push
@@ -20,6 +21,7 @@ class WindowSigmaState(NamedTuple):
     losses: Ring | None  # None unless losses are judged
 
 
+@shown
 def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool = False) -> Rule:
     r"""Reject a norm, or a loss, that lies many standard deviations above the last ones.
 

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number, check_size
 from gradstable._core.reasons import Reason
+from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
 
@@ -22,6 +23,7 @@ class ZScoreState(NamedTuple):
     var: jax.Array  # shape=(), dtype=jnp.float32
 
 
+@shown
 def zscore(
     *,
     z_threshold: ArrayLike = 2.5,

@@ -17,6 +17,7 @@ from gradstable._core.checks import (
 from gradstable._core.norms import AxisName, measure
 from gradstable._core.numerics import float32, increment
 from gradstable._core.select import own_arrays
+from gradstable._core.shown import shown
 from gradstable.telemetry.alarms import watch
 from gradstable.telemetry.gauges import (
     judged,
@@ -31,6 +32,7 @@ from gradstable.telemetry.sample import sample_sizes
 from gradstable.telemetry.state import RecordState, new_record, pack, put, put_every
 
 
+@shown
 def record(
     inner: optax.GradientTransformation,
     *,

@@ -21,11 +21,11 @@ class DigitsNet(nnx.Module):
     """
 
     def __init__(self, *, rngs: nnx.Rngs) -> None:
-        self.conv1 = nnx.Conv(1, _WIDTH, (3, 3), rngs=rngs)
-        self.conv2 = nnx.Conv(_WIDTH, 2 * _WIDTH, (3, 3), rngs=rngs)
-        self.dense = nnx.Linear(2 * 2 * 2 * _WIDTH, _HIDDEN, rngs=rngs)
-        self.head = nnx.Linear(_HIDDEN, CLASSES, rngs=rngs)
-        self.dropout = nnx.Dropout(_DROPOUT, rngs=rngs)
+        self.conv1: nnx.Conv = nnx.Conv(1, _WIDTH, (3, 3), rngs=rngs)
+        self.conv2: nnx.Conv = nnx.Conv(_WIDTH, 2 * _WIDTH, (3, 3), rngs=rngs)
+        self.dense: nnx.Linear = nnx.Linear(2 * 2 * 2 * _WIDTH, _HIDDEN, rngs=rngs)
+        self.head: nnx.Linear = nnx.Linear(_HIDDEN, CLASSES, rngs=rngs)
+        self.dropout: nnx.Dropout = nnx.Dropout(_DROPOUT, rngs=rngs)
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """Return logits ``[batch, CLASSES]`` of images ``[batch, 8, 8, 1]``."""

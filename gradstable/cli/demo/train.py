@@ -63,8 +63,10 @@ class Run:
     ) -> None:
         self.contestant = contestant
         self.method = method
-        self.model = DigitsNet(rngs=nnx.Rngs(seed))
-        self.optimizer = nnx.Optimizer(self.model, method.tx, wrt=nnx.Param)
+        self.model: DigitsNet = DigitsNet(rngs=nnx.Rngs(seed))
+        self.optimizer: nnx.Optimizer[DigitsNet] = nnx.Optimizer(
+            self.model, method.tx, wrt=nnx.Param
+        )
         self.evaluations: list[Evaluation] = []
         self._train_step = train_step
         self._records: list[StepRecord] = []
