@@ -1,0 +1,1 @@
+"""Handwritten digits, with all that makes a small network generalize."""

@@ -1,0 +1,1 @@
+"""Flax linen: a dense network with ``TrainState``."""

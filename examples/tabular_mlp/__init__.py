@@ -1,0 +1,1 @@
+"""Tables: a small dense network on measurements of cells, or on a generated problem."""
