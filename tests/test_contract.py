@@ -16,6 +16,7 @@ import pytest
 import gradstable as gs
 from gradstable.testing.contract import CHECKS, failure
 from tests.broken import BROKEN, transform
+from tests.frames import ONE_A_FRAME, WHOLE, representatives
 from tests.registry import Case, cases, entries, others, public_names
 
 
@@ -46,36 +47,20 @@ def test_every_transform_and_rule_is_tested() -> None:
 
 
 # These promises about company are kept by the frame that a transform is made by: all of them are
-# tried in every run on one transform a frame, and on all others in a slow run.
+# tried in every run on one transform a frame, and on all others in a slow run. What donation asks
+# for, buffers of its own and types that stay, `own_buffers` and `stable_state` ask of every one.
 OF_THE_FRAME = {
     name
     for name, check in CHECKS.items()
     if check.__module__.rpartition(".")[2] in ("compose", "flax", "trees")
-} - {"integer_leaves"} | {"one_trace", "cond", "scan"}
-ONE_A_FRAME = {
-    "_core/stateless.py": "cap_trust",
-    "clipping/judged.py": "clip_by_unit_norm",
-    "clipping/noise.py": "add_noise",
-    "clipping/qk_clip.py": "qk_clip",
-    "guard.py": "guard",
-    "moments/cautious.py": "cautious",
-    "moments/engine.py": "scale_by_adam",
-    "moments/muon.py": "scale_by_muon",
-    "moments/sophia.py": "scale_by_sophia",
-    "moments/stable_adam.py": "scale_by_stable_adam",
-    "rate/backoff_on_spike.py": "backoff_on_spike",
-    "rate/reduce_on_plateau.py": "reduce_on_plateau",
-    "recipes/schedule_free.py": "schedule_free",
-    "recipes/two_sided.py": "stable_adamw",
-    "telemetry/record.py": "record",
-}
-WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}
+} - {"integer_leaves"} | {"one_trace", "cond", "scan", "donation"}
 
 
 def contracts() -> Iterator[Any]:
+    chosen = {case.name for case in representatives()}
     for entry in entries():
-        for position, case in enumerate(entry.cases):
-            whole = position == 0 and entry.name in WHOLE
+        for case in entry.cases:
+            whole = case.name in chosen
             for name in CHECKS:
                 marks = [] if whole or name not in OF_THE_FRAME else [pytest.mark.slow]
                 yield pytest.param(case, name, id=f"{name}-{case.name}", marks=marks)

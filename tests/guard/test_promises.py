@@ -1,5 +1,7 @@
 """What the guard promises, each promise on a run of its own."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +29,13 @@ def train(
 ) -> tuple[Any, Any]:
     """Return the last ``(params, state)`` and the stacked trail of them after every step."""
     params = jnp.ones((SIZE,))
+    start = carry or (params, tx.init(params))
+    return compiled(tx)(start, jnp.asarray(grads))
+
+
+@functools.cache
+def compiled(tx: optax.GradientTransformation) -> Callable[..., tuple[Any, Any]]:
+    """Return the run of a transform; runs of equal length share what is compiled."""
 
     def step(carry: Any, g: jax.Array) -> tuple[Any, Any]:
         params, state = carry
@@ -34,8 +43,12 @@ def train(
         carry = (optax.apply_updates(params, updates), state)
         return carry, (carry, updates)
 
-    start = carry or (params, tx.init(params))
-    return jax.jit(lambda c, g: jax.lax.scan(step, c, g))(start, jnp.asarray(grads))
+    return jax.jit(lambda c, g: jax.lax.scan(step, c, g))
+
+
+ADAMW, SLOW_SGD, SGD = (
+    gs.guard(inner) for inner in (optax.adamw(1e-2), optax.sgd(1e-3), optax.sgd(1.0))
+)
 
 
 @pytest.mark.parametrize("at", [*range(11), 50, 199])
@@ -44,7 +57,7 @@ def test_one_nan_batch_costs_exactly_one_step(at: int, bad: float) -> None:
     """Pitfall: production skippers put the NaN into their window and lose 128 steps."""
     grads = gradients(200)
     grads[at, 3] = bad
-    (_, state), (trail, _) = train(gs.guard(optax.adamw(1e-2)), grads)
+    (_, state), (trail, _) = train(ADAMW, grads)
     health = gs.health(state)
     assert health.rejected == 1
     assert health.last_rejected == at + 1
@@ -90,7 +103,7 @@ def test_a_thousand_nan_batches() -> None:
 def test_level_shift_is_released(factor: float, steps: int) -> None:
     grads = gradients(800)
     grads[300:] *= factor
-    _, ((_, states), _) = train(gs.guard(optax.sgd(1e-3)), grads)
+    _, ((_, states), _) = train(SLOW_SGD, grads)
     rejected = np.diff(np.asarray(gs.health(states).rejected), prepend=0)
     assert not rejected[:300].any()
     assert not rejected[300 + steps :].any()
@@ -102,7 +115,7 @@ def test_ten_percent_of_batches_at_fifty_times() -> None:
         grads = gradients(2000, seed=seed)
         bad = np.random.default_rng(seed + 100).random(2000) < 0.1
         grads[bad] *= 50
-        _, (_, updates) = train(gs.guard(optax.sgd(1.0)), grads)
+        _, (_, updates) = train(SGD, grads)
         steps = np.linalg.norm(np.asarray(updates), axis=1)
         normal = np.median(steps[~bad])
         known = bad & (np.arange(2000) > 0)  # the very first batch has no history

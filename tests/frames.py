@@ -1,0 +1,31 @@
+"""What a transform is made by: one transform a frame stands for the others in every run.
+
+What is kept by the frame, and not by the mathematics of a transform, is tried in every run on these
+and on all others in a slow run.
+"""
+
+from tests.registry import Case, entries
+
+ONE_A_FRAME = {
+    "_core/stateless.py": "cap_trust",
+    "clipping/judged.py": "clip_by_unit_norm",
+    "clipping/noise.py": "add_noise",
+    "clipping/qk_clip.py": "qk_clip",
+    "guard.py": "guard",
+    "moments/cautious.py": "cautious",
+    "moments/engine.py": "scale_by_adam",
+    "moments/muon.py": "scale_by_muon",
+    "moments/sophia.py": "scale_by_sophia",
+    "moments/stable_adam.py": "scale_by_stable_adam",
+    "rate/backoff_on_spike.py": "backoff_on_spike",
+    "rate/reduce_on_plateau.py": "reduce_on_plateau",
+    "recipes/schedule_free.py": "schedule_free",
+    "recipes/two_sided.py": "stable_adamw",
+    "telemetry/record.py": "record",
+}
+WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}
+
+
+def representatives() -> list[Case]:
+    """Return the first case of every transform that stands for a frame."""
+    return [entry.cases[0] for entry in entries() if entry.name in WHOLE]
