@@ -33,6 +33,11 @@ COMMANDS = {
         extra="report",
         summary="make a page of a recorded run, or of several side by side",
     ),
+    "doctor": Command(
+        module="gradstable.cli.doctor",
+        extra="report",
+        summary="say what ails a recorded run, and what to do about it",
+    ),
 }
 
 

@@ -31,8 +31,9 @@ class Log:
       every: how many calls lie between two readings, at least 1 and at most the capacity of the
         recorder. Default: half of that, which is 64 unless you changed it.
       name: what the run is called. Default: the name of the file.
-      config: settings that are worth knowing later, as in ``{"b2": 0.999}``: ``b2``,
-        ``learning_rate``, ``warmup_steps``, ``loss_scale``, ``compute_dtype``.
+      config: settings that are worth knowing later, as in ``{"b2": 0.999}``; ``gradstable
+        doctor`` looks at ``b2``, ``learning_rate``, ``warmup_steps``, ``loss_scale`` and
+        ``compute_dtype``.
 
     Example:
       >>> import tempfile

@@ -171,6 +171,7 @@ def _build(path: str, header: Mapping[str, Any], events: list[dict[str, Any]]) -
     rows = [steps[number] for number in sorted(steps)]
     detailed = [row for row in rows if row.get("leaf_norms") is not None]
     leaves = tuple(header.get("leaves", ()))
+    config = header.get("config")
     columns: dict[str, Any] = {
         name: np.array([_number(row.get(name)) for row in rows], np.float64) for name in NUMBERS
     }
@@ -181,7 +182,7 @@ def _build(path: str, header: Mapping[str, Any], events: list[dict[str, Any]]) -
         path=path,
         name=header.get("name") or Path(path).stem,
         versions={key: str(header[key]) for key in ("gradstable", "jax") if key in header},
-        config=header.get("config") or {},
+        config=config if isinstance(config, dict) else {},
         leaves=leaves,
         sizes=np.array(header.get("sizes", ()), np.int64),
         dtypes=tuple(header.get("dtypes", ())),

@@ -1,0 +1,40 @@
+"""What is trained, and how: one case is one recorded run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optax
+
+from benchmarks.illnesses.tasks import STEPS, Task
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training; whatever is not said is as it should be."""
+
+    task: Task
+    tx: optax.GradientTransformation
+    steps: int = STEPS
+    config: Mapping[str, Any] = field(default_factory=dict)
+    first: int = 1  # the first step that is logged
+    loss_scale: float = 1.0
+    scale_grows_every: int | None = None  # doubled after so many steps, halved by an overflow
+    capacity: int = 128
+    leaf_every: int = 8
+    tells_loss: bool = True
+    calls_every: int = 1  # how many steps lie between two calls of the log
+    closes: bool = True
+
+
+CASES: dict[str, Callable[[int], Case]] = {}
+
+
+def case(make: Callable[[int], Case]) -> Callable[[int], Case]:
+    """Enter a case into the table."""
+    CASES[make.__name__] = make
+    return make
+
+
+def warm_cosine(peak: float, *, warmup: int = 16, steps: int = STEPS) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, end_value=peak / 100)

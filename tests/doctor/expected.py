@@ -1,0 +1,47 @@
+"""What each recorded run is: the illness that was planted in it, written down before any rule."""
+
+from pathlib import Path
+
+RUNS = Path(__file__).parent / "runs"
+# Causes first, as the doctor orders them; the rest of the matrix is empty.
+EXPECTED: dict[str, tuple[str, ...]] = {
+    # healthy
+    "adamw_cosine": ("healthy",),
+    "warmed_up": ("healthy",),
+    "sgd_momentum": ("healthy",),
+    "small_batch": ("healthy",),
+    "fits_exactly": ("healthy",),
+    "letters": ("healthy",),
+    "silent_lion": ("healthy",),
+    "sensible_clip": ("healthy",),
+    "hardly_learnable": ("healthy",),
+    "likelihood": ("healthy",),
+    # data and numbers
+    "bad_batches": ("bad_batches",),
+    "bad_batches_bare": ("bad_batches",),
+    "half_precision": ("gradient_overflows",),
+    "root_at_zero": ("gradient_overflows",),
+    "root_at_zero_bare": ("gradient_overflows", "diverged"),
+    "missing_values": ("broken_loss",),
+    "missing_value_bare": ("broken_loss", "diverged"),
+    "broken_feed": ("broken_loss", "locked_in"),
+    # steps and settings
+    "too_fast_adam": ("learning_rate_too_high",),
+    "too_fast_adamw": ("learning_rate_too_high",),
+    "too_fast_sgd": ("learning_rate_too_high", "diverged"),
+    "creeping_sgd": ("learning_rate_too_high", "diverged"),
+    "schedule_glitch": ("learning_rate_jump",),
+    "stale_moment": ("second_moment_lags",),
+    "no_warmup": ("warmup_too_short",),
+    "loud_init": ("exploding_initialization",),
+    "shrinking_layer": ("layer_grows_first",),
+    "summed_loss": ("level_shift",),
+    "locked": ("locked_in",),
+    "tight_clip": ("clip_too_tight",),
+    "frozen": ("dead",),
+    "saturated": ("dead",),
+    # the log
+    "overwritten": ("log_incomplete", "healthy"),
+    "killed": ("log_incomplete", "healthy"),
+    "begun": ("too_short",),
+}
