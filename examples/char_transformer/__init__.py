@@ -1,0 +1,1 @@
+"""A small transformer that writes documentation, character by character."""

@@ -1,0 +1,1 @@
+"""Sums of numbers, read and written character by character by two LSTMs."""

@@ -1,0 +1,16 @@
+"""Train two LSTMs to add numbers, with and without protection."""
+
+import tyro
+
+from examples.common.compare import compare
+from examples.seq2seq_lstm.configs.default import Config
+from examples.seq2seq_lstm.train import make_schedule, train
+
+
+def main() -> None:
+    config = tyro.cli(Config, description=__doc__)
+    compare(config, train, schedule=make_schedule(config))
+
+
+if __name__ == "__main__":
+    main()
