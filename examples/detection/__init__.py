@@ -1,0 +1,1 @@
+"""Find and name one digit on a noisy canvas."""

@@ -1,0 +1,1 @@
+"""A Wasserstein GAN, with and without a gradient penalty on its critic."""

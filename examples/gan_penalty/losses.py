@@ -1,0 +1,33 @@
+"""What critic and generator learn from."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import gradstable as gs
+from examples.gan_penalty.models import Critic, Generator
+
+
+def critic_loss(
+    critic: Critic, real: jax.Array, fake: jax.Array, key: jax.Array, penalty: float
+) -> jax.Array:
+    """Return how much better fake points score than real ones, with the penalty.
+
+    Without the penalty nothing says how far apart the scores may be: the slope of the critic
+    grows for ever.
+    """
+    loss = jnp.mean(critic(fake)) - jnp.mean(critic(real))
+    if penalty == 0.0:
+        return loss
+    return loss + gs.losses.wgan_gp(critic, real, fake=fake, key=key, weight=penalty)
+
+
+def generator_loss(generator: Generator, critic: Critic, noise: jax.Array) -> jax.Array:
+    """Return how badly the points made of this noise score."""
+    return -jnp.mean(critic(generator(noise)))
+
+
+def slope(critic: Critic, points: Any) -> jax.Array:
+    """Return the root of the mean squared slope of the critic at these points."""
+    return jnp.sqrt(gs.losses.r1(critic, points, weight=2.0))
