@@ -68,6 +68,7 @@ from gradstable.moments import (
     scale_by_yogi,
     trace,
 )
+from gradstable.precision import kahan, loss_scale, scale_loss, stochastic_round, unscale
 from gradstable.rate import (
     backoff_on_spike,
     cap_trust,
@@ -109,6 +110,7 @@ from gradstable.recipes import (
     stable_spam,
     yogi,
 )
+from gradstable.recovery import accumulate
 from gradstable.telemetry import record
 
 if TYPE_CHECKING:
@@ -122,6 +124,7 @@ __all__ = [
     "Measure",
     "TrainingDiverged",
     "Verdict",
+    "accumulate",
     "adabelief",
     "adadelta",
     "adagrad",
@@ -160,11 +163,13 @@ __all__ = [
     "guard",
     "half_life_schedule",
     "health",
+    "kahan",
     "lamb",
     "laprop",
     "lars",
     "limit_schedule",
     "lion",
+    "loss_scale",
     "losses",
     "mean_stabilize",
     "momentum",
@@ -206,6 +211,7 @@ __all__ = [
     "scale_by_stable_spam",
     "scale_by_trust_ratio",
     "scale_by_yogi",
+    "scale_loss",
     "schedule_free",
     "schedule_free_adamw",
     "schedule_free_eval_params",
@@ -216,9 +222,11 @@ __all__ = [
     "stable_adamw",
     "stable_spam",
     "standardize",
+    "stochastic_round",
     "telemetry",
     "testing",
     "trace",
+    "unscale",
     "yogi",
 ]
 

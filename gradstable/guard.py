@@ -3,11 +3,13 @@
 from typing import Any, NamedTuple
 
 import optax
+from jax.typing import ArrayLike
 
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_state, check_transform, check_updates
 from gradstable._core.ledger import Ledger, enter, new_ledger
 from gradstable._core.norms import AxisName
+from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable._core.unit_norms import measure_for
@@ -69,7 +71,9 @@ def guard(
         (path, leaf) to one of these, or a tree of them. Default: what each rule takes.
 
     Returns:
-      A ``GradientTransformationExtraArgs``. Extra arguments go to the rules and to ``inner``.
+      A ``GradientTransformationExtraArgs``. Extra arguments go to the rules and to ``inner``, but
+      for ``unscale``, a factor that gradients of a scaled loss are to be multiplied by
+      (``gs.loss_scale`` passes it).
       Its state is a ``GuardState``, read by ``gs.health`` and ``gs.explain``; updates have
       the structure and the dtypes that ``inner`` gives them.
 
@@ -111,17 +115,20 @@ def guard(
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
+        *,
+        unscale: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, GuardState]:
         ledger, rule_state, inner_state = check_state(state, GuardState, "guard")
         check_updates(updates, params)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name, units=units)
+        measured = unscale_measure(measured, unscale)
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
 
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
             return inner.update(updates, state, params, **extra_args)
 
-        scaled = scale_updates(updates, verdict.scale)
+        scaled = scale_updates(updates, unscale_factors(verdict.scale, unscale))
         new_updates, inner_state = hold(update, verdict.accept, scaled, inner_state, params)
         new_state = GuardState(
             ledger=enter(ledger, measured, verdict),
@@ -130,4 +137,5 @@ def guard(
         )
         return keep_finite(verdict.accept, new_updates, params), new_state
 
+    setattr(update_fn, UNSCALE, True)
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

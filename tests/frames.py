@@ -17,10 +17,14 @@ ONE_A_FRAME = {
     "moments/muon.py": "scale_by_muon",
     "moments/sophia.py": "scale_by_sophia",
     "moments/stable_adam.py": "scale_by_stable_adam",
+    "precision/kahan.py": "kahan",
+    "precision/loss_scale.py": "loss_scale",
+    "precision/stochastic_round.py": "stochastic_round",
     "rate/backoff_on_spike.py": "backoff_on_spike",
     "rate/reduce_on_plateau.py": "reduce_on_plateau",
     "recipes/schedule_free.py": "schedule_free",
     "recipes/two_sided.py": "stable_adamw",
+    "recovery/accumulate.py": "accumulate",
     "telemetry/record.py": "record",
 }
 WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}

@@ -29,6 +29,8 @@ FLOORS = {
     "rate": 2,
     "losses": 2,
     "telemetry": 2,
+    "precision": 2,
+    "recovery": 2,
     "health": 3,
     "guard": 3,
     "recipes": 4,

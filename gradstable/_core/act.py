@@ -42,11 +42,16 @@ def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
         # A finite sum has finite parts: one test is enough.
         result = update if param is None else applied(jnp.asarray(param), update)
         sound = accept & jnp.isfinite(result)
-        return jnp.where(sound, update, jnp.full_like(update, _NOTHING))
+        return jnp.where(sound, update, unmoved(update))
 
     if params is None:
         return jax.tree.map(lambda update: keep(None, update), updates)
     return jax.tree.map(keep, params, updates, is_leaf=lambda leaf: leaf is None)
+
+
+def unmoved(like: Any) -> jax.Array:
+    """Return the update, for a parameter of this type, that changes no bit of it."""
+    return jnp.full_like(like, _NOTHING)
 
 
 def applied(param: jax.Array, update: jax.Array) -> jax.Array:

@@ -28,6 +28,27 @@ class Ledger(NamedTuple):
     last_rejection: Rejection
 
 
+class Dropped(NamedTuple):
+    """The record of what gathers micro-batches: those it left out."""
+
+    by_reason: jax.Array  # shape=(NUM_REASONS,), dtype=jnp.int32
+    last: jax.Array  # shape=(), dtype=jnp.int32, the number of the last one (-1: never)
+
+
+def new_dropped() -> Dropped:
+    """Return the record of a run in which nothing was left out."""
+    return Dropped(jnp.zeros((NUM_REASONS,), jnp.int32), jnp.full((), -1, jnp.int32))
+
+
+def drop(dropped: Dropped, count: jax.Array, verdict: Verdict) -> Dropped:
+    """Return the record after a micro-batch with this number and verdict."""
+    here = jnp.arange(NUM_REASONS) == verdict.reason
+    return Dropped(
+        by_reason=_increment_if(here & ~verdict.accept, dropped.by_reason),
+        last=jnp.where(verdict.accept, dropped.last, count),
+    )
+
+
 def new_ledger() -> Ledger:
     """Return the ledger of a run that has not begun. No two leaves share a buffer."""
 

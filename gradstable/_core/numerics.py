@@ -58,6 +58,26 @@ def power_of_two(x: jax.Array) -> jax.Array:
     return jnp.clip(lax.bitcast_convert_type(kept, x.dtype), tiny, 0.25 / tiny)
 
 
+def is_low_precision(dtype: DTypeLike) -> bool:
+    """Whether a dtype has fewer bits than float32, and so loses small steps."""
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
+def rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Return a float32 array rounded to a narrower dtype, still in float32.
+
+    A cast there and back would be taken out by XLA, which may keep excess precision.
+    """
+    info = jnp.finfo(dtype)
+    normal = lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=info.nmant)
+    if info.nexp == 8:
+        return normal
+    # Below the normal numbers the spacing is the same everywhere.
+    spacing = float(info.smallest_subnormal)
+    below = jnp.round(x * (1.0 / spacing)) * spacing
+    return jnp.where(jnp.abs(x) < float(info.smallest_normal), below, normal)
+
+
 def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Cast a real array; what a dtype cannot hold becomes its largest number (NaN stays)."""
     largest = float(jnp.finfo(dtype).max)

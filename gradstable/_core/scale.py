@@ -2,8 +2,37 @@
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
 
 from gradstable._core.types import Measure, Scale
+
+# The keyword of ``update`` that brings the factor, and the mark of an ``update`` that knows it.
+UNSCALE = "unscale"
+
+
+def takes_unscale(tx: optax.GradientTransformation) -> bool:
+    """Whether a transform takes out a loss scale by itself, without a pass over the gradients."""
+    return bool(getattr(tx.update, UNSCALE, False))
+
+
+def unscale_measure(measure: Measure, factor: ArrayLike | None) -> Measure:
+    """Return the measure that gradients will have when they are multiplied by a factor."""
+    if factor is None:
+        return measure
+    by = jnp.asarray(factor, jnp.float32)
+    units = tuple(
+        norms._replace(updates=tuple(leaf * by for leaf in norms.updates))
+        for norms in measure.units
+    )
+    return measure._replace(norm=measure.norm * by, leaf_norms=measure.leaf_norms * by, units=units)
+
+
+def unscale_factors(scale: Scale, factor: ArrayLike | None) -> Scale:
+    """Return the factors of a verdict, times a factor for all."""
+    if factor is None:
+        return scale
+    return jax.tree.map(lambda part: part * jnp.asarray(factor, jnp.float32), scale)
 
 
 def combine(first: Scale, second: Scale) -> Scale:

@@ -30,6 +30,16 @@ def select_tree(take: jax.Array, new: Tree, old: Tree, *, name: str) -> Tree:
     return jax.tree.map(lambda n, o: jnp.where(take, jnp.asarray(n, o.dtype), o), new, old)
 
 
+def take_types(new: Tree, old: Tree, *, name: str) -> Tree:
+    """Return ``new`` in the dtypes of ``old``, as a branch of a condition has to.
+
+    Raises:
+      ValueError: if structure or shapes differ; the message begins with ``name``.
+    """
+    check_same_tree(f"new {name}", leaves_by_path(new), name, leaves_by_path(old))
+    return jax.tree.map(lambda n, o: jnp.asarray(n, o.dtype), new, old)
+
+
 def run_branch(index: jax.Array, branches: Sequence[Callable[[], Any]]) -> Any:
     """Run one of several functions without arguments, and no other.
 

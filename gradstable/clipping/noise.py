@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_key, check_number, check_real, check_state, check_updates
+from gradstable._core.keys import key_numbers, key_of
 from gradstable._core.numerics import increment, saturate, wide
 from gradstable._core.shown import shown
 
@@ -64,7 +65,7 @@ def add_noise(
 
     def init_fn(params: optax.Params) -> optax.AddNoiseState:
         del params
-        return optax.AddNoiseState(count=jnp.zeros((), jnp.int32), rng_key=_numbers_of(key))
+        return optax.AddNoiseState(count=jnp.zeros((), jnp.int32), rng_key=key_numbers(key))
 
     def update_fn(
         updates: optax.Updates,
@@ -80,7 +81,7 @@ def add_noise(
         fading = count.astype(jnp.float32) ** jnp.asarray(gamma, jnp.float32)
         std = jnp.sqrt(jnp.asarray(eta, jnp.float32) / fading)
         leaves, structure = jax.tree.flatten(updates)
-        new_key, noise_key = jax.random.split(_key_of(old.rng_key, key))
+        new_key, noise_key = jax.random.split(key_of(old.rng_key, key))
         keys = jax.random.split(noise_key, len(leaves))
         noisy = [_add(g, std, leaf_key) for g, leaf_key in zip(leaves, keys, strict=True)]
         new_state = optax.AddNoiseState(count=count, rng_key=jax.random.key_data(new_key))
@@ -93,19 +94,3 @@ def _add(g: jax.Array, std: jax.Array, key: jax.Array) -> jax.Array:
     x = g.astype(wide(g.dtype))
     noise = jax.random.normal(key, g.shape, x.dtype, out_sharding=jax.typeof(g).sharding)
     return saturate(jnp.where(jnp.isfinite(x), x + std.astype(x.dtype) * noise, 0.0), g.dtype)
-
-
-def _typed(key: int | jax.Array) -> jax.Array:
-    array = jnp.asarray(key)
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return array
-    return jax.random.wrap_key_data(array) if array.ndim else jax.random.key(key)
-
-
-def _numbers_of(key: int | jax.Array) -> jax.Array:
-    """Return the plain numbers of a key, in an array of their own."""
-    return jnp.array(jax.random.key_data(_typed(key)), copy=True)
-
-
-def _key_of(numbers: jax.Array, like: int | jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(_typed(like)))

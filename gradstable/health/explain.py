@@ -11,6 +11,8 @@ from gradstable._core.ledger import Ledger
 from gradstable._core.paths import leaf_paths
 from gradstable._core.reasons import Reason, sentence
 from gradstable.health.read import find_ledgers
+from gradstable.precision.loss_scale import LossScaleState
+from gradstable.recovery.accumulate import AccumulateState
 from gradstable.telemetry.alarms import AlarmState
 from gradstable.telemetry.fields import ALARM_SENTENCES, Alarm
 from gradstable.telemetry.state import RecordState
@@ -51,12 +53,19 @@ def explain(opt_state: object, params: object | None = None) -> str:
     """
     records = find_all(opt_state, RecordState)
     alarms = jax.device_get([record.alarms for _, record in records])
-    ledgers = jax.device_get(find_ledgers(opt_state) if not records or _judged(opt_state) else [])
+    gathered = jax.device_get(find_all(opt_state, AccumulateState))
+    scales = jax.device_get(find_all(opt_state, LossScaleState))
+    others = records or gathered
+    ledgers = jax.device_get(find_ledgers(opt_state) if not others or _judged(opt_state) else [])
     paths = None if params is None else leaf_paths(params)
     story: list[str] = []
     for place, ledger in ledgers:
         title = [f"opt_state{place}:"] if len(ledgers) > 1 else []
         story += [*title, *_tell(ledger, paths)]
+    for _, one in gathered:
+        story += _tell_dropped(one)
+    for _, one in scales:
+        story += _tell_scale(one)
     for one in alarms:
         story += _tell_alarms(one, paths)
     return "\n".join(story) or "No guard, and no early warning."
@@ -129,6 +138,27 @@ def _tell_last_rejection(ledger: Ledger, paths: Sequence[str] | None) -> str:
         return f"{told}, first in {leaf}."
     limit = f", threshold {last.threshold:.3g}" if np.isfinite(last.threshold) else ""
     return f"{told} (norm {last.grad_norm:.3g}{limit}), largest in {leaf}."
+
+
+def _tell_dropped(state: AccumulateState) -> list[str]:
+    totals = state.dropped.by_reason
+    return [
+        f"{totals[code]} of {state.count} micro-batches {'was' if totals[code] == 1 else 'were'} "
+        f"left out because {sentence(code)}."
+        for code in np.flatnonzero(totals)
+    ]
+
+
+def _tell_scale(state: LossScaleState) -> list[str]:
+    told = f"The loss scale is {state.scale:.6g}"
+    if not state.overflows:
+        return [f"{told}, without an overflow."]
+    often = _overflows(int(state.overflows))
+    return [f"{told}, after {often}, the last in call {state.last_overflow}."]
+
+
+def _overflows(number: int) -> str:
+    return "1 overflow" if number == 1 else f"{number} overflows"
 
 
 def _steps(number: int) -> str:

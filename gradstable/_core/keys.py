@@ -1,0 +1,21 @@
+"""Random keys in a state: plain numbers, which go into any checkpoint."""
+
+import jax
+import jax.numpy as jnp
+
+
+def key_numbers(key: int | jax.Array) -> jax.Array:
+    """Return the plain numbers of a seed or key, in an array of their own."""
+    return jnp.array(jax.random.key_data(_typed(key)), copy=True)
+
+
+def key_of(numbers: jax.Array, like: int | jax.Array) -> jax.Array:
+    """Return the key with these numbers, of the kind of ``like``."""
+    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(_typed(like)))
+
+
+def _typed(key: int | jax.Array) -> jax.Array:
+    array = jnp.asarray(key)
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return array
+    return jax.random.wrap_key_data(array) if array.ndim else jax.random.key(key)

@@ -1,0 +1,109 @@
+"""Stochastic rounding: small steps move low-precision parameters on the average."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradstable._core.act import keep_finite, unmoved
+from gradstable._core.checks import check_key, check_params, check_state, check_updates
+from gradstable._core.keys import key_numbers, key_of
+from gradstable._core.numerics import increment, is_low_precision, power_of_two, rounded
+from gradstable._core.shown import shown
+
+
+class StochasticRoundState(NamedTuple):
+    """State of ``stochastic_round``."""
+
+    count: jax.Array  # shape=(), dtype=jnp.int32
+    rng_key: jax.Array  # the plain numbers of a key
+
+
+@shown
+def stochastic_round(key: int | jax.Array = 0) -> optax.GradientTransformationExtraArgs:
+    r"""Round what an update makes of a low-precision parameter up or down by chance.
+
+    Use it as the last link of a chain when parameters are kept in bfloat16 or float16 without a
+    float32 copy, and not even ``gs.kahan`` has room: it needs no memory. Of the two numbers next
+    to :math:`x = \theta + u`, at a distance of :math:`\varepsilon`,
+
+    .. math:: \theta' = \varepsilon \lfloor x / \varepsilon + \xi \rfloor, \qquad
+              \xi \sim U[0, 1), \qquad E[\theta'] = x
+
+    so that a step of a hundredth of the spacing is taken once in a hundred times. The updates
+    returned are those with which ``optax.apply_updates`` makes :math:`\theta'`, bit for bit
+    where :math:`\theta'` is within a factor of two of :math:`\theta`, and to rounding elsewhere.
+    Leaves in float32 or wider pass as they are; where an update is zero or not finite, nothing
+    moves.
+
+    Known weakness: what is added is noise, of up to one spacing at each step; ``gs.kahan`` adds
+    none.
+
+    Args:
+      key: a seed, >= 0, or a key of ``jax.random``. Default 0. The same key gives the same run.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with a ``StochasticRoundState``; ``update`` needs
+      ``params``. Updates of low-precision parameters have their dtype.
+
+    Raises:
+      TypeError: if the key is of a wrong kind.
+      ValueError: if ``params`` is missing at ``update``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> params = jnp.ones(1000, jnp.bfloat16)
+      >>> tx = gs.guard(optax.chain(optax.sgd(1e-3), gs.stochastic_round()))
+      >>> updates, _ = tx.update(jnp.ones(1000, jnp.bfloat16), tx.init(params), params)
+      >>> new = optax.apply_updates(params, updates)
+      >>> bool((new == 1.0).any()), float(new.astype("float32").mean().round(3))
+      (True, 0.999)
+
+    Source:
+      Zamirai, Zhang, Aberger, De Sa, "Revisiting BFloat16 Training", 2020, arXiv:2010.06192.
+    """
+    check_key("key", key)
+
+    def init_fn(params: optax.Params) -> StochasticRoundState:
+        del params
+        return StochasticRoundState(count=jnp.zeros((), jnp.int32), rng_key=key_numbers(key))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, StochasticRoundState]:
+        del extra_args
+        old = check_state(state, StochasticRoundState, "stochastic_round")
+        check_params(params, "stochastic_round")
+        check_updates(updates, params)
+        leaves, structure = jax.tree.flatten(updates)
+        new_key, own_key = jax.random.split(key_of(old.rng_key, key))
+        keys = jax.random.split(own_key, len(leaves))
+        pairs = zip(leaves, structure.flatten_up_to(params), keys, strict=True)
+        rounded_leaves = [_round(u, jnp.asarray(p), leaf_key) for u, p, leaf_key in pairs]
+        new_state = StochasticRoundState(increment(old.count), jax.random.key_data(new_key))
+        return jax.tree.unflatten(structure, rounded_leaves), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _round(update: jax.Array, param: jax.Array, key: jax.Array) -> jax.Array:
+    if not is_low_precision(param.dtype):
+        return keep_finite(jnp.asarray(True), update, param)
+    info = jnp.finfo(param.dtype)
+    old = param.astype(jnp.float32)
+    x = old + update.astype(jnp.float32)
+    # Powers of two: division and product are exact.
+    least = max(float(info.smallest_subnormal), float(jnp.finfo(jnp.float32).tiny))
+    spacing = jnp.maximum(power_of_two(x) * 2.0**-info.nmant, least)
+    sharding = jax.typeof(param).sharding
+    chance = jax.random.uniform(key, x.shape, jnp.float32, out_sharding=sharding)
+    new = jnp.clip(jnp.floor(x / spacing + chance) * spacing, float(info.min), float(info.max))
+    given = rounded(new - old, param.dtype)
+    moves = (update != 0) & jnp.isfinite(x) & jnp.isfinite(given)
+    return jnp.where(moves, given.astype(param.dtype), unmoved(param))

@@ -1,0 +1,52 @@
+"""What training in few bits needs: loss scaling, compensated and stochastic application."""
+
+import numpy as np
+import optax
+
+import gradstable as gs
+from tests.registry.entry import Case, Entry
+
+FAMILY = "Low precision"
+
+_INNER = {"inner": optax.sgd(0.1)}
+
+ENTRIES = [
+    Entry(
+        "loss_scale",
+        FAMILY,
+        source="Micikevicius et al. 2017, 1710.03740; torch GradScaler; Megatron for hysteresis",
+        promise="float16 overflows lower the scale and reach neither parameters nor moments",
+        weakness="a NaN of another cause lowers the scale too",
+        cases=[Case("loss_scale(adamw)", gs.loss_scale(gs.adamw(1e-3)))],
+        numbers={
+            "init_scale": (0.0, -1.0, 1e31),
+            "growth_factor": (1.0, 0.5),
+            "growth_interval": (0, -1, 1.5),
+            "backoff_factor": (0.0, 1.0, 1.5),
+            "hysteresis": (0, -1, 1.5),
+            "min_scale": (0.0, -1.0),
+            "max_scale": (0.5,),
+        },
+        required=_INNER,
+    ),
+    Entry(
+        "kahan",
+        FAMILY,
+        source="Zamirai et al. 2020, 2010.06192",
+        promise="steps far below the spacing of bfloat16 add up instead of being lost",
+        weakness="one number a parameter more, and by default of no more bits than the parameter",
+        cases=[Case("kahan(adamw)", gs.kahan(gs.adamw(1e-3)))],
+        required=_INNER,
+    ),
+    Entry(
+        "stochastic_round",
+        FAMILY,
+        source="Zamirai et al. 2020, 2010.06192",
+        promise="steps below the spacing of bfloat16 move parameters on the average, at no memory",
+        weakness="it adds noise of up to one spacing at each step",
+        cases=[Case("stochastic_round()", gs.stochastic_round())],
+        numbers={"key": (-1, 0.5, np.inf)},
+    ),
+]
+
+OTHERS = ("scale_loss", "unscale")
