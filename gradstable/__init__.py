@@ -68,7 +68,14 @@ from gradstable.moments import (
     scale_by_yogi,
     trace,
 )
-from gradstable.precision import kahan, loss_scale, scale_loss, stochastic_round, unscale
+from gradstable.precision import (
+    compress_moments,
+    kahan,
+    loss_scale,
+    scale_loss,
+    stochastic_round,
+    unscale,
+)
 from gradstable.rate import (
     backoff_on_spike,
     cap_trust,
@@ -157,6 +164,7 @@ __all__ = [
     "clip_by_value",
     "clip_by_window",
     "clip_by_zscore",
+    "compress_moments",
     "ema",
     "explain",
     "global_norm",

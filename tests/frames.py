@@ -17,6 +17,7 @@ ONE_A_FRAME = {
     "moments/muon.py": "scale_by_muon",
     "moments/sophia.py": "scale_by_sophia",
     "moments/stable_adam.py": "scale_by_stable_adam",
+    "precision/compress_moments.py": "compress_moments",
     "precision/kahan.py": "kahan",
     "precision/loss_scale.py": "loss_scale",
     "precision/stochastic_round.py": "stochastic_round",

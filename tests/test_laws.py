@@ -11,7 +11,10 @@ import pytest
 from tests.registry import Case, cases
 
 # What is dealt out in tree order depends on it.
-BY_ORDER = {"add_noise": "the random key is split in tree order"}
+BY_ORDER = {
+    "add_noise": "the random key is split in tree order",
+    "compress_moments": "as add_noise",
+}
 
 SHAPES = {"kernel": (3, 4), "bias": (4,)}
 NAMES = ("a", "b", "c")

@@ -48,7 +48,8 @@ def scale_by_adam(
       eps: added outside the root, in units of the gradient, >= 0. Default 1e-8 (the paper's).
       eps_root: added inside the root, >= 0. Default 0; needed to differentiate through.
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
-      nu_dtype: the same for ``nu``. bfloat16 stalls with ``b2`` above 0.99.
+      nu_dtype: the same for ``nu``. bfloat16 stalls with ``b2`` above 0.99, since it is rounded to
+        the nearest number; ``gs.compress_moments`` keeps both in 8 or 16 bits that do not.
       nesterov: whether ``mu`` looks one step ahead, as in NAdam (as ``optax.adam``).
 
     Returns:

@@ -1,4 +1,4 @@
-"""What training in few bits needs: loss scaling, compensated and stochastic application."""
+"""What training in few bits needs: a loss scale, small moments, parameters that move."""
 
 import numpy as np
 import optax
@@ -28,6 +28,22 @@ ENTRIES = [
             "max_scale": (0.5,),
         },
         required=_INNER,
+    ),
+    Entry(
+        "compress_moments",
+        FAMILY,
+        source="Ours; blocks of Dettmers et al. 2021, 2110.02861",
+        promise="moments in a quarter or half of the memory that neither stall nor become zero",
+        weakness="8 bits add noise of a tenth; entries 2**16 below the largest near them move too little",
+        cases=[
+            Case("compress_moments", gs.compress_moments(gs.scale_by_adam(), min_size=1)),
+            Case(
+                "compress_moments(to='bfloat16')",
+                gs.compress_moments(gs.scale_by_adam(), to="bfloat16", min_size=1),
+            ),
+        ],
+        numbers={"min_size": (0, -1, 1.5, np.inf), "key": (-1, 0.5, np.inf)},
+        required={"inner": optax.adam(0.1)},
     ),
     Entry(
         "kahan",

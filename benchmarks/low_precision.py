@@ -1,0 +1,154 @@
+"""What moments in few bits cost in loss, and save in memory, on two networks.
+
+Run ``python -m benchmarks.low_precision`` (about ten minutes on two cores). Every contestant trains
+the digits CNN and the character transformer of the examples with AdamW behind the guard, from the
+same parameters on the same batches; only the way in which moments are kept differs. Changes are
+against float32 moments with the same seed: their mean and standard deviation over seeds. How much of
+them is luck, the second row tells: float32 with a learning rate that is larger by a millionth.
+"""
+
+import argparse
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+import gradstable as gs
+from benchmarks.dynamic_map import published_8_bit
+from examples.char_transformer import input_pipeline as characters
+from examples.char_transformer import train as char_train
+from examples.char_transformer.configs import default as char_config
+from examples.digits_cnn import input_pipeline as digits
+from examples.digits_cnn import train as digits_train
+from examples.digits_cnn.configs import default as digits_config
+
+Schedule = Callable[[Any], Any]
+LAST = 100  # steps over which the training loss is averaged
+
+
+def adamw(schedule: Schedule, **options: Any) -> optax.GradientTransformation:
+    return optax.chain(
+        gs.scale_by_adam(**options),
+        optax.add_decayed_weights(1e-4),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def by_a_millionth(schedule: Schedule) -> Schedule:
+    return lambda step: schedule(step) * (1.0 + 1e-6)
+
+
+CONTESTANTS: Mapping[str, Callable[[Schedule], optax.GradientTransformation]] = {
+    "float32": adamw,
+    "float32, rate + 1e-6": lambda schedule: adamw(by_a_millionth(schedule)),
+    "bfloat16, nearest": lambda schedule: adamw(
+        schedule, mu_dtype=jnp.bfloat16, nu_dtype=jnp.bfloat16
+    ),
+    "bfloat16": lambda schedule: gs.compress_moments(adamw(schedule), to="bfloat16"),
+    "int16": lambda schedule: gs.compress_moments(adamw(schedule), to="int16"),
+    "int8": lambda schedule: gs.compress_moments(adamw(schedule)),
+    "8 bits as published": lambda schedule: published_8_bit(adamw(schedule)),
+}
+
+
+class Run(NamedTuple):
+    """What came out of one run."""
+
+    trained: float  # mean loss of the last steps
+    held_out: float  # loss on data that was not trained on
+    bytes_per_parameter: float
+
+
+def digits_run(make: Callable[[Schedule], optax.GradientTransformation], seed: int) -> Run:
+    config = dataclasses.replace(digits_config.Config(), seed=seed, steps=600, cycles=1)
+    data = digits.load(seed)
+    model = digits_train.make_model(config)
+    stream = digits.batches(data.train, steps=config.steps, batch_size=64, seed=seed)
+    step = digits_train.make_train_step(config)
+    trained, optimizer = _train(model, make(digits_train.make_schedule(config)), step, stream)
+    model.eval()
+    held_out = digits_train.evaluate(model, data.test)[0]
+    return Run(trained, float(held_out), _bytes(model, optimizer))
+
+
+def characters_run(make: Callable[[Schedule], optax.GradientTransformation], seed: int) -> Run:
+    config = dataclasses.replace(char_config.Config(), seed=seed, steps=600)
+    tokens = characters.encode(characters.text())
+    text, held = characters.split(tokens, held_out=config.held_out)
+    model = char_train.make_model(config)
+    stream = characters.batches(
+        text, context=config.context, batch_size=config.batch_size, steps=config.steps, seed=seed
+    )
+    step = char_train.make_train_step(config)
+    trained, optimizer = _train(model, make(char_train.make_schedule(config)), step, stream)
+    held_out = char_train.evaluate(model, characters.whole(held, context=config.context))
+    return Run(trained, float(held_out), _bytes(model, optimizer))
+
+
+TASKS = {"digits CNN": digits_run, "character transformer": characters_run}
+
+
+def _train(model: Any, tx: optax.GradientTransformation, step: Any, stream: Any) -> Any:
+    optimizer = nnx.Optimizer(model, gs.guard(tx), wrt=nnx.Param)
+    losses = [step(model, optimizer, batch) for batch in stream]
+    return float(np.mean(jax.device_get(losses[-LAST:]))), optimizer
+
+
+def _bytes(model: Any, optimizer: Any) -> float:
+    """Return the bytes of optimizer state for each parameter."""
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return (
+        sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(optimizer, nnx.optimizer.OptState)))
+        / numbers
+    )
+
+
+def summary(ratios: list[float]) -> str:
+    """Return the mean of some ratios as a change in percent, and how they spread."""
+    percent = [100.0 * (ratio - 1.0) for ratio in ratios]
+    spread = statistics.stdev(percent) if len(percent) > 1 else float("nan")
+    return f"{statistics.mean(percent):+.2f} ± {spread:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each (default 3)")
+    parser.add_argument("--task", choices=TASKS, help="one network instead of both")
+    parser.add_argument("--only", nargs="*", choices=CONTESTANTS, help="these, beside float32")
+    args = parser.parse_args()
+    names = [
+        name for name in CONTESTANTS if name == "float32" or name in (args.only or CONTESTANTS)
+    ]
+    for task in [args.task] if args.task else TASKS:
+        table = Table(
+            "moments", "training loss", "change %", "held-out loss", "change %", "bytes", title=task
+        )
+        runs = {
+            name: [TASKS[task](CONTESTANTS[name], seed) for seed in range(args.seeds)]
+            for name in names
+        }
+        for name, these in runs.items():
+            pairs = list(zip(these, runs["float32"], strict=True))
+            table.add_row(
+                name,
+                f"{statistics.mean(run.trained for run in these):.4f}",
+                summary([run.trained / reference.trained for run, reference in pairs]),
+                f"{statistics.mean(run.held_out for run in these):.4f}",
+                summary([run.held_out / reference.held_out for run, reference in pairs]),
+                f"{these[0].bytes_per_parameter:.2f}",
+            )
+        Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
