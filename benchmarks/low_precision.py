@@ -3,8 +3,8 @@
 Run ``python -m benchmarks.low_precision`` (about ten minutes on two cores). Every contestant trains
 the digits CNN and the character transformer of the examples with AdamW behind the guard, from the
 same parameters on the same batches; only the way in which moments are kept differs. Changes are
-against float32 moments with the same seed: their mean and standard deviation over seeds. How much of
-them is luck, the second row tells: float32 with a learning rate that is larger by a millionth.
+against float32 moments with the same seed: their mean and standard deviation over seeds. How much
+of them is luck, the second row tells: float32 with a learning rate that is larger by a millionth.
 """
 
 import argparse

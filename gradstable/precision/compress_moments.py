@@ -20,7 +20,7 @@ from gradstable._core.checks import (
 from gradstable._core.keys import key_numbers, key_of
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
-from gradstable.precision.fields import fields, with_fields
+from gradstable.precision.fields import Field, Signs, fields, with_fields
 from gradstable.precision.storage import Packed, Storage, pack, start, unpack
 
 _SIGNED = ("mu", "mu_slow", "mu_diff", "trace", "ema", "exp_avg")
@@ -83,9 +83,10 @@ def compress_moments(
 
     Known weakness: 8 bits add noise of about a tenth of a moment, and an entry whose gradients are
     less than ``2**-16`` of another's in its block gets steps that are too short. Embeddings
-    have such rows: keep them out by ``optax.partition``, as bitsandbytes does. On a mesh with
-    explicit axes, the block maxima of a split leaf are computed on all devices; ``"bfloat16"`` has
-    no blocks.
+    have such rows: keep them out by ``optax.partition``, as bitsandbytes does. What is saved is
+    state between steps: on the CPU, XLA makes float32 moments of all leaves at once inside a step
+    (2.1 words a parameter of temporary memory). On a mesh with explicit axes, blocks are measured
+    on every device; ``"bfloat16"`` has none.
 
     Args:
       inner: any optax transform whose states are named tuples; it sees moments in float32.
@@ -133,12 +134,7 @@ def compress_moments(
     def init_fn(params: optax.Params) -> CompressMomentsState:
         inner_state = inner.init(params)
         found = fields(inner_state, signs, params)
-        if not found:
-            msg = (
-                f"inner has no state with a field named {sorted(signs)}, so there is nothing to "
-                "compress: name its fields with signed= and nonnegative=, or do without"
-            )
-            raise ValueError(msg)
+        _check_found(found, signs)
         packed = [
             jax.tree.map(partial(start, to, signed, min_size), tree) for signed, tree in found
         ]
@@ -168,15 +164,14 @@ def compress_moments(
         made = fields(new_state, signs, updates)
         each = zip(made, numbers, kept, old.scales, _salts(own_key, numbers), strict=True)
         packed = [
-            jax.tree.map(partial(pack, to, signed), new, numbers, stored, scale, salts)
-            for (signed, new), numbers, (_, stored), scale, salts in each
+            jax.tree.map(partial(pack, to, signed), new, before, stored, scale, salts)
+            for (signed, new), before, (_, stored), scale, salts in each
         ]
-        new = CompressMomentsState(
+        return stepped, CompressMomentsState(
             rng_key=jax.random.key_data(new_key),
             scales=_parts(packed, "scale"),
             inner_state=with_fields(new_state, signs, updates, _parts(packed, "stored")),
         )
-        return stepped, new
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -194,6 +189,15 @@ def _signs(signed: Sequence[str], nonnegative: Sequence[str]) -> dict[str, bool]
         msg = f"signed and nonnegative must have no name in common, got {twice} in both"
         raise ValueError(msg)
     return {**dict.fromkeys(signed, True), **dict.fromkeys(nonnegative, False)}
+
+
+def _check_found(found: list[Field], signs: Signs) -> None:
+    if not found:
+        msg = (
+            f"inner has no state with a field named {sorted(signs)}, so there is nothing to "
+            "compress: name its fields with signed= and nonnegative=, or do without"
+        )
+        raise ValueError(msg)
 
 
 def _parts(packed: list[Any], part: Literal["stored", "scale"]) -> tuple[Any, ...]:

@@ -33,8 +33,8 @@ ENTRIES = [
         "compress_moments",
         FAMILY,
         source="Ours; blocks of Dettmers et al. 2021, 2110.02861",
-        promise="moments in a quarter or half of the memory that neither stall nor become zero",
-        weakness="8 bits add noise of a tenth; entries 2**16 below the largest near them move too little",
+        promise="moments in a quarter or half of the memory neither stall nor become zero",
+        weakness="8 bits add noise; entries whose gradients are 2**16 below others move too little",
         cases=[
             Case("compress_moments", gs.compress_moments(gs.scale_by_adam(), min_size=1)),
             Case(
@@ -42,7 +42,7 @@ ENTRIES = [
                 gs.compress_moments(gs.scale_by_adam(), to="bfloat16", min_size=1),
             ),
         ],
-        numbers={"min_size": (0, -1, 1.5, np.inf), "key": (-1, 0.5, np.inf)},
+        numbers={"to": (), "min_size": (0, -1, 1.5, np.inf), "key": (-1, 0.5, np.inf)},
         required={"inner": optax.adam(0.1)},
     ),
     Entry(
