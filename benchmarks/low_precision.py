@@ -1,6 +1,6 @@
 """What moments in few bits cost in loss, and save in memory, on two networks.
 
-Run ``python -m benchmarks.low_precision`` (about twenty minutes on two cores). Every contestant trains
+Run ``python -m benchmarks.low_precision`` (twenty minutes on two cores). Every contestant trains
 the digits CNN and the character transformer of the examples with AdamW behind the guard, from the
 same parameters on the same batches; only the way in which moments are kept differs. Changes are
 against float32 moments with the same seed: their mean and standard deviation over seeds. How much
