@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradstable._core.checks import check_transform, leaves_by_path
+from gradstable._core.checks import check_transform
 from gradstable._core.select import own_arrays
 
 # Where wrappers, ours and optax's, keep the state of what they wrap.
@@ -79,7 +79,7 @@ def migrate_state(
         new_state = _put(new_state, places[0], layer)
         new_state = _carry(new_state, places[0], [wrapper for _, wrapper in layers[:depth]])
         return own_arrays(new_state)
-    raise ValueError(_unlike(layers[-1], list(_layers(new_state))[-1]))
+    raise ValueError(_unlike(layers, list(_layers(new_state))))
 
 
 def _layers(state: Any) -> Iterator[tuple[str, Any]]:
@@ -201,14 +201,22 @@ def _ambiguous(places: list[_Place]) -> str:
     )
 
 
-def _unlike(old: tuple[str, Any], new: tuple[str, Any]) -> str:
-    """Say which leaf of the innermost states is the first that differs."""
-    ours, theirs = leaves_by_path(old[1]), leaves_by_path(new[1])
+def _unlike(old_layers: list[tuple[str, Any]], new_layers: list[tuple[str, Any]]) -> str:
+    """Say which leaf of the old optimizer is the first that differs from the most similar layer."""
+    # A wrapper may go. What it wraps is the optimizer, with all links of its chain.
+    old_path, old = next(layer for layer in old_layers if _inner_index(layer[1]) is None)
+    ours = _shown(old)
+
+    def likeness(layer: tuple[str, Any]) -> tuple[int, bool]:
+        return len(ours.items() & _shown(layer[1]).items()), _inner_index(layer[1]) is None
+
+    new_path, new = max(new_layers, key=likeness)
+    theirs = _shown(new)
     told = "the leaves are the same, the types of the nodes are not"
     for path in dict.fromkeys([*ours, *theirs]):
-        here, there = _shown(ours, path), _shown(theirs, path)
+        here, there = ours.get(path, "nothing"), theirs.get(path, "nothing")
         if here != there:
-            told = f"{here} at old_state{old[0]}{path}, and {there} at {new[0]}{path} of tx"
+            told = f"{here} at old_state{old_path}{path}, and {there} at {new_path}{path} of tx"
             break
     return (
         f"no part of the state of tx is like old_state: {told}. The optimizer inside and the "
@@ -218,10 +226,11 @@ def _unlike(old: tuple[str, Any], new: tuple[str, Any]) -> str:
     )
 
 
-def _shown(leaves: dict[str, Any], path: str) -> str:
-    if path not in leaves:
-        return "nothing"
-    if leaves[path] is None:
-        return "None"
-    shape, dtype = _type(leaves[path])
-    return f"{dtype}{list(shape)}"
+def _shown(tree: Any) -> dict[str, str]:
+    """Return dtype and shape of the leaves of a tree, by path."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    shown = {}
+    for path, leaf in flat:
+        shape, dtype = _type(leaf)
+        shown[jax.tree_util.keystr(path)] = f"{dtype}{list(shape)}"
+    return shown
