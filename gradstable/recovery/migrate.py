@@ -152,8 +152,9 @@ def _inner_index(node: Any) -> int | None:
 
 def _children(node: Any) -> list[tuple[str, Any]]:
     """Return the children of a node of a tree, each with its name; none of a leaf."""
-    if isinstance(node, tuple) and hasattr(node, "_fields"):  # None is a child here too
-        return [(f".{field}", getattr(node, field)) for field in node._fields]
+    fields = getattr(node, "_fields", None)
+    if fields is not None:
+        return [(f".{field}", getattr(node, field)) for field in fields]
     if type(node) in (tuple, list):
         return [(f"[{index}]", child) for index, child in enumerate(node)]
     flat, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda other: other is not node)
@@ -173,7 +174,7 @@ def _put(tree: Any, place: _Place, value: Any) -> Any:
     (index, _), *rest = place
     children = [child for _, child in _children(tree)]
     children[index] = _put(children[index], tuple(rest), value)
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+    if hasattr(tree, "_fields"):
         return type(tree)(*children)
     if type(tree) in (tuple, list):
         return type(tree)(children)

@@ -87,7 +87,7 @@ def test_random_keys_in_states_are_plain_numbers() -> None:
         flax.serialization.to_bytes({"key": jax.random.key(0)})
     for name, types in TYPES.items():
         for leaf in jax.tree.leaves(types):
-            assert not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key), name
+            assert not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key), name
 
 
 @pytest.mark.parametrize("number", [0.1, 3e38, 1e-45, -0.0])

@@ -130,6 +130,17 @@ def test_wrapper_of_another_size_starts_anew() -> None:
     require_same_bits(state.inner_state, old.inner_state, name="guard", when="inside")
 
 
+def test_trees_like_parameters_that_a_wrapper_keeps_are_not_taken_for_the_optimizer() -> None:
+    def init(params: optax.Params) -> optax.OptState:
+        return jax.tree.map(jnp.zeros_like, params)
+
+    bare = optax.GradientTransformation(init, lambda updates, state, params=None: (updates, state))
+    old = jax.tree.map(jnp.ones_like, PARAMS)
+    state = gs.migrate_state(old, gs.accumulate(bare, 2), params=PARAMS)
+    require_same_bits(state.inner_state, old, name="state", when="inside")
+    require_same_bits(state.total, init(PARAMS), name="total", when="beside it")
+
+
 def test_arrays_of_numpy_are_taken() -> None:
     data = flax.serialization.to_bytes(adamw_state())
     loaded = flax.serialization.from_bytes(ADAMW.init(PARAMS), data)
