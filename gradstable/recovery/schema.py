@@ -24,9 +24,9 @@ def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
       opt_state: any optimizer state, of arrays or, from ``jax.eval_shape``, of their types.
 
     Returns:
-      A dictionary that goes into JSON: ``"schema"``, the version of the structure of our states, an
-      integer; ``"gradstable"``, the version that made it; ``"leaves"``, dtype and shape by path. A
-      link or a place without a state is in it too, by the name of its type.
+      A dictionary that goes into JSON, with ``"schema"``, the version of the structure of our
+      states, an integer, ``"gradstable"``, the version that made it, and ``"leaves"``, dtype and
+      shape by path. A link or a place without a state is in it too, by the name of its type.
 
     Example:
       >>> import jax.numpy as jnp

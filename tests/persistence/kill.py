@@ -7,9 +7,13 @@ whoever asks for it. So the points inside of Orbax need no hook in Orbax.
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+# Set when a save in the background has come to where it never goes on.
+HANGING = threading.Event()
 
 _Events = Callable[[str, str], bool]
 
@@ -59,7 +63,7 @@ def _removes(event: str, path: str) -> bool:
 # In the order in which one run can die of all of them, one after the other.
 KILL_POINTS = {
     "before the first save": KillPoint(step=2, resumes=0),
-    "in the middle of a step": KillPoint(step=6, resumes=4),
+    "a step has just been started": KillPoint(step=6, resumes=4),
     "the folder has just been made": KillPoint(8, 4, half_written=True, event=_makes_subfolder),
     "arrays written, their index not": KillPoint(
         8, 4, half_written=True, event=_writes_tree_metadata
@@ -99,7 +103,8 @@ def arm(name: str) -> None:
         if sought:
             return
         if point.step % 4:
-            time.sleep(60)  # the save hangs, and the worker dies in a later step
+            HANGING.set()  # the save stops here for good, and the worker dies in a later step
+            time.sleep(600)
         die()
 
     sys.addaudithook(hook)

@@ -131,9 +131,10 @@ def train(
         for step in range(first + 1, STEPS + 1):
             state = advance(state, steppers, next(data))
             if step == dies.step and step % EVERY and not dies.event:
-                kill.die()  # what the step computes is not there yet
+                kill.die()  # without waiting for what the step computes
             note(log, step, state, data)
             if step == dies.step and step % EVERY:
+                kill.HANGING.wait()
                 kill.die()
             if step % EVERY == 0:
                 parts = {"state": state, "data": data}
@@ -141,7 +142,7 @@ def train(
                     step, parts, custom_metadata=gs.state_schema(state)
                 )
                 assert saving is not None
-                if not (dies.event and dies.step == step + 1):
+                if step + 1 != dies.step:  # the save that hangs is not waited for
                     assert saving.result()
                 if step == dies.step:
                     kill.die()
