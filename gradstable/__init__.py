@@ -117,7 +117,7 @@ from gradstable.recipes import (
     stable_spam,
     yogi,
 )
-from gradstable.recovery import accumulate
+from gradstable.recovery import accumulate, check_schema, migrate_state, state_schema
 from gradstable.telemetry import record
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ __all__ = [
     "cautious",
     "centralize",
     "check",
+    "check_schema",
     "clip_by_adagc",
     "clip_by_block_norm",
     "clip_by_block_rms",
@@ -180,6 +181,7 @@ __all__ = [
     "loss_scale",
     "losses",
     "mean_stabilize",
+    "migrate_state",
     "momentum",
     "muon",
     "nadam",
@@ -230,6 +232,7 @@ __all__ = [
     "stable_adamw",
     "stable_spam",
     "standardize",
+    "state_schema",
     "stochastic_round",
     "telemetry",
     "testing",

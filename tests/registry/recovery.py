@@ -19,3 +19,5 @@ ENTRIES = [
         required={"inner": optax.sgd(0.1), "every": 2},
     ),
 ]
+
+OTHERS = ("check_schema", "migrate_state", "state_schema")
