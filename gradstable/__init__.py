@@ -117,7 +117,17 @@ from gradstable.recipes import (
     stable_spam,
     yogi,
 )
-from gradstable.recovery import accumulate, check_schema, migrate_state, state_schema
+from gradstable.recovery import (
+    accumulate,
+    backoff,
+    check_schema,
+    last_good,
+    migrate_state,
+    moment_hygiene,
+    restored,
+    rollback,
+    state_schema,
+)
 from gradstable.telemetry import record
 
 if TYPE_CHECKING:
@@ -144,6 +154,7 @@ __all__ = [
     "ademamix",
     "adopt",
     "amsgrad",
+    "backoff",
     "backoff_on_spike",
     "cap_trust",
     "cap_update_rms",
@@ -176,12 +187,14 @@ __all__ = [
     "lamb",
     "laprop",
     "lars",
+    "last_good",
     "limit_schedule",
     "lion",
     "loss_scale",
     "losses",
     "mean_stabilize",
     "migrate_state",
+    "moment_hygiene",
     "momentum",
     "muon",
     "nadam",
@@ -194,7 +207,9 @@ __all__ = [
     "reject_by_ema_multiple",
     "reject_by_loss_spike",
     "reject_by_window_sigma",
+    "restored",
     "rmsprop",
+    "rollback",
     "rules",
     "s3",
     "scale_by_adadelta",

@@ -19,13 +19,19 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal, Var
 
 from gradstable._core.checks import check_same_tree, leaves_by_path
-from gradstable._core.select import select_finite
+from gradstable._core.select import select, select_finite
 
 Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def hold(
-    update: Update, accept: jax.Array, updates: object, state: object, params: object
+    update: Update,
+    accept: jax.Array,
+    updates: object,
+    state: object,
+    params: object,
+    *,
+    entries: bool = True,
 ) -> tuple[Any, Any]:
     r"""Run ``update``, but keep the old state where the new one must not be taken.
 
@@ -43,6 +49,8 @@ def hold(
       updates: tree of gradients.
       state: tree of arrays; its leaves keep their shapes and dtypes, whatever ``update`` does.
       params: tree of parameters, or ``None``.
+      entries: whether to discard single entries too. Not around a guard, which does it itself, and
+        whose state reports norms that are not finite.
 
     Returns:
       The pair that ``update`` returns: updates computed from held values (meaningless where
@@ -51,6 +59,7 @@ def hold(
     Raises:
       ValueError: if ``update`` changes the structure of the state or the shape of a leaf.
     """
+    choose = select_finite if entries else select
     args = jax.tree.leaves((updates, state, params))
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in (accept, *args)):
         # Outside jit nothing is fused, so there is nothing to save; and functions that are
@@ -58,7 +67,7 @@ def hold(
         new_updates, new_state = update(updates, state, params)
         _check_same_state(new_state, state)
         return new_updates, jax.tree.map(
-            lambda new, old: select_finite(accept, jnp.asarray(new), old), new_state, state
+            lambda new, old: choose(accept, jnp.asarray(new), old), new_state, state
         )
 
     jaxpr, shapes = jax.make_jaxpr(update, return_shape=True)(updates, state, params)
@@ -79,7 +88,7 @@ def hold(
         if var not in old_of:
             return value
         raw[var] = value
-        return select_finite(accept, value, old_of[var])
+        return choose(accept, value, old_of[var])
 
     outs = _evaluate(jaxpr, args, define)
 
@@ -91,7 +100,7 @@ def hold(
                 return value
             value = raw[var]
         # Defined by no equation (a literal, an argument), or already held for another leaf.
-        return select_finite(accept, jnp.asarray(value), old)
+        return choose(accept, jnp.asarray(value), old)
 
     new_leaves = map(held, state_outs, outs[num_updates:], old_leaves)
     new_updates = jax.tree.unflatten(jax.tree.structure(shapes[0]), outs[:num_updates])

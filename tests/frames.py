@@ -26,6 +26,9 @@ ONE_A_FRAME = {
     "recipes/schedule_free.py": "schedule_free",
     "recipes/two_sided.py": "stable_adamw",
     "recovery/accumulate.py": "accumulate",
+    "recovery/backoff.py": "backoff",
+    "recovery/hygiene.py": "moment_hygiene",
+    "recovery/rollback.py": "rollback",
     "telemetry/record.py": "record",
 }
 WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}

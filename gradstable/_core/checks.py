@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 State = TypeVar("State")
+Params = TypeVar("Params")
 
 
 def check_number(
@@ -181,11 +182,12 @@ def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:
     raise TypeError(msg)
 
 
-def check_params(params: object | None, factory: str) -> None:
-    """Raise ``ValueError`` where a transform that compares with parameters was not given them."""
+def check_params(params: Params | None, factory: str) -> Params:
+    """Return the parameters, or raise ``ValueError`` where they are needed and were not given."""
     if params is None:
         msg = f"{factory} compares with params, and needs them: call update(updates, state, params)"
         raise ValueError(msg)
+    return params
 
 
 def check_real(updates: object, factory: str) -> None:

@@ -1,25 +1,43 @@
 """Find the states of a kind in any optimizer state, however deep in chains, masks and wrappers."""
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 Found = TypeVar("Found")
 
 
+class Snapshot(NamedTuple):
+    """A copy of a run, from before the step that its count names. What is in it is past."""
+
+    count: jax.Array  # shape=(), dtype=jnp.int32
+    params: Any  # like the parameters
+    inner_state: Any
+    rule_state: tuple[Any, ...]
+
+
 def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
-    """Return path and value of each node of a kind.
+    """Return path and value of each node of a kind, but for those in copies, which are past.
 
     Reads plain optax states and what Flax makes of them: ``nnx.Optimizer``, ``TrainState`` or
     their ``opt_state``.
     """
     tree = getattr(opt_state, "opt_state", opt_state)
     flat, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda node: isinstance(node, kind)
+        tree, is_leaf=lambda node: isinstance(node, (kind, Snapshot))
     )
     return [
         (jax.tree_util.keystr(path), _bare(node)) for path, node in flat if isinstance(node, kind)
     ]
+
+
+def present(opt_state: Any) -> Any:
+    """Return an optimizer state with ``None`` for the copies in it."""
+    return jax.tree.map(
+        lambda node: None if isinstance(node, Snapshot) else node,
+        opt_state,
+        is_leaf=lambda node: isinstance(node, Snapshot),
+    )
 
 
 def _bare(node: Found) -> Found:

@@ -14,10 +14,14 @@ from gradstable._core.numerics import is_inexact
 Tree = TypeVar("Tree")
 
 
+def select(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Return ``new`` where the step is accepted, else ``old``."""
+    return jnp.where(accept, new if new.dtype == old.dtype else new.astype(old.dtype), old)
+
+
 def select_finite(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     """Return ``new`` where the step is accepted and the entry finite, else ``old``."""
-    take = accept & jnp.isfinite(new) if is_inexact(new) else accept
-    return jnp.where(take, new if new.dtype == old.dtype else new.astype(old.dtype), old)
+    return select(accept & jnp.isfinite(new) if is_inexact(new) else accept, new, old)
 
 
 def select_tree(take: jax.Array, new: Tree, old: Tree, *, name: str) -> Tree:
@@ -48,6 +52,21 @@ def run_branch(index: jax.Array, branches: Sequence[Callable[[], Any]]) -> Any:
     if isinstance(index, jax.core.Tracer):
         return lax.switch(index, branches)
     return branches[int(index)]()
+
+
+def run_if(condition: jax.Array, change: Callable[[Tree], Tree], tree: Tree) -> Tree:
+    """Return ``change(tree)`` where a condition holds, else ``tree``, without moving it.
+
+    What passes unchanged through a branch of ``lax.cond``, XLA copies to where the other branch
+    puts its result; what a loop of no rounds carries stays where it is.
+    """
+    if not isinstance(condition, jax.core.Tracer):
+        return change(tree) if condition else tree
+
+    def body(carry: tuple[jax.Array, Tree]) -> tuple[jax.Array, Tree]:
+        return jnp.zeros_like(carry[0]), change(carry[1])
+
+    return lax.while_loop(lambda carry: carry[0], body, (condition, tree))[1]
 
 
 def own_arrays(state: Tree) -> Tree:

@@ -114,7 +114,7 @@ def backoff_on_spike(
         incoming = measure(updates, axis_name=axis_name)
         seen = incoming if grad_norm is None else Measure.of(jnp.asarray(grad_norm, jnp.float32))
         verdict, rule_state = judge.decide(seen, old.rule_state, params=params, **extra_args)
-        fall, grow = jnp.asarray(factor, jnp.float32), _growth(factor, recovery)
+        fall, grow = jnp.asarray(factor, jnp.float32), growth(factor, recovery)
         scale = jnp.where(
             verdict.accept,
             jnp.minimum(old.scale * grow, 1.0),
@@ -132,7 +132,8 @@ def backoff_on_spike(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _growth(factor: ArrayLike, recovery: ArrayLike) -> jax.Array:
+def growth(factor: ArrayLike, recovery: ArrayLike) -> jax.Array:
+    """Return what to multiply by at every step so that ``recovery`` steps undo a factor."""
     if isinstance(factor, (int, float)) and isinstance(recovery, (int, float)):
         return jnp.asarray(math.exp(-math.log(factor) / recovery), jnp.float32)
     log = jnp.log(jnp.asarray(factor, jnp.float32))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradstable._core.find import find_all
+from gradstable._core.find import find_all, present
 from gradstable._core.ledger import Ledger
 from gradstable._core.norms import sums_of_squares
 from gradstable._core.numerics import widen
@@ -16,7 +16,12 @@ from gradstable.telemetry.sample import sample
 from gradstable.telemetry.state import SecondMoment
 
 # States, ours and optax's, whose field ``scale`` lowers the step size.
-_LOWERING = ("BackoffOnSpikeState", "ReduceOnPlateauState", "ReduceLROnPlateauState")
+_LOWERING = (
+    "BackoffState",
+    "BackoffOnSpikeState",
+    "ReduceOnPlateauState",
+    "ReduceLROnPlateauState",
+)
 # Below this a second moment does not set the size of a step: the eps of Adam.
 _EPS = 1e-8
 
@@ -48,7 +53,7 @@ def last_verdict(opt_state: Any) -> VerdictRow:
 def lr_factor(opt_state: Any) -> jax.Array:
     """Return the factor by which back-off and plateaus have lowered the step."""
     factor = jnp.float32(1.0)
-    for path, value in optax.tree.get_all_with_path(opt_state, "scale"):
+    for path, value in optax.tree.get_all_with_path(present(opt_state), "scale"):
         if getattr(path[-1], "tuple_name", None) in _LOWERING:
             factor = factor * jnp.asarray(value, jnp.float32)
     return factor
@@ -135,7 +140,7 @@ def _find_nu(inner_state: Any, updates: Any) -> Any | None:
     shapes = jax.tree.map(jnp.shape, updates)
     found = [
         nu
-        for _, nu in optax.tree.get_all_with_path(inner_state, "nu")
+        for _, nu in optax.tree.get_all_with_path(present(inner_state), "nu")
         if jax.tree.map(np.shape, nu) == shapes
     ]
     return found[0] if len(found) == 1 else None

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from gradstable._core.checks import check_size
+from gradstable._core.find import find_all
 from gradstable._core.paths import leaf_paths
+from gradstable.recovery.turn import RollbackState
 from gradstable.telemetry.json_lines import JsonLines
 from gradstable.telemetry.rows import find_record, read_rows
 from gradstable.telemetry.sink import Header, Sink
@@ -71,6 +73,7 @@ class Log:
         self._calls = 0
         self._seen = 0
         self._last: Any = None
+        self._returns: list[int] = []
         self._checked = False
         header = Header(
             name=name or (os.path.splitext(os.path.basename(path))[0] if path else "run"),
@@ -96,12 +99,18 @@ class Log:
         if self._last is None or find_record(self._last).count.is_deleted():
             return  # the last: given away to a step that then failed
         rows = read_rows(self._last, since=self._seen)
+        returns = _returns(self._last)
         self._last = None
         self._seen = rows.count
         for sink in self._sinks:
             if rows.lost:
                 sink.lost(*rows.lost)
             sink.steps(rows.steps)
+        for before, (total, step, target) in zip(self._returns, returns, strict=True):
+            if total > before:
+                more = f" (the last of {total - before})" if total > before + 1 else ""
+                self.note(step, f"rollback to what was before step {max(target, 1)}{more}")
+        self._returns = [total for total, _, _ in returns]
 
     def scalars(self, step: int, **values: Any) -> None:
         """Write numbers of your own: a metric, the learning rate, the loss scale."""
@@ -151,4 +160,13 @@ class Log:
             raise ValueError(msg)
         # A run that is resumed begins where it was: what lies before has been written before.
         self._seen = max(int(record.count) - 1, 0)
+        self._returns = [total for total, _, _ in _returns(opt_state)]
         self._checked = True
+
+
+def _returns(opt_state: object) -> list[tuple[int, int, int]]:
+    """Return for every rollback how often it went back, when last, and to what."""
+    found = [state for _, state in find_all(opt_state, RollbackState)]
+    numbers = [(state.restores, state.last_restore, state.restored_to) for state in found]
+    fetched = jax.device_get(numbers) if numbers else []
+    return [(int(total), int(step), int(target)) for total, step, target in fetched]

@@ -54,6 +54,16 @@ RUNS = {
     "accumulate": Run(gs.accumulate(gs.guard(optax.adamw(_rate())), 3)),
     "loss_scale": Run(gs.loss_scale(gs.guard(optax.sgd(0.1, momentum=0.9))), "float16"),
     "kahan": Run(gs.kahan(gs.adamw(1e-2)), "bfloat16"),
+    "rollback": Run(
+        gs.backoff(
+            gs.moment_hygiene(
+                gs.rollback(gs.guard(optax.adam(1e-2)), every=1, patience=1), damp_after=1
+            )
+        )
+    ),
+    "compress_moments": Run(
+        gs.guard(gs.compress_moments(optax.adam(1e-2), min_size=1)),
+    ),
     "record": Run(gs.record(gs.guard(optax.adam(1e-2)), capacity=8)),
 }
 

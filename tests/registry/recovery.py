@@ -3,9 +3,12 @@
 import optax
 
 import gradstable as gs
-from tests.registry.entry import Case, Entry
+from tests.registry.entry import FRACTION, NOT_POSITIVE, Case, Entry, bind
 
 FAMILY = "Recovery"
+
+_ADAMW = gs.adamw(1e-3)  # under a guard, as all recipes
+_POSITIVE = (0, -1, 1.5)
 
 ENTRIES = [
     Entry(
@@ -18,6 +21,47 @@ ENTRIES = [
         numbers={"every": (0, -1, 1.5)},
         required={"inner": optax.sgd(0.1), "every": 2},
     ),
+    Entry(
+        "rollback",
+        FAMILY,
+        source="Ours",
+        promise="a run that has left its basin goes back to its last good parameters, bit for bit",
+        weakness="a loss that creeps up is followed, and a copy may be taken just before it rises",
+        cases=[Case("rollback(adamw)", bind(gs.rollback(_ADAMW), value=1.0))],
+        numbers={
+            "every": _POSITIVE,
+            "patience": _POSITIVE,
+            "rejections": _POSITIVE,
+            "copies": _POSITIVE,
+            "max_restores": _POSITIVE,
+        },
+        required={"inner": _ADAMW},
+    ),
+    Entry(
+        "backoff",
+        FAMILY,
+        source="Ours, after the timeout of outliers in AdaLR-Lion (llm-foundry)",
+        promise="steps are smaller for a while after rejections and returns, never for good",
+        weakness="trouble more often than every 50 steps adds up to the least factor",
+        cases=[Case("backoff(adamw)", gs.backoff(_ADAMW))],
+        numbers={
+            "factor": FRACTION,
+            "rollback_factor": (0.0, -0.1, 1.5),
+            "recovery": NOT_POSITIVE,
+            "min_scale": (0.0, -0.1, 1.5),
+        },
+        required={"inner": _ADAMW},
+    ),
+    Entry(
+        "moment_hygiene",
+        FAMILY,
+        source="Ours; the reset after SPAM, Huang et al. 2025, 2501.06842",
+        promise="moments that a run of rejections has put out of date do not steer the next step",
+        weakness="moments are found by the names that their fields have in optax and here",
+        cases=[Case("moment_hygiene(adamw)", gs.moment_hygiene(_ADAMW))],
+        numbers={"damp": (-0.1, 1.1), "damp_after": _POSITIVE, "reset_after": _POSITIVE},
+        required={"inner": _ADAMW},
+    ),
 ]
 
-OTHERS = ("check_schema", "migrate_state", "state_schema")
+OTHERS = ("check_schema", "last_good", "migrate_state", "restored", "state_schema")

@@ -1,0 +1,106 @@
+"""The last good copy: what is in it, and how parameters are led back to it by updates alone."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from gradstable._core.act import applied, unmoved
+from gradstable._core.find import Snapshot
+from gradstable._core.ledger import Dropped, Ledger
+from gradstable._core.numerics import is_low_precision, rounded, saturate, wide
+from gradstable._core.select import own_arrays
+
+# What happened stays known: going back takes nothing from the records.
+_RECORDS = (Ledger, Dropped)
+
+
+def take(
+    count: jax.Array,
+    params: Any,
+    inner_state: Any,
+    rule_state: tuple[Any, ...],
+    dtype: DTypeLike | None,
+) -> Snapshot:
+    """Return a copy, with arrays of its own outside of ``jit``."""
+    kept = Snapshot(count, params, inner_state, rule_state)
+    return own_arrays(
+        kept._replace(params=_narrow(params, dtype), inner_state=_narrow(inner_state, dtype))
+    )
+
+
+def state_of(snapshot: Snapshot, now: Any) -> Any:
+    """Return the inner state of a copy in the dtypes of the present one, with its records."""
+
+    def back(new: Any, saved: Any) -> Any:
+        return new if isinstance(new, _RECORDS) else jnp.asarray(saved, new.dtype)
+
+    return jax.tree.map(
+        back, now, snapshot.inner_state, is_leaf=lambda node: isinstance(node, _RECORDS)
+    )
+
+
+def params_of(snapshot: Snapshot, like: Any) -> Any:
+    """Return the parameters of a copy in the dtypes of the present ones."""
+    return jax.tree.map(lambda p, q: jnp.asarray(q, p.dtype), like, snapshot.params)
+
+
+def equal(params: Any, wanted: Any) -> jax.Array:
+    """Whether all entries of two trees are equal (bool scalar)."""
+    same = jax.tree.map(lambda p, q: jnp.all(p == q), params, wanted)
+    return jnp.all(jnp.stack([jnp.asarray(True), *jax.tree.leaves(same)]))
+
+
+def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
+    r"""Return the updates, or where ``going`` such as lead parameters to wanted ones.
+
+    ``u = q - p`` does it at once wherever ``p + u`` rounds to ``q``: always if ``p`` is between
+    ``q / 2`` and ``2 q``. Else the difference is rounded, and what is lost may be more than ``q``
+    has digits: 1e8 + (0.3 - 1e8) is 0. Where ``|p|`` is above ``|q|``, ``u = -p`` then gives an
+    exact zero, and the next update, ``q``, the rest. Where it is not, ``q - p`` leaves an error of
+    one unit in the last place, which the next one takes. So two updates are enough; a few more
+    where updates have fewer bits than parameters.
+    """
+
+    def lead(p: jax.Array, q: jax.Array, u: jax.Array | None) -> jax.Array | None:
+        return (
+            None if u is None else jnp.where(going, jnp.where(p == q, unmoved(u), way(p, q, u)), u)
+        )
+
+    def way(p: jax.Array, q: jax.Array, u: jax.Array) -> jax.Array:
+        if jnp.iscomplexobj(p):
+            return (q - p).astype(u.dtype)
+        dtype = wide(p.dtype)
+        difference = _representable(q.astype(dtype) - p.astype(dtype), u.dtype)
+        reached = _round_like(applied(p, difference.astype(u.dtype)), p.dtype) == q.astype(dtype)
+        if jnp.finfo(u.dtype).nmant < jnp.finfo(p.dtype).nmant:
+            return saturate(difference, u.dtype)  # what is left shrinks every time
+        zero_first = (jnp.abs(p) > jnp.abs(q)) & ~reached
+        there = jnp.where(zero_first, -p.astype(dtype), difference)
+        return saturate(there, u.dtype)
+
+    return jax.tree.map(lead, params, wanted, updates, is_leaf=lambda leaf: leaf is None)
+
+
+def _representable(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    # By an operation that XLA may not leave out, as it may a cast there and back.
+    return rounded(x, dtype) if is_low_precision(dtype) else x
+
+
+def _round_like(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    return rounded(x.astype(jnp.float32), dtype) if is_low_precision(dtype) else x
+
+
+def _narrow(tree: Any, dtype: DTypeLike | None) -> Any:
+    """Return a tree whose real leaves that are wider than ``dtype`` are stored in it."""
+    if dtype is None:
+        return tree
+
+    def narrow(leaf: Any) -> Any:
+        array = jnp.asarray(leaf)
+        real = jnp.issubdtype(array.dtype, jnp.floating)
+        wider = real and array.dtype.itemsize > jnp.dtype(dtype).itemsize
+        return saturate(array, dtype) if wider and array.ndim else array
+
+    return jax.tree.map(narrow, tree)
