@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 WORKERS ?= 2
 
+# Thousands of small programs: one kind for every public transform. See tests/quick.py.
+BROAD := $(wildcard tests/test_*.py) tests/storm
+
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 
@@ -41,7 +44,12 @@ demo: venv ## train through a storm with and without the guard; writes demo-out/
 	$(BIN)/gradstable demo --out demo-out
 
 test: venv ## run the tests and every example in the documentation
+ifdef ARGS
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+else
+	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" $(BIN)/python -m pytest -n $(WORKERS) $(BROAD)
+	$(BIN)/python -m pytest -n $(WORKERS) $(patsubst %,--ignore=%,$(BROAD))
+endif
 
 slow: venv ## run the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
