@@ -36,6 +36,7 @@ class MomentHygieneState(NamedTuple):
 
     count: jax.Array  # shape=(), dtype=jnp.int32
     run: jax.Array  # shape=(), dtype=jnp.int32, rejected steps in a row up to now
+    returns: jax.Array  # shape=(), dtype=jnp.int32, those to a copy that have been seen
     damped: jax.Array  # shape=(), dtype=jnp.int32, how often
     resets: jax.Array  # shape=(), dtype=jnp.int32, how often
     inner_state: Any
@@ -61,12 +62,12 @@ def moment_hygiene(
     .. math:: m \leftarrow d\, m \quad \text{at } r = r_d, \qquad
               (t, m, v) \leftarrow (0, 0, 0) \quad \text{at } r = r_0
 
-    once in each run. Damping makes of the first moment what it would be if all gradients so far
-    had been ``d`` times as large, so that its bias correction stays right; the second moment stays
-    as it is, and the steps that follow are shorter, never longer. A reset begins the whole
-    estimator anew, with the count that its bias correction goes by; counts of schedules are not
-    touched. The first step after it is as long as the first of a run: let ``gs.backoff`` stand
-    around it.
+    once in each run, before the step that follows. Damping makes of the first moment what it would
+    be if all gradients so far had been ``d`` times as large, so that its bias correction stays
+    right; the second moment stays as it is, and the steps that follow are shorter, never longer.
+    A reset begins the whole estimator anew, with the count that its bias correction goes by; counts
+    of schedules are not touched. The first step after it is as long as the first of a run: let
+    ``gs.backoff`` stand around it.
 
     Known weakness: moments are found by the names of their fields (``mu``, ``nu``, ``trace``, ...),
     in states of optax and of this package; under other names they stay as they are, and so do those
@@ -113,8 +114,8 @@ def moment_hygiene(
     def init_fn(params: optax.Params) -> MomentHygieneState:
         inner_state = own_arrays(inner.init(params))
         _check_inner(inner_state)
-        count, run, damped, resets = (jnp.zeros((), jnp.int32) for _ in range(4))
-        return MomentHygieneState(count, run, damped, resets, inner_state)
+        zeros = (jnp.zeros((), jnp.int32) for _ in MomentHygieneState._fields[:-1])
+        return MomentHygieneState(*zeros, inner_state=inner_state)
 
     def update_fn(
         updates: optax.Updates,
@@ -125,24 +126,26 @@ def moment_hygiene(
         old = check_state(state, MomentHygieneState, "moment_hygiene")
         known = check_params(params, "moment_hygiene")
         check_updates(updates, params)
-        stepped, inner_state = inner.update(updates, old.inner_state, params, **extra_args)
-        more = _rejected(inner_state) != _rejected(old.inner_state)
-        run = jnp.where(more, increment(old.run), 0)
-        damps, resets = run == damp_after, run == reset_after
+        damps, resets = old.run == damp_after, old.run == reset_after
         if reset_on_rollback:
-            resets |= _returns(inner_state) != _returns(old.inner_state)
+            resets |= _returns(old.inner_state) != old.returns
 
         def begin_anew(now: Any) -> Any:
             fresh = take_types(inner.init(known), now, name="state")
             return _map(lambda _, new: new, now, fresh)
 
-        inner_state = run_if(damps, lambda now: _map(_damp(damp), now, now), inner_state)
+        # Before the step: behind it, XLA would have to copy what the step still reads.
+        before = run_if(damps, lambda now: _map(_damp(damp), now, now), old.inner_state)
+        before = run_if(resets, begin_anew, before)
+        stepped, inner_state = inner.update(updates, before, params, **extra_args)
+        more = _rejected(inner_state) != _rejected(old.inner_state)
         new = MomentHygieneState(
             count=increment(old.count),
-            run=run,
+            run=jnp.where(more, increment(old.run), 0),
+            returns=_returns(old.inner_state),
             damped=jnp.where(damps, increment(old.damped), old.damped),
             resets=jnp.where(resets, increment(old.resets), old.resets),
-            inner_state=run_if(resets, begin_anew, inner_state),
+            inner_state=inner_state,
         )
         return stepped, new
 

@@ -1,6 +1,8 @@
 """Smaller steps after trouble: how far down, how fast up, and never for good."""
 
+import re
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,8 @@ import optax
 import pytest
 
 import gradstable as gs
-from benchmarks.counting import count_common_path, large_tree
+from benchmarks.counting import compile_step, count_common_path, large_tree
+from gradstable.recovery import hygiene
 
 
 def scales(tx: optax.GradientTransformation, grads: Any, values: Any = None) -> tuple[Any, Any]:
@@ -116,7 +119,8 @@ class TestMomentHygiene:
         """So that the bias correction of a young average stays right."""
         damped = self.adam(
             self.run(
-                gs.moment_hygiene(gs.guard(optax.adam(1e-3)), damp=0.5), [2.0, 2.0, np.nan, np.nan]
+                gs.moment_hygiene(gs.guard(optax.adam(1e-3)), damp=0.5),
+                [2.0, 2.0, np.nan, np.nan, np.nan],
             )
         )
         smaller = self.adam(self.run(gs.moment_hygiene(gs.guard(optax.adam(1e-3))), [1.0, 1.0]))
@@ -140,12 +144,23 @@ class TestMomentHygiene:
         tx = gs.moment_hygiene(inner, damp_after=100, reset_after=100, reset_on_rollback=True)
         params = jnp.ones(3)
         state = tx.init(params)
-        for g in [1.0] * 12 + [np.nan] * 4:
+        for g in [1.0] * 12 + [np.nan] * 5:
             updates, state = tx.update(jnp.full(3, g), state, params, value=1.0)
             params = optax.apply_updates(params, updates)
         assert int(state.resets) == 1
         assert not np.any(state.inner_state.inner_state.inner_state[0].mu)
         assert np.all(state.inner_state.snapshots[0].inner_state.inner_state[0].mu > 0)
+
+    def test_it_costs_no_pass_and_copies_nothing_but_when_it_acts(self) -> None:
+        tree = large_tree(9, 900_000)
+        guard = gs.guard(optax.adamw(1e-3))
+        tx = gs.moment_hygiene(guard)
+        alone = count_common_path(guard, tree)
+        with mock.patch.object(hygiene, "run_if", lambda condition, change, tree: tree):
+            common = count_common_path(tx, tree)
+        assert common.words <= alone.words + 0.02
+        entry = compile_step(tx, tree)[0].as_text().split("ENTRY")[1]
+        assert not re.search(r"= f32\[\d+,\d+\]\S* copy\(", entry)
 
     def test_it_says_what_it_lacks(self) -> None:
         with pytest.raises(ValueError, match="needs a guard inside"):
