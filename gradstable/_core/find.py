@@ -6,6 +6,9 @@ import jax
 
 Found = TypeVar("Found")
 
+# Fields of our states that hold trees like the parameters, or what wraps them.
+_LARGE = frozenset({"inner_state", "snapshots", "rule_state", "total"})
+
 
 class Snapshot(NamedTuple):
     """A copy of a run, from before the step that its count names. What is in it is past."""
@@ -38,6 +41,15 @@ def present(opt_state: Any) -> Any:
         opt_state,
         is_leaf=lambda node: isinstance(node, Snapshot),
     )
+
+
+def told(state: Any) -> Any:
+    """Return a state of ours with ``None`` for what is as large as the parameters.
+
+    What is left are counters and records: fetching them from the device is cheap.
+    """
+    large = _LARGE.intersection(getattr(state, "_fields", ()))
+    return state._replace(**dict.fromkeys(large)) if large else state
 
 
 def _bare(node: Found) -> Found:

@@ -5,7 +5,7 @@ from typing import NoReturn
 import jax
 
 from gradstable._core.checks import check_number
-from gradstable._core.find import find_all
+from gradstable._core.find import find_all, told
 from gradstable._core.ledger import Ledger
 from gradstable.health.explain import explain
 from gradstable.health.read import find_ledgers
@@ -60,8 +60,8 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
       >>> gs.check(tx.init(jnp.ones(2)))
     """
     check_number("patience", patience, at_least=1)
-    returns = jax.device_get(find_all(opt_state, RollbackState))
-    for _, state in returns:
+    returns = [told(state) for _, state in find_all(opt_state, RollbackState)]
+    for state in jax.device_get(returns):
         if state.exhausted:
             _give_up(f"it left its basin {state.in_vain} times in a row", _KEPT, opt_state, params)
         if state.attempts > _MAX_ATTEMPTS:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from gradstable._core.find import find_all
+from gradstable._core.find import find_all, told
 from gradstable._core.ledger import Ledger
 from gradstable._core.paths import leaf_paths
 from gradstable._core.reasons import Reason, sentence
@@ -43,7 +43,7 @@ def explain(opt_state: object, params: object | None = None) -> str:
       ['kernel'].
     """
     stories = [(tell, one) for kind, tell in TELLERS for _, one in find_all(opt_state, kind)]
-    told = jax.device_get([one for _, one in stories])
+    fetched = jax.device_get([told(one) for _, one in stories])
     ledgers = find_all(opt_state, Ledger) if stories else find_ledgers(opt_state)
     ledgers = [(place.removesuffix(".ledger"), one) for place, one in jax.device_get(ledgers)]
     paths = None if params is None else leaf_paths(params)
@@ -51,7 +51,7 @@ def explain(opt_state: object, params: object | None = None) -> str:
     for place, ledger in ledgers:
         title = [f"opt_state{place}:"] if len(ledgers) > 1 else []
         story += [*title, *_tell(ledger, paths)]
-    for (tell, _), one in zip(stories, told, strict=True):
+    for (tell, _), one in zip(stories, fetched, strict=True):
         story += tell(one, paths)
     return "\n".join(story) or "No guard, and no early warning."
 

@@ -157,3 +157,22 @@ def test_counters_stop_at_the_largest_int32() -> None:
     _, state = tx.update(CALM, state, PARAMS)
     assert gs.health(state).count == largest
     assert gs.health(state).accepted == largest
+
+
+def test_no_array_like_the_parameters_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = {"w": jnp.ones((64, 64))}
+    inner = gs.moment_hygiene(gs.rollback(gs.guard(optax.adam(1e-3))))
+    tx = gs.accumulate(gs.loss_scale(gs.backoff(inner)), 2)
+    state = tx.init(params)
+    sizes: list[int] = []
+    get = jax.device_get
+
+    def fetch(tree: Any) -> Any:
+        sizes.extend(np.size(leaf) for leaf in jax.tree.leaves(tree))
+        return get(tree)
+
+    monkeypatch.setattr(jax, "device_get", fetch)
+    gs.explain(state, params)
+    gs.check(state, params)
+    assert sizes
+    assert max(sizes) < 100
