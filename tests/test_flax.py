@@ -11,6 +11,7 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 
 import gradstable as gs
+from tests.bits import bits
 
 
 class Net(nnx.Module):
@@ -33,10 +34,6 @@ def train(model: Net, optimizer: nnx.Optimizer, batch: jax.Array) -> None:
 @pytest.fixture
 def batch(rng: np.random.Generator) -> jax.Array:
     return jnp.asarray(rng.standard_normal((5, 3)), jnp.float32)
-
-
-def bits(tree: Any) -> list[bytes]:
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
 def made(tx: optax.GradientTransformation) -> tuple[Net, nnx.Optimizer]:

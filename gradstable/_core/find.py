@@ -34,6 +34,23 @@ def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
     ]
 
 
+def find_one(opt_state: object, kind: type[Found], *, name: str, wrap: str) -> Found:
+    """Return the only node of a kind.
+
+    Raises:
+      ValueError: if there is none, or more than one; it names what is looked for, and shows how an
+        optimizer is wrapped so that there is.
+    """
+    found = find_all(opt_state, kind)
+    if len(found) != 1:
+        msg = (
+            f"{len(found)} {name}s found in this optimizer state, and it must be one: wrap the "
+            f"optimizer, as in {wrap}, and pass its state"
+        )
+        raise ValueError(msg)
+    return found[0][1]
+
+
 def present(opt_state: Any) -> Any:
     """Return an optimizer state with ``None`` for the copies in it."""
     return jax.tree.map(

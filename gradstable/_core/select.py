@@ -30,8 +30,8 @@ def select_tree(take: jax.Array, new: Tree, old: Tree, *, name: str) -> Tree:
     Raises:
       ValueError: if structure or shapes differ; the message begins with ``name``.
     """
-    check_same_tree(f"new {name}", leaves_by_path(new), name, leaves_by_path(old))
-    return jax.tree.map(lambda n, o: jnp.where(take, jnp.asarray(n, o.dtype), o), new, old)
+    taken = take_types(new, old, name=name)
+    return jax.tree.map(lambda n, o: jnp.where(take, n, o), taken, old)
 
 
 def take_types(new: Tree, old: Tree, *, name: str) -> Tree:

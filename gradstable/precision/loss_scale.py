@@ -15,7 +15,7 @@ from gradstable._core.checks import (
     check_transform,
     check_updates,
 )
-from gradstable._core.find import find_all
+from gradstable._core.find import find_all, find_one
 from gradstable._core.ledger import Dropped, Ledger
 from gradstable._core.numerics import increment, wide
 from gradstable._core.reasons import Reason
@@ -244,15 +244,8 @@ def unscale(gradients: Tree, opt_state: object) -> Tree:
 
 
 def _the_scale(opt_state: object) -> jax.Array:
-    found = find_all(opt_state, LossScaleState)
-    if len(found) != 1:
-        msg = (
-            f"{len(found)} loss scales found in this optimizer state, and it must be one: wrap the "
-            "optimizer, as in gradstable.loss_scale(gradstable.guard(optax.adamw(3e-4))), and pass "
-            "its state"
-        )
-        raise ValueError(msg)
-    return found[0][1].scale
+    wrap = "gradstable.loss_scale(gradstable.guard(optax.adamw(3e-4)))"
+    return find_one(opt_state, LossScaleState, name="loss scale", wrap=wrap).scale
 
 
 def _divide(gradients: Tree, scale: jax.Array) -> Tree:

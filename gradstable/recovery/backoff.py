@@ -16,6 +16,7 @@ from gradstable._core.scale import UNSCALE, takes_unscale
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable.rate.backoff_on_spike import growth
+from gradstable.recovery.counts import rejections, returns
 from gradstable.recovery.turn import RollbackState
 
 
@@ -157,8 +158,8 @@ def _seen(inner_state: object) -> _Seen:
         raise ValueError(msg)
     no, zero = jnp.asarray(False), jnp.zeros((), jnp.int32)
     return _Seen(
-        rejected=sum((health.rejected for health in ledgers), zero),
+        rejected=rejections(inner_state),
         in_a_row=sum((health.consecutive_rejected for health in ledgers), zero) > 0,
-        returns=sum((state.restores for state in rollbacks), zero),
+        returns=returns(inner_state),
         going=jnp.any(jnp.stack([no, *(state.attempts > 0 for state in rollbacks)])),
     )

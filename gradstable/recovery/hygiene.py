@@ -21,7 +21,7 @@ from gradstable._core.numerics import increment, is_inexact, wide
 from gradstable._core.scale import UNSCALE, takes_unscale
 from gradstable._core.select import own_arrays, run_if, take_types
 from gradstable._core.shown import shown
-from gradstable.recovery.turn import RollbackState
+from gradstable.recovery.counts import rejections, returns
 
 # Fields of the states of optax and of ours: averages of gradients, and what else is learned from
 # them. A state with one of either is an estimator, and is begun anew as a whole.
@@ -128,7 +128,7 @@ def moment_hygiene(
         check_updates(updates, params)
         damps, resets = old.run == damp_after, old.run == reset_after
         if reset_on_rollback:
-            resets |= _returns(old.inner_state) != old.returns
+            resets |= returns(old.inner_state) != old.returns
 
         def begin_anew(now: Any) -> Any:
             fresh = take_types(inner.init(known), now, name="state")
@@ -138,11 +138,11 @@ def moment_hygiene(
         before = run_if(damps, lambda now: _map(_damp(damp), now, now), old.inner_state)
         before = run_if(resets, begin_anew, before)
         stepped, inner_state = inner.update(updates, before, params, **extra_args)
-        more = _rejected(inner_state) != _rejected(old.inner_state)
+        more = rejections(inner_state) != rejections(old.inner_state)
         new = MomentHygieneState(
             count=increment(old.count),
             run=jnp.where(more, increment(old.run), 0),
-            returns=_returns(old.inner_state),
+            returns=returns(old.inner_state),
             damped=jnp.where(damps, increment(old.damped), old.damped),
             resets=jnp.where(resets, increment(old.resets), old.resets),
             inner_state=inner_state,
@@ -183,16 +183,6 @@ def _damp(factor: ArrayLike) -> Any:
         return node._replace(**jax.tree.map(shrink, first))
 
     return change
-
-
-def _rejected(state: object) -> jax.Array:
-    totals = [ledger.health.rejected for _, ledger in find_all(state, Ledger)]
-    return sum(totals, jnp.zeros((), jnp.int32))
-
-
-def _returns(state: object) -> jax.Array:
-    totals = [one.restores for _, one in find_all(state, RollbackState)]
-    return sum(totals, jnp.zeros((), jnp.int32))
 
 
 def _check_inner(inner_state: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradstable._core.find import find_all
+from gradstable._core.find import find_one
 from gradstable._core.select import run_branch
 from gradstable._core.types import Tree
 from gradstable.recovery.snapshot import params_of
@@ -73,12 +73,5 @@ def restored(params: Tree, opt_state: object) -> Tree:
 
 
 def _the_state(opt_state: object) -> RollbackState:
-    found = find_all(opt_state, RollbackState)
-    if len(found) != 1:
-        msg = (
-            f"{len(found)} rollbacks found in this optimizer state, and it must be one: wrap the "
-            "optimizer, as in gradstable.rollback(gradstable.guard(optax.adamw(3e-4))), and pass "
-            "its state"
-        )
-        raise ValueError(msg)
-    return found[0][1]
+    wrap = "gradstable.rollback(gradstable.guard(optax.adamw(3e-4)))"
+    return find_one(opt_state, RollbackState, name="rollback", wrap=wrap)

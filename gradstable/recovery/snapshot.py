@@ -72,8 +72,8 @@ def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
         if jnp.iscomplexobj(p):
             return (q - p).astype(u.dtype)
         dtype = wide(p.dtype)
-        difference = _representable(q.astype(dtype) - p.astype(dtype), u.dtype)
-        reached = _round_like(applied(p, difference.astype(u.dtype)), p.dtype) == q.astype(dtype)
+        difference = _rounded(q.astype(dtype) - p.astype(dtype), u.dtype)
+        reached = _rounded(applied(p, difference.astype(u.dtype)), p.dtype) == q.astype(dtype)
         if jnp.finfo(u.dtype).nmant < jnp.finfo(p.dtype).nmant:
             return saturate(difference, u.dtype)  # what is left shrinks every time
         zero_first = (jnp.abs(p) > jnp.abs(q)) & ~reached
@@ -83,13 +83,9 @@ def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
     return jax.tree.map(lead, params, wanted, updates, is_leaf=lambda leaf: leaf is None)
 
 
-def _representable(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+def _rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     # By an operation that XLA may not leave out, as it may a cast there and back.
-    return rounded(x, dtype) if is_low_precision(dtype) else x
-
-
-def _round_like(x: jax.Array, dtype: DTypeLike) -> jax.Array:
-    return rounded(x.astype(jnp.float32), dtype) if is_low_precision(dtype) else x
+    return rounded(x.astype(wide(x.dtype)), dtype) if is_low_precision(dtype) else x
 
 
 def _narrow(tree: Any, dtype: DTypeLike | None) -> Any:

@@ -15,6 +15,7 @@ import gradstable as gs
 from benchmarks.counting import compile_step, count_common_path, large_tree
 from gradstable.recovery import turn
 from gradstable.recovery.snapshot import lead_back
+from tests.bits import bits
 from tests.registry.entry import bind
 
 SIZE = 64
@@ -28,10 +29,6 @@ def params_like(dtype: Any, seed: int = 0) -> dict[str, jax.Array]:
         "small": jnp.asarray(rng.normal(size=SIZE) * 1e-3, dtype),
         "zero": jnp.zeros(SIZE, dtype),
     }
-
-
-def bits(tree: Any) -> list[bytes]:
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
 class Run:

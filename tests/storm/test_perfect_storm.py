@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradstable as gs
+from tests.bits import bits
 from tests.storm.optimizers import INNER
 from tests.storm.weather import calm, params_of, storms
 
@@ -50,10 +51,6 @@ def start(tx: optax.GradientTransformation, dtype: str) -> Carry:
 
 def stack(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trees)
-
-
-def bits(tree: Any) -> list[bytes]:
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(jax.device_get(tree))]
 
 
 def member(tree: Any, index: int) -> Any:
