@@ -1,0 +1,1 @@
+"""The gauntlet: every optimizer through every storm, and what is left of it."""

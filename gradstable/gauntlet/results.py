@@ -1,0 +1,105 @@
+"""What came of the runs, in a form that a file can hold."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Fate(NamedTuple):
+    """What became of one contestant in one task and one storm: a number for every seed."""
+
+    final: np.ndarray  # shape=(seeds,), held-out loss at the end; inf or nan where it blew up
+    finite: np.ndarray  # shape=(seeds,), bool, parameters and optimizer state at the end
+    touched: np.ndarray  # shape=(seeds,), share of steps clipped or rejected; nan: unknown
+    lost: np.ndarray  # shape=(seeds,), steps of progress lost against the clean run
+    recovery: np.ndarray  # shape=(seeds,), steps from the last fault to the clean loss; inf: never
+    spikes: np.ndarray  # shape=(seeds,), spike score of the training loss, in percent
+    curve: np.ndarray  # shape=(points,), training loss over time, median over seeds, smoothed
+
+
+class Cell(NamedTuple):
+    """What one contestant did in one task."""
+
+    task: str
+    contestant: str
+    sweep: np.ndarray  # shape=(rates, tuning seeds), held-out loss at the end in calm weather
+    start: np.ndarray  # shape=(tuning seeds,), held-out loss before the first step
+    rate: float  # the tuned learning rate: best median of the sweep
+    fates: Mapping[str, Fate]  # by storm; "none" is calm weather at the tuned rate
+    seconds: float  # what it took
+
+
+class Results(NamedTuple):
+    """Everything that a page of results needs."""
+
+    made: Mapping[str, Any]  # command, versions, machine, seconds
+    tasks: Mapping[str, Mapping[str, Any]]  # name -> about, steps, tuning (bool)
+    contestants: Mapping[str, Mapping[str, Any]]  # name -> about, base, ours
+    storms: Mapping[str, Mapping[str, Any]]  # name -> about, group
+    rates: Sequence[float]
+    cells: Sequence[Cell]
+
+    def cell(self, task: str, contestant: str) -> Cell | None:
+        """Return what this contestant did in this task, or ``None`` if it was not run."""
+        for cell in self.cells:
+            if (cell.task, cell.contestant) == (task, contestant):
+                return cell
+        return None
+
+
+def write(results: Results, path: Path) -> None:
+    """Write results as JSON, floats to five digits; what is not finite as a string."""
+    whole = results._asdict() | {"cells": [cell_to_json(cell) for cell in results.cells]}
+    path.write_text(json.dumps(_plain(whole), indent=None, separators=(",", ":")) + "\n")
+
+
+def read(path: Path) -> Results:
+    """Read what ``write`` wrote."""
+    whole = json.loads(path.read_text())
+    cells = [cell_from_json(cell) for cell in whole.pop("cells")]
+    return Results(**(whole | {"rates": [float(r) for r in whole["rates"]]}), cells=cells)
+
+
+def cell_to_json(cell: Cell) -> dict[str, Any]:
+    """Return a cell as what JSON can say."""
+    fates = {storm: fate._asdict() for storm, fate in cell.fates.items()}
+    return _plain(cell._asdict() | {"fates": fates})
+
+
+def cell_from_json(cell: Mapping[str, Any]) -> Cell:
+    """Return the cell that ``cell_to_json`` was given."""
+
+    def fate(said: Mapping[str, Any]) -> Fate:
+        arrays = {name: np.asarray(values, np.float64) for name, values in said.items()}
+        return Fate(**(arrays | {"finite": arrays["finite"].astype(bool)}))
+
+    return Cell(
+        task=cell["task"],
+        contestant=cell["contestant"],
+        sweep=np.asarray(cell["sweep"], np.float64),
+        start=np.asarray(cell["start"], np.float64),
+        rate=float(cell["rate"]),
+        fates={storm: fate(said) for storm, said in cell["fates"].items()},
+        seconds=float(cell["seconds"]),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return nested lists of short numbers; ``"inf"`` and ``"nan"`` are not JSON otherwise."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, Sequence):
+        return [_plain(each) for each in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    short = float(f"{float(value):.5g}")
+    return short if np.isfinite(short) else str(short)
