@@ -38,6 +38,11 @@ COMMANDS = {
         extra="report",
         summary="say what ails a recorded run, and what to do about it",
     ),
+    "gauntlet": Command(
+        module="gradstable.gauntlet.command",
+        extra="gauntlet",
+        summary="send optimizers, and yours beside them, through every storm there is",
+    ),
 }
 
 
