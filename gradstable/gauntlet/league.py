@@ -33,9 +33,15 @@ class Share(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The binomial standard error, in percent; tasks and storms are taken as given."""
-        part = self.percent / 100.0
-        return 100.0 * math.sqrt(part * (1.0 - part) / self.runs) if self.runs else math.nan
+        """The binomial standard error, in percent; tasks and storms are taken as given.
+
+        Of the share with one more survivor and one more that is none, so that it is not 0 where all
+        or none survived.
+        """
+        if not self.runs:
+            return math.nan
+        part = (self.survived + 1) / (self.runs + 2)
+        return 100.0 * math.sqrt(part * (1.0 - part) / (self.runs + 2))
 
 
 class Spread(NamedTuple):
