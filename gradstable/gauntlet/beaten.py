@@ -102,10 +102,12 @@ class _Runs(NamedTuple):
 
     @classmethod
     def of(cls, final: np.ndarray, alive: np.ndarray) -> "_Runs":
+        """Return it, from final losses and from who survived."""
         return cls(middle(final), _deviation(final), int(alive.sum()), alive.size)
 
     @property
     def share(self) -> float:
+        """The share of seeds that survived."""
         return self.survivors / max(self.seeds, 1)
 
 

@@ -137,7 +137,7 @@ def _told(found: list[Beat], same: list[Beat], cells: int) -> list[str]:
         worst = f"{100 * one.our_value:.0f} % against {100 * one.their_value:.0f} % survive"
     else:
         worst = f"loss {short(one.our_value)} against {short(one.their_value)}"
-    where = f"{one.task}, {one.storm}, {one.by}: {worst}"
+    where = f"{one.task}, {one.storm}: {worst} ({one.by})"
     return [str(cells), count("survival"), count("loss"), by, where]
 
 
