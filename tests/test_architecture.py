@@ -38,8 +38,9 @@ FLOORS = {
     "testing": 7,
     "report": 7,
     "doctor": 7,
-    "cli": 8,
-    "__main__": 9,
+    "gauntlet": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 # What the floors below the top may load; the rest is loaded where it is needed.
 ALWAYS_LOADED = {"jax", "numpy", "optax"}

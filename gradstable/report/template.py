@@ -141,7 +141,7 @@ $script</script>
 """)
 
 
-def page(*, title: str, under: str, body: str, foot: str) -> str:
+def page(*, title: str, under: str, body: str, foot: str, style: str = "") -> str:
     """Return the whole page.
 
     Args:
@@ -149,6 +149,7 @@ def page(*, title: str, under: str, body: str, foot: str) -> str:
       under: HTML below the title.
       body: HTML of all the rest.
       foot: plain text at the end.
+      style: what the style sheet needs besides what all pages share.
 
     Returns:
       A document that needs nothing else.
@@ -159,7 +160,7 @@ def page(*, title: str, under: str, body: str, foot: str) -> str:
         body=body,
         foot=escape(foot),
         colors=style_sheet(),
-        style=_STYLE,
+        style=_STYLE + style,
         script=_SCRIPT,
     )
 
