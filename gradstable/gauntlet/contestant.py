@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = optax.Schedule
 
 
 class Contestant(NamedTuple):

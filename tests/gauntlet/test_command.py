@@ -72,5 +72,5 @@ def test_what_is_wrong_is_said(
 def test_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gauntlet", "--list", "--bring", MINE]) == 0
     shown = capsys.readouterr().out
-    for name in ("digits_cnn", "guard(adamw)", "batch x nan, 10%", "signed", "line"):
+    for name in ("digits_cnn", "gs.guard(adamw)", "batch x nan, 10%", "signed", "line"):
         assert name in shown
