@@ -156,9 +156,7 @@ def _made(command: str, cells: Sequence[Cell], seconds: float) -> dict[str, Any]
     }
 
 
-def _results(
-    chosen: Entries, plan: Plan, cells: Sequence[Cell], made: dict[str, Any]
-) -> Results:
+def _results(chosen: Entries, plan: Plan, cells: Sequence[Cell], made: dict[str, Any]) -> Results:
     tasks = {}
     for name, make in chosen.tasks.items():
         task = make()

@@ -94,5 +94,3 @@ def _keep(job: Job, cell: Cell, folder: Path) -> Cell:
     half.write_text(json.dumps({"fingerprint": job.fingerprint(), "cell": cell_to_json(cell)}))
     half.replace(path)
     return cell
-
-

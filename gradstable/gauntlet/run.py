@@ -109,8 +109,9 @@ def runner(task: Task, contestant: Contestant, *, width: int) -> Runner:
             full = some + [some[-1]] * (width - len(some))
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *full)
             traces = jax.device_get(together(stacked))
-            rounds.append(jax.tree.map(lambda leaf, n=len(some): leaf[:n], traces))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *rounds)
+            rounds.append(traces)
+        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *rounds)
+        return jax.tree.map(lambda leaf: leaf[: len(members)], whole)
 
     return run
 
