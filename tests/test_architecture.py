@@ -38,6 +38,7 @@ FLOORS = {
     "testing": 7,
     "report": 7,
     "doctor": 7,
+    "gauntlet": 7,
     "cli": 8,
     "__main__": 9,
 }
