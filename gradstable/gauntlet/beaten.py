@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gradstable.gauntlet.measures import CLEAN, bad_as_inf, best_clean, middle, survived
+from gradstable.gauntlet.measures import CLEAN, bad_as_inf, bar, middle, survived
 from gradstable.gauntlet.results import Results
 
 ERRORS = 2.0  # standard errors, and deviations, that a difference has to exceed
@@ -85,9 +85,9 @@ def _runs(results: Results, task: str, names: set[str]) -> dict[tuple[str, str],
     found = {}
     for cell in results.cells:
         if cell.task == task and cell.contestant in names:
-            bar = best_clean(results, cell, absolute=True)
+            clean = bar(results, cell, absolute=True)
             for storm, fate in cell.fates.items():
-                alive = survived(fate, bar)
+                alive = survived(fate, clean)
                 found[cell.contestant, storm] = _Runs.of(fate.final, alive)
     return found
 

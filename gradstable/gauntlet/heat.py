@@ -31,7 +31,7 @@ def heat_map(results: Results, contestants: Sequence[str]) -> str:
     return (
         '<section class="card" id="survival"><h2>Who survives what</h2><p class="soft">'
         "Percent of runs that survived: everything finite at the end, and a final loss of at most "
-        "1.1 times the median clean one of the same contestant. Orange is none, blue is all, – was "
+        "1.1 times that of the same contestant in calm weather. Orange is none, blue is all, – was "
         "not run. Contestants are in the order of the mean over all storms; hover over a name to "
         "see what it is. Choose a task to see it alone.</p>"
         f'<div class="views">{"".join(choices)}{"".join(maps)}</div></section>'

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstable.gauntlet.measures import (
     CLEAN,
-    best_clean,
+    bar,
     clean_cost,
     false_interventions,
     middle,
@@ -115,9 +115,9 @@ def by_storm(
     """Return for each storm how many runs survived it, over all seeds and tasks that were run."""
     found = dict.fromkeys(results.storms, Share(0, 0))
     for cell in _cells(results, contestant, tasks):
-        bar = best_clean(results, cell, absolute=absolute)
+        clean = bar(results, cell, absolute=absolute)
         for storm, fate in cell.fates.items():
-            alive = survived(fate, bar)
+            alive = survived(fate, clean)
             found[storm] = together([found[storm], Share(int(alive.sum()), alive.size)])
     return found
 

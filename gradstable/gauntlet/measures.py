@@ -50,47 +50,52 @@ def clean_loss(cell: Cell) -> float:
     return middle(cell.fates[CLEAN].final) if CLEAN in cell.fates else math.nan
 
 
-def best_clean(results: Results, cell: Cell, *, absolute: bool = False) -> float:
-    """Return the clean loss that survival is measured by.
+def bar(results: Results, cell: Cell, *, absolute: bool = False) -> np.ndarray:
+    """Return the clean losses that survival is measured by, one for each seed.
+
+    That is the larger of the median over seeds and of the loss of the very seed: one that is ill
+    placed from the start, in a game of two players say, has not been harmed by a storm.
 
     Args:
       results: where ``cell`` is from.
       cell: a contestant in a task.
-      absolute: not its own clean loss, but the least of all contestants in this task that have the
-        same base, itself and the base included. What learns worse in calm weather has a lower bar
-        to clear in a storm; with this it has not.
+      absolute: not its own clean losses, but those of the best of all contestants in this task that
+        have the same base, itself and the base included. What learns worse in calm weather has a
+        lower bar to clear in a storm; with this it has not.
 
     Returns:
-      The median over seeds, or the least of such medians; NaN if there is none.
+      ``[seeds]``; NaN if there is none.
     """
-    if not absolute:
-        return clean_loss(cell)
-    base = results.contestants[cell.contestant]["base"]
-    losses = [
-        clean_loss(other)
-        for other in results.cells
-        if other.task == cell.task and results.contestants[other.contestant]["base"] == base
-    ]
-    return min((loss for loss in losses if not math.isnan(loss)), default=math.nan)
+    reference = cell
+    if absolute:
+        base = results.contestants[cell.contestant]["base"]
+        same = [
+            other
+            for other in results.cells
+            if other.task == cell.task and results.contestants[other.contestant]["base"] == base
+        ]
+        reference = min(same, key=lambda other: bad_as_inf(np.array(clean_loss(other))))
+    median = clean_loss(reference)
+    if not math.isfinite(median):
+        return np.full(1, math.nan)
+    own = np.asarray(reference.fates[CLEAN].final, np.float64)
+    return np.where(np.isfinite(own), np.fmax(own, median), median)
 
 
-def survived(fate: Fate, best_clean: float) -> np.ndarray:
+def survived(fate: Fate, clean: np.ndarray | float) -> np.ndarray:
     """Return for each seed whether the run survived.
 
-    It did if parameters, optimizer state and final loss are finite and the final loss is at most
-    1.1 times ``best_clean``. Nothing survives by the measure of a clean loss that is not finite.
+    It did if parameters and final loss are finite and the final loss is at most 1.1 times
+    ``clean``, of which ``bar`` tells. Nothing survives by the measure of what is not finite.
     """
     final = np.asarray(fate.final, np.float64)
-    if not math.isfinite(best_clean):
-        return np.zeros(final.shape, bool)
-    with np.errstate(invalid="ignore"):
-        near = final <= TOLERANCE * best_clean
-    return np.asarray(fate.finite, bool) & np.isfinite(final) & near
+    limit = np.where(np.isfinite(clean), clean, -np.inf)
+    return np.asarray(fate.finite, bool) & np.isfinite(final) & (final <= TOLERANCE * limit)
 
 
 def survived_absolute(results: Results, cell: Cell, storm: str) -> np.ndarray:
     """Return ``survived``, measured by the best clean loss of all with the same base."""
-    return survived(cell.fates[storm], best_clean(results, cell, absolute=True))
+    return survived(cell.fates[storm], bar(results, cell, absolute=True))
 
 
 def ratios(fate: Fate, clean: Fate) -> np.ndarray:

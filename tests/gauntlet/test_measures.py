@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradstable.gauntlet.measures import (
-    best_clean,
+    bar,
     clean_cost,
     clean_loss,
     false_interventions,
@@ -57,28 +57,35 @@ def test_survival_is_finite_and_near_the_clean_loss() -> None:
     assert not survived(fate(final, finite=False), 1.0).any()
 
 
-@pytest.mark.parametrize("bar", [INF, NAN])
-def test_nothing_survives_where_the_clean_run_did_not(bar: float) -> None:
-    assert not survived(fate([1.0, INF]), bar).any()
+@pytest.mark.parametrize("clean", [INF, NAN])
+def test_nothing_survives_where_the_clean_run_did_not(clean: float) -> None:
+    assert not survived(fate([1.0, INF]), clean).any()
 
 
 @quick
 @given(st.lists(losses, min_size=1, max_size=9), st.floats(0.01, 100), st.integers(-20, 20))
 def test_survival_does_not_depend_on_the_unit_of_the_loss(
-    final: list[float], bar: float, power: int
+    final: list[float], clean: float, power: int
 ) -> None:
     unit = 2.0**power
-    scaled = survived(fate([unit * one for one in final]), unit * bar)
-    np.testing.assert_array_equal(survived(fate(final), bar), scaled)
+    scaled = survived(fate([unit * one for one in final]), unit * clean)
+    np.testing.assert_array_equal(survived(fate(final), clean), scaled)
 
 
 def test_absolute_survival_is_by_the_best_of_the_same_base() -> None:
     results = three()
     guarded = results.cells[1]
-    assert best_clean(results, guarded) == 1.2
-    assert best_clean(results, guarded, absolute=True) == 1.0  # neither its own nor c's
-    assert survived(guarded.fates["storm"], best_clean(results, guarded)).all()
+    assert bar(results, guarded).tolist() == [1.2]
+    assert bar(results, guarded, absolute=True).tolist() == [1.0]  # neither its own nor c's
+    assert survived(guarded.fates["storm"], bar(results, guarded)).all()
     assert not survived_absolute(results, guarded, "storm").any()
+
+
+def test_a_seed_that_is_ill_placed_from_the_start_is_held_against_itself() -> None:
+    placed = cell("a", [1.0, 1.0, 5.0, INF], [1.0, 2.0, 5.0, 2.9])
+    results = three()._replace(cells=[placed])
+    assert bar(results, placed).tolist() == [3.0, 3.0, 5.0, 3.0]
+    assert survived(placed.fates["storm"], bar(results, placed)).tolist() == [True] * 4
 
 
 def test_clean_loss_is_a_median_in_which_bad_is_infinite() -> None:
