@@ -64,13 +64,15 @@ def rnn(
             "offset": jnp.zeros(()),
         }
 
-    def cell(p: Params, state: jax.Array, now: jax.Array) -> jax.Array:
-        return act(state @ p["recurrent"] + now)
-
     def read(p: Params, x: jax.Array) -> jax.Array:
         state = jnp.zeros((x.shape[1], hidden), dtype)
         given = x @ p["input"] + p["bias"]
-        _, states = lax.scan(lambda s, now: (cell(p, s, now),) * 2, state, given)
+
+        def step(state: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
+            state = act(state @ p["recurrent"] + now)
+            return state, state
+
+        _, states = lax.scan(step, state, given)
         return states @ p["output"] + p["offset"]
 
     about = f"{activation} network without gates adds two numbers, T={length}, radius {radius}"
