@@ -30,8 +30,8 @@ def rnn(
 
     Pascanu, Mikolov, Bengio, 2013, arXiv:1211.5063; but the sum so far is asked for at every
     step, with which hundreds of steps are enough in place of tens of thousands. Targets have
-    noise of variance 0.05, the floor of the loss; the best answer without a look at the input
-    leaves 0.15.
+    noise of variance 0.05, the floor of the loss; one number for all leaves 0.26, and the best
+    answer to nothing but the time 0.175.
 
     Args:
       activation: ``"relu"`` or ``"tanh"``.
@@ -64,13 +64,15 @@ def rnn(
             "offset": jnp.zeros(()),
         }
 
-    def cell(p: Params, state: jax.Array, now: jax.Array) -> jax.Array:
-        return act(state @ p["recurrent"] + now)
-
     def read(p: Params, x: jax.Array) -> jax.Array:
         state = jnp.zeros((x.shape[1], hidden), dtype)
         given = x @ p["input"] + p["bias"]
-        _, states = lax.scan(lambda s, now: (cell(p, s, now),) * 2, state, given)
+
+        def step(state: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
+            state = act(state @ p["recurrent"] + now)
+            return state, state
+
+        _, states = lax.scan(step, state, given)
         return states @ p["output"] + p["offset"]
 
     about = f"{activation} network without gates adds two numbers, T={length}, radius {radius}"
