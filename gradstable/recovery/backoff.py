@@ -1,5 +1,6 @@
 """Smaller steps for a while after trouble: rejections, and returns to a copy."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ class BackoffState(NamedTuple):
 
     count: jax.Array  # shape=(), dtype=jnp.int32
     scale: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
-    spikes: jax.Array  # shape=(), dtype=jnp.int32, rejected steps that lowered it
+    spikes: jax.Array  # shape=(), dtype=jnp.int32, runs of rejected steps that lowered it
     returns: jax.Array  # shape=(), dtype=jnp.int32, returns to a copy that lowered it
     inner_state: Any
 
@@ -35,6 +36,7 @@ def backoff(
     inner: optax.GradientTransformation,
     *,
     factor: ArrayLike = 0.707,
+    after: ArrayLike = 5,
     rollback_factor: ArrayLike = 0.1,
     recovery: ArrayLike = 50.0,
     min_scale: ArrayLike = 0.01,
@@ -47,14 +49,14 @@ def backoff(
 
     .. math:: s \leftarrow \begin{cases}
                 \max(s_{min}, f_r\, s) & \text{the run went back to a copy} \\
-                \max(s_{min}, f s) & \text{the first rejected step in a row} \\
+                \max(s_{min}, f s) & \text{the } k\text{th rejected step in a row} \\
                 s & \text{other rejected steps, and those of the return itself} \\
                 \min(1, s f^{-1/R}) & \text{else} \end{cases}
 
     The way back up is the warm-up after a return: from 0.1 to 1 in 332 steps with the defaults. It
     is never stuck: after :math:`R \log s_{min} / \log f` steps without trouble (665) the factor is
-    1 wherever it was. A run of rejected steps counts once: the parameters stood still meanwhile.
-    Updates that lead back to a copy are left as they are, or they would lead elsewhere.
+    1 wherever it was. A run of rejected steps counts once: the parameters stood still meanwhile. A
+    shorter one does not count: then it is the batches that are bad, and not the rate. Updates that lead back to a copy are left as they are, or they would lead elsewhere.
 
     It belongs outside: a guard around it would hold its factor in the very steps that should lower
     it, and a rollback would bring the old one back. For a chain without a guard there is
@@ -62,7 +64,8 @@ def backoff(
 
     Args:
       inner: a transform with a guard (or another judging transform) or a rollback in it.
-      factor: ``f``, at a rejection, in (0, 1). Default 0.707, as in AdaLR-Lion.
+      factor: ``f``, at rejections in a row, in (0, 1). Default 0.707, as in AdaLR-Lion.
+      after: ``k``, how many of them in a row it takes, >= 1. Default 5.
       rollback_factor: :math:`f_r`, at a return, in (0, 1]. Default 0.1.
       recovery: ``R``, steps that undo one rejection, > 0. Default 50.
       min_scale: :math:`s_{min}`, the least factor, in (0, 1]. Default 0.01.
@@ -79,7 +82,7 @@ def backoff(
       >>> import jax.numpy as jnp
       >>> import optax
       >>> import gradstable as gs
-      >>> tx = gs.backoff(gs.guard(optax.sgd(1.0)))
+      >>> tx = gs.backoff(gs.guard(optax.sgd(1.0)), after=1)
       >>> state = tx.init(jnp.ones(()))
       >>> for gradient in (1.0, jnp.nan, 1.0):
       ...     updates, state = tx.update(jnp.asarray(gradient), state)
@@ -92,6 +95,7 @@ def backoff(
     """
     inner = check_transform("inner", inner)
     check_number("factor", factor, above=0.0, below=1.0)
+    check_number("after", after, at_least=1)
     check_number("rollback_factor", rollback_factor, above=0.0, at_most=1.0)
     check_number("recovery", recovery, above=0.0)
     check_number("min_scale", min_scale, above=0.0, at_most=1.0)
@@ -119,16 +123,16 @@ def backoff(
         before, seen = _seen(old.inner_state), _seen(inner_state)
         returned = seen.returns != before.returns
         rejected = (seen.rejected != before.rejected) & ~returned
-        first = rejected & ~before.in_a_row
+        falls = rejected & (seen.in_a_row == after)
         idle = rejected | seen.going
-        fall = jnp.where(returned, rollback_factor, jnp.where(first, factor, 1.0))
+        fall = jnp.where(returned, rollback_factor, jnp.where(falls, factor, 1.0))
         lower = jnp.maximum(old.scale * fall, min_scale)
         higher = jnp.minimum(old.scale * growth(factor, recovery), 1.0)
         scale = jnp.where(idle | returned, lower, higher).astype(jnp.float32)
         new = BackoffState(
             count=increment(old.count),
             scale=scale,
-            spikes=jnp.where(first, increment(old.spikes), old.spikes),
+            spikes=jnp.where(falls, increment(old.spikes), old.spikes),
             returns=jnp.where(returned, increment(old.returns), old.returns),
             inner_state=inner_state,
         )
@@ -141,7 +145,7 @@ def backoff(
 
 class _Seen(NamedTuple):
     rejected: jax.Array  # int32, in all
-    in_a_row: jax.Array  # bool, whether the last step was rejected
+    in_a_row: jax.Array  # int32, rejected steps up to now
     returns: jax.Array  # int32, in all
     going: jax.Array  # bool, whether this step's updates lead back
 
@@ -159,7 +163,9 @@ def _seen(inner_state: object) -> _Seen:
     no, zero = jnp.asarray(False), jnp.zeros((), jnp.int32)
     return _Seen(
         rejected=rejections(inner_state),
-        in_a_row=sum((health.consecutive_rejected for health in ledgers), zero) > 0,
+        in_a_row=functools.reduce(
+            jnp.maximum, (health.consecutive_rejected for health in ledgers), zero
+        ),
         returns=returns(inner_state),
         going=jnp.any(jnp.stack([no, *(state.attempts > 0 for state in rollbacks)])),
     )

@@ -63,13 +63,14 @@ def rollback(
 
     .. math:: \text{go back} \iff b \ge m \ \lor\ r \ge n
 
-    A gradient with NaN counts for ``r`` only: its loss tells nothing of the parameters. Going back
-    brings parameters, inner state (moments, schedules) and rules to the newest copy bit for bit;
-    only the records of the guard stay. If the run leaves again before it could be copied anew, the
-    next older copy is taken. If the first three losses after a return are bad again, with the good
-    parameters, it is the data that have changed, and the rules begin anew. After ``max_restores``
-    returns in vain it goes back once more, and stands still from then on: ``gs.check`` raises, and
-    ``gs.last_good`` has the parameters.
+    What the guard rejected counts for ``r`` only: it has done no harm, and the loss of a bad
+    batch tells nothing of the parameters. Going back brings parameters, inner state (moments,
+    schedules) and rules to the newest copy bit for bit; only the records of the guard stay. If
+    the run leaves again before it could be copied anew, the next older copy is taken. If the
+    first three losses after a return are bad again, with the good parameters, it is the data
+    that have changed, and the rules begin anew. After ``max_restores`` returns in vain it goes
+    back once more, and stands still from then on: ``gs.check`` raises, and ``gs.last_good`` has
+    the parameters.
 
     Updates are how it goes back: ``u = q - p`` leads ``p`` to ``q`` where that is exact, else it
     takes a second step (proof and cases in ``gradstable/recovery/snapshot.py``). The next step

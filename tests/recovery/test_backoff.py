@@ -37,7 +37,7 @@ def scales(tx: optax.GradientTransformation, grads: Any, values: Any = None) -> 
 def test_it_follows_its_formula() -> None:
     grads = np.ones(200)
     grads[[10, 11, 12, 40]] = np.nan
-    tx = gs.backoff(gs.guard(optax.sgd(1.0)), factor=0.5, recovery=20.0)
+    tx = gs.backoff(gs.guard(optax.sgd(1.0)), factor=0.5, recovery=20.0, after=1)
     trail, (_, updates) = scales(tx, grads)
     wanted, scale = [], 1.0
     for step, g in enumerate(grads):
@@ -53,9 +53,21 @@ def test_it_follows_its_formula() -> None:
     )
 
 
+def test_a_short_run_of_bad_batches_does_not_lower_it() -> None:
+    grads = np.ones(60)
+    grads[[10, 11, 12, 13, 20, 25]] = np.nan
+    grads[30:37] = np.nan
+    trail, (state, _) = scales(gs.backoff(gs.guard(optax.sgd(1.0)), factor=0.5), grads)
+    assert (trail[:34] == 1.0).all()
+    np.testing.assert_allclose(trail[34:37], 0.5)  # the fifth, and no further
+    assert int(state.spikes) == 1
+
+
 def test_it_has_a_floor_and_is_never_stuck() -> None:
     bad = np.where(np.arange(400) % 2 == 0, np.nan, 1.0)
-    trail, _ = scales(gs.backoff(gs.guard(optax.sgd(1.0))), np.concatenate([bad, np.ones(700)]))
+    trail, _ = scales(
+        gs.backoff(gs.guard(optax.sgd(1.0)), after=1), np.concatenate([bad, np.ones(700)])
+    )
     assert trail[:400].min() == pytest.approx(0.01)
     assert trail[400 : 400 + 600].max() < 1.0
     assert trail[-1] == 1.0

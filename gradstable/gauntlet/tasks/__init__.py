@@ -17,7 +17,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "relu_rnn": partial(rnn, activation="relu", radius=1.5),
     "tanh_rnn": partial(rnn, activation="tanh", radius=1.5, gain=0.3),
     "relu_rnn_100": partial(
-        rnn, radius=1.0, identity=True, gain=0.03, length=100, hidden=16, batch_size=12, steps=400
+        rnn, radius=1.0, identity=True, gain=0.03, length=100, hidden=12, batch_size=8, steps=300
     ),
     "lstm": lstm,
     "lm_topics": lm_topics,

@@ -26,7 +26,7 @@ def lm_topics(
     width: int = 16,
     context: int = 16,
     batch_size: int = 8,
-    steps: int = 400,
+    steps: int = 300,
     dtype: DTypeLike = jnp.float32,
 ) -> Task:
     """Return a decoder on the characters of the help pages that come with Python.
@@ -61,7 +61,7 @@ def lm_markov(
     width: int = 16,
     context: int = 16,
     batch_size: int = 8,
-    steps: int = 400,
+    steps: int = 300,
     dtype: DTypeLike = jnp.float32,
 ) -> Task:
     """Return the same decoder on a stream whose next token depends on the last two.

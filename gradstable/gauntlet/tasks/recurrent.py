@@ -21,9 +21,9 @@ def rnn(
     identity: bool = False,
     gain: float = 1.0,
     length: int = 50,
-    hidden: int = 24,
-    batch_size: int = 16,
-    steps: int = 450,
+    hidden: int = 16,
+    batch_size: int = 12,
+    steps: int = 350,
     dtype: DTypeLike = jnp.float32,
 ) -> Task:
     """Return a network without gates that adds two marked numbers of a sequence.
@@ -83,8 +83,8 @@ def lstm(
     *,
     length: int = 50,
     hidden: int = 10,
-    batch_size: int = 12,
-    steps: int = 400,
+    batch_size: int = 8,
+    steps: int = 300,
     dtype: DTypeLike = jnp.float32,
 ) -> Task:
     """Return an LSTM on the adding problem, for which it was made.
