@@ -23,8 +23,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(seeds=8, steps=1.0, quick=False)
-QUICK = Scale(seeds=4, steps=0.25, quick=True)
-TOY = Scale(seeds=2, steps=0.01, quick=True)
+QUICK = Scale(seeds=3, steps=0.2, quick=True)
 
 
 class Verdict(NamedTuple):

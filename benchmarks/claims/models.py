@@ -114,7 +114,8 @@ def decoder(
     """Return a decoder on the characters of Python's help; its z-loss is for training only."""
     heads, context, batch_size, vocabulary = 2, 24, 8, 96
     text = "".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
-    codes = jnp.asarray([min(max(ord(c) - 31, 0), vocabulary - 1) for c in text[:100_000]])
+    points = np.frombuffer(text[:100_000].encode("utf-32-le"), np.uint32).astype(np.int32)
+    codes = jnp.asarray(np.clip(points - 31, 0, vocabulary - 1))
     known = 90_000
 
     def init(key: jax.Array) -> Params:

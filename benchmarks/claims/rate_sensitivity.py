@@ -1,6 +1,6 @@
 """QK-norm, z-loss and warm-up are said to make the learning rate matter less (Wortsman 2023)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from benchmarks.claims.finding import CLEARLY, Finding, Scale, Verdict, interval, judge
 from benchmarks.claims.models import decoder
-from benchmarks.claims.training import Run, keys_of, train
+from benchmarks.claims.training import keys_of, train
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 HIGH, STEPS, SEEDS = 3, 300, 6  # the last three rates are the high ones
@@ -41,14 +41,19 @@ PAIRS = {
 
 def sensitivity(losses: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Return the mean over rates of ``min(loss, start) - best`` for losses ``[rates, seeds]``."""
-    return np.mean(np.minimum(losses, start) - losses.min(0), axis=0)
+    return excess(losses, start).mean(0)
 
 
-def run(seeds: int, steps: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return held-out losses ``[rates, seeds]`` by variant, and those before the first step."""
+def excess(losses: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Return ``min(loss, start) - best`` (``[rates, seeds]``)."""
+    return np.minimum(losses, start) - losses.min(0)
+
+
+def run(seeds: int, steps: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return held-out losses ``[rates, seeds]``, and those at the start, of each variant."""
     start, data = keys_of(seeds)
 
-    def one(variant: Variant, rate: jax.Array, key: jax.Array, batches: jax.Array) -> Run:
+    def one(variant: Variant, rate: jax.Array, key: jax.Array, batches: jax.Array) -> Any:
         model = decoder(qk_norm=variant.qk_norm, z_loss=variant.z_loss)
         rising = jnp.maximum(variant.warm_up * steps, 1.0)
 
@@ -58,39 +63,34 @@ def run(seeds: int, steps: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
             return rate * jnp.minimum(1.0, (done + 1.0) / rising) * falling
 
         tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.95))
-        return train(model, tx, model.init(key), batches, steps)
+        params = model.init(key)
+        return train(model, tx, params, batches, steps).held_out, model.held_out(params)
 
     over_seeds = jax.vmap(one, (None, None, 0, 0))
     every = jax.jit(jax.vmap(over_seeds, (None, 0, None, None)))
     rates = jnp.asarray(RATES)
     # One program for all variants: what differs is traced.
-    losses = {
-        name: np.asarray(every(jax.tree.map(jnp.asarray, variant), rates, start, data).held_out)
+    return {
+        name: jax.device_get(every(jax.tree.map(jnp.asarray, variant), rates, start, data))
         for name, variant in VARIANTS.items()
     }
-    model = decoder()
-    before = jax.jit(jax.vmap(lambda key: model.held_out(model.init(key))))
-    return losses, np.asarray(before(start))
 
 
 def check(scale: Scale) -> Finding:
     """Compare the sensitivities of pairs, seed by seed."""
     seeds, steps = min(scale.seeds, SEEDS), scale.of(STEPS)
-    losses, start = run(seeds, steps)
-    whole = {name: sensitivity(each, start) for name, each in losses.items()}
-    high = {
-        name: np.mean(np.minimum(each[-HIGH:], start) - each.min(0), axis=0)
-        for name, each in losses.items()
-    }
+    found = run(seeds, steps)
+    whole = {name: sensitivity(*each) for name, each in found.items()}
+    high = {name: excess(*each)[-HIGH:].mean(0) for name, each in found.items()}
     rows = [
         (
             name,
             interval(whole[name]),
             interval(high[name]),
-            f"{np.median(each.min(0)):.3f}",
-            " ".join(f"{loss:.2f}" for loss in np.median(each, axis=1)),
+            f"{np.median(losses.min(0)):.3f}",
+            " ".join(f"{loss:.2f}" for loss in np.median(losses, axis=1)),
         )
-        for name, each in losses.items()
+        for name, (losses, _) in found.items()
     ]
     return Finding(
         title="Sensitivity to the learning rate",
