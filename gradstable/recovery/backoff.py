@@ -53,10 +53,11 @@ def backoff(
                 s & \text{other rejected steps, and those of the return itself} \\
                 \min(1, s f^{-1/R}) & \text{else} \end{cases}
 
-    The way back up is the warm-up after a return: from 0.1 to 1 in 332 steps with the defaults. It
-    is never stuck: after :math:`R \log s_{min} / \log f` steps without trouble (665) the factor is
-    1 wherever it was. A run of rejected steps counts once: the parameters stood still meanwhile. A
-    shorter one does not count: then it is the batches that are bad, and not the rate. Updates that lead back to a copy are left as they are, or they would lead elsewhere.
+    The way back up is the warm-up after a return: from 0.1 to 1 in 332 steps with the defaults.
+    It is never stuck: after :math:`R \log s_{min} / \log f` steps without trouble (665) the
+    factor is 1 wherever it was. A run of rejected steps counts once: the parameters stood still
+    meanwhile. A shorter one does not count: then it is the batches that are bad, and not the
+    rate. Updates that lead back to a copy are left as they are, or they would lead elsewhere.
 
     It belongs outside: a guard around it would hold its factor in the very steps that should lower
     it, and a rollback would bring the old one back. For a chain without a guard there is
