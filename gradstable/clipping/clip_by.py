@@ -48,11 +48,11 @@ def clip_by_global_norm(
 @shown
 def clip_by_log_mad(
     *,
-    clip_at: ArrayLike = 3.0,
+    clip_at: ArrayLike = 4.0,
     reject_at: ArrayLike = 6.0,
     reject_above: ArrayLike = 5.0,
     rate: ArrayLike = 0.03,
-    min_spread: ArrayLike = 0.05,
+    min_spread: ArrayLike = 0.1,
     max_spread: ArrayLike = 0.3,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -43,7 +43,7 @@ def rollback(
     inner: optax.GradientTransformation,
     *rules: Rule,
     every: int = 100,
-    patience: int = 10,
+    patience: int = 20,
     rejections: int = 50,
     copies: int = 2,
     max_restores: int = 5,
@@ -63,11 +63,12 @@ def rollback(
 
     .. math:: \text{go back} \iff b \ge m \ \lor\ r \ge n
 
-    What the guard rejected counts for ``r`` only: it has done no harm, and the loss of a bad
-    batch tells nothing of the parameters. Going back brings parameters, inner state (moments,
-    schedules) and rules to the newest copy bit for bit; only the records of the guard stay. If
-    the run leaves again before it could be copied anew, the next older copy is taken. If the
-    first three losses after a return are bad again, with the good parameters, it is the data
+    A gradient with NaN counts for ``r`` only: its loss tells nothing of the parameters; and steps
+    that were all rejected since the copy was taken or gone back to count for nothing, unless they
+    had NaN: the parameters are those of the copy. Going back brings parameters, inner state
+    (moments, schedules) and rules to the newest copy bit for bit; only the records of the guard
+    stay. If the run leaves again before it could be copied anew, the next older copy is taken. If
+    the first three losses after a return are bad again, with the good parameters, it is the data
     that have changed, and the rules begin anew. After ``max_restores`` returns in vain it goes
     back once more, and stands still from then on: ``gs.check`` raises, and ``gs.last_good`` has
     the parameters.
@@ -92,7 +93,7 @@ def rollback(
         ``value``. Since it takes many bad steps, the limit may be low.
       every: steps between copies, >= 1. Default 100. A copy waits for ``patience`` good steps in a
         row.
-      patience: ``m``, >= 1. Default 10.
+      patience: ``m``, >= 1. Default 20: a burst of ten bad batches is none of its business.
       rejections: ``n``, >= 1. Default 50.
       copies: how many are kept, >= 1. Default 2.
       max_restores: returns in a row without a new copy after which it gives up, >= 1. Default 5.

@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from gradstable._core.find import Snapshot
 from gradstable._core.numerics import increment
+from gradstable._core.reasons import Reason
 from gradstable._core.select import run_branch, run_if, select_tree
 from gradstable.recovery.snapshot import equal, params_of, state_of, take
 from gradstable.recovery.watch import Watch, new_watch
@@ -85,7 +86,12 @@ def look_back(state: RollbackState, params: Any) -> RollbackState:
 def turn_to(state: RollbackState, limits: Limits, good: jax.Array) -> tuple[RollbackState, Turn]:
     """Return the state after deciding what this step is for."""
     watch, going = state.watch, state.attempts > 0
-    wants = (watch.bad >= limits.patience) | (watch.rejected >= limits.rejections)
+    # Where the guard has rejected every step since the copy, the parameters are those of the copy:
+    # there is nothing to go back to, and the guard lets go of a new level by itself. A gradient
+    # that is not finite may come from a copy that is ill, and there is an older one.
+    elsewhere = (watch.rejected < watch.age) | (watch.reason == Reason.NONFINITE)
+    stuck = (watch.rejected >= limits.rejections) & elsewhere
+    wants = (watch.bad >= limits.patience) | stuck
     leaves = wants & ~going & ~state.exhausted
     runs = ~(leaves | going | state.exhausted)
     due = (watch.age >= limits.every) & (watch.good >= limits.patience) & (watch.bad == 0)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gradstable._core.find import find_all
 from gradstable._core.ledger import Ledger
 from gradstable._core.numerics import increment
+from gradstable._core.reasons import Reason
 from gradstable._core.types import Verdict
 
 
@@ -35,9 +36,8 @@ def see(watch: Watch, verdict: Verdict, rejection: jax.Array) -> Watch:
       rejection: the reason for which the step came to nothing, 0 if it did not.
     """
     rejected = rejection > 0
-    # What was rejected has done no harm, and the loss of a bad batch tells nothing of the
-    # parameters; if it goes on, rejections in a row tell.
-    bad = ~verdict.accept & ~rejected
+    # What is wrong with a broken gradient is told by the rejections; the loss tells nothing then.
+    bad = ~verdict.accept & (rejection != Reason.NONFINITE)
     good = verdict.accept & ~rejected
     return Watch(
         bad=jnp.where(

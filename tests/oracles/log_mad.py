@@ -9,11 +9,11 @@ SIGMA_PER_MAD = 1.4826
 def log_mad(
     norms: Iterable[float],
     *,
-    clip_at: float = 3.0,
+    clip_at: float = 4.0,
     reject_at: float = 6.0,
     reject_above: float = 5.0,
     rate: float = 0.03,
-    min_spread: float = 0.05,
+    min_spread: float = 0.1,
     max_spread: float = 0.3,
 ) -> Iterator[float]:
     """Yield the scale of each step: 1 untouched, between 0 and 1 clipped, 0 rejected."""
