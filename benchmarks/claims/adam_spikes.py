@@ -172,10 +172,9 @@ def check(scale: Scale) -> Finding:
         rows=rows,
         verdicts=verdicts,
         remark=(
-            "RMS_t tells of these spikes, but for most of them not before: with all points in "
-            "every batch, gradient and loss grow together, and the loss is so smooth that 3.2 "
-            "sigma are little. An eps of 0.1 removes all spikes and, at the lower rate, much of "
-            "the learning."
+            "RMS_t tells of these spikes, but of most of them at the spike or after it. Whether "
+            "that is for lack of noise in the batches, this does not tell. An eps of 0.1 removes "
+            "all spikes and, at the lower rate, much of the learning."
         ),
     )
 

@@ -71,7 +71,7 @@ def check(scale: Scale) -> Finding:
         ),
         remark=(
             "The guard judges by the past, and the first gradients have none. At a radius of 2 the "
-            "first gradient has a norm of up to 1e11 and passes; one step of SGD by it leads to "
+            "first gradient has a norm of up to 4e11 and passes; one step of SGD by it leads to "
             "where no loss is finite, and all that follows is rejected. A fixed limit beside the "
             "default rule, `gs.guard(tx, gs.rules.global_norm(1.0), gs.rules.log_mad())`, is what "
             "plain SGD needs on such a model."

@@ -81,6 +81,11 @@ def test_autoclip_forgets_the_oldest_when_its_history_is_full() -> None:
     np.testing.assert_allclose(after, norms * factors[:, None], rtol=1e-5)
 
 
+def test_autoclip_keeps_its_history_in_order() -> None:
+    _, state = norms_after(as_published.autoclip(size=50), stream())
+    np.testing.assert_array_equal(state.ordered, np.sort(state.norms))
+
+
 def test_autoclip_gives_nan_for_ever_after_a_nan() -> None:
     after, _ = norms_after(as_published.autoclip(), with_nan(100))
     assert np.isfinite(after[:100]).all()

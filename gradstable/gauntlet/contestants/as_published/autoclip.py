@@ -19,6 +19,8 @@ class AutoClipState(NamedTuple):
 
     count: jax.Array  # shape=(), dtype=jnp.int32, norms seen
     norms: jax.Array  # shape=(size,), dtype=jnp.float32, inf where there is none yet
+    ordered: jax.Array  # shape=(size,), dtype=jnp.float32, the same from the least on
+    poisoned: jax.Array  # shape=(), dtype=jnp.bool_, whether there was a NaN
     tally: Tally
 
 
@@ -39,26 +41,42 @@ def autoclip(*, percentile: float = 10.0, size: int = 1024) -> optax.GradientTra
 
     def init(params: Any) -> AutoClipState:
         del params
-        return AutoClipState(jnp.zeros((), jnp.int32), jnp.full(size, jnp.inf), new_tally())
+        empty, no = jnp.full(size, jnp.inf), jnp.zeros((), jnp.bool_)
+        return AutoClipState(jnp.zeros((), jnp.int32), empty, empty, no, new_tally())
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, AutoClipState]:
         del params
         norm = optax.tree.norm(updates)
-        place = jnp.arange(size) == state.count % size
-        norms = jnp.where(place, norm, state.norms)
-        count = state.count + 1
-        factor = clip_coefficient(norm, _percentile(norms, jnp.minimum(count, size), percentile))
+        known = jnp.where(jnp.isnan(norm), jnp.inf, norm)
+        at = state.count % size
+        learned = AutoClipState(
+            count=state.count + 1,
+            norms=jnp.where(jnp.arange(size) == at, known, state.norms),
+            ordered=_replace(state.ordered, state.norms[at], known),
+            poisoned=state.poisoned | jnp.isnan(norm),
+            tally=state.tally,
+        )
+        factor = clip_coefficient(norm, _percentile(learned, percentile))
         clipped = jax.tree.map(lambda g: g * factor, updates)
-        return clipped, AutoClipState(count, norms, tell(state.tally, ~(factor >= 1.0)))
+        return clipped, learned._replace(tally=tell(state.tally, ~(factor >= 1.0)))
 
     return optax.GradientTransformation(init, update)
 
 
-def _percentile(norms: jax.Array, held: jax.Array, percent: float) -> jax.Array:
-    """Return the percentile of the ``held`` smallest, as NumPy does it."""
+def _replace(ordered: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    """Return ordered numbers with one in place of another: far cheaper than to sort them anew."""
+    place = jnp.arange(ordered.size)
+    shifted = jnp.append(ordered[1:], jnp.inf)
+    short = jnp.where(place < jnp.sum(ordered < old), ordered, shifted)
+    into = jnp.sum(short < new)
+    return jnp.where(place < into, short, jnp.where(place == into, new, jnp.roll(short, 1)))
+
+
+def _percentile(state: AutoClipState, percent: float) -> jax.Array:
+    """Return the percentile of the norms that are held, as NumPy does it."""
+    held = jnp.minimum(state.count, state.ordered.size)
     rank = percent / 100.0 * (held - 1).astype(jnp.float32)
     low = jnp.floor(rank).astype(jnp.int32)
-    ordered = jnp.sort(norms)
-    below, above = ordered[low], ordered[jnp.minimum(low + 1, held - 1)]
+    below, above = state.ordered[low], state.ordered[jnp.minimum(low + 1, held - 1)]
     between = below + (rank - low.astype(jnp.float32)) * (above - below)
-    return jnp.where(jnp.any(jnp.isnan(norms)), jnp.nan, between)
+    return jnp.where(state.poisoned, jnp.nan, between)
