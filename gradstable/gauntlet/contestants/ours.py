@@ -40,8 +40,13 @@ def two_sided(schedule: Schedule) -> optax.GradientTransformation:
 
 
 def with_recovery(schedule: Schedule) -> optax.GradientTransformation:
+    """Return guarded AdamW that goes back to its last good parameters."""
+    return rollback(guard_adamw(schedule))
+
+
+def with_backoff(schedule: Schedule) -> optax.GradientTransformation:
     """Return guarded AdamW that goes back to its last good parameters, and slowly on from there."""
-    return backoff(rollback(guard_adamw(schedule)))
+    return backoff(with_recovery(schedule))
 
 
 OURS = {
@@ -50,10 +55,10 @@ OURS = {
         two_sided, "gs.stable_adamw: guarded, and capped behind the moments", "adamw", ours=True
     ),
     "gs.rollback(gs.guard(adamw))": Contestant(
-        with_recovery,
-        "gs.backoff around gs.rollback around gs.guard around AdamW",
-        base="adamw",
-        ours=True,
+        with_recovery, "gs.rollback around gs.guard around AdamW", base="adamw", ours=True
+    ),
+    "gs.backoff(gs.rollback(gs.guard(adamw)))": Contestant(
+        with_backoff, "gs.backoff around the same", base="adamw", ours=True
     ),
     "gs.guard(sgd)": Contestant(guard_sgd, "gs.guard around SGD", base="sgd", ours=True),
     "gs.guard(adam)": Contestant(guard_adam, "gs.guard around Adam", base="adam", ours=True),
