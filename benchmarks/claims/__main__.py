@@ -53,7 +53,8 @@ def markdown(findings: dict[str, Finding]) -> str:
     parts = ["# Claims on trial\n", (__doc__ or "").partition("\n\n")[2]]
     parts.append(
         f"All of this page is what `{COMMAND} --markdown docs/claims.md` wrote on a CPU with two "
-        "cores; `--quick` takes a minute and a half, and `--only NAME` checks one claim. Intervals "
+        "cores; `--only NAME` checks one claim, and `--quick` takes a minute and a half, which "
+        "is too short for some claims: its answers may differ. Intervals "
         f"are means and two standard errors over seeds.\n\n{WHAT_IS_CLEAR}\n"
     )
     for name, finding in findings.items():
@@ -77,7 +78,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer seeds and steps")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer seeds and steps: too few for some answers"
+    )
     parser.add_argument("--only", nargs="+", choices=CLAIMS, metavar="NAME", help=", ".join(CLAIMS))
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page as well")
     args = parser.parse_args()
