@@ -10,6 +10,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 from gradstable.gauntlet.cell import Plan, run_cell
 from gradstable.gauntlet.entries import choose, entries, storms_for
 from gradstable.gauntlet.results import Cell, cell_from_json, cell_to_json
@@ -52,7 +54,10 @@ def run_job(job: Job) -> Cell:
     known = entries(job.files)
     storms = storms_for(job.task, choose("storm", job.storms, known.storms))
     contestant, task = known.contestants[job.contestant], known.tasks[job.task]
-    return run_cell((job.task, job.contestant), task, contestant, storms, job.plan)
+    try:
+        return run_cell((job.task, job.contestant), task, contestant, storms, job.plan)
+    finally:
+        jax.clear_caches()  # a process that runs hundreds of cells needs none of their programs
 
 
 def _run(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[Job, Cell]]:
@@ -62,8 +67,8 @@ def _run(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[Jo
         return
     old = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{old} {_ONE_THREAD}".strip()  # for the children: here JAX is loaded
-    # A child for every cell: a process that has compiled a hundred programs has not let go of them.
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=4)
+    # Not with max_tasks_per_child, which stops for ever in Python 3.11.
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     try:
         running = {pool.submit(run_job, job): job for job in jobs}
         for future in as_completed(running):
