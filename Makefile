@@ -80,5 +80,5 @@ lock: venv ## resolve requirements/dev.txt anew, keeping pins that still hold (U
 	  --output-file $(LOCK)
 
 clean: ## remove virtual environments, caches and everything built
-	rm -rf .venv .venv-* build dist demo-out docs/_build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist demo-out gauntlet-out docs/_build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,6 @@ import platform
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from gradstable.gauntlet.markdown import to_markdown
 from gradstable.gauntlet.page import to_html
 from gradstable.gauntlet.race import Job, run_jobs
 from gradstable.gauntlet.results import Cell, Results, write
+from gradstable.gauntlet.tables import duration
 
 # Of the whole, with the same seeds, rates and steps: so every figure of it can be compared.
 QUICK_TASKS = ("digits_cnn", "lm_markov")
@@ -87,9 +87,8 @@ def main(args: Sequence[str], *, prog: str = "gradstable gauntlet") -> int:
         for task in chosen.tasks
         for contestant in chosen.contestants
     ]
-    began = time.perf_counter()
     cells = _run_with_progress(jobs, cells_folder, options.processes, console)
-    made = _made(shlex.join([*prog.split(), *args]), cells, time.perf_counter() - began)
+    made = _made(shlex.join([*prog.split(), *args]), cells, options.processes)
     results = _results(chosen, plan, cells, made)
     write(results, options.out / "results.json")
     (options.out / "results.md").write_text(to_markdown(results), encoding="utf-8")
@@ -143,11 +142,11 @@ def _run_with_progress(
     return [cells[job.task, job.contestant] for job in jobs]
 
 
-def _made(command: str, cells: Sequence[Cell], seconds: float) -> dict[str, Any]:
+def _made(command: str, cells: Sequence[Cell], processes: int) -> dict[str, Any]:
+    busy = duration(sum(cell.seconds for cell in cells))
     return {
         "command": command,
-        "seconds": seconds,
-        "cell_seconds": sum(cell.seconds for cell in cells),
+        "took": f"{busy} in all processes together, {processes} at a time",
         "gradstable": gradstable.__version__,
         "jax": jax.__version__,
         "optax": optax.__version__,

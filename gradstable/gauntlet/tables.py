@@ -20,9 +20,9 @@ _MEASURES = (
 MEASURES = len(_MEASURES)  # columns at the end of the table of numbers that are not of survival
 
 NOTES = (
-    "Survived: parameters, optimizer state and final loss are finite, and the loss is at most 1.1 "
-    "times the median clean one of the same contestant; in percent of all runs, ± a binomial "
-    "standard error.",
+    "Survived: parameters and final loss are finite, and the loss is at most 1.1 times that of the "
+    "same contestant in calm weather (the median over seeds, or the same seed's if that is more); "
+    "in percent of all runs, ± a binomial standard error.",
     "By the best: the same, with the best clean loss of all contestants that have the same base.",
     "Loss ratio: final loss over that of the clean run of the same seed, median over tasks and "
     "storms, and in brackets the least and the largest that one seed alone would give. Steps lost, "
