@@ -21,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow lint format bench catalog docs lock clean
+.PHONY: help venv demo test slow lint format bench speed catalog docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ format: venv ## fix what can be fixed in style and format
 
 bench: venv ## measure what protection costs: words moved, step time, compile time
 	$(BIN)/python -m benchmarks.cost $(ARGS)
+
+speed: venv ## measure steps beside bare ones, torch and the memory's bandwidth (ARGS="--quick")
+	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 catalog: venv ## write docs/catalog.md and docs/rules_table.md, with measured figures
 	$(BIN)/python -m benchmarks.catalog

@@ -5,13 +5,40 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+from jax import lax
 
 from gradstable._core.numerics import wide
 from gradstable._core.scale import per_leaf
-from gradstable._core.types import Scale
+from gradstable._core.select import keep_where
+from gradstable._core.types import Measure, Scale, Verdict
 
 # Adding -0.0 leaves every number as it is; adding 0.0 would turn -0.0 into 0.0.
 _NOTHING = -0.0
+
+
+def settle(verdict: Verdict, measure: Measure) -> Verdict:
+    """Return the same verdict, as numbers that XLA computes once and reads wherever it acts."""
+    norms = measure.leaf_norms[:2]
+    if norms.shape[0] < 2 or not isinstance(verdict.accept, jax.core.Tracer):
+        return verdict
+    # Where a norm is NaN the step is rejected, and nothing is scaled.
+    accept = jnp.any(verdict.accept & (norms >= 0.0))
+    if isinstance(verdict.scale, tuple):
+        return verdict._replace(accept=accept)
+    return verdict._replace(accept=accept, scale=once(verdict.scale, norms))
+
+
+def once(values: jax.Array, norms: jax.Array) -> jax.Array:
+    """Return values >= 0 as they are, but computed once.
+
+    The arithmetic of a few scalars is cheap, so XLA would repeat it in the fusion of every leaf
+    that reads it, which takes time in every step, and above all in compiling a thousand of them.
+    A reduction it does not repeat, and an optimization barrier would be gone before it fuses. So
+    each number goes through a maximum with what is below it: no norm is negative, but XLA cannot
+    know.
+    """
+    below = -norms[:2].reshape(-1, *(1,) * values.ndim)
+    return jnp.max(jnp.maximum(values, below), axis=0)
 
 
 def scale_updates(updates: Any, scale: Scale) -> Any:
@@ -24,7 +51,8 @@ def scale_updates(updates: Any, scale: Scale) -> Any:
 
     def apply(update: jax.Array, factor: jax.Array) -> jax.Array:
         dtype = wide(update.dtype)
-        scaled = (update.astype(dtype) * factor.astype(dtype)).astype(update.dtype)
+        scaled = update.astype(dtype) * factor.astype(dtype)
+        scaled = scaled.astype(update.dtype)
         traced = isinstance(factor, jax.core.Tracer) or isinstance(update, jax.core.Tracer)
         return scaled if traced else jnp.where(factor == 1.0, update, scaled)
 
@@ -41,8 +69,7 @@ def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
             return None
         # A finite sum has finite parts: one test is enough.
         result = update if param is None else applied(jnp.asarray(param), update)
-        sound = accept & jnp.isfinite(result)
-        return jnp.where(sound, update, unmoved(update))
+        return keep_where(accept, result, update, unmoved(update))
 
     if params is None:
         return jax.tree.map(lambda update: keep(None, update), updates)
@@ -51,7 +78,7 @@ def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
 
 def unmoved(like: Any) -> jax.Array:
     """Return the update, for a parameter of this type, that changes no bit of it."""
-    return jnp.full_like(like, _NOTHING)
+    return lax.full_like(like, _NOTHING)
 
 
 def applied(param: jax.Array, update: jax.Array) -> jax.Array:

@@ -4,8 +4,8 @@ Squaring is where norms fail: in float32 it overflows above 1.8e19 and underflow
 1e-19, in float16 above 255. So the squares are summed once in float32, and that is all a
 healthy step pays. Only where the total is not finite, or tiny, a ``lax.switch`` reads the
 gradients again, multiplied by a power of two (exact; the idea is Blue's, 1978, as in
-LAPACK's ``dnrm2``). The way for tiny ones also reads subnormal numbers by their bits, since
-XLA flushes them to zero in arithmetic.
+LAPACK's ``dnrm2``). It also reads subnormal numbers by their bits, since XLA flushes them to
+zero in arithmetic.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,27 @@ _PER_SUBNORMAL_BIT = 2.0**-149
 # thousand small reductions are slow to compile. A larger leaf would cost memory for the copy.
 _STACK_BELOW = 1 << 14
 
-_Reduce = Callable[[jax.Array, jax.Array | None], jax.Array]
+# A stack of them is copied and read at once, so it stays small enough for a cache.
+_STACK_SIZE = 1 << 17
+
+
+class _Shift(NamedTuple):
+    """What entries are multiplied by, and what the bits of subnormal ones."""
+
+    factor: jax.Array
+    per_bit: jax.Array
+
+    @classmethod
+    def to(cls, huge: jax.Array) -> "_Shift":
+        """Return the shift down for huge norms, else that up."""
+        # Looked up at run time: XLA would merge constant factors, (c x)^2 into c^2 x^2, and
+        # overflow.
+        table = jnp.asarray([[_UP, _PER_SUBNORMAL_BIT * _UP], [_DOWN, 0.0]], jnp.float32)
+        chosen = table[huge.astype(jnp.int32)]
+        return cls(chosen[0], chosen[1])
+
+
+_Reduce = Callable[[jax.Array, _Shift | None], jax.Array]
 
 
 class _Norms(NamedTuple):
@@ -67,41 +87,37 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
             leaf_sizes=leaf_sizes,
         )
 
-    def sums_of(reduce: _Reduce, shift: jax.Array | None = None) -> jax.Array:
-        sums = _per_leaf(reduce, leaves, shift)
+    # Stacked once for both ways: to hand a thousand leaves to a branch takes long to compile.
+    stacks = _Stacks.of(leaves)
+
+    def sums_of(reduce: _Reduce, shift: _Shift | None = None) -> jax.Array:
+        sums = stacks.sums(reduce, shift)
         return sums if axis_name is None else lax.psum(sums, axis_name)
 
     sums = sums_of(_sum_squares)
     total = jnp.sum(sums)
-    way = jnp.where(jnp.isfinite(total), jnp.where(total < _TINY, 2, 0), 1)
-    # Looked up at run time: XLA would merge constant factors, (c x)^2 into c^2 x^2, and overflow.
-    shift = jnp.asarray([1.0, _DOWN, _UP], jnp.float32)[way]
-    unshift = jnp.asarray([1.0, _UP, _DOWN], jnp.float32)[way]
+    huge = ~jnp.isfinite(total)
 
     def ordinary() -> _Norms:
         nonfinite = jnp.zeros(sums.shape, jnp.bool_)
         return _Norms(norm=jnp.sqrt(total), leaf_norms=jnp.sqrt(sums), nonfinite=nonfinite)
 
-    def huge() -> _Norms:
+    def shifted() -> _Norms:
         # After the shift no finite entry overflows: a sum that is not finite tells of one
         # that never was.
-        shifted = sums_of(_sum_squares, shift)
-        leaf_norms = jnp.sqrt(shifted) * unshift
+        moved = sums_of(_sum_shifted_squares, _Shift.to(huge))
+        norm, leaf_norms = jnp.sqrt(jnp.sum(moved)), jnp.sqrt(moved)
+        down = jnp.where(jnp.isfinite(sums), jnp.sqrt(sums), leaf_norms * _UP)
         return _Norms(
-            norm=jnp.sqrt(jnp.sum(shifted)) * unshift,
-            leaf_norms=jnp.where(jnp.isfinite(sums), jnp.sqrt(sums), leaf_norms),
-            nonfinite=~jnp.isfinite(shifted),
+            norm=jnp.where(huge, norm * _UP, _put_down(norm)),
+            leaf_norms=jnp.where(huge, down, _put_down(leaf_norms)),
+            nonfinite=~jnp.isfinite(moved),
         )
 
-    def tiny() -> _Norms:
-        shifted = sums_of(_sum_lifted_squares, shift)
-        return _Norms(
-            norm=_put_down(jnp.sqrt(jnp.sum(shifted)), unshift),
-            leaf_norms=_put_down(jnp.sqrt(shifted), unshift),
-            nonfinite=jnp.zeros(sums.shape, jnp.bool_),
-        )
-
-    return Measure(*run_branch(way, (ordinary, huge, tiny)), leaf_sizes=leaf_sizes)
+    rare = huge | (total < _TINY)
+    # The last is never taken. Of two branches without a loop XLA may make a select, and run both.
+    norms = run_branch(rare.astype(jnp.int32), (ordinary, shifted, ordinary))
+    return Measure(*norms, leaf_sizes=leaf_sizes)
 
 
 def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
@@ -140,54 +156,66 @@ def sums_of_squares(leaves: Sequence[jax.Array]) -> jax.Array:
     """Return the plain sum of squares of each array, float32 ``[L]``; it may overflow."""
     if not leaves:
         return jnp.zeros((0,), jnp.float32)
-    return _per_leaf(_sum_squares, [_as_real(leaf) for leaf in leaves], None)
+    return _Stacks.of([_as_real(leaf) for leaf in leaves]).sums(_sum_squares)
 
 
-def _per_leaf(reduce: _Reduce, leaves: Sequence[jax.Array], shift: jax.Array | None) -> jax.Array:
-    """Apply ``reduce: ([k, *shape], shift) -> [k]`` to all leaves; return float32 ``[L]``.
+class _Stacks(NamedTuple):
+    """Leaves as arrays ``[k, *shape]``: small ones of one type are stacked and reduced together."""
 
-    Small leaves of one type are stacked and reduced together.
-    """
-    groups: dict[object, list[int]] = {}
-    for index, leaf in enumerate(leaves):
-        # The type tells shape, dtype and sharding: only leaves that share it can be stacked.
-        kind = jax.typeof(leaf) if leaf.size <= _STACK_BELOW else index
-        groups.setdefault(kind, []).append(index)
-    reduced: list[jax.Array] = []
-    for indices in groups.values():
-        first = leaves[indices[0]]
-        stack = first[None] if len(indices) == 1 else jnp.stack([leaves[i] for i in indices])
-        if reduced and shift is not None:
-            # A sum of squares is never -1, but XLA cannot know: each reduction waits for the
-            # last, so that memory of the size of a leaf is needed only once.
-            shift = jnp.where(reduced[-1][0] == -1.0, 0.0, shift)
-        reduced.append(reduce(stack, shift).astype(jnp.float32))
-    tree_order = np.argsort(np.concatenate(list(groups.values())))
-    return jnp.concatenate(reduced)[tree_order]
+    arrays: list[jax.Array]
+    tree_order: np.ndarray
+
+    @classmethod
+    def of(cls, leaves: Sequence[jax.Array]) -> "_Stacks":
+        """Stack leaves, each into one array only."""
+        kinds: dict[object, list[list[int]]] = {}
+        for index, leaf in enumerate(leaves):
+            # The type tells shape, dtype and sharding: only leaves that share it can be stacked.
+            kind = jax.typeof(leaf) if leaf.size <= _STACK_BELOW else index
+            stacks = kinds.setdefault(kind, [[]])
+            if (len(stacks[-1]) + 1) * leaf.size > _STACK_SIZE:
+                stacks.append([])
+            stacks[-1].append(index)
+        groups = [stack for stacks in kinds.values() for stack in stacks if stack]
+        rows = [[lax.expand_dims(leaves[i], (0,)) for i in indices] for indices in groups]
+        arrays = [each[0] if len(each) == 1 else lax.concatenate(each, 0) for each in rows]
+        return cls(arrays, np.argsort(np.concatenate(groups)))
+
+    def sums(self, reduce: _Reduce, shift: _Shift | None = None) -> jax.Array:
+        """Apply ``reduce: ([k, *shape], shift) -> [k]`` to all; return float32 ``[L]``."""
+        reduced: list[jax.Array] = []
+        for stack in self.arrays:
+            if reduced and shift is not None:
+                # A sum of squares is never -1, but XLA cannot know: each reduction waits for the
+                # last, so that memory of the size of a leaf is needed only once.
+                waited = jnp.where(reduced[-1][0] == -1.0, 0.0, shift.factor)
+                shift = shift._replace(factor=waited)
+            reduced.append(reduce(stack, shift).astype(jnp.float32))
+        return jnp.concatenate(reduced)[self.tree_order]
 
 
-def _sum_squares(stack: jax.Array, shift: jax.Array | None) -> jax.Array:
+def _sum_squares(stack: jax.Array, shift: _Shift | None) -> jax.Array:
     values = stack.astype(wide(stack.dtype))
     if shift is not None:
-        values = values * shift.astype(values.dtype)
+        values = values * shift.factor.astype(values.dtype)
     return jnp.sum(values * values, axis=tuple(range(1, stack.ndim)))
 
 
-def _sum_lifted_squares(stack: jax.Array, shift: jax.Array | None) -> jax.Array:
+def _sum_shifted_squares(stack: jax.Array, shift: _Shift | None) -> jax.Array:
     values = stack.astype(wide(stack.dtype))
     if values.dtype != jnp.float32 or shift is None:
         return _sum_squares(values, shift)
     bits = lax.bitcast_convert_type(values, jnp.int32) & 0x7FFFFFFF
-    subnormal = bits.astype(jnp.float32) * (_PER_SUBNORMAL_BIT * _UP)
-    shifted = values * shift
+    subnormal = bits.astype(jnp.float32) * shift.per_bit
+    shifted = values * shift.factor
     return _sum_squares(jnp.where(bits < _MIN_NORMAL_BITS, subnormal, shifted), None)
 
 
-def _put_down(norms: jax.Array, unshift: jax.Array) -> jax.Array:
+def _put_down(norms: jax.Array) -> jax.Array:
     """Return ``norms * 2**-90``; a subnormal result is put together from its bits."""
     bits = jnp.round(norms * (_DOWN / _PER_SUBNORMAL_BIT)).astype(jnp.int32)
     subnormal = lax.bitcast_convert_type(bits, jnp.float32)
-    return jnp.where(norms < _MIN_NORMAL * _UP, subnormal, norms * unshift)
+    return jnp.where(norms < _MIN_NORMAL * _UP, subnormal, norms * _DOWN)
 
 
 def _as_real(leaf: jax.Array) -> jax.Array:

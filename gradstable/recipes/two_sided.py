@@ -97,6 +97,8 @@ def two_sided_adam(
 
 def _round(g: jax.Array, step: tuple[jax.Array, jax.Array]) -> jax.Array:
     exact, trust = step
+    if g.dtype == exact.dtype:
+        return exact
     return jnp.where(trust == 1.0, exact.astype(g.dtype), toward_zero(exact, g.dtype))
 
 
@@ -136,7 +138,14 @@ def _decays(weight_decay: ArrayLike, mask: Mask, params: Any) -> Any:
     chosen = mask(params) if callable(mask) else True if mask is None else mask
     decay = float32(weight_decay)
     each = jax.tree.broadcast(chosen, params)
-    return jax.tree.map(lambda decays: jnp.where(decays, decay, jnp.zeros_like(decay)), each)
+    nothing = jnp.zeros_like(decay)
+
+    def of(decays: Any) -> jax.Array:
+        if isinstance(decays, bool):  # known: nothing to trace for a thousand leaves
+            return decay if decays else nothing
+        return jnp.where(decays, decay, nothing)
+
+    return jax.tree.map(of, each)
 
 
 def _product(factor: jax.Array, values: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradstable._core.act import settle
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import combine, largest_norm, positive
 from gradstable._core.select import own_arrays, select_tree
@@ -135,7 +136,7 @@ def all_of(rules: Sequence[Rule]) -> Rule:
             new_state.append(rule_state)
         finite, countable = measure.finite, measure.norm <= MAX_NORM
         kept = select_tree(finite & countable, tuple(new_state), state, name="rule state")
-        return _finish(total, measure, finite), kept
+        return settle(_finish(total, measure, finite), measure), kept
 
     return Rule(
         init=init, decide=decide, needs=tuple(need for rule in rules for need in rule.needs)

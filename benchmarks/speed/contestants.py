@@ -1,0 +1,60 @@
+"""What is compared: bare optimizers, optax's protection and ours, all made from a rate."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gradstable as gs
+
+
+class Contestant(NamedTuple):
+    make: Callable[[Any], optax.GradientTransformation]
+    # Words that no implementation can do without: gradient, parameter and statistics read, all
+    # but the gradient written.
+    necessary: int = 7
+    ours: bool = False
+
+
+def _clipped(rate: Any) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate))
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    "optax.adamw": Contestant(optax.adamw),
+    "gs.guard(optax.adamw)": Contestant(lambda rate: gs.guard(optax.adamw(rate)), ours=True),
+    "gs.adamw": Contestant(gs.adamw, ours=True),
+    "gs.stable_adamw": Contestant(gs.stable_adamw, ours=True),
+    "chain(clip_by_global_norm, adamw)": Contestant(_clipped),
+    "apply_if_finite(chain(clip, adamw))": Contestant(
+        lambda rate: optax.apply_if_finite(_clipped(rate), 5)
+    ),
+    "optax.sgd, momentum": Contestant(lambda rate: optax.sgd(rate, momentum=0.9), necessary=5),
+}
+
+
+def chosen(word: str) -> dict[str, Contestant]:
+    """Return those with a word in their name, and the bare optimizer, which is the measure."""
+    bare = next(iter(CONTESTANTS))
+    return {name: each for name, each in CONTESTANTS.items() if word in name or name == bare}
+
+
+@functools.cache
+def recompiles(make: Callable[[Any], optax.GradientTransformation]) -> int:
+    """Return how often a step is compiled anew when the rate, an argument of it, changes."""
+
+    @jax.jit
+    def step(params: Any, state: Any, rate: jax.Array) -> tuple[Any, Any]:
+        updates, state = make(rate).update(params, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    carry = params, make(jnp.float32(1e-3)).init(params)
+    sizes: list[int] = []
+    for rate in (1e-3, 2e-3, 3e-4):
+        carry = step(*carry, jnp.float32(rate))
+        sizes.append(getattr(step, "_cache_size")())  # noqa: B009 - not part of jax's interface
+    return sizes[-1] - sizes[0]

@@ -1,0 +1,98 @@
+"""One row for each contestant and tree: counts by XLA, times by the clock."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from benchmarks.counting import Count, compile_step, count_common_path, size
+from benchmarks.speed.contestants import Contestant, recompiles
+from benchmarks.speed.timing import medians, stepping, triad
+from benchmarks.speed.torch_side import NAME as TORCH
+from benchmarks.speed.torch_side import torch_or_none, torch_step
+from benchmarks.speed.trees import Tree
+
+RATE = 3e-4
+BARE = "optax.adamw"
+_FLOOR = "triad"
+
+
+class Row(NamedTuple):
+    tree: str
+    name: str
+    milliseconds: float | None = None
+    ratio: float | None = None  # to optax.adamw
+    floors: float | None = None  # times what the necessary words take at the measured bandwidth
+    words: float | None = None  # per parameter, on the path of a healthy step
+    rare: float | None = None  # further words of the branch that is hardly ever taken
+    temp: float | None = None  # temporary memory, as a share of the parameters
+    trace: float | None = None  # seconds, lowering included
+    compile: float | None = None  # seconds
+    state: float | None = None  # bytes per parameter
+    recompiles: int | None = None  # when the rate changes
+    note: str = ""
+
+
+class Measured(NamedTuple):
+    rows: list[Row]
+    bandwidth: float  # bytes a second
+
+
+def state_bytes(tx: Any, tree: Tree) -> float:
+    state = jax.eval_shape(tx.init, tree)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / size(tree)
+
+
+def measure(
+    title: str,
+    tree: Tree,
+    contestants: dict[str, Contestant],
+    *,
+    repeats: int,
+    chained: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Measured:
+    """Measure contestants on a tree, with the memory and torch among them."""
+    counts: dict[str, tuple[Count, Count]] = {}
+    runs: dict[str, Callable[[], None]] = {}
+    for name, contestant in contestants.items():
+        progress(f"{title}: compiling {name}")
+        jax.clear_caches()  # what one contestant traced shall not make the next one faster
+        tx = contestant.make(RATE)
+        compiled, whole = compile_step(tx, tree)
+        counts[name] = whole, count_common_path(tx, tree) if contestant.ours else whole
+        runs[name] = stepping(compiled, tx, tree, chained)
+    torch, torch_state = torch_or_none(), 0.0
+    if torch is not None:
+        runs[TORCH], torch_state = torch_step(torch, tree, chained)
+    runs[_FLOOR], moved = triad(tree, chained)
+    times = medians(runs, repeats, lambda: progress(f"{title}: stepping"))
+    bandwidth = moved * chained / times[_FLOOR]
+
+    def timed(row: Row, necessary: int) -> Row:
+        each, floor = times[row.name] / chained, 4 * size(tree) * necessary / bandwidth
+        return row._replace(
+            milliseconds=1e3 * each, ratio=times[row.name] / times[BARE], floors=each / floor
+        )
+
+    rows: list[Row] = []
+    for name, contestant in contestants.items():
+        row = _counted(Row(title, name), contestant, tree, *counts[name])
+        rows.append(timed(row, contestant.necessary))
+    if torch is None:
+        rows.append(Row(title, TORCH, note="torch is not installed"))
+    else:
+        rows.append(timed(Row(title, TORCH, state=torch_state), necessary=7))
+    return Measured(rows, bandwidth)
+
+
+def _counted(row: Row, contestant: Contestant, tree: Tree, whole: Count, common: Count) -> Row:
+    return row._replace(
+        words=common.words,
+        rare=whole.words - common.words if contestant.ours else None,
+        temp=whole.temp,
+        trace=whole.trace,
+        compile=whole.compile,
+        state=state_bytes(contestant.make(RATE), tree),
+        recompiles=recompiles(contestant.make),
+    )
