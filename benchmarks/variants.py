@@ -46,7 +46,7 @@ def released(rule: Rule, after: int) -> Rule:
         limit = verdict.threshold / jnp.maximum(measure.norm, jnp.finfo(jnp.float32).tiny)
         verdict = verdict._replace(
             accept=verdict.accept | force,
-            scale=jnp.where(force, limit, verdict.scale),
+            scale=jnp.where(force, limit, verdict.least_scale),
             reason=jnp.where(force, Reason.SPIKE_CLIPPED, verdict.reason),
         )
         return verdict, (inner, jnp.where(outside, run + 1, 0))

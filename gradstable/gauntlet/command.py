@@ -26,7 +26,7 @@ from gradstable.gauntlet.results import Cell, Results, write
 from gradstable.gauntlet.tables import duration
 
 # Of the whole, with the same seeds, rates and steps: so every figure of it can be compared.
-QUICK_TASKS = ("digits_cnn", "lm_markov")
+QUICK_TASKS = ("deep_mlp", "lm_markov")
 QUICK_CONTESTANTS = ("adamw", "clip", "apply_if_finite", "zclip", "gs.guard(adamw)")
 QUICK_STORMS = ("none", "batch x 1e6, 10%", "batch x nan, 1%", "loss x 30 for good", "rate x 100")
 # The default rule and stable_adamw may be tuned on these; what is reported is of the others.

@@ -50,7 +50,11 @@ def entries(files: Iterable[Path] = ()) -> Entries:
             if taken:
                 msg = f"{file}: {taken[0]!r} is there already: take another name"
                 raise ValueError(msg)
-        known = Entries(*({**mine, **theirs} for mine, theirs in zip(known, brought, strict=True)))
+        known = Entries(
+            tasks={**known.tasks, **brought.tasks},
+            contestants={**known.contestants, **brought.contestants},
+            storms={**known.storms, **brought.storms},
+        )
     return known
 
 

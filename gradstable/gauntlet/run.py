@@ -39,7 +39,7 @@ class Trace(NamedTuple):
 def schedule_of(rate: Any, steps: int, factor: Any = 1.0) -> Schedule:
     """Return linear warm-up and a cosine down to zero, times the fault of this very step."""
 
-    def schedule(count: jax.Array) -> jax.Array:
+    def schedule(count: Any) -> jax.Array:
         done = jnp.minimum(count / steps, 1.0)
         up = jnp.minimum((count + 1) / max(1.0, WARM_UP * steps), 1.0)
         return rate * factor * up * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
