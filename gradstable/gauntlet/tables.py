@@ -103,10 +103,12 @@ def _row(one: Standing, grouped: Sequence[str]) -> list[str]:
 def beats(
     results: Results, *, ours: Iterable[str] | None = None, tasks: Iterable[str] | None = None
 ) -> Table:
-    """Return where something beats one of ours: a row for each of ours and group of storms."""
+    """Return where something beats one of ours: a row for each of ours and group of storms.
+
+    Without ``ours``: those that have the base that most peers have.
+    """
     chosen = list(results.tasks if tasks is None else tasks)
-    names = [name for name, about in results.contestants.items() if about["ours"]]
-    names = names if ours is None else list(ours)
+    names = _held_against_most(results) if ours is None else list(ours)
     anyone = beaten(results, ours=names, tasks=chosen)
     kin = beaten(results, ours=names, tasks=chosen, same_base=True)
     rows = []
@@ -124,6 +126,13 @@ def beats(
                 rows.append([named(name, ours=True), group, *_told(found, same, cells)])
     header = ["ours", "storms", "cells", "peer survives more", "peer ends lower", "mostly", "worst"]
     return Table(header, rows, [True] * len(rows), words=(1, 5, 6))
+
+
+def _held_against_most(results: Results) -> list[str]:
+    ours = {name: about["base"] for name, about in results.contestants.items() if about["ours"]}
+    peers = Counter(about["base"] for about in results.contestants.values() if not about["ours"])
+    base, _ = max(peers.items(), key=lambda pair: pair[1], default=("", 0))
+    return [name for name, own in ours.items() if own == base] or list(ours)
 
 
 def _told(found: list[Beat], same: list[Beat], cells: int) -> list[str]:
