@@ -8,7 +8,8 @@ VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 WORKERS ?= 2
 
 # Thousands of small programs: one kind for every public transform. See tests/quick.py.
-BROAD := $(wildcard tests/test_*.py) tests/storm
+BROAD := $(wildcard tests/test_*.py) tests/storm tests/centering tests/clipping tests/gauntlet tests/losses \
+  tests/moments tests/rate tests/recipes
 
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt

@@ -16,7 +16,7 @@ NAMES = list(TASKS)
 # Units that saturate take what is too large for as large as can be, and pass nothing back.
 SATURATE = {"tanh_rnn", "lstm", "sines"}
 QUICK = ["digits_cnn", "deep_mlp", "lm_markov", "lm_markov_qk", "heavy_tails", "sines"]
-HALVED = ["digits_cnn", "tanh_rnn", "sines"]
+HALVED = ("digits_cnn", "lstm", "sines")
 STEPS = 40
 # The programs are compiled for tests of a second: less is made of them than could be.
 FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
