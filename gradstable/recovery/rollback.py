@@ -43,7 +43,7 @@ def rollback(
     inner: optax.GradientTransformation,
     *rules: Rule,
     every: int = 100,
-    patience: int = 20,
+    patience: int = 12,
     rejections: int = 50,
     copies: int = 2,
     max_restores: int = 5,
@@ -93,7 +93,7 @@ def rollback(
         ``value``. Since it takes many bad steps, the limit may be low.
       every: steps between copies, >= 1. Default 100. A copy waits for ``patience`` good steps in a
         row.
-      patience: ``m``, >= 1. Default 20: a burst of ten bad batches is none of its business.
+      patience: ``m``, >= 1. Default 12: a burst of ten bad batches is none of its business.
       rejections: ``n``, >= 1. Default 50.
       copies: how many are kept, >= 1. Default 2.
       max_restores: returns in a row without a new copy after which it gives up, >= 1. Default 5.
