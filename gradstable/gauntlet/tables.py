@@ -14,7 +14,7 @@ UNKNOWN = "–"
 OURS = "●"
 
 _MEASURES = (
-    "loss ratio", "steps lost", "steps to recover", "rate sensitivity", "high half",
+    "loss ratio", "steps lost", "steps to recover", "spike score", "rate sensitivity", "high half",
     "stable decades", "upper edge", "touched when clean", "clean loss",
 )  # fmt: skip
 MEASURES = len(_MEASURES)  # columns at the end of the table of numbers that are not of survival
@@ -26,7 +26,8 @@ NOTES = (
     "By the best: the same, with the best clean loss of all contestants that have the same base.",
     "Loss ratio: final loss over that of the clean run of the same seed, median over tasks and "
     "storms, and in brackets the least and the largest that one seed alone would give. Steps lost, "
-    "in percent of all steps, and steps to recover likewise.",
+    "in percent of all steps, steps to recover, and the spike score (training losses at least 7 "
+    "sigma above the mean of the last 1,000, in percent; OLMo 2) likewise.",
     "Rate sensitivity: mean over learning rates of the loss above the best one, no loss counting "
     "more than that at the start (Wortsman et al. 2023, arXiv 2309.14322), in parts of what the "
     "best rate learns: 0 is best, 1 worst. High half: of the upper half of the rates alone.",
@@ -91,6 +92,7 @@ def _row(one: Standing, grouped: Sequence[str]) -> list[str]:
         spread(one.ratio, 2),
         spread(one.lost, 1, "%"),
         spread(one.recovery, 0),
+        spread(one.spikes, 1, "%"),
         fixed(one.sensitivity, 2),
         fixed(one.sensitivity_high, 2),
         ("≥ " if one.open_above else "") + fixed(one.decades, 1),
