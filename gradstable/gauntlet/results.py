@@ -1,5 +1,6 @@
 """What came of the runs, in a form that a file can hold."""
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,14 +52,19 @@ class Results(NamedTuple):
 
 
 def write(results: Results, path: Path) -> None:
-    """Write results as JSON, floats to five digits; what is not finite as a string."""
+    """Write results as JSON, floats to five digits; what is not finite as a string.
+
+    Compressed if the name ends with ``.gz``; the same results make the same bytes.
+    """
     whole = results._asdict() | {"cells": [cell_to_json(cell) for cell in results.cells]}
-    path.write_text(json.dumps(_plain(whole), indent=None, separators=(",", ":")) + "\n")
+    said = (json.dumps(_plain(whole), separators=(",", ":")) + "\n").encode()
+    path.write_bytes(gzip.compress(said, mtime=0) if path.suffix == ".gz" else said)
 
 
 def read(path: Path) -> Results:
     """Read what ``write`` wrote."""
-    whole = json.loads(path.read_text())
+    said = path.read_bytes()
+    whole = json.loads(gzip.decompress(said) if path.suffix == ".gz" else said)
     cells = [cell_from_json(cell) for cell in whole.pop("cells")]
     return Results(**(whole | {"rates": [float(r) for r in whole["rates"]]}), cells=cells)
 

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "results"
 
 @pytest.fixture(scope="module")
 def committed() -> Results:
-    return read(FOLDER / "results.json")
+    return read(FOLDER / "results.json.gz")
 
 
 def test_the_table_is_made_from_the_results(committed: Results) -> None:
