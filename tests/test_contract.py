@@ -73,7 +73,8 @@ def test_every_frame_is_tried_on_one_transform() -> None:
         for file in package.rglob("*.py")
         if "return optax.GradientTransformationExtraArgs(" in file.read_text(encoding="utf-8")
     }
-    assert {frame for frame in frames if not frame.startswith("testing/")} == ONE_A_FRAME.keys()
+    ours = {frame for frame in frames if not frame.startswith(("testing/", "gauntlet/"))}
+    assert ours == ONE_A_FRAME.keys()
     assert {entry.name for entry in entries() if entry.cases} >= WHOLE
 
 

@@ -38,7 +38,7 @@ def once(values: jax.Array, norms: jax.Array) -> jax.Array:
     know.
     """
     below = -norms[:2].reshape(-1, *(1,) * values.ndim)
-    return jnp.max(jnp.maximum(values, below), axis=0)
+    return jnp.max(jnp.maximum(values[None], below), axis=0)
 
 
 def scale_updates(updates: Any, scale: Scale) -> Any:
