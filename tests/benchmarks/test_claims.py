@@ -78,22 +78,26 @@ def test_claims_about_published_code_hold() -> None:
     assert {verdict.answer for verdict in finding.verdicts} == {HOLDS}
 
 
+@pytest.mark.slow
 def test_spikes_of_adam_run_at_toy_size() -> None:
     well_formed(adam_spikes.check(TOY))
 
 
+@pytest.mark.slow
 def test_exploding_network_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {name: exploding_rnn.METHODS[name] for name in ("none", "gs.guard")}
     monkeypatch.setattr(exploding_rnn, "METHODS", kept)
     well_formed(exploding_rnn.check(TOY))
 
 
+@pytest.mark.slow
 def test_rate_sensitivity_runs_at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
     small = functools.partial(rate_sensitivity.decoder, layers=1, width=8)
     monkeypatch.setattr(rate_sensitivity, "decoder", small)
     well_formed(rate_sensitivity.check(TOY))
 
 
+@pytest.mark.slow
 def test_corrupted_gradients_run_at_toy_size() -> None:
     well_formed(corrupted_gradients.check(TOY, ("none", "GradientStabilizer")))
 

@@ -89,6 +89,7 @@ def test_each_bare_optimizer_has_its_guarded_twin(base: str) -> None:
     assert CONTESTANTS[f"gs.guard({base})"].base == base
 
 
+@pytest.mark.slow
 def test_a_nan_breaks_what_is_not_made_for_it() -> None:
     def survives(name: str) -> bool:
         params, *_ = runs(name)

@@ -13,10 +13,15 @@ from gradstable.gauntlet.task import Disturbance, Task
 from gradstable.gauntlet.tasks import TASKS
 
 NAMES = list(TASKS)
+# One of each kind in every run, all in a slow one: each is a program to compile.
+KINDS = {"digits_cnn", "relu_rnn", "lm_markov", "gan", "heavy_tails", "sines"}
+ONE_OF_A_KIND = [
+    name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES
+]
 # Units that saturate take what is too large for as large as can be, and pass nothing back.
 SATURATE = {"tanh_rnn", "lstm", "sines"}
 QUICK = ["digits_cnn", "deep_mlp", "lm_markov", "lm_markov_qk", "heavy_tails", "sines"]
-HALVED = ("digits_cnn", "lstm", "sines")
+HALVED = (*(pytest.param(name, marks=pytest.mark.slow) for name in ("digits_cnn", "lstm")), "sines")
 STEPS = 40
 # The programs are compiled for tests of a second: less is made of them than could be.
 FAST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -74,7 +79,7 @@ def measured(name: str, *ills: tuple[float, float], half: bool = False) -> tuple
     return np.asarray(out[2]), np.asarray(out[3])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
 def test_what_is_ill_reaches_the_gradients(name: str) -> None:
     ills = [(1, 1), (np.nan, 1), (np.inf, 1), (1, np.nan), (1, np.inf), (1, 1e3), (1e3, 1)]
     loss, norm = measured(name, *ills)
@@ -96,7 +101,7 @@ def test_half_precision_is_close_and_overflows_where_targets_are_huge(name: str)
     assert not np.any(np.isfinite(norm[:, 1]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
 def test_runs_side_by_side_are_finite_and_repeat(name: str) -> None:
     calm = Disturbance(*np.ones((2, STEPS), np.float32))
     once, again = (short_run(name)(keys(3), calm, 1.0) for _ in range(2))
