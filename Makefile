@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 # Thousands of small programs: one kind for every public transform. See tests/quick.py.
 BROAD := $(wildcard tests/test_*.py) tests/storm tests/centering tests/clipping tests/gauntlet tests/losses \
-  tests/moments tests/rate tests/recipes
+  tests/core tests/moments tests/precision tests/rate tests/recipes tests/rules
 
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
