@@ -6,19 +6,17 @@ interleaved steps.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from rich.console import Console
 from rich.table import Table
 
 import gradstable as gs
 from benchmarks.counting import compile_step, count_common_path, large_tree, size
+from benchmarks.speed.timing import medians, stepping
 
 Make = Callable[[], optax.GradientTransformation]
 
@@ -50,20 +48,10 @@ def time_ratios(
     compiled: dict[str, tuple[Any, Any]], params: Any, repeats: int
 ) -> dict[str, float]:
     """Return median step times over the first contestant's, steps interleaved."""
-    gradients = jax.tree.map(lambda p: jnp.full(p.shape, 0.01, p.dtype), params)
-    carries = {}
-    for name, (_, tx) in compiled.items():
-        start = jax.tree.map(lambda p: jnp.full(p.shape, 0.1, p.dtype), params)
-        carries[name] = (start, jax.jit(tx.init)(start))
-    times: dict[str, list[float]] = {name: [] for name in compiled}
-    for _ in range(repeats + 2):
-        for name, (step, _) in compiled.items():
-            begin = time.perf_counter()
-            carries[name] = jax.block_until_ready(step(*carries[name], gradients))
-            times[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(each[2:]) for name, each in times.items()}
-    reference = next(iter(medians.values()))
-    return {name: median / reference for name, median in medians.items()}
+    steps = {name: stepping(step, tx, params, 1) for name, (step, tx) in compiled.items()}
+    times = medians(steps, repeats)
+    reference = next(iter(times.values()))
+    return {name: each / reference for name, each in times.items()}
 
 
 def main() -> None:

@@ -77,16 +77,7 @@ def adding_rnn(*, length: int = 20, hidden: int = 32, radius: float = 1.5) -> Ta
     """Return a ReLU network without gates that adds two marked numbers (Pascanu et al. 2013)."""
 
     def init(key: jax.Array) -> Params:
-        keys = jax.random.split(key, 3)
-        recurrent = np.array(jax.random.normal(keys[0], (hidden, hidden)))
-        recurrent *= radius / np.abs(np.linalg.eigvals(recurrent)).max()
-        return {
-            "recurrent": jnp.asarray(recurrent, jnp.float32),
-            "input": jax.random.normal(keys[1], (2, hidden)) * 0.1,
-            "bias": jnp.zeros(hidden),
-            "output": jax.random.normal(keys[2], (hidden,)) * 0.1,
-            "offset": jnp.zeros(()),
-        }
+        return relu_network(key, hidden=hidden, radius=radius)
 
     def batch(key: jax.Array, size: int = 64) -> Any:
         keys = jax.random.split(key, 3)
@@ -99,16 +90,36 @@ def adding_rnn(*, length: int = 20, hidden: int = 32, radius: float = 1.5) -> Ta
 
     def loss(params: Params, batch: Any) -> jax.Array:
         x, y = batch
-
-        def step(state: jax.Array, now: jax.Array) -> tuple[jax.Array, None]:
-            moved = state @ params["recurrent"] + now @ params["input"] + params["bias"]
-            return jax.nn.relu(moved), None
-
-        state, _ = lax.scan(step, jnp.zeros((x.shape[0], hidden)), x.swapaxes(0, 1))
-        return jnp.mean((state @ params["output"] + params["offset"] - y) ** 2)
+        return jnp.mean((last_output(params, x.swapaxes(0, 1)) - y) ** 2)
 
     held = batch(jax.random.key(99), 1024)
     return Task(init, batch, loss, lambda params: loss(params, held))
+
+
+def relu_network(key: jax.Array, *, hidden: int, radius: float) -> Params:
+    """Return a recurrent network without gates whose matrix has a spectral radius."""
+    keys = jax.random.split(key, 3)
+    recurrent = np.array(jax.random.normal(keys[0], (hidden, hidden)))
+    recurrent *= radius / np.abs(np.linalg.eigvals(recurrent)).max()
+    return {
+        "recurrent": jnp.asarray(recurrent, jnp.float32),
+        "input": jax.random.normal(keys[1], (2, hidden)) * 0.1,
+        "bias": jnp.zeros(hidden),
+        "output": jax.random.normal(keys[2], (hidden,)) * 0.1,
+        "offset": jnp.zeros(()),
+    }
+
+
+def last_output(params: Params, x: jax.Array) -> jax.Array:
+    """Return what such a network says after the last of ``[time, batch, 2]``."""
+
+    def step(state: jax.Array, now: jax.Array) -> tuple[jax.Array, None]:
+        moved = state @ params["recurrent"] + now @ params["input"] + params["bias"]
+        return jax.nn.relu(moved), None
+
+    start = jnp.zeros((x.shape[1], params["bias"].size))
+    state, _ = lax.scan(step, start, x)
+    return state @ params["output"] + params["offset"]
 
 
 def decoder_lm(*, width: int = 32, layers: int = 1, context: int = 32, heads: int = 4) -> Task:

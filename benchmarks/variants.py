@@ -19,7 +19,7 @@ import gradstable as gs
 from gradstable.gauntlet.contestant import Contestant, Schedule
 from gradstable.gauntlet.contestants import CONTESTANTS
 from gradstable.gauntlet.contestants.bare import adamw
-from gradstable.gauntlet.run import member, runner
+from gradstable.gauntlet.run import final_losses, member, runner
 from gradstable.gauntlet.storms import STORMS, weather_of
 from gradstable.gauntlet.tasks import TASKS
 from gradstable.rules import Reason, Rule, global_norm, log_mad, loss_spike
@@ -105,8 +105,7 @@ def measure(task_name: str, variant: Contestant) -> tuple[np.ndarray, float]:
             for seed in SEEDS
         ]
     )
-    sound = np.asarray(traces.finite) & np.isfinite(traces.final)
-    final = np.where(sound, traces.final, np.inf).reshape(len(WEATHER), len(SEEDS))
+    final = final_losses(traces).reshape(len(WEATHER), len(SEEDS))
     touched = np.asarray(traces.touched).reshape(final.shape)[0]
     return np.median(final, axis=1), float(touched.mean())
 

@@ -12,6 +12,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from sklearn.datasets import load_digits
 
+from benchmarks.small_tasks import last_output, relu_network
+
 Params = Any
 
 
@@ -78,16 +80,7 @@ def adding(*, length: int, radius: float, hidden: int = 32, batch_size: int = 20
     """Return a ReLU network without gates that adds two marked numbers of a sequence."""
 
     def init(key: jax.Array) -> Params:
-        keys = jax.random.split(key, 3)
-        recurrent = np.array(jax.random.normal(keys[0], (hidden, hidden)))
-        recurrent *= radius / np.abs(np.linalg.eigvals(recurrent)).max()
-        return {
-            "recurrent": jnp.asarray(recurrent, jnp.float32),
-            "input": jax.random.normal(keys[1], (2, hidden)) * 0.1,
-            "bias": jnp.zeros(hidden),
-            "output": jax.random.normal(keys[2], (hidden,)) * 0.1,
-            "offset": jnp.zeros(()),
-        }
+        return relu_network(key, hidden=hidden, radius=radius)
 
     def loss(params: Params, key: jax.Array, size: int = batch_size) -> jax.Array:
         keys = jax.random.split(key, 3)
@@ -96,14 +89,8 @@ def adding(*, length: int, radius: float, hidden: int = 32, batch_size: int = 20
         first = jax.random.randint(keys[1], (size,), 0, half)
         second = jax.random.randint(keys[2], (size,), half, length)
         marks = jax.nn.one_hot(first, length, axis=0) + jax.nn.one_hot(second, length, axis=0)
-
-        def step(state: jax.Array, now: jax.Array) -> tuple[jax.Array, None]:
-            moved = state @ params["recurrent"] + now @ params["input"] + params["bias"]
-            return jax.nn.relu(moved), None
-
-        state, _ = lax.scan(step, jnp.zeros((size, hidden)), jnp.stack([values, marks], -1))
-        wanted = jnp.sum(values * marks, axis=0)
-        return jnp.mean((state @ params["output"] + params["offset"] - wanted) ** 2)
+        answers = last_output(params, jnp.stack([values, marks], -1))
+        return jnp.mean((answers - jnp.sum(values * marks, axis=0)) ** 2)
 
     return Model(init, loss, lambda params: loss(params, jax.random.key(99), 256))
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 import gradstable as gs
+from benchmarks.cost import optax_protection
 
 
 class Contestant(NamedTuple):
@@ -30,7 +31,7 @@ CONTESTANTS: dict[str, Contestant] = {
     "gs.stable_adamw": Contestant(gs.stable_adamw, ours=True),
     "chain(clip_by_global_norm, adamw)": Contestant(_clipped),
     "apply_if_finite(chain(clip, adamw))": Contestant(
-        lambda rate: optax.apply_if_finite(_clipped(rate), 5)
+        lambda rate: optax_protection(optax.adamw(rate))
     ),
     "optax.sgd, momentum": Contestant(lambda rate: optax.sgd(rate, momentum=0.9), necessary=5),
 }

@@ -28,7 +28,9 @@ def data_sheet(kind: str) -> float | None:
 
 
 def medians(
-    runs: dict[str, Callable[[], None]], repeats: int, progress: Callable[[], None]
+    runs: dict[str, Callable[[], None]],
+    repeats: int,
+    progress: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Return the median seconds of each function, one after the other in every round."""
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -51,8 +51,7 @@ def scale_updates(updates: Any, scale: Scale) -> Any:
 
     def apply(update: jax.Array, factor: jax.Array) -> jax.Array:
         dtype = wide(update.dtype)
-        scaled = update.astype(dtype) * factor.astype(dtype)
-        scaled = scaled.astype(update.dtype)
+        scaled = (update.astype(dtype) * factor.astype(dtype)).astype(update.dtype)
         traced = isinstance(factor, jax.core.Tracer) or isinstance(update, jax.core.Tracer)
         return scaled if traced else jnp.where(factor == 1.0, update, scaled)
 

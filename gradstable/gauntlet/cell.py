@@ -10,7 +10,7 @@ import numpy as np
 from gradstable.gauntlet.contestant import Contestant
 from gradstable.gauntlet.measures import spike_score, steps_lost, steps_to_recover
 from gradstable.gauntlet.results import Cell, Fate
-from gradstable.gauntlet.run import Runner, Trace, member, runner
+from gradstable.gauntlet.run import Runner, Trace, final_losses, member, runner
 from gradstable.gauntlet.storms import Storm, Weather, calm, last_fault, weather_of
 from gradstable.gauntlet.task import Task
 
@@ -74,17 +74,11 @@ def _sweep(run: Runner, steps: int, plan: Plan) -> tuple[np.ndarray, np.ndarray]
     grid = [(rate, seed) for rate in plan.rates for seed in plan.tuning_seeds]
     traces = run([member(seed=seed, rate=rate, weather=calm(steps)) for rate, seed in grid])
     shape = len(plan.rates), len(plan.tuning_seeds)
-    return _final(traces).reshape(shape), np.asarray(traces.start).reshape(shape)[0]
+    return final_losses(traces).reshape(shape), np.asarray(traces.start).reshape(shape)[0]
 
 
 def _medians(sweep: np.ndarray) -> np.ndarray:
     return np.median(np.where(np.isfinite(sweep), sweep, np.inf), axis=1)
-
-
-def _final(traces: Trace) -> np.ndarray:
-    """Return the last losses; infinite where a parameter is not finite."""
-    sound = np.asarray(traces.finite) & np.isfinite(traces.final)
-    return np.where(sound, traces.final, np.inf).astype(np.float64)
 
 
 def _fate(trace: Trace, calm_trace: Trace, weathers: Sequence[Weather]) -> Fate:
@@ -96,7 +90,7 @@ def _fate(trace: Trace, calm_trace: Trace, weathers: Sequence[Weather]) -> Fate:
         for curve, reference, weather in zip(losses, clean, weathers, strict=True)
     ]
     return Fate(
-        final=_final(trace),
+        final=final_losses(trace),
         finite=np.asarray(trace.finite),
         touched=np.asarray(trace.touched, np.float64),
         lost=np.array([steps_lost(*pair) for pair in zip(losses, clean, strict=True)], np.float64),

@@ -5,7 +5,7 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import gradstable
 from gradstable.gauntlet.cell import Plan
+from gradstable.gauntlet.contestants import CONTESTANTS
 from gradstable.gauntlet.entries import Entries, choose, entries, storms_for
 from gradstable.gauntlet.markdown import to_markdown
 from gradstable.gauntlet.page import to_html
@@ -104,20 +105,17 @@ def _chosen(options: Options, known: Entries) -> Entries:
         raise ValueError(msg)
     named = options.tasks, options.contestants, options.storms
     quick = options.quick or not (options.full or any(named))
-    default = QUICK_TASKS, QUICK_CONTESTANTS, QUICK_STORMS
-    own = entries().contestants
-    brought = tuple(name for name in known.contestants if name not in own)
+    brought = tuple(name for name in known.contestants if name not in CONTESTANTS)
 
-    def names(given: Iterable[str], few: tuple[str, ...], everything: Iterable[str]) -> list[str]:
-        return list(given) or list(few if quick else everything)
+    def some(kind: str, given: tuple[str, ...], few: tuple[str, ...], every: Any) -> Any:
+        return choose(kind, given or (few if quick else every), every)
 
-    few_contestants = default[1] + brought
     return Entries(
-        tasks=choose("task", names(named[0], default[0], known.tasks), known.tasks),
-        contestants=choose(
-            "contestant", names(named[1], few_contestants, known.contestants), known.contestants
+        tasks=some("task", options.tasks, QUICK_TASKS, known.tasks),
+        contestants=some(
+            "contestant", options.contestants, QUICK_CONTESTANTS + brought, known.contestants
         ),
-        storms=choose("storm", names(named[2], default[2], known.storms), known.storms),
+        storms=some("storm", options.storms, QUICK_STORMS, known.storms),
     )
 
 

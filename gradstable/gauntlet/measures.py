@@ -93,11 +93,6 @@ def survived(fate: Fate, clean: np.ndarray | float) -> np.ndarray:
     return np.asarray(fate.finite, bool) & np.isfinite(final) & (final <= TOLERANCE * limit)
 
 
-def survived_absolute(results: Results, cell: Cell, storm: str) -> np.ndarray:
-    """Return ``survived``, measured by the best clean loss of all with the same base."""
-    return survived(cell.fates[storm], bar(results, cell, absolute=True))
-
-
 def ratios(fate: Fate, clean: Fate) -> np.ndarray:
     """Return for each seed its final loss over that of its own clean run.
 

@@ -119,3 +119,9 @@ def runner(task: Task, contestant: Contestant, *, width: int) -> Runner:
 def member(*, seed: int, rate: float, weather: Weather) -> Member:
     """Return a run with the types that ``runner`` is compiled for."""
     return Member(np.uint32(seed), np.float32(rate), weather)
+
+
+def final_losses(traces: Trace) -> np.ndarray:
+    """Return the last losses, float64; infinite where a parameter is not finite."""
+    sound = np.asarray(traces.finite) & np.isfinite(traces.final)
+    return np.where(sound, traces.final, np.inf).astype(np.float64)

@@ -20,7 +20,6 @@ from gradstable.gauntlet.measures import (
     steps_lost,
     steps_to_recover,
     survived,
-    survived_absolute,
 )
 from gradstable.gauntlet.results import Cell, Fate, Results
 
@@ -78,7 +77,7 @@ def test_absolute_survival_is_by_the_best_of_the_same_base() -> None:
     assert bar(results, guarded).tolist() == [1.2]
     assert bar(results, guarded, absolute=True).tolist() == [1.0]  # neither its own nor c's
     assert survived(guarded.fates["storm"], bar(results, guarded)).all()
-    assert not survived_absolute(results, guarded, "storm").any()
+    assert not survived(guarded.fates["storm"], bar(results, guarded, absolute=True)).any()
 
 
 def test_a_seed_that_is_ill_placed_from_the_start_is_held_against_itself() -> None:

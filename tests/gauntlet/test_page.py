@@ -1,7 +1,6 @@
 """The page and the Markdown: all that was run is in them, and nothing from outside."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -12,42 +11,30 @@ from gradstable.gauntlet.markdown import to_markdown
 from gradstable.gauntlet.page import chosen, to_html
 from gradstable.gauntlet.results import Fate, Results
 from gradstable.gauntlet.tables import beats, duration, fixed, numbers, spread
+from tests import html_page
 from tests.gauntlet.made_up import CONTESTANTS, STORMS, TASKS, results
 
 VOID = {"meta", "br", "input"}
 BAD = np.array([np.nan, np.inf, -np.inf])
 
 
-class Page(HTMLParser):
-    """Collects names and words of a page, and whether all is closed."""
+class Page(html_page.Page):
+    """Collects the words of cells besides."""
+
+    void = VOID
 
     def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.names: list[str] = []
-        self.sources: list[str] = []
-        self.opened: list[str] = []
         self.cells: list[str] = []
-        self.feed(text)
-        self.close()
+        super().__init__(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        found = dict(attrs)
-        self.names += [found["id"] or ""] if "id" in found else []
-        self.sources += [found[name] or "" for name in ("src", "srcset", "href") if name in found]
+        super().handle_starttag(tag, attrs)
         if tag in ("td", "th"):
             self.cells.append("")
-        if tag not in VOID:
-            self.opened.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.opened.pop()
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.opened.pop() == tag
+        assert tag not in VOID
+        super().handle_endtag(tag)
 
     def handle_data(self, data: str) -> None:
         if {"td", "th"} & set(self.opened):

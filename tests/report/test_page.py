@@ -1,7 +1,6 @@
 """The page as text: complete for every run there can be, small, and bound to nothing outside."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from gradstable.report import render
 from gradstable.report.comparison import distinct_names
 from gradstable.telemetry import read_run
+from tests import html_page
 from tests.report.running import Events, rejected, steps, stormy, write_run
 
 NAN = {"loss": "nan", "grad_norm": "nan", "leaf_norms": ["nan"] * 4}
@@ -19,39 +19,22 @@ NO_GUARD = {"scale": None, "threshold": "inf", "reason": None}
 VOID = {"meta", "br", "path", "use", "image", "rect", "circle"}
 
 
-class Page(HTMLParser):
-    """Collects what a page would load, its names, and whether all is closed."""
+class Page(html_page.Page):
+    """Collects the labels of drawings and the words besides."""
+
+    void = VOID
+    loading = ("src", "srcset", "href", "xlink:href", "data", "action", "poster")
 
     def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.names: list[str] = []
-        self.opened: list[str] = []
         self.labels: list[str] = []
         self.words = ""
-        self.feed(text)
-        self.close()
+        super().__init__(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
+        super().handle_starttag(tag, attrs)
         found = dict(attrs)
-        loading = ("src", "srcset", "href", "xlink:href", "data", "action", "poster")
-        self.sources += [found[name] or "" for name in loading if name in found]
-        self.names += [found["id"] or ""] if "id" in found else []
         if tag == "svg" and found.get("role") == "img":
             self.labels.append(found.get("aria-label") or "")
-        if tag not in VOID:
-            self.opened.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.opened.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.opened.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if not self.opened or self.opened[-1] not in ("style", "script"):
