@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from gradstable import losses, rules, telemetry
+from gradstable import losses, rules, sharding, telemetry
 from gradstable._core.norms import global_norm
 from gradstable._core.types import Health, Measure, Verdict
 from gradstable.centering import centralize, mean_stabilize, normalize, standardize
@@ -241,6 +241,7 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_eval_params",
     "sgd",
+    "sharding",
     "soft_clip",
     "sophia",
     "spam",

@@ -28,6 +28,7 @@ FLOORS = {
     "moments": 2,
     "rate": 2,
     "losses": 2,
+    "sharding": 2,
     "precision": 2,
     "recovery": 3,
     "telemetry": 4,

@@ -14,7 +14,9 @@ from tests.registry.entry import Case, Entry
 
 __all__ = ["ROOMS", "Case", "Entry", "cases", "entries", "others", "public_names"]
 
-ROOMS = tuple(room for room in ("rules", "losses", "telemetry", "testing") if room in gs.__all__)
+ROOMS = tuple(
+    room for room in ("rules", "losses", "sharding", "telemetry", "testing") if room in gs.__all__
+)
 
 
 def _families() -> Iterator[ModuleType]:

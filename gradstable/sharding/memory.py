@@ -1,0 +1,54 @@
+"""How much of a tree one device holds."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def bytes_per_device(tree: Any, *, shardings: Any = None) -> int:
+    """Return how many bytes of a tree lie on one device.
+
+    Use it before a run, on shapes alone, to see whether parameters and state will fit: no memory
+    is taken. Temporary memory of a step is no part of it: XLA tells that in
+    ``jax.jit(step).lower(...).compile().memory_analysis()``.
+
+    Args:
+      tree: arrays or ``jax.ShapeDtypeStruct``: parameters, a state, or both.
+      shardings: a tree like it, as of ``gs.sharding.state_shardings``. Default: those that the
+        leaves have; a leaf without one counts whole.
+
+    Returns:
+      The bytes on the device that has most of them: parts of a leaf are of equal size, but for
+      what is rounded up.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> mesh = jax.sharding.AbstractMesh((256,), ("fsdp",))
+      >>> params = {"kernel": jax.ShapeDtypeStruct((8192, 8192), jnp.float32)}
+      >>> shardings = gs.sharding.spread(params, "fsdp", mesh=mesh)
+      >>> tx = gs.guard(optax.adamw(3e-4))
+      >>> of_state = gs.sharding.state_shardings(tx, params, shardings=shardings)
+      >>> gs.sharding.bytes_per_device(params, shardings=shardings)
+      1048576
+      >>> gs.sharding.bytes_per_device(jax.eval_shape(tx.init, params), shardings=of_state)
+      2097740
+    """
+    if shardings is None:
+        shardings = jax.tree.map(lambda leaf: getattr(leaf, "sharding", False) or False, tree)
+
+    def held(leaf: Any, sharding: Any) -> int:
+        shape = sharding.shard_shape(leaf.shape) if sharding else leaf.shape
+        return math.prod(shape) * _itemsize(leaf.dtype)
+
+    return sum(jax.tree.leaves(jax.tree.map(held, tree, shardings)))
+
+
+def _itemsize(dtype: Any) -> int:
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return 8
+    return np.dtype(dtype).itemsize

@@ -1,0 +1,12 @@
+"""Where things lie on a mesh: names that are no transforms."""
+
+from tests.registry.entry import Entry
+
+ENTRIES: list[Entry] = []
+
+OTHERS = (
+    "sharding",
+    "sharding.bytes_per_device",
+    "sharding.spread",
+    "sharding.state_shardings",
+)
