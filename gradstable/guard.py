@@ -7,12 +7,12 @@ from jax.typing import ArrayLike
 
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_state, check_transform, check_updates
+from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Ledger, enter, new_ledger
-from gradstable._core.norms import AxisName
 from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
-from gradstable._core.unit_norms import measure_for
+from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable._core.units import Units, check_units
 from gradstable.hold import hold
 from gradstable.rules import Rule, all_of, log_mad
@@ -62,9 +62,12 @@ def guard(
       inner: any optax transform, unmodified: an optimizer or a whole chain. Put the guard
         around everything that has a state.
       *rules: decisions, in order of precedence, from ``gs.rules``. Default: ``log_mad()``.
-      axis_name: mesh axes over which the gradient leaves are *sharded* inside
-        ``jax.shard_map``, so that all shards decide alike. Default ``None``: right under
-        ``jit``, whatever the shardings, and where gradients were averaged (``pmean``) before.
+      axis_name: mesh axes over which the gradient leaves are *split* inside ``jax.shard_map``, so
+        that all devices decide alike: a name or several; or the ``PartitionSpec`` of the leaves,
+        one or a tree of them as in ``in_specs``, which rules for units need. A leaf that is known
+        to be the same everywhere counts once (with ``check_vma=False``: only if specs tell so).
+        Default ``None``: right under ``jit``, whatever the shardings, and where gradients were
+        averaged (``pmean``) before.
       units: the parts of a leaf that rules such as ``unit_norm`` judge alone, for those that
         name none themselves: a kind (``"flax"``, ``"leaf"``, ``"output"``, ``"layer"``,
         ``"stacked"``, ``"head"``), a tuple of the axes that tell units apart, a function from
@@ -78,8 +81,9 @@ def guard(
       the structure and the dtypes that ``inner`` gives them.
 
     Raises:
-      TypeError: if ``inner`` is no transform, a rule is no ``Rule``, or units are of a wrong kind.
-      ValueError: if a kind of units is unknown.
+      TypeError: if ``inner`` is no transform, a rule is no ``Rule``, or units or ``axis_name`` are
+        of a wrong kind.
+      ValueError: if a kind of units is unknown; in ``update``, if an axis is.
 
     Example:
       >>> import jax.numpy as jnp
@@ -100,6 +104,7 @@ def guard(
     """
     inner = check_transform("inner", inner)
     check_rules(rules)
+    check_axis_name(axis_name)
     if units is not None:
         check_units(units)
     judge = all_of(rules or (log_mad(),))
@@ -121,6 +126,7 @@ def guard(
     ) -> tuple[optax.Updates, GuardState]:
         ledger, rule_state, inner_state = check_state(state, GuardState, "guard")
         check_updates(updates, params)
+        extra_args = agreed(extra_args, axis_name)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name, units=units)
         measured = unscale_measure(measured, unscale)
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
@@ -128,7 +134,8 @@ def guard(
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
             return inner.update(updates, state, params, **extra_args)
 
-        scaled = scale_updates(updates, unscale_factors(verdict.scale, unscale))
+        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
+        scaled = scale_updates(updates, unscale_factors(scale, unscale))
         new_updates, inner_state = hold(update, verdict.accept, scaled, inner_state, params)
         new_state = GuardState(
             ledger=enter(ledger, measured, verdict),

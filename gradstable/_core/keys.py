@@ -1,7 +1,12 @@
 """Random keys in a state: plain numbers, which go into any checkpoint."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from gradstable._core.layout import Split
 
 
 def key_numbers(key: int | jax.Array) -> jax.Array:
@@ -12,6 +17,20 @@ def key_numbers(key: int | jax.Array) -> jax.Array:
 def key_of(numbers: jax.Array, like: int | jax.Array) -> jax.Array:
     """Return the key with these numbers, of the kind of ``like``."""
     return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(_typed(like)))
+
+
+def draw(
+    sampler: Callable[..., jax.Array],
+    key: jax.Array,
+    like: jax.Array,
+    dtype: DTypeLike,
+    split: Split,
+) -> jax.Array:
+    """Return random numbers for every entry of a leaf, the same ones however it is split."""
+    if not split.names:
+        return sampler(key, like.shape, dtype, out_sharding=jax.typeof(like).sharding)
+    split.dims_of(like.ndim)  # refuses names without dimensions
+    return split.take(sampler(key, split.whole_shape(like.shape), dtype))
 
 
 def _typed(key: int | jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ LAPACK's ``dnrm2``). It also reads subnormal numbers by their bits, since XLA fl
 zero in arithmetic.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,11 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradstable._core.layout import AxisName, Split, splits_of, together
 from gradstable._core.numerics import wide
 from gradstable._core.select import run_branch
 from gradstable._core.types import Measure
-
-AxisName = str | Sequence[str] | None
 
 # A sum of squares in [_TINY, inf) is accurate: what underflowed is below 2**-126 an entry,
 # so even 2**42 entries lose at most one part in 2**20.
@@ -69,16 +69,16 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
 
     Args:
       updates: a tree of floating-point or complex arrays.
-      axis_name: mesh or ``vmap`` axes over which the leaves are sharded, as for
-        ``jax.lax.psum``; every shard then gets the same ``Measure``.
+      axis_name: as for ``gs.guard``; every device then gets the same ``Measure``.
 
     Returns:
       A ``Measure`` with ``L`` the number of leaves.
     """
-    leaves = [_as_real(leaf) for leaf in jax.tree.leaves(updates)]
-    leaf_sizes = jnp.asarray([leaf.size for leaf in leaves], jnp.float32)
-    if axis_name is not None:
-        leaf_sizes = leaf_sizes * lax.psum(1, axis_name)
+    splits = splits_of(updates, axis_name)
+    flat = jax.tree_util.tree_leaves_with_path(updates)
+    leaves = [_as_real(leaf) for _, leaf in flat]
+    parts = zip(leaves, splits, strict=True)
+    leaf_sizes = jnp.asarray([leaf.size * split.parts for leaf, split in parts], jnp.float32)
     if not leaves:
         return Measure(
             norm=jnp.zeros((), jnp.float32),
@@ -88,13 +88,8 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
         )
 
     # Stacked once for both ways: to hand a thousand leaves to a branch takes long to compile.
-    stacks = _Stacks.of(leaves)
-
-    def sums_of(reduce: _Reduce, shift: _Shift | None = None) -> jax.Array:
-        sums = stacks.sums(reduce, shift)
-        return sums if axis_name is None else lax.psum(sums, axis_name)
-
-    sums = sums_of(_sum_squares)
+    stacks = _Stacks.of(leaves, splits, [_place(path) for path, _ in flat])
+    sums = stacks.sums(_sum_squares)
     total = jnp.sum(sums)
     huge = ~jnp.isfinite(total)
 
@@ -105,7 +100,7 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
     def shifted() -> _Norms:
         # After the shift no finite entry overflows: a sum that is not finite tells of one
         # that never was.
-        moved = sums_of(_sum_shifted_squares, _Shift.to(huge))
+        moved = stacks.sums(_sum_shifted_squares, _Shift.to(huge))
         norm, leaf_norms = jnp.sqrt(jnp.sum(moved)), jnp.sqrt(moved)
         down = jnp.where(jnp.isfinite(sums), jnp.sqrt(sums), leaf_norms * _UP)
         return _Norms(
@@ -132,9 +127,8 @@ def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
 
     Args:
       tree: a tree of floating-point (or complex) arrays; ``None`` is skipped.
-      axis_name: mesh or ``vmap`` axes over which the leaves are sharded, inside
-        ``jax.shard_map`` or ``jax.vmap``. Default ``None``: the leaves are whole, or ``jit``
-        shards them, which needs no name.
+      axis_name: mesh axes over which the leaves are split, as for ``gs.guard``. Default ``None``:
+        the leaves are whole, or ``jit`` shards them, which needs no name.
 
     Returns:
       A float32 scalar, within 1e-5 (relative) of the exact norm from 1e-45 to 3e38; ``nan``
@@ -152,26 +146,37 @@ def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
     return measure(tree, axis_name=axis_name).norm
 
 
-def sums_of_squares(leaves: Sequence[jax.Array]) -> jax.Array:
-    """Return the plain sum of squares of each array, float32 ``[L]``; it may overflow."""
+def sums_of_squares(leaves: Sequence[jax.Array], splits: Sequence[Split]) -> jax.Array:
+    """Return the plain sum of squares of each array, float32 ``[L]``; it may overflow.
+
+    Args:
+      leaves: the arrays.
+      splits: how each is split; the sum is that over all devices.
+    """
     if not leaves:
         return jnp.zeros((0,), jnp.float32)
-    return _Stacks.of([_as_real(leaf) for leaf in leaves]).sums(_sum_squares)
+    nowhere = ("",) * len(leaves)
+    return _Stacks.of([_as_real(leaf) for leaf in leaves], splits, nowhere).sums(_sum_squares)
 
 
 class _Stacks(NamedTuple):
-    """Leaves as arrays ``[k, *shape]``: small ones of one type are stacked and reduced together."""
+    """Leaves as arrays ``[k, *shape]``: small ones of one kind are stacked and reduced together."""
 
     arrays: list[jax.Array]
+    splits: list[Split]
     tree_order: np.ndarray
 
     @classmethod
-    def of(cls, leaves: Sequence[jax.Array]) -> "_Stacks":
+    def of(
+        cls, leaves: Sequence[jax.Array], splits: Sequence[Split], places: Sequence[str]
+    ) -> "_Stacks":
         """Stack leaves, each into one array only."""
         kinds: dict[object, list[list[int]]] = {}
-        for index, leaf in enumerate(leaves):
-            # The type tells shape, dtype and sharding: only leaves that share it can be stacked.
-            kind = jax.typeof(leaf) if leaf.size <= _STACK_BELOW else index
+        for index, (leaf, split, place) in enumerate(zip(leaves, splits, places, strict=True)):
+            # Only what is sharded alike may be stacked, or XLA would move it between devices. Types
+            # tell so on a mesh with explicit axes; elsewhere the same place in every layer does.
+            alike = (jax.typeof(leaf), split, place)
+            kind = alike if leaf.size <= _STACK_BELOW else index
             stacks = kinds.setdefault(kind, [[]])
             if (len(stacks[-1]) + 1) * leaf.size > _STACK_SIZE:
                 stacks.append([])
@@ -179,19 +184,23 @@ class _Stacks(NamedTuple):
         groups = [stack for stacks in kinds.values() for stack in stacks if stack]
         rows = [[lax.expand_dims(leaves[i], (0,)) for i in indices] for indices in groups]
         arrays = [each[0] if len(each) == 1 else lax.concatenate(each, 0) for each in rows]
-        return cls(arrays, np.argsort(np.concatenate(groups)))
+        of_stacks = [splits[indices[0]] for indices in groups]
+        return cls(arrays, of_stacks, np.argsort(np.concatenate(groups)))
 
     def sums(self, reduce: _Reduce, shift: _Shift | None = None) -> jax.Array:
-        """Apply ``reduce: ([k, *shape], shift) -> [k]`` to all; return float32 ``[L]``."""
+        """Sum ``reduce: ([k, *shape], shift) -> [k]`` over all devices; return float32 ``[L]``."""
         reduced: list[jax.Array] = []
-        for stack in self.arrays:
-            if reduced and shift is not None:
+        last: dict[Split, jax.Array] = {}
+        for stack, split in zip(self.arrays, self.splits, strict=True):
+            own = shift
+            if shift is not None and split in last:
                 # A sum of squares is never -1, but XLA cannot know: each reduction waits for the
                 # last, so that memory of the size of a leaf is needed only once.
-                waited = jnp.where(reduced[-1][0] == -1.0, 0.0, shift.factor)
-                shift = shift._replace(factor=waited)
-            reduced.append(reduce(stack, shift).astype(jnp.float32))
-        return jnp.concatenate(reduced)[self.tree_order]
+                waited = jnp.where(last[split][0] == -1.0, 0.0, shift.factor)
+                own = shift._replace(factor=waited)
+            last[split] = reduce(stack, own).astype(jnp.float32)
+            reduced.append(last[split])
+        return jnp.concatenate(together(reduced, self.splits))[self.tree_order]
 
 
 def _sum_squares(stack: jax.Array, shift: _Shift | None) -> jax.Array:
@@ -216,6 +225,11 @@ def _put_down(norms: jax.Array) -> jax.Array:
     bits = jnp.round(norms * (_DOWN / _PER_SUBNORMAL_BIT)).astype(jnp.int32)
     subnormal = lax.bitcast_convert_type(bits, jnp.float32)
     return jnp.where(norms < _MIN_NORMAL * _UP, subnormal, norms * _DOWN)
+
+
+def _place(path: tuple[object, ...]) -> str:
+    """Return where in a layer a leaf stands: its path without numbers."""
+    return re.sub(r"\d+", "", jax.tree_util.keystr(path))
 
 
 def _as_real(leaf: jax.Array) -> jax.Array:

@@ -1,18 +1,19 @@
 """The norms of units: a further read of the gradients, for the rules that ask for it."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from gradstable._core.checks import check_params
-from gradstable._core.norms import AxisName, measure
+from gradstable._core.layout import AxisName, Split, Within, splits_of, together, withins_of
+from gradstable._core.norms import measure
 from gradstable._core.numerics import abs_square, wide
 from gradstable._core.select import run_branch
-from gradstable._core.types import Measure, UnitNorms
-from gradstable._core.units import KindName, Units, unit_axes
+from gradstable._core.types import Measure, Scale, UnitNorms
+from gradstable._core.units import KindName, Units
 
 # Between them the norm of the whole tree tells that no square overflows, nor all underflow.
 _TINY, _HUGE = 2.0**-32, 2.0**60
@@ -49,51 +50,45 @@ def measure_for(
       needs: the requests of the rules, in order.
       updates: the gradients.
       params: the parameters, or ``None``.
-      axis_name: as for ``measure``.
+      axis_name: as for ``gs.guard``. Norms are those of the units of whole leaves.
       units: the notion of units where a request has none of its own.
 
     Raises:
-      ValueError: if a request needs parameters that are not there, or units are asked for
-        under ``axis_name``.
+      ValueError: if a request needs parameters that are not there, or ``axis_name`` tells too
+        little of how a leaf is split.
     """
     measured = measure(updates, axis_name=axis_name)
-    if not needs:
-        return measured
-    if axis_name is not None:
-        msg = (
-            "axis_name cannot be used with rules for units, since a unit may lie on several "
-            "shards: use jit with shardings, which needs no axis_name"
-        )
-        raise ValueError(msg)
     found: list[UnitNorms] = []
     for need in needs:
         if need.params:
             check_params(params, "a rule")
         asked = units if need.units is None else need.units
-        wanted = need.default if asked is None else asked
-        found.append(_unit_norms(measured, wanted, updates, params if need.params else None))
+        withins = withins_of(updates, need.default if asked is None else asked, axis_name)
+        found.append(_unit_norms(measured, withins, updates, params if need.params else None))
     return measured._replace(units=tuple(found))
 
 
-def _unit_norms(measured: Measure, units: Units, updates: object, params: object) -> UnitNorms:
-    axes = unit_axes(units, updates)
+def local_scale(scale: Scale, updates: object, *, axis_name: AxisName) -> Scale:
+    """Return the factors of a verdict for the parts of leaves that this device holds."""
+    if axis_name is None or not isinstance(scale, tuple):
+        return scale
+    pairs = zip(scale, splits_of(updates, axis_name), strict=True)
+    return tuple(split.take(factor) if factor.ndim else factor for factor, split in pairs)
+
+
+def _unit_norms(
+    measured: Measure, withins: Sequence[Within], updates: object, params: object
+) -> UnitNorms:
     leaves = jax.tree.leaves(updates)
-
-    def of(these: Sequence[Any], norm: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
-        return tuple(norm(leaf, within) for leaf, within in zip(these, axes, strict=True))
-
     # A huge unit says nothing of its neighbors: the rare way finds a shift for each of them.
     rare = (measured.norm < _TINY) | (measured.norm > _HUGE)
-    ways = (lambda: of(leaves, norm_within), lambda: of(leaves, _safe_norm_within))
+    ways = (lambda: _norms(leaves, withins), lambda: _safe_norms(leaves, withins))
     return UnitNorms(
         updates=run_branch(rare.astype(jnp.int32), ways),
         params=None
         if params is None
-        else of(jax.tree.leaves(params_like(params, updates)), norm_within),
-        sizes=tuple(
-            math.prod(leaf.shape[axis] for axis in within)
-            for leaf, within in zip(leaves, axes, strict=True)
-        ),
+        else _norms(jax.tree.leaves(params_like(params, updates)), withins),
+        sizes=tuple(within.entries for within in withins),
     )
 
 
@@ -106,21 +101,45 @@ def params_like(params: object, updates: object) -> Any:
     return jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None)
 
 
-def norm_within(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Return the float32 norm of each unit of a leaf, which keeps its number of dimensions."""
-    values = leaf.astype(wide(leaf.dtype))
-    return jnp.sqrt(jnp.sum(abs_square(values), axis=axes, keepdims=True)).astype(jnp.float32)
+def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> tuple[jax.Array, ...]:
+    """Return the float32 norm of each unit of each whole leaf, which keeps its dimensions."""
+    squares = [_sum_squares(leaf, within) for leaf, within in zip(leaves, withins, strict=True)]
+    return tuple(_root(total) for total in together(squares, _splits(withins)))
 
 
-def _safe_norm_within(leaf: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def _safe_norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> tuple[jax.Array, ...]:
     """Return the same of units of any size, one beside the other, with a second read."""
+    values = [leaf.astype(wide(leaf.dtype)) for leaf in leaves]
+    peaks = [_largest(x, within) for x, within in zip(values, withins, strict=True)]
+    largest = together(peaks, _splits(withins), lax.pmax)
+    large, small = [peak > _LARGE for peak in largest], [peak < _SMALL for peak in largest]
+    squares: list[jax.Array] = []
+    for x, within, up, down in zip(values, withins, small, large, strict=True):
+        shift = within.split.take(jnp.where(down, _DOWN, jnp.where(up, _UP, 1.0)))
+        squares.append(_sum_squares(x * shift.astype(x.dtype), within))
+    totals = together(squares, _splits(withins))
+    return tuple(
+        _root(total) * jnp.where(down, _UP, jnp.where(up, _DOWN, 1.0)).astype(jnp.float32)
+        for total, up, down in zip(totals, small, large, strict=True)
+    )
+
+
+def _sum_squares(leaf: jax.Array, within: Within) -> jax.Array:
     values = leaf.astype(wide(leaf.dtype))
+    return within.place(jnp.sum(abs_square(values), axis=within.dims, keepdims=True))
+
+
+def _largest(values: jax.Array, within: Within) -> jax.Array:
     parts = jnp.abs(values) if not jnp.iscomplexobj(values) else _larger_part(values)
-    largest = jnp.max(parts, axis=axes, keepdims=True, initial=0.0)
-    large, small = largest > _LARGE, largest < _SMALL
-    shift = jnp.where(large, _DOWN, jnp.where(small, _UP, 1.0)).astype(parts.dtype)
-    unshift = jnp.where(large, _UP, jnp.where(small, _DOWN, 1.0)).astype(jnp.float32)
-    return norm_within(values * shift.astype(values.dtype), axes) * unshift
+    return within.place(jnp.max(parts, axis=within.dims, keepdims=True, initial=0.0))
+
+
+def _splits(withins: Sequence[Within]) -> list[Split]:
+    return [within.split for within in withins]
+
+
+def _root(total: jax.Array) -> jax.Array:
+    return jnp.sqrt(total).astype(jnp.float32)
 
 
 def _larger_part(values: jax.Array) -> jax.Array:

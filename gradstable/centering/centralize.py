@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradstable._core.layout import AxisName, Within
 from gradstable._core.shown import shown
 from gradstable._core.units import Units, is_vector
 from gradstable.centering.by_unit import by_unit
@@ -11,7 +12,9 @@ from gradstable.centering.statistics import centered, mean_of
 
 
 @shown
-def centralize(*, units: Units = "flax") -> optax.GradientTransformationExtraArgs:
+def centralize(
+    *, units: Units = "flax", axis_name: AxisName = None
+) -> optax.GradientTransformationExtraArgs:
     r"""Subtract from each output row of a weight gradient its mean.
 
     Use it before the optimizer, to keep the sum of the weights into every neuron as it is; the
@@ -32,6 +35,7 @@ def centralize(*, units: Units = "flax") -> optax.GradientTransformationExtraArg
     Args:
       units: what has a mean of its own, as for ``gs.guard``. Default ``"flax"``: output rows,
         separately for each layer of a stacked leaf.
+      axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
@@ -55,10 +59,10 @@ def centralize(*, units: Units = "flax") -> optax.GradientTransformationExtraArg
       Neural Networks", 2020, arXiv:2004.01461.
     """
 
-    def of_leaf(g: jax.Array, within: tuple[int, ...], path: str) -> jax.Array:
+    def of_leaf(g: jax.Array, within: Within, path: str) -> jax.Array:
         if is_vector(path, g.ndim):
             return g
         sound, power, mean = mean_of(g, within)
         return jnp.where(sound, centered(g, mean, power), 0.0)
 
-    return by_unit("centralize", units, of_leaf)
+    return by_unit("centralize", units, of_leaf, axis_name=axis_name)

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number
 from gradstable._core.compress import CURVES, Curve
+from gradstable._core.layout import AxisName, Within
 from gradstable._core.shown import shown
 from gradstable._core.units import Units
 from gradstable.centering.by_unit import by_unit
@@ -22,7 +23,11 @@ ADJUSTMENTS = (*_SIZED, "norm", *CURVES)
 
 @shown
 def mean_stabilize(
-    adjust: Adjust = "none", *, units: Units = "flax", eps: ArrayLike = 1e-8
+    adjust: Adjust = "none",
+    *,
+    units: Units = "flax",
+    eps: ArrayLike = 1e-8,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Remove the mean of each unit of the gradient, and adjust what is left.
 
@@ -66,6 +71,7 @@ def mean_stabilize(
         weights and whole vectors, separately for each layer of a stacked leaf.
       eps: added to the deviation where it divides, in units of the gradient, >= 0. Default
         1e-8, as ``gs.standardize``.
+      axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
@@ -90,7 +96,7 @@ def mean_stabilize(
     check_choice("adjust", adjust, ADJUSTMENTS)
     check_number("eps", eps, at_least=0.0)
 
-    def of_leaf(g: jax.Array, within: tuple[int, ...], path: str) -> jax.Array:
+    def of_leaf(g: jax.Array, within: Within, path: str) -> jax.Array:
         del path
         spread = spread_of(g, within)
         if adjust in _SIZED:
@@ -98,7 +104,7 @@ def mean_stabilize(
         z = scores(g, spread, eps)
         return CURVES[adjust](z) if adjust in CURVES else z
 
-    return by_unit("mean_stabilize", units, of_leaf)
+    return by_unit("mean_stabilize", units, of_leaf, axis_name=axis_name)
 
 
 def _sized(g: jax.Array, spread: Spread, *, wiener: bool) -> jax.Array:

@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.layout import AxisName, Within, check_axis_name
 from gradstable._core.norms import measure
 from gradstable._core.numerics import abs_square, power_of_two, saturate, wide
 from gradstable._core.shown import shown
@@ -18,7 +19,11 @@ from gradstable.centering.by_unit import by_unit
 
 @shown
 def normalize(
-    *, units: Units | None = None, scale: ArrayLike = 1.0, eps: ArrayLike = 1e-6
+    *,
+    units: Units | None = None,
+    scale: ArrayLike = 1.0,
+    eps: ArrayLike = 1e-6,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divide the gradient by its norm, or each unit by its own.
 
@@ -41,6 +46,7 @@ def normalize(
         block-normalized gradient of Yu et al. Default ``None``: the norm of all leaves.
       scale: the new norm ``c``, > 0. Default 1.
       eps: added to the norm, in units of the gradient, >= 0. Default 1e-6 (optax's).
+      axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
@@ -66,21 +72,25 @@ def normalize(
     """
     check_number("scale", scale, above=0.0)
     check_number("eps", eps, at_least=0.0)
-    if units is None:
-        return stateless("normalize", lambda updates, _: _normalize_all(updates, scale, eps))
+    check_axis_name(axis_name)
 
-    def of_leaf(g: jax.Array, within: tuple[int, ...], path: str) -> jax.Array:
+    def of_all(updates: Any, params: Any) -> Any:
+        del params
+        return _normalize_all(updates, measure(updates, axis_name=axis_name).norm, scale, eps)
+
+    if units is None:
+        return stateless("normalize", of_all)
+
+    def of_leaf(g: jax.Array, within: Within, path: str) -> jax.Array:
         del path
-        largest = jnp.max(jnp.abs(g), axis=within, keepdims=True, initial=0.0)
-        power = power_of_two(largest)
-        norm = jnp.sqrt(jnp.sum(abs_square(g * (1.0 / power)), axis=within, keepdims=True))
+        power = power_of_two(within.max(jnp.abs(g)))
+        norm = jnp.sqrt(within.sum(abs_square(g * (1.0 / power))))
         return _divide(g, norm, power, scale, eps)
 
-    return by_unit("normalize", units, of_leaf)
+    return by_unit("normalize", units, of_leaf, axis_name=axis_name)
 
 
-def _normalize_all(updates: Any, scale: ArrayLike, eps: ArrayLike) -> Any:
-    norm = measure(updates).norm
+def _normalize_all(updates: Any, norm: jax.Array, scale: ArrayLike, eps: ArrayLike) -> Any:
     power = power_of_two(norm)
 
     def divide(g: jax.Array) -> jax.Array:

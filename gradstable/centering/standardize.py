@@ -5,6 +5,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.layout import AxisName, Within
 from gradstable._core.shown import shown
 from gradstable._core.units import Units
 from gradstable.centering.by_unit import by_unit
@@ -13,7 +14,7 @@ from gradstable.centering.statistics import scores, spread_of
 
 @shown
 def standardize(
-    *, units: Units = "flax", eps: ArrayLike = 1e-8
+    *, units: Units = "flax", eps: ArrayLike = 1e-8, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Give each unit of the gradient mean zero and standard deviation one.
 
@@ -39,6 +40,7 @@ def standardize(
         weights and whole vectors, separately for each layer of a stacked leaf.
       eps: added to the deviation, in units of the gradient, >= 0. Default 1e-8
         (pytorch-optimizer's).
+      axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
@@ -60,8 +62,8 @@ def standardize(
     """
     check_number("eps", eps, at_least=0.0)
 
-    def of_leaf(g: jax.Array, within: tuple[int, ...], path: str) -> jax.Array:
+    def of_leaf(g: jax.Array, within: Within, path: str) -> jax.Array:
         del path
         return scores(g, spread_of(g, within), eps)
 
-    return by_unit("standardize", units, of_leaf)
+    return by_unit("standardize", units, of_leaf, axis_name=axis_name)

@@ -6,13 +6,13 @@ it in a form of its own (``1/p``, ``1/2p``, ``1/4p``), since XLA would keep what
 as a copy of the leaf.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradstable._core.layout import Within
 from gradstable._core.numerics import power_of_two, saturate
 
 # A spread below a millionth of the mean is that of rounding: the entries are all the same.
@@ -37,22 +37,22 @@ class Spread(NamedTuple):
     std: jax.Array
 
 
-def mean_of(g: jax.Array, within: tuple[int, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
+def mean_of(g: jax.Array, within: Within) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return ``(sound, p, mean / p)`` of every unit, in two reads."""
-    largest = jnp.max(jnp.abs(g), axis=within, keepdims=True, initial=0.0)
+    largest = within.max(jnp.abs(g))
     power = power_of_two(largest)
     # Twice the mean of halves.
-    half_sum = jnp.sum(g * (0.5 / power), axis=within, keepdims=True)
-    return jnp.isfinite(largest), power, half_sum * (2.0 / _entries(g, within))
+    half_sum = within.sum(g * (0.5 / power))
+    return jnp.isfinite(largest), power, half_sum * (2.0 / max(1, within.entries))
 
 
-def spread_of(g: jax.Array, within: tuple[int, ...]) -> Spread:
+def spread_of(g: jax.Array, within: Within) -> Spread:
     """Return mean and standard deviation of every unit, in three reads."""
     sound, power, mean = mean_of(g, within)
-    if math.prod(g.shape[axis] for axis in within) < _MIN_ENTRIES:
+    if within.entries < _MIN_ENTRIES:
         mean = jnp.zeros_like(mean)
     rest = g * (1.0 / power) - mean
-    variance = jnp.sum(rest * rest, axis=within, keepdims=True) * (1.0 / _entries(g, within))
+    variance = within.sum(rest * rest) * (1.0 / max(1, within.entries))
     std = jnp.sqrt(variance)
     return Spread(sound, power, mean, jnp.where(std > _ROUNDING * jnp.abs(mean), std, 0.0))
 
@@ -68,7 +68,3 @@ def scores(g: jax.Array, spread: Spread, eps: ArrayLike) -> jax.Array:
     factor = jnp.where(spread.std > 0.0, 1.0 / denominator, 0.0)
     z = (g * (0.25 / spread.power)) * (4.0 * factor) - spread.mean * factor
     return jnp.where(spread.sound, z, 0.0)
-
-
-def _entries(g: jax.Array, within: tuple[int, ...]) -> int:
-    return max(1, math.prod(g.shape[axis] for axis in within))

@@ -8,16 +8,21 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_params
+from gradstable._core.layout import AxisName, Within, check_axis_name, withins_of
 from gradstable._core.numerics import wide
 from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
 from gradstable._core.unit_norms import params_like
-from gradstable._core.units import Units, check_units, unit_axes
+from gradstable._core.units import Units, check_units
 
 
 @shown
 def clip_by_clippy(
-    *, relative: ArrayLike = 0.1, absolute: ArrayLike = 1e-7, units: Units = "leaf"
+    *,
+    relative: ArrayLike = 0.1,
+    absolute: ArrayLike = 1e-7,
+    units: Units = "leaf",
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scale every leaf until no weight changes by more than a share of itself (Clippy).
 
@@ -46,6 +51,7 @@ def clip_by_clippy(
         parameters, >= 0. Default 1e-7, as in the code of the authors.
       units: the parts of a leaf that are scaled alone, as for ``gs.guard``: ``"layer"`` where
         layers are stacked in one leaf. Default ``"leaf"``, as published.
+      axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
@@ -72,15 +78,15 @@ def clip_by_clippy(
     check_number("relative", relative, at_least=0.0)
     check_number("absolute", absolute, at_least=0.0)
     check_units(units)
+    check_axis_name(axis_name)
 
     def apply(updates: Any, params: Any) -> Any:
         check_params(params, "clip_by_clippy")
         leaves, structure = jax.tree.flatten(updates)
         beside = jax.tree.leaves(params_like(params, updates))
-        triples = zip(leaves, beside, unit_axes(units, updates), strict=True)
-        return jax.tree.unflatten(
-            structure, [_shrink(u, theta, axes, relative, absolute) for u, theta, axes in triples]
-        )
+        triples = zip(leaves, beside, withins_of(updates, units, axis_name), strict=True)
+        shrunk = [_shrink(u, theta, within, relative, absolute) for u, theta, within in triples]
+        return jax.tree.unflatten(structure, shrunk)
 
     return stateless("clip_by_clippy", apply)
 
@@ -88,7 +94,7 @@ def clip_by_clippy(
 def _shrink(
     update: jax.Array,
     param: jax.Array,
-    axes: tuple[int, ...],
+    within: Within,
     relative: ArrayLike,
     absolute: ArrayLike,
 ) -> jax.Array:
@@ -97,5 +103,5 @@ def _shrink(
     limit = relative * jnp.abs(param.astype(u.dtype)) + absolute
     room = jnp.where(size > 0, limit / jnp.where(size > 0, size, 1.0), 1.0)
     room = jnp.where(jnp.isfinite(size), room, 0.0)
-    scale = jnp.min(room, axis=axes, keepdims=True, initial=1.0)
+    scale = within.min(room, initial=1.0)
     return jnp.where(scale == 1.0, update, (scale * u).astype(update.dtype))

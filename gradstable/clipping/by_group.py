@@ -4,7 +4,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable import rules
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable.clipping.judged import clip_by_rule
 from gradstable.rules.group_norm import Groups

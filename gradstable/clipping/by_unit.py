@@ -4,6 +4,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable import rules
+from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.units import Units
 from gradstable.clipping.judged import clip_by_rule
@@ -11,7 +12,11 @@ from gradstable.clipping.judged import clip_by_rule
 
 @shown
 def clip_by_unit_norm(
-    clipping: ArrayLike = 0.01, *, eps: ArrayLike = 1e-3, units: Units = "flax"
+    clipping: ArrayLike = 0.01,
+    *,
+    eps: ArrayLike = 1e-3,
+    units: Units = "flax",
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Clip every unit beside its weights: in place of ``optax.adaptive_grad_clip`` (AGC).
 
@@ -27,6 +32,7 @@ def clip_by_unit_norm(
       eps: the least norm of weights, in units of the parameters, > 0. Default 1e-3, as
         published.
       units: as for ``gs.guard``. Default ``"flax"``: output rows of Flax layers.
+      axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs``; updates keep structure and dtypes.
@@ -48,4 +54,5 @@ def clip_by_unit_norm(
     Source:
       Brock, De, Smith, Simonyan, 2021, arXiv:2102.06171.
     """
-    return clip_by_rule(rules.unit_norm(clipping, eps=eps, units=units))
+    rule = rules.unit_norm(clipping, eps=eps, units=units)
+    return clip_by_rule(rule, axis_name=axis_name)

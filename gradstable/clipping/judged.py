@@ -6,10 +6,10 @@ import optax
 
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_state, check_updates
+from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Ledger, enter, new_ledger
-from gradstable._core.norms import AxisName
 from gradstable._core.shown import shown
-from gradstable._core.unit_norms import measure_for
+from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
 
@@ -40,7 +40,7 @@ def clip_by_rule(*rules: Rule, axis_name: AxisName = None) -> optax.GradientTran
       the gradients; ``gs.health`` and ``gs.explain`` read its state.
 
     Raises:
-      TypeError: if a rule is no ``Rule``.
+      TypeError: if a rule is no ``Rule``, or ``axis_name`` of a wrong kind.
 
     Example:
       >>> import optax
@@ -51,6 +51,7 @@ def clip_by_rule(*rules: Rule, axis_name: AxisName = None) -> optax.GradientTran
       Ours.
     """
     check_rules(rules)
+    check_axis_name(axis_name)
     judge = all_of(rules)
 
     def init_fn(params: optax.Params) -> JudgedState:
@@ -64,9 +65,11 @@ def clip_by_rule(*rules: Rule, axis_name: AxisName = None) -> optax.GradientTran
     ) -> tuple[optax.Updates, JudgedState]:
         ledger, rule_state = check_state(state, JudgedState, "clip_by_rule")
         check_updates(updates, params)
+        extra_args = agreed(extra_args, axis_name)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
-        scaled = scale_updates(updates, verdict.scale)
+        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
+        scaled = scale_updates(updates, scale)
         new_state = JudgedState(ledger=enter(ledger, measured, verdict), rule_state=rule_state)
         return keep_finite(verdict.accept, scaled, None), new_state
 

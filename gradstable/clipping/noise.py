@@ -8,14 +8,19 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_key, check_number, check_real, check_state, check_updates
-from gradstable._core.keys import key_numbers, key_of
+from gradstable._core.keys import draw, key_numbers, key_of
+from gradstable._core.layout import AxisName, Split, check_axis_name, splits_of
 from gradstable._core.numerics import increment, saturate, wide
 from gradstable._core.shown import shown
 
 
 @shown
 def add_noise(
-    eta: ArrayLike, *, gamma: ArrayLike = 0.55, key: int | jax.Array = 0
+    eta: ArrayLike,
+    *,
+    gamma: ArrayLike = 0.55,
+    key: int | jax.Array = 0,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Add normal noise to the gradient, less with every step.
 
@@ -37,6 +42,8 @@ def add_noise(
       gamma: how fast the variance fades, >= 0. Default 0.55 (the paper's).
       key: a seed, >= 0, or a key of ``jax.random``. Default 0. Give two of these transforms in
         one chain different keys.
+      axis_name: as for ``gs.guard``, as ``PartitionSpec``s: each device draws the noise of its
+        part. Without it, all devices inside ``jax.shard_map`` would draw the same.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with an ``optax.AddNoiseState``; updates keep
@@ -62,6 +69,7 @@ def add_noise(
     check_number("eta", eta, at_least=0.0)
     check_number("gamma", gamma, at_least=0.0)
     check_key("key", key)
+    check_axis_name(axis_name)
 
     def init_fn(params: optax.Params) -> optax.AddNoiseState:
         del params
@@ -83,14 +91,15 @@ def add_noise(
         leaves, structure = jax.tree.flatten(updates)
         new_key, noise_key = jax.random.split(key_of(old.rng_key, key))
         keys = jax.random.split(noise_key, len(leaves))
-        noisy = [_add(g, std, leaf_key) for g, leaf_key in zip(leaves, keys, strict=True)]
+        rows = zip(leaves, keys, splits_of(updates, axis_name), strict=True)
+        noisy = [_add(g, std, leaf_key, split) for g, leaf_key, split in rows]
         new_state = optax.AddNoiseState(count=count, rng_key=jax.random.key_data(new_key))
         return jax.tree.unflatten(structure, noisy), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _add(g: jax.Array, std: jax.Array, key: jax.Array) -> jax.Array:
+def _add(g: jax.Array, std: jax.Array, key: jax.Array, split: Split) -> jax.Array:
     x = g.astype(wide(g.dtype))
-    noise = jax.random.normal(key, g.shape, x.dtype, out_sharding=jax.typeof(g).sharding)
+    noise = draw(jax.random.normal, key, g, x.dtype, split)
     return saturate(jnp.where(jnp.isfinite(x), x + std.astype(x.dtype) * noise, 0.0), g.dtype)

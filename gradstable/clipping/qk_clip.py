@@ -15,8 +15,8 @@ from gradstable._core.checks import (
     check_params,
     check_state,
     check_updates,
-    leaves_by_path,
 )
+from gradstable._core.layout import AxisName, check_axis_name, splits_of
 from gradstable._core.numerics import wide
 from gradstable._core.shown import shown
 from gradstable.clipping.attention import attention_modules, factors, maxima_by_module
@@ -30,6 +30,7 @@ def qk_clip(
     query: str = "query",
     key: str = "key",
     allow_missing: bool = False,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale query and key weights of a head whose attention logits exceed a threshold.
 
@@ -67,6 +68,8 @@ def qk_clip(
       key: the name of the key projection. Default as in Flax.
       allow_missing: whether a step without ``max_logits``, an attention that they do not tell
         of, and parameters without attention are left alone instead of refused. Default no.
+      axis_name: as for ``gs.guard``, as ``PartitionSpec``s. ``max_logits`` are those of all heads,
+        the largest over all devices (``jax.lax.pmax``).
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state. ``update`` takes ``max_logits``: the
@@ -100,6 +103,7 @@ def qk_clip(
     check_number("alpha", alpha, at_least=0.0, at_most=1.0)
     check_name("query", query)
     check_name("key", key)
+    check_axis_name(axis_name)
 
     def init_fn(params: optax.Params) -> optax.EmptyState:
         attention_modules(params, query, key, allow_missing=allow_missing)
@@ -119,7 +123,13 @@ def qk_clip(
         check_params(params, "qk_clip")
         modules = attention_modules(params, query, key, allow_missing=allow_missing)
         maxima = maxima_by_module(max_logits, list(modules), allow_missing=allow_missing)
-        weights = leaves_by_path(params)
+        splits = splits_of(params, axis_name)
+        held = zip(jax.tree_util.tree_leaves_with_path(params), splits, strict=True)
+        parts = {jax.tree_util.keystr(path): (leaf, split) for (path, leaf), split in held}
+        weights = {
+            name: jax.ShapeDtypeStruct(split.whole_shape(jnp.shape(leaf)), jnp.result_type(leaf))
+            for name, (leaf, split) in parts.items()
+        }
         scales: dict[str, jax.Array] = {}
         for names, largest in maxima.items():
             scales |= factors(modules[names], weights, largest, threshold=threshold, alpha=alpha)
@@ -128,7 +138,8 @@ def qk_clip(
             name = jax.tree_util.keystr(path)
             if update is None or name not in scales:
                 return update
-            return _rescale(jnp.asarray(weights[name]), update, scales[name])
+            param, split = parts[name]
+            return _rescale(jnp.asarray(param), update, split.take(scales[name]))
 
         is_none: Callable[[object], bool] = lambda leaf: leaf is None  # noqa: E731
         new = jax.tree_util.tree_map_with_path(rescale, updates, is_leaf=is_none)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._core.checks import check_real, check_state, check_transform, check_updates
+from gradstable._core.layout import AxisName, check_axis_name, splits_of, together
 from gradstable._core.numerics import increment, saturate, wide
 from gradstable._core.shown import shown
 
@@ -23,7 +24,10 @@ class CautiousState(NamedTuple):
 
 @shown
 def cautious(
-    inner: optax.GradientTransformation, *, descends: bool = False
+    inner: optax.GradientTransformation,
+    *,
+    descends: bool = False,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Drop the entries of an update that point against the gradient, and enlarge the rest.
 
@@ -45,6 +49,7 @@ def cautious(
       inner: any optax transform. It sees all gradients as they are.
       descends: whether updates of ``inner`` are to be added to parameters as they are, as
         those of ``optax.adamw(3e-4)``. Default ``False``.
+      axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``CautiousState``; updates have the dtypes
@@ -67,6 +72,7 @@ def cautious(
       arXiv:2411.16085; the least mean as in timm.
     """
     full = check_transform("inner", inner)
+    check_axis_name(axis_name)
 
     def init_fn(params: optax.Params) -> CautiousState:
         return CautiousState(count=jnp.zeros((), jnp.int32), inner_state=full.init(params))
@@ -82,18 +88,32 @@ def cautious(
         check_real(updates, "cautious")
         given = updates
         updates, inner_state = full.update(given, old.inner_state, params, **extra_args)
-        new = jax.tree.map(lambda u, g: _agree(u, g, descends=descends), updates, given)
+        leaves, structure = jax.tree.flatten(updates)
+        agree = [
+            _agrees(u, g, descends=descends)
+            for u, g in zip(leaves, jax.tree.leaves(given), strict=True)
+        ]
+        splits = splits_of(given, axis_name)
+        counts = together([jnp.sum(kept, dtype=jnp.float32) for kept in agree], splits)
+        shares = [
+            count / max(u.size * split.parts, 1)
+            for count, u, split in zip(counts, leaves, splits, strict=True)
+        ]
+        new = jax.tree.unflatten(structure, list(map(_enlarge, leaves, agree, shares)))
         return new, CautiousState(count=increment(old.count), inner_state=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _agree(u: jax.Array, g: jax.Array, *, descends: bool) -> jax.Array:
+def _agrees(u: jax.Array, g: jax.Array, *, descends: bool) -> jax.Array:
     x = u.astype(wide(u.dtype))
     # Of signs, since the product of two small numbers is zero.
     uphill = jnp.sign(x) * jnp.sign(g).astype(x.dtype)
-    agrees = (uphill < 0) if descends else (uphill > 0)
-    share = jnp.sum(agrees, dtype=jnp.float32) / max(u.size, 1)
+    return (uphill < 0) if descends else (uphill > 0)
+
+
+def _enlarge(u: jax.Array, agrees: jax.Array, share: jax.Array) -> jax.Array:
+    x = u.astype(wide(u.dtype))
     factor = 1.0 / jnp.maximum(share, _LEAST_SHARE)
     enlarged = jnp.where(agrees, x * factor.astype(x.dtype), jnp.zeros_like(x))
     return saturate(enlarged, u.dtype)

@@ -7,15 +7,18 @@ is what is kept, so that a guard can hold the statistics without a copy (see
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_dtype, check_real, check_state, check_updates
+from gradstable._core.layout import AxisName, Split, check_axis_name, splits_of
 from gradstable._core.numerics import increment, saturate, wide
 
 # The square of a larger gradient leaves float32 no room.
@@ -53,6 +56,7 @@ def moments(
     at: Callable[[jax.Array], LeafRule],
     *,
     complex_too: bool = False,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Make a transform of an estimator.
 
@@ -69,7 +73,10 @@ def moments(
       at: from the number of the step (int32, the first is 1; always 1 where steps are not
         counted) to what happens in it.
       complex_too: whether the rule is right for complex gradients.
+      axis_name: as for ``gs.guard``, for estimators with numbers for whole leaves: what is not
+        sound on one device is not on any, and ``learn`` gets ``split``, how its leaf is split.
     """
+    check_axis_name(axis_name)
     for slot in slots:
         if slot.dtype is not None:
             check_dtype(f"the dtype of {slot.name}", slot.dtype)
@@ -80,7 +87,7 @@ def moments(
         }
         return _state(state_type, jnp.zeros((), jnp.int32), trees)
 
-    update = _Update(factory, state_type, slots, at, complex_too)
+    update = _Update(factory, state_type, slots, at, complex_too, axis_name)
     return optax.GradientTransformationExtraArgs(init_fn, update)
 
 
@@ -104,6 +111,7 @@ class _Update:
     slots: tuple[Slot, ...]
     at: Callable[[jax.Array], LeafRule]
     complex_too: bool
+    axis_name: AxisName
     guarded: bool = False
 
     def __call__(
@@ -121,19 +129,21 @@ class _Update:
         count = increment(jnp.asarray(old.count if _counts(self.state_type) else 0, jnp.int32))
         rule = self.at(count)
 
-        def move(g: jax.Array, *stored: jax.Array) -> _Moved:
-            return _move(rule, self.slots, g, stored, guarded=self.guarded)
+        def move(split: Split, g: jax.Array, *stored: jax.Array) -> _Moved:
+            return _move(rule, self.slots, split, g, stored, guarded=self.guarded)
 
-        moved = jax.tree.map(move, updates, *[getattr(old, slot.name) for slot in self.slots])
+        leaves, structure = jax.tree.flatten(updates)
+        stored = (structure.flatten_up_to(getattr(old, slot.name)) for slot in self.slots)
+        moved = list(map(move, splits_of(updates, self.axis_name), leaves, *stored))
 
-        def part(index: int | None) -> Any:
-            def pick(m: _Moved) -> jax.Array:
-                return m.update if index is None else m.stored[index]
+        def tree(of_leaves: Iterable[jax.Array]) -> Any:
+            return jax.tree.unflatten(structure, list(of_leaves))
 
-            return jax.tree.map(pick, moved, is_leaf=lambda node: isinstance(node, _Moved))
-
-        new = {slot.name: part(index) for index, slot in enumerate(self.slots)}
-        return part(None), _state(self.state_type, count, new)
+        new = {
+            slot.name: tree(each.stored[index] for each in moved)
+            for index, slot in enumerate(self.slots)
+        }
+        return tree(each.update for each in moved), _state(self.state_type, count, new)
 
 
 def _counts(state_type: type[Any]) -> bool:
@@ -153,6 +163,7 @@ class _Moved(NamedTuple):
 def _move(
     rule: LeafRule,
     slots: tuple[Slot, ...],
+    split: Split,
     g: jax.Array,
     stored: tuple[jax.Array, ...],
     *,
@@ -162,20 +173,26 @@ def _move(
     old = tuple(
         leaf.astype(_compute_dtype(slot, x.dtype)) for slot, leaf in zip(slots, stored, strict=True)
     )
+    learn = partial(rule.learn, split=split) if split.names else rule.learn
     if guarded:
-        new = rule.learn(x, *old)
+        new = learn(x, *old)
     else:
         sound = jnp.abs(x) <= MAX_SQUARED
         x = jnp.where(sound, x, jnp.zeros_like(x))
-        learned = rule.learn(x, *old)
+        learned = learn(x, *old)
         # Selected here, so that all that follows reads what is kept.
         new = tuple(
-            jnp.where(jnp.all(sound) if slot.per_leaf else sound, after, before)
+            jnp.where(_all(sound, split) if slot.per_leaf else sound, after, before)
             for slot, after, before in zip(slots, learned, old, strict=True)
         )
     update = rule.direct(x, new, old)
     kept = (_store(after, leaf.dtype) for after, leaf in zip(new, stored, strict=True))
     return _Moved(_store(update, g.dtype), tuple(kept))
+
+
+def _all(sound: jax.Array, split: Split) -> jax.Array:
+    every = jnp.all(sound)
+    return lax.pmin(every.astype(jnp.int32), split.names) > 0 if split.names else every
 
 
 def _start(slot: Slot, param: ArrayLike) -> jax.Array:

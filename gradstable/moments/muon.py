@@ -9,6 +9,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_choice, check_number, check_size
+from gradstable._core.layout import AxisName, check_axis_name, splits_of
 from gradstable._core.numerics import wide
 from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
@@ -35,6 +36,7 @@ def scale_by_muon(
     scale: Scale = "jordan",
     mu_dtype: DTypeLike | None = None,
     compute_dtype: DTypeLike = jnp.float32,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Orthogonalize momentum, matrix by matrix (Muon).
 
@@ -76,6 +78,9 @@ def scale_by_muon(
       mu_dtype: dtype in which the momentum is stored. Default float32.
       compute_dtype: dtype of the products. Default float32; the reference takes bfloat16,
         which is faster on accelerators and moves singular values by a few percent.
+      axis_name: as for ``gs.guard``, as ``PartitionSpec``s. Each device then gathers the matrices
+        that it has a part of, one after the other, and computes them whole. Under ``jit``, where
+        none is needed, XLA splits the products.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``ScaleByMuonState``; updates have the
@@ -101,6 +106,7 @@ def scale_by_muon(
     """
     check_decays(beta=beta)
     check_size("ns_steps", ns_steps, at_least=1)
+    check_axis_name(axis_name)
     check_number("eps", eps, at_least=0.0)
     check_choice("scale", scale, get_args(Scale))
 
@@ -128,14 +134,17 @@ def scale_by_muon(
         wider = jax.tree.map(_widen, updates)
         directions, new_state = momentum.update(wider, state, params)
         leaves, structure = jax.tree.flatten(directions)
-        old = jax.tree.leaves(updates)
-        new = [
-            orthogonalize(m, axes, steps=ns_steps, eps=eps, compute_dtype=compute_dtype)
-            * jnp.asarray(_factor(scale, m.shape, axes), m.dtype)
-            for m, axes in zip(leaves, matrix_axes(updates), strict=True)
-        ]
-        cast = [u.astype(g.dtype) for u, g in zip(new, old, strict=True)]
-        return jax.tree.unflatten(structure, cast), new_state
+
+        def whole_step(m: jax.Array, axes: Axes) -> jax.Array:
+            u = orthogonalize(m, axes, steps=ns_steps, eps=eps, compute_dtype=compute_dtype)
+            return u * jnp.asarray(_factor(scale, m.shape, axes), m.dtype)
+
+        splits = splits_of(updates, axis_name)
+        whole = [split.gather(m) for m, split in zip(leaves, splits, strict=True)]
+        axes = matrix_axes(jax.tree.unflatten(structure, whole))
+        rows = zip(map(whole_step, whole, axes), splits, jax.tree.leaves(updates), strict=True)
+        new = [split.take(u).astype(g.dtype) for u, split, g in rows]
+        return jax.tree.unflatten(structure, new), new_state
 
     return optax.GradientTransformationExtraArgs(momentum.init, update_fn)
 

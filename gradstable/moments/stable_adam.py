@@ -1,16 +1,15 @@
 """StableAdamW's moments: Adam whose step shrinks where gradients outgrow the second moment."""
 
-import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number, check_params, check_state, check_updates
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName, Within, check_axis_name, together, withins_of
 from gradstable._core.numerics import is_zero, widen
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
@@ -80,8 +79,7 @@ def scale_by_stable_adam(
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.
-      axis_name: mesh axes over which the leaves are sharded inside ``jax.shard_map``, for the
-        mean. Not along the axes that tell units apart. Default ``None``: right under ``jit``.
+      axis_name: as for ``gs.guard``. Default ``None``: right under ``jit``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``ScaleByStableAdamState``; updates have the
@@ -112,6 +110,7 @@ def scale_by_stable_adam(
     check_number("max_rms", max_rms, above=0.0)
     check_number("weight_decay", weight_decay, at_least=0.0)
     check_units(units)
+    check_axis_name(axis_name)
     inner = moments(
         "scale_by_stable_adam",
         optax.ScaleByAdamState,
@@ -122,7 +121,7 @@ def scale_by_stable_adam(
 
     def init_fn(params: optax.Params) -> ScaleByStableAdamState:
         start: Any = inner.init(params)
-        return ScaleByStableAdamState(*start, rms=_over_units(_ones, units, params))
+        return ScaleByStableAdamState(*start, rms=_ones(units, params))
 
     def update_fn(
         updates: optax.Updates,
@@ -137,21 +136,28 @@ def scale_by_stable_adam(
         raw, new = inner.update(gradients, optax.ScaleByAdamState(*old[:3]), params)
         moved: Any = new
         if decays:
-            check_params(params, "scale_by_stable_adam with weight_decay")
+            theta = widen(check_params(params, "scale_by_stable_adam with weight_decay"))
             decay = optax.add_decayed_weights(cast("float", weight_decay), mask)
-            wide_params = widen(params)
-            raw, _ = decay.update(raw, decay.init(wide_params), wide_params)
-        measure = lambda axes, g, nu: _rms(axes, g, nu, eps, axis_name)  # noqa: E731
-        rms = _over_units(measure, units, gradients, moved.nu)
+            raw, _ = decay.update(raw, decay.init(theta), theta)
+        withins = _withins(gradients, units, axis_name)
+        leaves, structure = jax.tree.flatten(updates)
+        rms = _rms(jax.tree.leaves(gradients), jax.tree.leaves(moved.nu), withins, eps)
 
-        def shrink(g: jax.Array, u: jax.Array, rms: jax.Array) -> jax.Array:
+        def shrink(g: jax.Array, u: jax.Array, rms: jax.Array, within: Within) -> jax.Array:
             factor = 1.0 / jnp.maximum(1.0, rms / jnp.asarray(max_rms, rms.dtype))
-            return (u * factor.astype(u.dtype)).astype(g.dtype)
+            return (u * within.split.take(factor).astype(u.dtype)).astype(g.dtype)
 
-        new_updates = jax.tree.map(shrink, updates, raw, rms)
-        return new_updates, ScaleByStableAdamState(*moved, rms=rms)
+        shrunk = list(map(shrink, leaves, jax.tree.leaves(raw), rms, withins))
+        state = ScaleByStableAdamState(*moved, rms=jax.tree.unflatten(structure, rms))
+        return jax.tree.unflatten(structure, shrunk), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _withins(gradients: Any, units: Units, axis_name: AxisName) -> list[Within]:
+    # A unit of one entry is where its entry is; all others are known to every device.
+    found = withins_of(gradients, units, axis_name)
+    return [within if within.entries > 1 else Within(within.dims, 1) for within in found]
 
 
 def _debiased(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, count: jax.Array) -> LeafRule:
@@ -167,28 +173,33 @@ def _debiased(b1: ArrayLike, b2: ArrayLike, eps: ArrayLike, count: jax.Array) ->
 
 
 def _rms(
-    axes: tuple[int, ...], g: jax.Array, nu: jax.Array, eps: ArrayLike, axis_name: AxisName
-) -> jax.Array:
-    nu, sound = nu.astype(g.dtype), jnp.abs(g) <= MAX_SQUARED
-    square = jnp.where(sound, g, jnp.zeros_like(g)) ** 2
-    floor = jnp.square(jnp.asarray(eps, g.dtype))
-    ratio = square / jnp.maximum(nu, jnp.maximum(floor, jnp.finfo(g.dtype).tiny))
-    total = jnp.sum(ratio, axis=axes, keepdims=True)
-    size = math.prod(g.shape[axis] for axis in axes)
-    if axis_name is not None:
-        total, size = lax.psum(total, axis_name), lax.psum(size, axis_name)
-    return jnp.sqrt(total / jnp.maximum(size, 1)).astype(jnp.float32)
+    gradients: Sequence[jax.Array],
+    nus: Sequence[jax.Array],
+    withins: Sequence[Within],
+    eps: ArrayLike,
+) -> list[jax.Array]:
+    """Return the root mean square of each unit of each whole leaf, on every device."""
+
+    def total(g: jax.Array, nu: jax.Array, within: Within) -> jax.Array:
+        nu, sound = nu.astype(g.dtype), jnp.abs(g) <= MAX_SQUARED
+        square = jnp.where(sound, g, jnp.zeros_like(g)) ** 2
+        floor = jnp.square(jnp.asarray(eps, g.dtype))
+        ratio = square / jnp.maximum(nu, jnp.maximum(floor, jnp.finfo(g.dtype).tiny))
+        return within.place(jnp.sum(ratio, axis=within.dims, keepdims=True))
+
+    here = list(map(total, gradients, nus, withins))
+    totals = together(here, [within.split for within in withins])
+    return [
+        jnp.sqrt(total / max(within.entries, 1)).astype(jnp.float32)
+        for total, within in zip(totals, withins, strict=True)
+    ]
 
 
-def _ones(axes: tuple[int, ...], param: ArrayLike) -> jax.Array:
-    # A reduction, so that units are sharded as it shards them.
-    zeros = jnp.zeros_like(param, dtype=jnp.float32)
-    return 1.0 + jnp.sum(zeros, axis=axes, keepdims=True)
+def _ones(units: Units, params: Any) -> Any:
+    def of_units(axes: tuple[int, ...], param: ArrayLike) -> jax.Array:
+        # A reduction, so that units are sharded as it shards them.
+        zeros = jnp.zeros_like(param, dtype=jnp.float32)
+        return 1.0 + jnp.sum(zeros, axis=axes, keepdims=True)
 
-
-def _over_units(function: Any, units: Units, tree: Any, *others: Any) -> Any:
-    """Apply ``function: (axes within a unit, *leaves) -> array`` to all leaves."""
-    leaves, structure = jax.tree.flatten(tree)
-    columns = (leaves, *map(structure.flatten_up_to, others))
-    axes = unit_axes(units, tree)
-    return jax.tree.unflatten(structure, list(map(function, axes, *columns)))
+    leaves, structure = jax.tree.flatten(params)
+    return jax.tree.unflatten(structure, list(map(of_units, unit_axes(units, params), leaves)))

@@ -9,7 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import WHOLE, AxisName, Split
 from gradstable._core.shown import shown
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
@@ -118,13 +118,17 @@ def scale_by_stable_spam(
         top, mean, square = (Decay.of(rate, count) for rate in (theta, gamma1, gamma2))
 
         def learn(
-            g: jax.Array, mu: jax.Array, nu: jax.Array, *of_leaf: jax.Array
+            g: jax.Array,
+            mu: jax.Array,
+            nu: jax.Array,
+            *of_leaf: jax.Array,
+            split: Split = WHOLE,
         ) -> tuple[jax.Array, ...]:
             largest, norm, norm_rms = of_leaf
-            peak = _over_shards(lax.pmax, jnp.max(jnp.abs(g), initial=0.0), axis_name)
+            peak = _over_shards(lax.pmax, jnp.max(jnp.abs(g), initial=0.0), split)
             largest = top.mix(largest, peak)
             limit = top.correct(largest)
-            direction, size = _split(_clip(g, peak, limit), jnp.minimum(peak, limit), axis_name)
+            direction, size = _unit(_clip(g, peak, limit), jnp.minimum(peak, limit), split)
             norm, norm_rms = mean.mix(norm, size), _mix_roots(square, norm_rms, size)
             root = norm_rms / jnp.sqrt(square.corrects).astype(g.dtype)
             g = direction * divide(mean.correct(norm), root, eps)
@@ -141,7 +145,7 @@ def scale_by_stable_spam(
         Slot("nu", nu_dtype, squared=True),
         *(Slot(name, per_leaf=True) for name in ("largest", "norm", "norm_rms")),
     )
-    return moments("scale_by_stable_spam", ScaleByStableSpamState, slots, at)
+    return moments("scale_by_stable_spam", ScaleByStableSpamState, slots, at, axis_name=axis_name)
 
 
 def _clip(g: jax.Array, peak: jax.Array, limit: jax.Array) -> jax.Array:
@@ -150,7 +154,7 @@ def _clip(g: jax.Array, peak: jax.Array, limit: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(g) > limit, scaled, g)
 
 
-def _split(g: jax.Array, peak: jax.Array, axis_name: AxisName) -> tuple[jax.Array, jax.Array]:
+def _unit(g: jax.Array, peak: jax.Array, split: Split) -> tuple[jax.Array, jax.Array]:
     """Return a leaf of norm 1 and the norm it had; ``peak`` is its largest entry.
 
     By way of a largest entry of 1, since the squares of numbers up to 2**62 would overflow their
@@ -158,7 +162,7 @@ def _split(g: jax.Array, peak: jax.Array, axis_name: AxisName) -> tuple[jax.Arra
     """
     alive = peak > _LEAST
     scaled = jnp.where(alive, g / jnp.where(alive, peak, 1.0), jnp.zeros_like(g))
-    norm = jnp.sqrt(_over_shards(lax.psum, jnp.sum(scaled * scaled), axis_name))
+    norm = jnp.sqrt(_over_shards(lax.psum, jnp.sum(scaled * scaled), split))
     # Not below 1, its largest entry, where it is no leaf of zeros.
     return scaled / jnp.maximum(norm, 0.5), jnp.where(alive, peak * norm, jnp.zeros_like(peak))
 
@@ -169,5 +173,5 @@ def _mix_roots(decay: Decay, old: jax.Array, new: jax.Array) -> jax.Array:
     return jnp.hypot(keep * old, take * new)
 
 
-def _over_shards(reduce: Any, value: jax.Array, axis_name: AxisName) -> jax.Array:
-    return value if axis_name is None else reduce(value, axis_name)
+def _over_shards(reduce: Any, value: jax.Array, split: Split) -> jax.Array:
+    return reduce(value, split.names) if split.names else value

@@ -85,8 +85,9 @@ def compress_moments(
     less than ``2**-16`` of another's in its block gets steps that are too short. Embeddings
     have such rows: keep them out by ``optax.partition``, as bitsandbytes does. What is saved is
     state between steps: on the CPU, XLA makes float32 moments of all leaves at once inside a step
-    (2.1 words a parameter of temporary memory). On a mesh with explicit axes, blocks are measured
-    on every device; ``"bfloat16"`` has none.
+    (2.1 words a parameter of temporary memory). On a mesh, blocks run across devices, and so every
+    device gathers each moment to measure them; ``"bfloat16"`` has none. Not for the inside of
+    ``jax.shard_map``, where blocks would be those of each part, and all devices round alike.
 
     Args:
       inner: any optax transform whose states are named tuples; it sees moments in float32.

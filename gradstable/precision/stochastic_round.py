@@ -8,7 +8,8 @@ import optax
 
 from gradstable._core.act import keep_finite, unmoved
 from gradstable._core.checks import check_key, check_params, check_state, check_updates
-from gradstable._core.keys import key_numbers, key_of
+from gradstable._core.keys import draw, key_numbers, key_of
+from gradstable._core.layout import AxisName, Split, check_axis_name, splits_of
 from gradstable._core.numerics import increment, is_low_precision, power_of_two, rounded
 from gradstable._core.shown import shown
 
@@ -21,7 +22,9 @@ class StochasticRoundState(NamedTuple):
 
 
 @shown
-def stochastic_round(key: int | jax.Array = 0) -> optax.GradientTransformationExtraArgs:
+def stochastic_round(
+    key: int | jax.Array = 0, *, axis_name: AxisName = None
+) -> optax.GradientTransformationExtraArgs:
     r"""Round what an update makes of a low-precision parameter up or down by chance.
 
     Use it as the last link of a chain when parameters are kept in bfloat16 or float16 without a
@@ -42,6 +45,8 @@ def stochastic_round(key: int | jax.Array = 0) -> optax.GradientTransformationEx
 
     Args:
       key: a seed, >= 0, or a key of ``jax.random``. Default 0. The same key gives the same run.
+      axis_name: as for ``gs.guard``, as ``PartitionSpec``s: each device rounds its part as it would
+        be rounded in the whole. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``StochasticRoundState``; ``update`` needs
@@ -66,6 +71,7 @@ def stochastic_round(key: int | jax.Array = 0) -> optax.GradientTransformationEx
       Zamirai, Zhang, Aberger, De Sa, "Revisiting BFloat16 Training", 2020, arXiv:2010.06192.
     """
     check_key("key", key)
+    check_axis_name(axis_name)
 
     def init_fn(params: optax.Params) -> StochasticRoundState:
         del params
@@ -84,15 +90,16 @@ def stochastic_round(key: int | jax.Array = 0) -> optax.GradientTransformationEx
         leaves, structure = jax.tree.flatten(updates)
         new_key, own_key = jax.random.split(key_of(old.rng_key, key))
         keys = jax.random.split(own_key, len(leaves))
-        pairs = zip(leaves, structure.flatten_up_to(params), keys, strict=True)
-        rounded_leaves = [_round(u, jnp.asarray(p), leaf_key) for u, p, leaf_key in pairs]
+        splits = splits_of(updates, axis_name)
+        rows = zip(leaves, structure.flatten_up_to(params), keys, splits, strict=True)
+        rounded_leaves = [_round(u, jnp.asarray(p), own, split) for u, p, own, split in rows]
         new_state = StochasticRoundState(increment(old.count), jax.random.key_data(new_key))
         return jax.tree.unflatten(structure, rounded_leaves), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _round(update: jax.Array, param: jax.Array, key: jax.Array) -> jax.Array:
+def _round(update: jax.Array, param: jax.Array, key: jax.Array, split: Split) -> jax.Array:
     if not is_low_precision(param.dtype):
         return keep_finite(jnp.asarray(True), update, param)
     info = jnp.finfo(param.dtype)
@@ -101,8 +108,7 @@ def _round(update: jax.Array, param: jax.Array, key: jax.Array) -> jax.Array:
     # Powers of two: division and product are exact.
     least = max(float(info.smallest_subnormal), float(jnp.finfo(jnp.float32).tiny))
     spacing = jnp.maximum(power_of_two(x) * 2.0**-info.nmant, least)
-    sharding = jax.typeof(param).sharding
-    chance = jax.random.uniform(key, x.shape, jnp.float32, out_sharding=sharding)
+    chance = draw(jax.random.uniform, key, param, jnp.float32, split)
     new = jnp.clip(jnp.floor(x / spacing + chance) * spacing, float(info.min), float(info.max))
     given = rounded(new - old, param.dtype)
     moves = (update != 0) & jnp.isfinite(x) & jnp.isfinite(given)

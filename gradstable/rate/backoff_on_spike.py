@@ -10,7 +10,8 @@ from jax.typing import ArrayLike
 
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_number, check_state, check_updates
-from gradstable._core.norms import AxisName, measure
+from gradstable._core.layout import AxisName, agreed, check_axis_name
+from gradstable._core.norms import measure
 from gradstable._core.numerics import increment
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure
@@ -91,6 +92,7 @@ def backoff_on_spike(
     check_number("min_scale", min_scale, above=0.0, at_most=1.0)
     rules = (log_mad() if rule is None else rule,)
     check_rules(rules)
+    check_axis_name(axis_name)
     judge = all_of(rules)
 
     def init_fn(params: optax.Params) -> BackoffOnSpikeState:
@@ -111,6 +113,7 @@ def backoff_on_spike(
     ) -> tuple[optax.Updates, BackoffOnSpikeState]:
         old = check_state(state, BackoffOnSpikeState, "backoff_on_spike")
         check_updates(updates, params)
+        extra_args = agreed(extra_args, axis_name)
         incoming = measure(updates, axis_name=axis_name)
         seen = incoming if grad_norm is None else Measure.of(jnp.asarray(grad_norm, jnp.float32))
         verdict, rule_state = judge.decide(seen, old.rule_state, params=params, **extra_args)

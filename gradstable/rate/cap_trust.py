@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_params
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName
 from gradstable._core.numerics import wide
 from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless

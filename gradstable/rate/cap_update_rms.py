@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.act import scale_updates
 from gradstable._core.checks import check_number
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
 from gradstable._core.units import Units, check_units

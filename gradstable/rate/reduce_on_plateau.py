@@ -15,7 +15,8 @@ from gradstable._core.checks import (
     check_updates,
     check_value,
 )
-from gradstable._core.norms import AxisName, measure
+from gradstable._core.layout import AxisName, check_axis_name, mean_over
+from gradstable._core.norms import measure
 from gradstable._core.numerics import float32, increment, is_zero
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure
@@ -110,6 +111,7 @@ def reduce_on_plateau(
     check_size("accumulation_size", accumulation_size, at_least=1)
     rules = (log_mad(reject_above=1.5) if rule is None else rule,)
     check_rules(rules)
+    check_axis_name(axis_name)
     judge = all_of(rules)
 
     def init_fn(params: optax.Params) -> ReduceOnPlateauState:
@@ -125,7 +127,7 @@ def reduce_on_plateau(
     ) -> tuple[optax.Updates, ReduceOnPlateauState]:
         old = check_state(state, ReduceOnPlateauState, "reduce_on_plateau")
         check_updates(updates, params)
-        loss = check_value(value, "reduce_on_plateau")
+        loss = check_value(mean_over(value, axis_name), "reduce_on_plateau")
         moved = measure(updates, axis_name=axis_name)
         verdict, rule_state = judge.decide(
             Measure.of(loss), old.rule_state, params=params, value=loss, **extra_args

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstable._core.norms import AxisName, measure
-from gradstable._core.unit_norms import UnitRequest, measure_for, params_like
+from gradstable._core.layout import AxisName
+from gradstable._core.norms import measure
+from gradstable._core.types import Scale
+from gradstable._core.unit_norms import UnitRequest, local_scale, measure_for, params_like
 from gradstable._core.units import Units
 
 
@@ -27,13 +29,17 @@ def sizes_of(
       updates: tree of arrays.
       params: tree of arrays with the same structure, or ``None``.
       units: ``"leaf"``, which costs least, or any other kind of units.
-      axis_name: mesh axes over which leaves are sharded, as for ``measure``; for leaves only.
+      axis_name: as for ``gs.guard``. Units of which this device holds nothing are left out.
     """
     if units != "leaf":
         request = UnitRequest(units=units, params=params is not None)
         found = measure_for((request,), updates, params, axis_name=axis_name).units[0]
         counts = tuple(jnp.asarray(size, jnp.float32) for size in found.sizes)
-        return Sizes(found.updates, counts, found.params or ())
+
+        def held(norms: Scale) -> tuple[jax.Array, ...]:
+            return tuple(local_scale(norms, updates, axis_name=axis_name))
+
+        return Sizes(held(found.updates), counts, held(found.params or ()))
     measured = measure(updates, axis_name=axis_name)
     indices = range(measured.leaf_norms.shape[0])
     of_params: tuple[jax.Array, ...] = ()

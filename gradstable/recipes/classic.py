@@ -4,7 +4,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_rate
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable.moments.adadelta import scale_by_adadelta

@@ -6,7 +6,7 @@ import jax
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable.moments.adam_atan2 import scale_by_adam_atan2

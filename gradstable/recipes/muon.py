@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number, check_rate
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName, whole_shapes
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable.guard import guard
@@ -80,8 +80,7 @@ def muon(
       adam_weight_decay: :math:`\lambda` of all that is no matrix, >= 0. Default 0.
       adam_learning_rate: :math:`\eta` of all that is no matrix. Default: ``learning_rate``.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``. Matrices that are sharded inside ``jax.shard_map`` are
-        orthogonalized shard by shard: use ``jit`` for these.
+      axis_name: as for ``gs.guard``, and for ``gs.scale_by_muon``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
@@ -114,15 +113,10 @@ def muon(
         scale=scale,
         mu_dtype=mu_dtype,
         compute_dtype=compute_dtype,
+        axis_name=axis_name,
     )
-    adam = scale_by_adam(
-        b1=adam_b1,
-        b2=adam_b2,
-        eps=eps,
-        eps_root=adam_eps_root,
-        mu_dtype=mu_dtype,
-        nesterov=nesterov,
-    )
+    b1, b2, root = adam_b1, adam_b2, adam_eps_root
+    adam = scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=root, mu_dtype=mu_dtype, nesterov=nesterov)
     parts: dict[Hashable, optax.GradientTransformation] = {
         "matrix": optax.chain(
             orthogonal,
@@ -135,16 +129,17 @@ def muon(
             optax.scale_by_learning_rate(other_rate),
         ),
     }
-    return guard(optax.partition(parts, _labels(matrices)), *rules, axis_name=axis_name)
+    return guard(optax.partition(parts, _labels(matrices, axis_name)), *rules, axis_name=axis_name)
 
 
-def _labels(matrices: Mask) -> Any:
+def _labels(matrices: Mask, axis_name: AxisName) -> Any:
     """Return the function that names for every leaf the part it belongs to."""
 
     def label(tree: Any) -> Any:
         if matrices is None:
             structure = jax.tree.structure(tree)
-            chosen = jax.tree.unflatten(structure, map(is_matrix, matrix_axes(tree)))
+            axes = matrix_axes(whole_shapes(tree, axis_name))
+            chosen = jax.tree.unflatten(structure, map(is_matrix, axes))
         else:
             chosen = matrices(tree) if callable(matrices) else matrices
         return jax.tree.map(lambda matrix: "matrix" if matrix else "other", chosen)

@@ -14,7 +14,7 @@ from gradstable._core.checks import (
     check_size,
     check_transform,
 )
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName
 from gradstable._core.numerics import widen
 from gradstable._core.shown import shown
 from gradstable._core.types import Tree

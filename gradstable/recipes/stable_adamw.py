@@ -4,7 +4,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_rate
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable._core.units import Units, check_units
@@ -93,8 +93,7 @@ def stable_adamw(
 
     Raises:
       TypeError: if ``units`` is of the wrong kind.
-      ValueError: if a hyper-parameter is out of its range, or ``axis_name`` is given with units
-        other than leaves.
+      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -118,12 +117,6 @@ def stable_adamw(
     check_number("max_ratio", max_ratio, above=0.0, finite=False)
     check_number("floor", floor, above=0.0)
     check_units(units)
-    if axis_name is not None and units != "leaf":
-        msg = (
-            "axis_name cannot be used with units other than leaves, since a unit may lie on "
-            "several shards: use jit with shardings, which needs no axis_name"
-        )
-        raise ValueError(msg)
     inner = two_sided_adam(
         learning_rate,
         b1=b1,

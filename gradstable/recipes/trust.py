@@ -6,7 +6,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_rate
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable._core.units import Units

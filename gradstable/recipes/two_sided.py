@@ -1,19 +1,18 @@
 """Adam whose step is capped twice, by its own size and by that of the parameters, in one pass."""
 
-import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_params, check_updates
-from gradstable._core.norms import AxisName
+from gradstable._core.layout import AxisName, Split, Within, together, withins_of
 from gradstable._core.numerics import abs_square, float32, widen
 from gradstable._core.types import Mask
-from gradstable._core.units import Units, unit_axes
+from gradstable._core.units import Units
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.decay import Decay
 from gradstable.moments.engine import under_guard
@@ -69,26 +68,30 @@ def two_sided_adam(
         corrects = jnp.sqrt(Decay.of(b2, new.count).corrects) / Decay.of(b1, new.count).corrects
         rate = float32(learning_rate(old.count) if callable(learning_rate) else learning_rate)
 
+        leaves, structure = jax.tree.flatten(updates)
+        withins = withins_of(updates, caps.units, axis_name)
+        moved = [jax.tree.leaves(tree) for tree in (directions, new.mu, new.nu)]
+        thetas = [t.astype(u.dtype) for t, u in zip(jax.tree.leaves(params), moved[0], strict=True)]
+        norms = _norms(thetas, withins)
+        longest = _norms_of_adam(moved[1], moved[2], norms, least_eps, withins)
+
         def step(
             u: jax.Array,
             theta: jax.Array,
-            mu: jax.Array,
-            nu: jax.Array,
             decay: jax.Array,
-            within: tuple[int, ...],
+            norm: jax.Array,
+            longest: jax.Array,
+            within: Within,
         ) -> tuple[jax.Array, jax.Array]:
-            theta = theta.astype(u.dtype)
-            norm, count = _norm(theta, within, axis_name), _count(theta, within, axis_name)
-            longest = _norm_of_adam(mu, nu, norm, least_eps, within, axis_name) * corrects
+            count, longest = float32(within.entries), longest * corrects
             rms = factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
             limit = trust_limit(norm, count, caps.max_ratio, caps.floor)
             trust = factor_to(limit, rate * (rms * longest + decay * norm))
             return _product(-rate * trust, _product(rms, u) + _product(decay, theta)), trust
 
-        leaves, structure = jax.tree.flatten(updates)
-        trees = directions, params, new.mu, new.nu, _decays(weight_decay, mask, params)
-        units = unit_axes(caps.units, updates)
-        exact = [step(*row) for row in zip(*map(jax.tree.leaves, trees), units, strict=True)]
+        decays = jax.tree.leaves(_decays(weight_decay, mask, params))
+        rows = zip(moved[0], thetas, decays, norms, longest, withins, strict=True)
+        exact = [step(*row) for row in rows]
         steps = map(_round, leaves, exact)
         return jax.tree.unflatten(structure, steps), new
 
@@ -102,35 +105,39 @@ def _round(g: jax.Array, step: tuple[jax.Array, jax.Array]) -> jax.Array:
     return jnp.where(trust == 1.0, exact.astype(g.dtype), toward_zero(exact, g.dtype))
 
 
-def _norm_of_adam(
-    mu: jax.Array,
-    nu: jax.Array,
-    norm: jax.Array,
+def _norms_of_adam(
+    mus: Sequence[jax.Array],
+    nus: Sequence[jax.Array],
+    norms: Sequence[jax.Array],
     eps: jax.Array,
-    within: tuple[int, ...],
-    axis_name: AxisName,
-) -> jax.Array:
-    """Return the norm of Adam's update, by unit, before the bias correction.
+    withins: Sequence[Within],
+) -> list[jax.Array]:
+    """Return the norms of Adam's updates, by unit, before the bias correction.
 
     The correction stands outside of the sum, and not as in the update: if XLA found out that
     both are the same, it would write the update to memory.
     """
-    # No norm is negative, but XLA cannot know. One constant for all leaves would be written to
-    # memory once, as large as a leaf, and be read for each of them.
-    own_eps = jnp.where(norm < 0.0, 0.0, eps)
-    return _norm(mu / (jnp.sqrt(nu) + own_eps.astype(nu.dtype)).astype(mu.dtype), within, axis_name)
+    # No norm is negative, but XLA cannot know. All norms of parameters come first: on a mesh, they
+    # are then summed over the devices together, and so are these, instead of leaf by leaf.
+    largest = jnp.max(jnp.stack([jnp.max(norm, initial=0.0) for norm in norms])) if norms else eps
+
+    def update(mu: jax.Array, nu: jax.Array, norm: jax.Array) -> jax.Array:
+        # One constant for all leaves would be written to memory once, as large as a leaf, and be
+        # read for each of them.
+        own_eps = jnp.where((norm < 0.0) | (largest < 0.0), 0.0, eps)
+        return mu / (jnp.sqrt(nu) + own_eps.astype(nu.dtype)).astype(mu.dtype)
+
+    return _norms(list(map(update, mus, nus, norms)), withins)
 
 
-def _norm(values: jax.Array, within: tuple[int, ...], axis_name: AxisName) -> jax.Array:
+def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.Array]:
     # No way for huge numbers as in gs.global_norm: where a square overflows, the step is zero.
-    total = jnp.sum(abs_square(values), axis=within, keepdims=True)
-    total = total if axis_name is None else lax.psum(total, axis_name)
-    return jnp.sqrt(total).astype(jnp.float32)
-
-
-def _count(leaf: jax.Array, within: tuple[int, ...], axis_name: AxisName) -> jax.Array:
-    count = float32(math.prod(leaf.shape[axis] for axis in within))
-    return count if axis_name is None else count * lax.psum(1, axis_name)
+    here = [
+        jnp.sum(abs_square(values), axis=within.dims, keepdims=True)
+        for values, within in zip(leaves, withins, strict=True)
+    ]
+    totals = together(here, [Split(within.names) for within in withins])
+    return [jnp.sqrt(total).astype(jnp.float32) for total in totals]
 
 
 def _decays(weight_decay: ArrayLike, mask: Mask, params: Any) -> Any:

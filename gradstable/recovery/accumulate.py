@@ -16,15 +16,15 @@ from gradstable._core.checks import (
     check_updates,
     check_value,
 )
+from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Dropped, drop, new_dropped
-from gradstable._core.norms import AxisName
 from gradstable._core.numerics import increment, wide
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays, run_branch, take_types
 from gradstable._core.shown import shown
 from gradstable._core.types import Verdict
-from gradstable._core.unit_norms import measure_for
+from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
 
@@ -106,6 +106,7 @@ def accumulate(
     if not callable(every):
         check_size("every", every, at_least=1)
     check_rules(rules)
+    check_axis_name(axis_name)
     judge = all_of(tuple(rules))
 
     def init_fn(params: optax.Params) -> AccumulateState:
@@ -121,10 +122,12 @@ def accumulate(
     ) -> tuple[optax.Updates, AccumulateState]:
         old = check_state(state, AccumulateState, "accumulate")
         check_updates(updates, params)
+        extra_args = agreed(extra_args, axis_name)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
         measured = unscale_measure(measured, unscale)
         verdict, rule_state = judge.decide(measured, old.rule_state, params=params, **extra_args)
-        verdict = verdict._replace(scale=unscale_factors(verdict.scale, unscale))
+        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
+        verdict = verdict._replace(scale=unscale_factors(scale, unscale))
         value = extra_args.get("value")
         loss = None if value is None else check_value(value, "accumulate")
         new = _gather(old, updates, _judge_loss(verdict, loss), loss)

@@ -18,8 +18,8 @@ from gradstable._core.checks import (
     check_updates,
 )
 from gradstable._core.find import find_all
+from gradstable._core.layout import AxisName, agreed
 from gradstable._core.ledger import Ledger
-from gradstable._core.norms import AxisName
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
@@ -186,7 +186,8 @@ class _Update:
         old = check_state(state, RollbackState, "rollback")
         check_params(params, "rollback")
         check_updates(updates, params)
-        old = look_back(old._replace(count=increment(old.count)), params)
+        extra_args = agreed(extra_args, self.axis_name)
+        old = look_back(old._replace(count=increment(old.count)), params, self.axis_name)
         measured, verdict, rule_state = self._judge(updates, old.rule_state, params, extra_args)
         new, turn = turn_to(old, self.limits, verdict.accept)
         inner_state, kept_rules, snapshots = bring(new, turn, params, self.dtype)

@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from gradstable._core.act import applied, unmoved
 from gradstable._core.find import Snapshot
+from gradstable._core.layout import AxisName, splits_of, together
 from gradstable._core.ledger import Dropped, Ledger
 from gradstable._core.numerics import is_low_precision, rounded, saturate, wide
 from gradstable._core.select import own_arrays
@@ -46,10 +47,12 @@ def params_of(snapshot: Snapshot, like: Any) -> Any:
     return jax.tree.map(lambda p, q: jnp.asarray(q, p.dtype), like, snapshot.params)
 
 
-def equal(params: Any, wanted: Any) -> jax.Array:
-    """Whether all entries of two trees are equal (bool scalar)."""
-    same = jax.tree.map(lambda p, q: jnp.all(p == q), params, wanted)
-    return jnp.all(jnp.stack([jnp.asarray(True), *jax.tree.leaves(same)]))
+def equal(params: Any, wanted: Any, axis_name: AxisName) -> jax.Array:
+    """Whether all entries of two trees are equal, on all devices (bool scalar)."""
+    here = jax.tree.leaves(jax.tree.map(lambda p, q: jnp.any(p != q), params, wanted))
+    differ = [leaf.astype(jnp.int32) for leaf in here]
+    everywhere = together(differ, splits_of(params, axis_name))
+    return jnp.all(jnp.stack([jnp.zeros((), jnp.int32), *everywhere]) == 0)
 
 
 def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:

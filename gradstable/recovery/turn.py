@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradstable._core.find import Snapshot
+from gradstable._core.layout import AxisName
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
 from gradstable._core.select import run_branch, run_if, select_tree
@@ -72,11 +73,11 @@ def start(
     )
 
 
-def look_back(state: RollbackState, params: Any) -> RollbackState:
+def look_back(state: RollbackState, params: Any, axis_name: AxisName) -> RollbackState:
     """Return the state in which a return that has arrived is over."""
 
     def compare() -> jax.Array:
-        return equal(params, params_of(state.snapshots[0], params))
+        return equal(params, params_of(state.snapshots[0], params), axis_name)
 
     going = (state.attempts > 0).astype(jnp.int32)
     arrived = run_branch(going, (lambda: jnp.asarray(True), compare))

@@ -21,8 +21,7 @@ def bytes_per_device(tree: Any, *, shardings: Any = None) -> int:
         leaves have; a leaf without one counts whole.
 
     Returns:
-      The bytes on the device that has most of them: parts of a leaf are of equal size, but for
-      what is rounded up.
+      An int: the bytes on one device. All parts of a leaf have the same size.
 
     Example:
       >>> import jax

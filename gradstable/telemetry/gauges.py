@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from gradstable._core.find import find_all, present
+from gradstable._core.layout import AxisName, splits_of
 from gradstable._core.ledger import Ledger
 from gradstable._core.norms import sums_of_squares
 from gradstable._core.numerics import widen
@@ -24,6 +25,7 @@ _LOWERING = (
 )
 # Below this a second moment does not set the size of a step: the eps of Adam.
 _EPS = 1e-8
+_TIE = 1.0 - 2.0**-16
 
 
 class VerdictRow(TypedDict):
@@ -59,7 +61,9 @@ def lr_factor(opt_state: Any) -> jax.Array:
     return factor
 
 
-def update_ratio(previous: Any, params: Any, *, count: jax.Array) -> tuple[jax.Array | None, Any]:
+def update_ratio(
+    previous: Any, params: Any, count: jax.Array, axis_name: AxisName
+) -> tuple[jax.Array | None, Any]:
     """Return how far the last update went, in norms of the parameters, and a new sample.
 
     It is seen in the parameters themselves, one step later: as it was applied and rounded.
@@ -67,13 +71,16 @@ def update_ratio(previous: Any, params: Any, *, count: jax.Array) -> tuple[jax.A
     if params is None:
         return None, previous
 
+    splits = splits_of(params, axis_name)
+
     def read() -> tuple[jax.Array, Any]:
         sampled = own_arrays(sample(jax.tree.map(jnp.asarray, params)))
         new, old = map(widen, (jax.tree.leaves(sampled), jax.tree.leaves(previous)))
         sizes = zip(jax.tree.leaves(params), new, strict=True)
         weights = jnp.asarray([jnp.size(p) / max(part.size, 1) for p, part in sizes], jnp.float32)
-        moved = sums_of_squares([one - other for one, other in zip(new, old, strict=True)])
-        ratio = jnp.sqrt(jnp.sum(weights * moved) / jnp.sum(weights * sums_of_squares(new)))
+        moved = [one - other for one, other in zip(new, old, strict=True)]
+        far, size = (jnp.sum(weights * sums_of_squares(each, splits)) for each in (moved, new))
+        ratio = jnp.sqrt(far / size)
         return ratio, sampled
 
     def unread() -> tuple[jax.Array, Any]:
@@ -86,7 +93,11 @@ def update_ratio(previous: Any, params: Any, *, count: jax.Array) -> tuple[jax.A
 
 
 def leaf_rms(
-    moment: SecondMoment, updates: Any, inner_state: Any, verdict: VerdictRow
+    moment: SecondMoment,
+    updates: Any,
+    inner_state: Any,
+    verdict: VerdictRow,
+    axis_name: AxisName,
 ) -> tuple[SecondMoment, jax.Array]:
     """Return ``RMS_t`` of each leaf, float32 ``[L]``; NaN where there is no second moment."""
     leaves = jax.tree.leaves(updates)
@@ -98,10 +109,13 @@ def leaf_rms(
     # What the optimizer got. Squares may overflow, which is then what is reported.
     g = [jnp.abs(x) * scale for x in widen(jax.tree.leaves(sample(updates)))]
     v = [jnp.abs(x) for x in widen(jax.tree.leaves(sample(nu)))]
-    moment = _age(moment, g, v, accepted)
+    splits = splits_of(updates, axis_name)
+    roots = sums_of_squares([jnp.sqrt(x) for x in v], splits)
+    moment = _age(moment, sums_of_squares(g, splits), roots, accepted)
     weight = jnp.where(moment.weight > 0, moment.weight, 1.0)
     each = [x / jnp.maximum(jnp.sqrt(y / weight), _EPS) for x, y in zip(g, v, strict=True)]
-    return moment, jnp.sqrt(sums_of_squares(each) / jnp.asarray([x.size for x in each]))
+    sizes = jnp.asarray([x.size * split.parts for x, split in zip(each, splits, strict=True)])
+    return moment, jnp.sqrt(sums_of_squares(each, splits) / sizes)
 
 
 def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
@@ -109,20 +123,21 @@ def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
     if not rms.size:
         return {"rms": None, "rms_leaf": jnp.int32(-1)}
     seen = jnp.where(jnp.isnan(rms), -jnp.inf, rms)
-    leaf = jnp.where(jnp.any(~jnp.isnan(rms)), jnp.argmax(seen), -1)
+    # The first of those that differ by rounding alone: at the first step all are 1.
+    worst = jnp.argmax(seen >= jnp.max(seen) * _TIE)
+    leaf = jnp.where(jnp.any(~jnp.isnan(rms)), worst, -1)
     return {"rms": jnp.where(leaf < 0, jnp.nan, rms[leaf]), "rms_leaf": leaf}
 
 
 def _age(
-    moment: SecondMoment, g: list[jax.Array], v: list[jax.Array], accepted: jax.Array
+    moment: SecondMoment, squares: jax.Array, moments: jax.Array, accepted: jax.Array
 ) -> SecondMoment:
     """Follow the bias of the second moment: ``v`` is short of ``E g^2`` by a factor ``1 - b2^t``.
 
     ``b2`` is not known, but the first step tells: ``v = (1 - b2) g^2``. In a state that is older
     than its record this comes out as 1, which is as much as to say that there is no bias.
     """
-    roots = [jnp.sqrt(x) for x in v]
-    ratio = jnp.sum(sums_of_squares(roots)) / jnp.sum(sums_of_squares(g))
+    ratio = jnp.sum(moments) / jnp.sum(squares)
     usable = accepted & jnp.isfinite(ratio) & (ratio > 0)
     first = jnp.clip(ratio, 0.0, 1.0)
     later = moment.b2 * moment.weight + (1.0 - moment.b2)

@@ -14,7 +14,8 @@ from gradstable._core.checks import (
     check_updates,
     check_value,
 )
-from gradstable._core.norms import AxisName, measure
+from gradstable._core.layout import AxisName, agreed, check_axis_name, splits_of
+from gradstable._core.norms import measure
 from gradstable._core.numerics import float32, increment
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
@@ -80,7 +81,8 @@ def record(
       rms_limit: multiple of its usual value at which ``RMS_t`` is worth a warning, > 1. Default
         2.3, the limit of Wortsman et al. for a value that is usually 1.
       ratio_limit: the same of the update ratio, > 1. Default 4.
-      axis_name: mesh axes over which gradient leaves are sharded, as for ``gs.guard``.
+      axis_name: as for ``gs.guard``. Each device then samples its own part, so make the state
+        inside ``jax.shard_map`` too.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``RecordState``. ``RMS_t`` is unknown where
@@ -109,6 +111,7 @@ def record(
     """
     inner = check_transform("inner", inner)
     _check_sizes(capacity, leaf_every)
+    check_axis_name(axis_name)
     limits = _limits(rms_limit=rms_limit, ratio_limit=ratio_limit)
 
     def init_fn(params: optax.Params) -> RecordState:
@@ -123,19 +126,20 @@ def record(
     ) -> tuple[optax.Updates, RecordState]:
         old = check_state(state, RecordState, "record")
         check_updates(updates, params)
+        extra_args = agreed(extra_args, axis_name)
         count = increment(old.count)
         measured = measure(updates, axis_name=axis_name)
-        ratio, sampled_params = update_ratio(old.sampled_params, params, count=count)
+        ratio, sampled_params = update_ratio(old.sampled_params, params, count, axis_name)
         given = updates if judged(old.inner_state) else after(measured.norm, updates)
         new_updates, inner_state = inner.update(given, old.inner_state, params, **extra_args)
 
         verdict = last_verdict(inner_state)
-        moment, rms = leaf_rms(old.second_moment, updates, inner_state, verdict)
+        moment, rms = leaf_rms(old.second_moment, updates, inner_state, verdict, axis_name)
         bits, alarms = watch(
             old.alarms,
             (rms, ratio),
             limits=limits,
-            sizes=sample_sizes(updates),
+            sizes=_sampled(updates, axis_name),
             when=verdict["scale"] > 0,
             count=count,
         )
@@ -154,6 +158,12 @@ def record(
         return after(ratio, new_updates), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:
+    """Return how many entries of each leaf are sampled, on all devices together."""
+    rows = zip(sample_sizes(updates), splits_of(updates, axis_name), strict=True)
+    return tuple(size * split.parts for size, split in rows)
 
 
 def _check_sizes(capacity: int, leaf_every: int) -> None:

@@ -228,8 +228,6 @@ def test_shards_under_an_axis_name_act_as_one_leaf() -> None:
     sharded = one(gs.stable_adamw(1.0, max_rms=0.3, axis_name="shards"))
     got = jax.jit(jax.vmap(sharded, axis_name="shards"))(given, params)
     np.testing.assert_allclose(got, whole, rtol=1e-5)
-    with pytest.raises(ValueError, match="axis_name cannot be used with units"):
-        gs.stable_adamw(1.0, units="layer", axis_name="shards")
 
 
 def test_known_weakness_zeros_start_slowly() -> None:
