@@ -4,8 +4,12 @@ from collections.abc import Iterator
 
 import chex
 import hypothesis
+import jax
 import numpy as np
 import pytest
+
+# Simulated devices, for what runs on a mesh; it has to be said before the first array is made.
+jax.config.update("jax_num_cpu_devices", 8)
 
 # The same examples in every run, few enough for every commit; compiling may take its time.
 hypothesis.settings.register_profile(

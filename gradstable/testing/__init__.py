@@ -3,6 +3,6 @@
 Its checks need chex and flax, which ``pip install 'gradstable[testing]'`` brings.
 """
 
-from gradstable.testing.contract import CHECKS, assert_contract
+from gradstable.testing.contract import CHECKS, MESH_CHECKS, assert_contract
 
-__all__ = ["CHECKS", "assert_contract"]
+__all__ = ["CHECKS", "MESH_CHECKS", "assert_contract"]

@@ -1,13 +1,16 @@
 """The contract: every check by its name, and the function that runs them all."""
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import optax
+from jax.sharding import Mesh
 
 from gradstable._core.checks import check_transform
 from gradstable.testing import compose, flax, numerics, state, tracing, trees
+from gradstable.testing import mesh as mesh_checks
 from gradstable.testing.material import default_params
 
 Check = Callable[[optax.GradientTransformation, Any], None]
@@ -51,12 +54,24 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 )
 
 
+# Those of a mesh get what one device makes of the same gradients, and the last a function too.
+MESH_CHECKS: Mapping[str, Callable[..., None]] = MappingProxyType(
+    {
+        "auto_mesh": mesh_checks.check_auto_mesh,
+        "explicit_mesh": mesh_checks.check_explicit_mesh,
+        "shard_map": mesh_checks.check_shard_map,
+    }
+)
+
+
 def assert_contract(
     tx: optax.GradientTransformation,
     *,
     params: optax.Params | None = None,
     skip: Collection[str] = (),
     extra_args: Mapping[str, Any] | None = None,
+    mesh: Mesh | None = None,
+    for_specs: mesh_checks.ForSpecs | None = None,
 ) -> None:
     """Hold a transform to everything that a training loop will ask of it.
 
@@ -73,6 +88,14 @@ def assert_contract(
         a vector and a scalar. Some checks bring trees of their own.
       skip: names of checks that are left out, from ``gs.testing.CHECKS``.
       extra_args: what ``update`` needs by keyword, such as ``{"value": 1.0}``.
+      mesh: a mesh of several devices, for the checks in ``gs.testing.MESH_CHECKS`` besides: the
+        same gradients give the same updates and state there as on one device, to 2e-6 of the
+        largest entry of a leaf. On the CPU, ``jax.config.update("jax_num_cpu_devices", 8)`` makes
+        devices. Parameters are split over all axes of the mesh wherever that divides evenly.
+        Default: none of these checks.
+      for_specs: a function from ``PartitionSpec``s like the parameters to the transform for the
+        inside of ``jax.shard_map``, as ``lambda specs: mine(axis_name=specs)``. Default: the check
+        ``shard_map`` is left out.
 
     Raises:
       AssertionError: if promises are broken; the message names each, and what differed.
@@ -84,20 +107,47 @@ def assert_contract(
       >>> import gradstable as gs
       >>> gs.testing.assert_contract(gs.scale_by_adam())
     """
-    tx = _bind(check_transform("tx", tx), extra_args or {})
-    unknown = sorted(set(skip) - CHECKS.keys())
+    bound = extra_args or {}
+    unknown = sorted(set(skip) - CHECKS.keys() - MESH_CHECKS.keys())
     if unknown:
-        msg = f"skip names unknown checks {unknown}: the names are {list(CHECKS)}"
+        msg = f"skip names unknown checks {unknown}: the names are {[*CHECKS, *MESH_CHECKS]}"
         raise ValueError(msg)
-    broken = {
-        name: error
-        for name, check in CHECKS.items()
-        if name not in skip and (error := failure(check, tx, params))
-    }
+    tx = _bind(check_transform("tx", tx), bound)
+    checks = dict(CHECKS)
+    if mesh is not None:
+        specific = None if for_specs is None else lambda specs: _bind(for_specs(specs), bound)
+        checks |= on_mesh(tx, mesh, params=params, for_specs=specific)
+    chosen = {name: check for name, check in checks.items() if name not in skip}
+    failed = {name: failure(check, tx, params) for name, check in chosen.items()}
+    broken = {name: error for name, error in failed.items() if error}
     if broken:
         told = "\n\n".join(f"{name}: {error}" for name, error in broken.items())
-        msg = f"{len(broken)} of {len(CHECKS) - len(skip)} promises are broken.\n\n{told}"
+        msg = f"{len(broken)} of {len(chosen)} promises are broken.\n\n{told}"
         raise AssertionError(msg) from next(iter(broken.values())).__cause__
+
+
+def on_mesh(
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    params: optax.Params | None = None,
+    for_specs: mesh_checks.ForSpecs | None = None,
+) -> dict[str, Check]:
+    """Return the checks on a mesh as checks of ``tx`` alone; what one device makes is shared."""
+    leaves = mesh_checks.mesh_params(mesh) if params is None else params
+    expected = functools.cache(lambda: mesh_checks.on_one_device(tx, leaves))
+    last = {} if for_specs is None else {"for_specs": for_specs}
+
+    def bind(name: str) -> Check:
+        check, more = MESH_CHECKS[name], last if name == "shard_map" else {}
+
+        @functools.wraps(check)
+        def run(tx: optax.GradientTransformation, _: Any) -> None:
+            check(tx, leaves, mesh, expected(), **more)
+
+        return run
+
+    return {name: bind(name) for name in MESH_CHECKS if name != "shard_map" or last}
 
 
 def failure(
@@ -129,13 +179,14 @@ def failure(
 
 
 def _bind(
-    tx: optax.GradientTransformationExtraArgs, bound: Mapping[str, Any]
+    tx: optax.GradientTransformation, bound: Mapping[str, Any]
 ) -> optax.GradientTransformationExtraArgs:
     """Return a transform whose ``update`` always gets some extra arguments."""
+    full = optax.with_extra_args_support(tx)
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, Any]:
-        return tx.update(updates, state, params, **{**bound, **extra_args})
+        return full.update(updates, state, params, **{**bound, **extra_args})
 
     return optax.GradientTransformationExtraArgs(tx.init, update)

@@ -1,12 +1,16 @@
 """What is known of a public name: how it is tested, and what the catalog says of it."""
 
 import dataclasses
+import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+
+import gradstable as gs
 
 # Numbers that no argument may be; `numbers` of an entry adds what its range excludes.
 NEVER: tuple[Any, ...] = (np.nan, "0.1", None, True, [0.1], np.array([0.1]), 1j, object())
@@ -52,6 +56,13 @@ class Entry:
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+class Bound(optax.GradientTransformationExtraArgs):
+    """A transform whose ``update`` always gets some extra arguments."""
+
+    inner: optax.GradientTransformation
+    bound: dict[str, Any]
+
+
 def bind(tx: optax.GradientTransformation, **bound: Any) -> optax.GradientTransformation:
     """Return a transform whose ``update`` always gets some extra arguments, such as ``value``."""
     full = optax.with_extra_args_support(tx)
@@ -59,7 +70,28 @@ def bind(tx: optax.GradientTransformation, **bound: Any) -> optax.GradientTransf
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         return full.update(updates, state, params, **{**bound, **extra_args})
 
-    return optax.GradientTransformationExtraArgs(tx.init, update)
+    made = Bound(tx.init, update)
+    made.inner, made.bound = tx, bound
+    return made
+
+
+def for_specs(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTransformation:
+    """Return a transform of ours, made by the same calls, for leaves that are split by specs."""
+    if isinstance(tx, Bound):
+        return bind(for_specs(tx.inner, specs), **tx.bound)
+    call = getattr(tx, "call", None)
+    if call is None:
+        return tx
+    factory: Any = operator.attrgetter(call.name)(gs)
+    args = [_inner_for(arg, specs) for arg in call.args]
+    kwargs = {name: _inner_for(arg, specs) for name, arg in call.kwargs.items()}
+    if "axis_name" in inspect.signature(factory).parameters:
+        kwargs["axis_name"] = specs
+    return factory(*args, **kwargs)
+
+
+def _inner_for(arg: Any, specs: Any) -> Any:
+    return for_specs(arg, specs) if isinstance(arg, optax.GradientTransformation) else arg
 
 
 def is_matrix(params: optax.Params) -> optax.Params:

@@ -63,5 +63,6 @@ OTHERS = (
     "rules.add_reason",
     "testing",
     "testing.CHECKS",
+    "testing.MESH_CHECKS",
     "testing.assert_contract",
 )

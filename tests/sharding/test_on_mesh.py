@@ -1,0 +1,119 @@
+"""Every public transform gives on eight devices what it gives on one."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax.sharding import Mesh
+
+import gradstable as gs
+from gradstable.testing.contract import MESH_CHECKS, failure, on_mesh
+from gradstable.testing.mesh import mesh_params
+from tests.frames import WHOLE
+from tests.registry import Case, entries
+from tests.registry.entry import for_specs
+
+# Inside ``jax.shard_map`` these are something else, as their docstrings say.
+NOT_INSIDE = {
+    "compress_moments": "blocks and rounding are those of the part that a device holds",
+    "record": "samples are those of the part that a device holds",
+}
+# All others are elementwise, or consist of these and of what stands for its frame.
+REDUCING = {
+    "cap_trust",
+    "centralize",
+    "clip_by_block_rms",
+    "clip_by_clippy",
+    "mean_stabilize",
+    "normalize",
+    "scale_by_stable_spam",
+    "scale_by_trust_ratio",
+    "standardize",
+}
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    return jax.make_mesh((2, 4), ("data", "fsdp"))
+
+
+def checks() -> Iterator[Any]:
+    for entry in entries():
+        for case in entry.cases:
+            always = entry.name in WHOLE and case is entry.cases[0]
+            for name in MESH_CHECKS:
+                if name == "shard_map" and entry.name in NOT_INSIDE:
+                    continue
+                chosen = always or (name == "shard_map" and entry.name in REDUCING)
+                marks = [] if chosen else [pytest.mark.slow]
+                yield pytest.param(case, name, id=f"{name}-{case.name}", marks=marks)
+
+
+@pytest.mark.parametrize(("case", "name"), list(checks()))
+def test_numbers_are_those_of_one_device(case: Case, name: str, mesh: Mesh) -> None:
+    made = on_mesh(case.tx, mesh, for_specs=lambda specs: for_specs(case.tx, specs))
+    broken = failure(made[name], case.tx)
+    if broken is not None:
+        raise broken
+
+
+def test_names_that_are_left_out_exist() -> None:
+    names = {entry.name for entry in entries()}
+    assert {*NOT_INSIDE, *REDUCING} <= names
+
+
+def test_contract_runs_on_a_mesh(mesh: Mesh) -> None:
+    skip = gs.testing.CHECKS
+    gs.testing.assert_contract(
+        gs.clip_by_global_norm(1.0),
+        skip=skip,
+        mesh=mesh,
+        for_specs=lambda specs: gs.clip_by_global_norm(1.0, axis_name=specs),
+    )
+
+
+def test_contract_on_a_mesh_finds_what_is_local(mesh: Mesh) -> None:
+    """A norm of the part that each device holds is what optax's clip takes there."""
+    with pytest.raises(AssertionError, match=r"1 of 3 promises") as raised:
+        gs.testing.assert_contract(
+            gs.clip_by_global_norm(1.0),
+            skip=gs.testing.CHECKS,
+            mesh=mesh,
+            for_specs=lambda _: gs.clip_by_global_norm(1.0),
+        )
+    assert "shard_map" in str(raised.value)
+
+
+def test_contract_on_a_mesh_finds_state_that_is_lost(mesh: Mesh) -> None:
+    """A raveled leaf cannot stay split: on explicit axes JAX refuses it."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        total = sum(jnp.sum(jnp.sort(leaf.ravel())) for leaf in jax.tree.leaves(updates))
+        return jax.tree.map(lambda g: g + total, updates), state
+
+    tx = optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    with pytest.raises(AssertionError, match="explicit_mesh"):
+        gs.testing.assert_contract(tx, skip={*gs.testing.CHECKS, "auto_mesh"}, mesh=mesh)
+
+
+def test_own_parameters_are_split_where_they_can_be(mesh: Mesh) -> None:
+    params = {"table": jnp.ones((64, 3)), "odd": jnp.ones((5,))}
+    gs.testing.assert_contract(
+        gs.scale_by_adam(), skip={*gs.testing.CHECKS, "shard_map"}, params=params, mesh=mesh
+    )
+
+
+def test_names_of_mesh_checks_can_be_skipped_and_are_told(mesh: Mesh) -> None:
+    with pytest.raises(ValueError, match=re.escape("'auto_mesh', 'explicit_mesh', 'shard_map'")):
+        gs.testing.assert_contract(gs.scale_by_adam(), skip=["explicit"], mesh=mesh)
+
+
+def test_parameters_of_the_checks_can_be_split(mesh: Mesh) -> None:
+    shardings = gs.sharding.spread(mesh_params(mesh), mesh.axis_names, mesh=mesh, min_size=1)
+    split = {name for name, sharding in shardings.items() if not sharding.is_fully_replicated}
+    assert split == {"bias", "kernel", "output"}
