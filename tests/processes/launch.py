@@ -1,7 +1,7 @@
-"""Start a program as several processes that are one JAX runtime, as a scheduler does on machines.
+"""Start a program as several processes that are one JAX runtime, as a scheduler does.
 
-``python -m tests.processes.worker`` is what runs in each of them. What it returns comes back through
-a file, what it prints is shown if any process fails, and none outlives its launch.
+``python -m tests.processes.worker`` is what runs in each of them. What it returns comes back
+through a file, what it prints is shown if any process fails, and none outlives its launch.
 """
 
 import json
@@ -26,7 +26,7 @@ QUICK = (
 )
 # How long a process may be silent until the others give it up, in seconds: many, since a busy
 # machine is no dead one; few where the death of a process is what is tried.
-PATIENT, IMPATIENT = 100, 8
+PATIENT, IMPATIENT = 100, 10
 _POLL = 0.05
 # What would make a process take itself for one of another job.
 _FOREIGN = ("JAX_", "SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "MEGASCALE_")

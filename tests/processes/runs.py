@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.processes.launch import IMPATIENT, Shape, launch
-from tests.processes.training import EVERY
+from tests.processes.training import ON_THE_WAY, SAVES
 
 PAIR = Shape(2, 2)
 # Fields of ``gs.health`` that are decisions or counts of them, and not rounded.
@@ -24,7 +24,8 @@ DECIDED = (
     "worst_leaf",
     "last_rejected",
 )
-SAVED = EVERY  # the checkpoint that other runs go on from
+# The checkpoint that other runs go on from.
+SAVED = SAVES[0]
 Lines = list[dict[str, Any]]
 
 
@@ -59,12 +60,12 @@ def alone(root: Path) -> Path:
 
     def make(folder: Path) -> None:
         runs: list[dict[str, Any]] = [
-            {"name": "4", "checkpoints": str(root / "saved_4"), "devices": 4}
+            {"name": "4", "checkpoints": str(root / "none"), "devices": 4, "saves": False}
         ]
         for devices in (2, 8):
             saved = copied(root, root / f"saved_{devices}")
             run = {"name": str(devices), "checkpoints": str(saved), "devices": devices}
-            runs.append({**run, "resume": True, "only": ["rollback"]})
+            runs.append({**run, "saves": False, "resume": True, "only": ["rollback"]})
         with launch(folder, "train", Shape(1, 8), arguments={"runs": runs}) as one:
             one.results()
 
@@ -120,9 +121,13 @@ def bits(of: Lines) -> list[Any]:
 
 
 def losses(of: Lines, name: str) -> np.ndarray:
-    """Return the loss at every step that was taken."""
-    taken = [line["runs"][name]["seen"] for line in of]
-    return np.concatenate([number(seen["loss"], np.float32) for seen in taken if seen])
+    """Return the loss at every step that was taken with parameters to compare."""
+    taken = [
+        line["runs"][name]["seen"]["loss"]
+        for line in of
+        if line["runs"][name]["seen"] and (name, line["step"]) != ("rollback", ON_THE_WAY)
+    ]
+    return np.concatenate([number(loss, np.float32) for loss in taken])
 
 
 def decisions(of: Lines, name: str, *, fields: Sequence[str] = DECIDED) -> list[list[int]]:

@@ -32,14 +32,16 @@ def test_what_does_not_end_is_ended_when_the_time_is_over(tmp_path: Path) -> Non
 
 
 def test_a_test_that_breaks_off_leaves_no_process_behind(tmp_path: Path) -> None:
-    class Breaks(Exception):  # noqa: N818
-        pass
+    seen = []
 
-    launched = None
-    with pytest.raises(Breaks), launch(tmp_path / "here", "wait", Shape(2, 1)) as launched:
-        raise Breaks
-    assert launched is not None
-    assert launched.codes(timeout=0.0) == [-9, -9]
+    def break_off() -> None:
+        with launch(tmp_path / "here", "wait", Shape(2, 1)) as two:
+            seen.append(two)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off()
+    assert seen[0].codes(timeout=0.0) == [-9, -9]
 
 
 def test_workers_have_the_flags_of_their_parent_but_not_its_devices_and_job() -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from tests.processes import runs
 from tests.processes.launch import IMPATIENT, Shape, launch
-from tests.processes.training import EVERY, STEPS
+from tests.processes.training import SAVES, STEPS
 
-# Sums over other parts round otherwise, about 1e-7 of a gradient; Adam divides by its size, so that
-# this much comes into every step of 1e-2, and nine steps add up.
-TOLERANCE = 1e-5
+# Sums over other parts round otherwise: a unit or two in the last place (1e-7) of a loss, and 1e-6
+# of a few parameters after nine steps, which the loss hardly sees. 3e-7 was measured.
+TOLERANCE = 2e-6
 
 
 def test_stopped_and_started_again_a_run_has_the_same_bits(root: Path) -> None:
@@ -34,7 +34,7 @@ def test_after_kill_9_all_end_and_all_resume_with_the_same_bits(root: Path, tmp_
     assert first != 0
     saved = tmp_path / "saved"
     shutil.copytree(root / "saved_killed", saved)
-    assert sorted(path.name for path in saved.iterdir()) == [str(EVERY), str(2 * EVERY)]
+    assert sorted(path.name for path in saved.iterdir()) == [str(step) for step in SAVES]
 
     run = {"name": "run", "checkpoints": str(saved), "devices": 4, "resume": True}
     with launch(
@@ -44,7 +44,7 @@ def test_after_kill_9_all_end_and_all_resume_with_the_same_bits(root: Path, tmp_
     for process in range(2):
         wanted = runs.bits(runs.lines(straight, process))
         written = runs.bits(runs.lines(tmp_path / "again", process))
-        assert written == wanted[2 * EVERY :]
+        assert written == wanted[SAVES[-1] :]
         assert runs.result(tmp_path / "again", process) == runs.result(straight, process)
 
 
@@ -63,7 +63,9 @@ def test_four_processes_outlive_the_first_one_and_become_two(tmp_path: Path) -> 
     cache, four = tmp_path / "cache", Shape(4, 1)
     run = {"name": "run", "devices": 4}
     whole = {**run, "checkpoints": str(tmp_path / "whole")}
-    with launch(tmp_path / "straight", "train", four, arguments={"runs": [whole]}, cache=cache) as p:
+    with launch(
+        tmp_path / "straight", "train", four, arguments={"runs": [whole]}, cache=cache
+    ) as p:
         ended = p.results()
     assert all(result == ended[0] for result in ended)
 
@@ -87,12 +89,12 @@ def test_four_processes_outlive_the_first_one_and_become_two(tmp_path: Path) -> 
         assert p.results() == ended
     for process in range(4):
         wanted = runs.bits(runs.lines(tmp_path / "straight", process))
-        assert runs.bits(runs.lines(tmp_path / "again", process)) == wanted[EVERY:]
+        assert runs.bits(runs.lines(tmp_path / "again", process)) == wanted[SAVES[0] :]
 
     wider = {**again, "checkpoints": str(tmp_path / "wider"), "devices": 8}
     with launch(tmp_path / "two", "train", Shape(2, 4), arguments={"runs": [wider]}) as p:
         p.results()
-    narrow = runs.lines(tmp_path / "straight", 0)[EVERY:]
+    narrow = runs.lines(tmp_path / "straight", 0)[SAVES[0] :]
     wide = runs.lines(tmp_path / "two", 0)
     for name in ended[0]["run"]:
         assert runs.decisions(wide, name) == runs.decisions(narrow, name)
