@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.processes.launch import IMPATIENT, Shape, launch
+from tests.processes.launch import Shape, launch
 from tests.processes.training import ON_THE_WAY, SAVES
 
 PAIR = Shape(2, 2)
@@ -73,19 +73,22 @@ def alone(root: Path) -> Path:
 
 
 def killed(root: Path) -> Path:
-    """Go on from step 4 in new processes, of which the last is killed at step 10."""
+    """Go on from step 4 in new processes, of which the first is killed at step 10.
+
+    It is the one that all are connected with, so that the end of it is noticed at once. What it
+    takes to notice the end of another one is tried by a slow test.
+    """
     straight(root)
 
     def make(folder: Path) -> None:
         saved = copied(root, root / "saved_killed")
         run = {"name": "run", "checkpoints": str(saved), "devices": 4, "resume": True}
-        kill = {"dies": 1, "dies_at": 10}
+        kill = {"dies": 0, "dies_at": 10}
         with launch(
             folder,
             "train",
             PAIR,
             arguments={"runs": [{**run, **kill}]},
-            heartbeat=IMPATIENT,
             cache=root / "cache",
         ) as two:
             codes = two.codes()
