@@ -1,0 +1,67 @@
+"""Where everything lies: parameters and state in parts, rows of a batch with their device."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+import gradstable as gs
+
+AXES = ("data", "fsdp")
+
+
+class Placement(NamedTuple):
+    """Shardings of all there is; ``params`` and ``opt_state`` are trees of them."""
+
+    everywhere: NamedSharding
+    rows: NamedSharding
+    params: Any
+    opt_state: Any
+
+
+def make_mesh(fsdp: int | None) -> Mesh:
+    """Return all devices as copies of the parameters × parts of them.
+
+    The axes are ``Auto``: the compiler completes what the shardings of parameters and rows say.
+    On ``Explicit`` ones, which are JAX's default, every product of a matrix and rows that are
+    split over the same axis has to name the sharding of its result, and so would every call of
+    a Flax layer.
+    """
+    devices = jax.device_count()
+    parts = devices if fsdp is None else fsdp
+    if devices % parts:
+        raise ValueError(f"--fsdp must divide the {devices} devices, got {parts}")
+    return jax.make_mesh((devices // parts, parts), AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of what every device has all of."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tx: optax.GradientTransformation, params: Any, *, mesh: Mesh) -> Placement:
+    """Return where parameters and state go, from the shapes of the parameters."""
+    split = gs.sharding.spread(params, "fsdp", mesh=mesh)
+    return Placement(
+        everywhere=everywhere(mesh),
+        rows=NamedSharding(mesh, PartitionSpec(AXES)),  # no two devices read the same
+        params=split,
+        opt_state=gs.sharding.state_shardings(tx, params, shardings=split),
+    )
+
+
+def init(
+    make_params: Callable[[], Any], tx: optax.GradientTransformation, *, placed: Placement
+) -> tuple[Any, Any]:
+    """Return the first parameters and state, of which no device ever holds more than its part."""
+    params = jax.jit(make_params, out_shardings=placed.params)()
+    return params, jax.jit(tx.init, out_shardings=placed.opt_state)(params)
+
+
+def globally(batch: Any, *, placed: Placement) -> Any:
+    """Return the rows that each process has read as arrays over all devices; nothing is sent."""
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(placed.rows, rows), batch
+    )
