@@ -25,10 +25,11 @@ def open_checkpoints(workdir: Path) -> ocp.training.Checkpointer:
     # more program is compiled: worth it for large leaves alone.
     context = ocp.Context()
     context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
+    kept: Any = ocp.training.preservation_policies.LatestN(2)
     return ocp.training.Checkpointer(
-        workdir.absolute() / "checkpoints",
+        str(workdir.absolute() / "checkpoints"),
         context=context,
-        preservation_policy=ocp.training.preservation_policies.LatestN(2),
+        preservation_policy=kept,
     )
 
 
@@ -57,7 +58,8 @@ def load(
     latest = checkpointer.latest
     if latest is None:
         raise ValueError("there is no checkpoint")
-    gs.check_schema(checkpointer.metadata(latest).custom_metadata, opt_state)
+    schema: Any = checkpointer.metadata(latest).custom_metadata
+    gs.check_schema(schema, opt_state)
     target = {
         "params": _target(params, placed.params),
         "opt_state": _target(opt_state, placed.opt_state),

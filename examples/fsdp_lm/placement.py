@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gradstable as gs
 
@@ -36,12 +36,12 @@ def make_mesh(fsdp: int | None) -> Mesh:
     return jax.make_mesh((devices // parts, parts), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def everywhere(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Return the sharding of what every device has all of."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def place(tx: optax.GradientTransformation, params: Any, *, mesh: Mesh) -> Placement:
+def place(tx: optax.GradientTransformation, params: Any, *, mesh: Mesh | AbstractMesh) -> Placement:
     """Return where parameters and state go, from the shapes of the parameters."""
     split = gs.sharding.spread(params, "fsdp", mesh=mesh)
     return Placement(

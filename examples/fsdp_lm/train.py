@@ -17,7 +17,6 @@ from examples.common.contestants import contestant
 from examples.fsdp_lm import checkpoints, input_pipeline, placement
 from examples.fsdp_lm.checkpoints import Run
 from examples.fsdp_lm.configs.default import Config
-from examples.fsdp_lm.input_pipeline import Batch
 from examples.fsdp_lm.models import DecoderLM
 from examples.fsdp_lm.placement import Placement
 from examples.fsdp_lm.telling import Told, describe, fingerprint, make_logger, tell
@@ -50,7 +49,7 @@ def make_model(config: Config, *, everywhere: NamedSharding | None = None) -> De
     )
 
 
-def loss_fn(params: Any, batch: Batch, *, graphdef: Any, z_weight: float) -> jax.Array:
+def loss_fn(params: Any, batch: Any, *, graphdef: Any, z_weight: float) -> jax.Array:
     """Return the weighted cross entropy in nats per character, and with it the z-loss."""
     logits = nnx.merge(graphdef, params)(batch.tokens)
     losses = gs.losses.softmax_cross_entropy(logits, batch.targets, z_weight=z_weight)
@@ -65,7 +64,7 @@ def make_train_step(config: Config, tx: Any, graphdef: Any, *, placed: Placement
     """
     grad_fn = jax.value_and_grad(partial(loss_fn, graphdef=graphdef, z_weight=config.z_weight))
 
-    def train_step(params: Any, opt_state: Any, batch: Batch) -> tuple[Any, Any, Told]:
+    def train_step(params: Any, opt_state: Any, batch: Any) -> tuple[Any, Any, Told]:
         loss, gradients = grad_fn(params, batch)
         updates, opt_state = tx.update(gradients, opt_state, params)
         health = gs.health(opt_state) if config.optimizer == "ours" else None
@@ -140,5 +139,5 @@ def train(config: Config) -> None:
     bits = evaluate(config, held, params, graphdef, placed=placed)
     logger.info("held-out bits per character: %.4f", bits)
     if config.optimizer == "ours":
-        logger.info("%s", gs.explain(opt_state, shapes))
+        logger.info("%s", gs.explain(opt_state, shapes).replace("\n", " "))
     logger.info("fingerprint of parameters and state: %s", fingerprint((params, opt_state)))
