@@ -107,7 +107,7 @@ class DecoderLM(nnx.Module):
 
         @jax.checkpoint
         def call(parts: Any, x: jax.Array) -> jax.Array:
-            return nnx.merge(graphdef, jax.lax.with_sharding_constraint(parts, everywhere))(x)
+            whole = jax.lax.with_sharding_constraint(parts, self.everywhere)
+            return nnx.merge(graphdef, whole)(x)
 
-        everywhere = jax.tree.map(lambda _: self.everywhere, parts)
         return call(parts, x)

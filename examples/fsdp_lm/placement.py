@@ -24,10 +24,9 @@ class Placement(NamedTuple):
 def make_mesh(fsdp: int | None) -> Mesh:
     """Return all devices as copies of the parameters × parts of them.
 
-    The axes are ``Auto``: the compiler completes what the shardings of parameters and rows say.
-    On ``Explicit`` ones, which are JAX's default, every product of a matrix and rows that are
-    split over the same axis has to name the sharding of its result, and so would every call of
-    a Flax layer.
+    The axes are ``Auto``: the compiler completes what is said of parameters and rows. On
+    ``Explicit`` ones, JAX's default, what could lie in several ways has to be said in each call
+    of a layer (``out_sharding``), beginning with Flax's embedding, and models are written anew.
     """
     devices = jax.device_count()
     parts = devices if fsdp is None else fsdp

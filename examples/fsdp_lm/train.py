@@ -135,6 +135,9 @@ def train(config: Config) -> None:
                 tell(logger, told)
                 told.clear()
             if step % config.save_every == 0:
+                # A run that only rejects ends here, before it pushes out the last good checkpoint.
+                if config.optimizer == "ours":
+                    gs.check(opt_state, shapes)
                 checkpoints.save(checkpointer, Run(step, params, opt_state), batches)
     bits = evaluate(config, held, params, graphdef, placed=placed)
     logger.info("held-out bits per character: %.4f", bits)
