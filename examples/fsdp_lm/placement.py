@@ -30,7 +30,7 @@ def make_mesh(fsdp: int | None) -> Mesh:
     """
     devices = jax.device_count()
     parts = devices if fsdp is None else fsdp
-    if devices % parts:
+    if parts < 1 or devices % parts:
         raise ValueError(f"--fsdp must divide the {devices} devices, got {parts}")
     return jax.make_mesh((devices // parts, parts), AXES, axis_types=(AxisType.Auto,) * 2)
 
@@ -54,7 +54,7 @@ def place(tx: optax.GradientTransformation, params: Any, *, mesh: Mesh | Abstrac
 def init(
     make_params: Callable[[], Any], tx: optax.GradientTransformation, *, placed: Placement
 ) -> tuple[Any, Any]:
-    """Return the first parameters and state, of which no device ever holds more than its part."""
+    """Return the first parameters and state, which are in parts from the start."""
     params = jax.jit(make_params, out_shardings=placed.params)()
     return params, jax.jit(tx.init, out_shardings=placed.opt_state)(params)
 
