@@ -1,0 +1,1 @@
+"""A language model whose parameters and state lie in parts on many devices."""

@@ -1,0 +1,78 @@
+"""Save a run and go on with it, also on another number of devices or processes."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import jax
+from orbax.checkpoint import v1 as ocp
+
+import gradstable as gs
+from examples.fsdp_lm.placement import Placement
+
+
+class Run(NamedTuple):
+    """What a run consists of after some step."""
+
+    step: int
+    params: Any
+    opt_state: Any
+
+
+def open_checkpoints(workdir: Path) -> ocp.training.Checkpointer:
+    """Return what saves and loads, a context manager; the last two checkpoints are kept."""
+    # Where several devices have all of a leaf, each would write a slice of it, for which one
+    # more program is compiled: worth it for large leaves alone.
+    context = ocp.Context()
+    context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
+    kept: Any = ocp.training.preservation_policies.LatestN(2)
+    return ocp.training.Checkpointer(
+        str(workdir.absolute() / "checkpoints"),
+        context=context,
+        preservation_policy=kept,
+    )
+
+
+def save(checkpointer: ocp.training.Checkpointer, run: Run, batches: grain.DatasetIterator) -> None:
+    """Write a checkpoint; all processes call it, and each writes the parts that it holds."""
+    checkpointer.save(
+        run.step,
+        {"params": run.params, "opt_state": run.opt_state, "data": batches.get_state()},
+        custom_metadata=gs.state_schema(run.opt_state),
+    )
+
+
+def load(
+    checkpointer: ocp.training.Checkpointer,
+    params: Any,
+    opt_state: Any,
+    *,
+    placed: Placement,
+    batches: grain.DatasetIterator,
+) -> Run:
+    """Return the run as it was saved last, each leaf where it belongs.
+
+    The shapes of parameters and state say what is expected. The place in the data is the same
+    for all processes, and is set in ``batches``.
+    """
+    latest = checkpointer.latest
+    if latest is None:
+        raise ValueError("there is no checkpoint")
+    schema: Any = checkpointer.metadata(latest).custom_metadata
+    gs.check_schema(schema, opt_state)
+    target = {
+        "params": _target(params, placed.params),
+        "opt_state": _target(opt_state, placed.opt_state),
+        "data": batches.get_state(),
+    }
+    saved = checkpointer.load(latest, target)
+    batches.set_state(saved["data"])
+    return Run(latest.step, saved["params"], saved["opt_state"])
+
+
+def _target(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )

@@ -1,0 +1,80 @@
+"""Python's own documentation, read by Grain; each process reads the rows of its own devices."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import grain
+import jax
+import numpy as np
+
+from examples.char_transformer.input_pipeline import VOCABULARY, encode, split, text
+
+__all__ = ["VOCABULARY", "Batch", "batches", "load", "spoil", "whole"]
+
+
+class Batch(NamedTuple):
+    """Pieces of text: one, or the rows of a process, or those of all as one global array."""
+
+    tokens: np.ndarray  # [B, T] int32
+    targets: np.ndarray  # [B, T] int32, the character that follows each
+    weights: np.ndarray  # [B] float32, how much each piece counts in the loss
+
+
+class Pieces:
+    """A piece of the text for each place where one can begin: a source for Grain."""
+
+    def __init__(self, tokens: np.ndarray, *, context: int, stride: int = 1) -> None:
+        self._tokens, self._context, self._stride = tokens, context, stride
+
+    def __len__(self) -> int:
+        return (len(self._tokens) - self._context - 1) // self._stride + 1
+
+    def __getitem__(self, index: int) -> Batch:
+        start = index * self._stride
+        row = self._tokens[start : start + self._context + 1]
+        return Batch(row[:-1], row[1:], np.float32(1.0))  # pyright: ignore[reportArgumentType]
+
+
+def load(*, held_out: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the text to train on, and that to validate with."""
+    return split(encode(text()), held_out=held_out)
+
+
+def batches(
+    tokens: np.ndarray, *, context: int, batch_size: int, seed: int
+) -> grain.DatasetIterator[Batch]:
+    """Return this process's part of an endless stream of batches, shuffled anew in each epoch.
+
+    The order is made for all processes together and then dealt out in turn, so the pieces of a
+    step are the same however many processes read them, and the place in the data, too.
+    """
+    pieces = grain.MapDataset.source(Pieces(tokens, context=context))
+    dealt = _deal(pieces.seed(seed).shuffle().repeat(), batch_size)
+    return iter(dealt.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+
+
+def whole(tokens: np.ndarray, *, context: int, batch_size: int) -> Iterator[Batch]:
+    """Yield this process's part of a text as pieces side by side, but for a rest at the end."""
+    pieces = grain.MapDataset.source(Pieces(tokens, context=context, stride=context))
+    full = pieces[: len(pieces) // batch_size * batch_size]
+    yield from _deal(full, batch_size)
+
+
+def _deal(pieces: grain.MapDataset, batch_size: int) -> grain.MapDataset:
+    processes = jax.process_count()
+    if batch_size % processes:
+        raise ValueError(f"{batch_size} pieces a step cannot be dealt to {processes} processes")
+    own = pieces[jax.process_index() :: processes]
+    return own.batch(batch_size // processes)
+
+
+def spoil(batch: Batch, *, step: int, at: int | None, rows: int) -> Batch:
+    """Return the batch as it arrives at this step: process 0 finds NaN in its first rows at one.
+
+    Characters cannot be broken, but the weights of the pieces can. No other process sees it.
+    """
+    if step != at or jax.process_index() != 0:
+        return batch
+    weights = batch.weights.copy()
+    weights[:rows] = np.nan
+    return batch._replace(weights=weights)
