@@ -51,11 +51,11 @@ def compile_step(tx: optax.GradientTransformation, params: Any, *, shardings: Sh
     traced = time.perf_counter()
     compiled = lowered.compile()
     done = time.perf_counter()
-    memory = compiled.memory_analysis()
-    if memory is None:
-        raise RuntimeError(f"{jax.default_backend()} does not tell temporary memory")
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    if memory is None or text is None:
+        raise RuntimeError(f"{jax.default_backend()} does not tell what it compiled")
     return Figures(
-        paths=read_collectives(compiled.as_text()),
+        paths=read_collectives(text),
         state=gs.sharding.bytes_per_device(state, shardings=of_state),
         temp=memory.temp_size_in_bytes,
         trace=traced - start,
