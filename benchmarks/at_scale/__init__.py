@@ -1,0 +1,1 @@
+"""What an optimizer costs on a mesh of many devices: counted, nothing allocated or run."""
