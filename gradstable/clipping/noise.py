@@ -42,8 +42,9 @@ def add_noise(
       gamma: how fast the variance fades, >= 0. Default 0.55 (the paper's).
       key: a seed, >= 0, or a key of ``jax.random``. Default 0. Give two of these transforms in
         one chain different keys.
-      axis_name: as for ``gs.guard``, as ``PartitionSpec``s: each device draws the noise of its
-        part. Without it, all devices inside ``jax.shard_map`` would draw the same.
+      axis_name: as for ``gs.guard``, as ``PartitionSpec``s: each device adds the noise of its part,
+        of what it draws for the whole leaf (in memory for that long). Without it, all devices
+        inside ``jax.shard_map`` would add the same.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with an ``optax.AddNoiseState``; updates keep

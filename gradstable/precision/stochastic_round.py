@@ -46,7 +46,7 @@ def stochastic_round(
     Args:
       key: a seed, >= 0, or a key of ``jax.random``. Default 0. The same key gives the same run.
       axis_name: as for ``gs.guard``, as ``PartitionSpec``s: each device rounds its part as it would
-        be rounded in the whole. Default ``None``.
+        be rounded in the whole, by numbers that it draws for the whole leaf. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``StochasticRoundState``; ``update`` needs

@@ -119,12 +119,12 @@ def _norms_of_adam(
     """
     # No norm is negative, but XLA cannot know. All norms of parameters come first: on a mesh, they
     # are then summed over the devices together, and so are these, instead of leaf by leaf.
-    largest = jnp.max(jnp.stack([jnp.max(norm, initial=0.0) for norm in norms])) if norms else eps
+    total = jnp.sum(jnp.stack([jnp.sum(norm) for norm in norms])) if norms else eps
 
     def update(mu: jax.Array, nu: jax.Array, norm: jax.Array) -> jax.Array:
         # One constant for all leaves would be written to memory once, as large as a leaf, and be
         # read for each of them.
-        own_eps = jnp.where((norm < 0.0) | (largest < 0.0), 0.0, eps)
+        own_eps = jnp.where((norm < 0.0) | (total == -1.0), 0.0, eps)
         return mu / (jnp.sqrt(nu) + own_eps.astype(nu.dtype)).astype(mu.dtype)
 
     return _norms(list(map(update, mus, nus, norms)), withins)
