@@ -7,9 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 WORKERS ?= 2
 
-# Thousands of small programs: one kind for every public transform. See tests/quick.py.
-BROAD := $(wildcard tests/test_*.py) tests/storm tests/centering tests/clipping tests/gauntlet tests/losses \
-  tests/core tests/moments tests/precision tests/rate tests/recipes tests/rules
+# What is compiled as users do; all other tests by a quicker way of XLA. See tests/quick.py.
+AS_USERS := tests/benchmarks tests/cli tests/docs tests/guard tests/persistence gradstable
 
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
@@ -48,8 +47,9 @@ test: venv ## run the tests and every example in the documentation
 ifdef ARGS
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 else
-	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" $(BIN)/python -m pytest -n $(WORKERS) $(BROAD)
-	$(BIN)/python -m pytest -n $(WORKERS) $(patsubst %,--ignore=%,$(BROAD))
+	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" \
+	  $(BIN)/python -m pytest -n $(WORKERS) $(patsubst %,--ignore=%,$(AS_USERS))
+	$(BIN)/python -m pytest -n $(WORKERS) $(AS_USERS)
 endif
 
 slow: venv ## run the tests that take minutes

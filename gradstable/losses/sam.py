@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_floating, check_number, check_same_tree, leaves_by_path
+from gradstable._core.layout import AxisName, check_axis_name
 from gradstable._core.norms import global_norm
 from gradstable._core.numerics import wide
 from gradstable._core.types import Tree
@@ -23,6 +24,7 @@ def sam_ascent(
     rho: ArrayLike = 0.05,
     adaptive: bool = False,
     eta: ArrayLike = 0.01,
+    axis_name: AxisName = None,
 ) -> Tree:
     r"""Return the point a short way uphill, at which SAM takes its gradient.
 
@@ -46,6 +48,7 @@ def sam_ascent(
         of their scale (ASAM, entry by entry). Default no.
       eta: added to the sizes of the weights if adaptive, in their units, >= 0. Default 0.01
         (the paper's).
+      axis_name: as for ``gs.guard``, for the norm. Default ``None``.
 
     Returns:
       A tree like ``params``, with their dtypes.
@@ -68,6 +71,7 @@ def sam_ascent(
     """
     check_number("rho", rho, at_least=0.0)
     check_number("eta", eta, at_least=0.0)
+    check_axis_name(axis_name)
     check_floating("params", params)
     check_floating("gradients", gradients)
     check_same_tree("gradients", leaves_by_path(gradients), "params", leaves_by_path(params))
@@ -80,7 +84,7 @@ def sam_ascent(
         return scale(w) * g.astype(w.dtype) if adaptive else g
 
     steps = jax.tree.map(weighted, params, gradients)
-    norm = global_norm(steps)
+    norm = global_norm(steps, axis_name=axis_name)
     usable = (norm >= _SMALLEST) & jnp.isfinite(norm)
     # XLA multiplies by a reciprocal, which is flushed to zero for a divisor above 2**126.
     shift = jnp.where(norm > 1.0, _DOWN, 1.0).astype(jnp.float32)
@@ -107,6 +111,7 @@ def sam_gradients(
     adaptive: bool = False,
     eta: ArrayLike = 0.01,
     has_aux: bool = False,
+    axis_name: AxisName = None,
 ) -> tuple[Any, Tree]:
     r"""Return value and gradients of a loss at the worst place nearby.
 
@@ -129,6 +134,7 @@ def sam_gradients(
       adaptive: as for ``gs.losses.sam_ascent``. Default no.
       eta: as for ``gs.losses.sam_ascent``. Default 0.01.
       has_aux: whether ``loss_fn`` returns ``(loss, aux)``; aux is that of the second call.
+      axis_name: as for ``gs.losses.sam_ascent``. Default ``None``.
 
     Returns:
       ``(value, gradients)``, or ``((value, aux), gradients)``, as ``jax.value_and_grad``. In a
@@ -151,11 +157,13 @@ def sam_gradients(
     """
     check_number("rho", rho, at_least=0.0)
     check_number("eta", eta, at_least=0.0)
+    check_axis_name(axis_name)
     check_floating("params", params)
     # To the first pass aux is nothing but a by-product, which XLA takes out.
     first = jax.grad(loss_fn, has_aux=has_aux)(params)
     gradients = first[0] if has_aux else first
-    point = sam_ascent(params, gradients, rho=rho, adaptive=adaptive, eta=eta)
+    options = {"rho": rho, "adaptive": adaptive, "eta": eta, "axis_name": axis_name}
+    point = sam_ascent(params, gradients, **options)
     # A function of the parameters, but not to be differentiated through.
     return jax.value_and_grad(loss_fn, has_aux=has_aux)(jax.lax.stop_gradient(point))
 

@@ -21,7 +21,7 @@ def bytes_per_device(tree: Any, *, shardings: Any = None) -> int:
         leaves have; a leaf without one counts whole.
 
     Returns:
-      An int: the bytes on one device. All parts of a leaf have the same size.
+      Bytes on one device, an ``int``. All parts of a leaf have the same size.
 
     Example:
       >>> import jax

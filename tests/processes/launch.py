@@ -185,5 +185,5 @@ def reserved_port() -> Iterator[int]:
     """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(("127.0.0.1", 0))
+        reserved.bind(("localhost", 0))
         yield reserved.getsockname()[1]

@@ -62,4 +62,4 @@ def test_a_port_is_nobody_elses_while_it_is_reserved() -> None:
     with reserved_port() as port, reserved_port() as other, socket.socket() as third:
         assert port != other
         with pytest.raises(OSError, match="in use"):
-            third.bind(("127.0.0.1", port))
+            third.bind(("localhost", port))

@@ -13,7 +13,7 @@ def train(job: dict[str, Any], process: int) -> Any:
 
     jax.config.update("jax_num_cpu_devices", job["devices"])
     if job["processes"] > 1:
-        address = f"127.0.0.1:{job['port']}"
+        address = f"localhost:{job['port']}"
         jax.distributed.initialize(
             coordinator_address=address,
             coordinator_bind_address=address,

@@ -220,6 +220,16 @@ def test_record_samples_parts_where_its_state_was_made(mesh: Mesh) -> None:
         np.testing.assert_allclose(new, old, rtol=2e-6)
 
 
+def test_sam_goes_as_far_as_on_one_device(mesh: Mesh) -> None:
+    def ascent(params: Any, g: Any, *, name: Any) -> Any:
+        return gs.losses.sam_ascent(params, g, rho=0.5, axis_name=name)
+
+    got = inside(mesh, lambda p, g: ascent(p, g, name=SPECS), tree(), tree(seed=1), out=SPECS)
+    wanted = ascent(tree(), tree(seed=1), name=None)
+    for new, old in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(new, old, rtol=2e-6)
+
+
 def test_replicas_under_pmap_decide_alike() -> None:
     tx = gs.guard(optax.sgd(1.0), axis_name="replica")
 
