@@ -1,8 +1,8 @@
 """Print the flags by which XLA compiles thousands of small programs in half the time.
 
-``python -m tests.quick`` is for ``make test``. What is about the compiled program itself, the guard,
-checkpoints, the command line and the docstrings compile as users do there, and everything does in
-``make slow``. The flags choose an older way to make machine code out of what is fused.
+``python -m tests.quick`` is for ``make test``. What is about the compiled program itself, the
+guard, checkpoints, the command line and the docstrings compile as users do there, and everything
+does in ``make slow``. The flags choose an older way to make machine code out of what is fused.
 """
 
 import os
