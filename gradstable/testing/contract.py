@@ -90,8 +90,9 @@ def assert_contract(
       extra_args: what ``update`` needs by keyword, such as ``{"value": 1.0}``.
       mesh: a mesh of several devices, for the checks in ``gs.testing.MESH_CHECKS`` besides: the
         same gradients give the same updates and state there as on one device, to 2e-6 of the
-        largest entry of a leaf. On the CPU, ``jax.config.update("jax_num_cpu_devices", 8)`` makes
-        devices. Parameters are split over all axes of the mesh wherever that divides evenly.
+        largest entry of a leaf, or updates to a rounding of the parameters. On the CPU,
+        ``jax.config.update("jax_num_cpu_devices", 8)`` makes devices. Parameters are split over all
+        axes of the mesh wherever that divides evenly.
         Default: none of these checks.
       for_specs: a function from ``PartitionSpec``s like the parameters to the transform for the
         inside of ``jax.shard_map``, as ``lambda specs: mine(axis_name=specs)``. Default: the check
