@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._core.act import once
 from gradstable._core.checks import check_params, check_updates
 from gradstable._core.layout import AxisName, Split, Within, together, withins_of
 from gradstable._core.numerics import abs_square, float32, widen
@@ -119,7 +120,7 @@ def _norms_of_adam(
     """
     # No norm is negative, but XLA cannot know. All norms of parameters come first: on a mesh, they
     # are then summed over the devices together, and so are these, instead of leaf by leaf.
-    total = jnp.sum(jnp.stack([jnp.sum(norm) for norm in norms])) if norms else eps
+    total = _once_all(norms) if norms else eps
 
     def update(mu: jax.Array, nu: jax.Array, norm: jax.Array) -> jax.Array:
         # One constant for all leaves would be written to memory once, as large as a leaf, and be
@@ -128,6 +129,12 @@ def _norms_of_adam(
         return mu / (jnp.sqrt(nu) + own_eps.astype(nu.dtype)).astype(mu.dtype)
 
     return _norms(list(map(update, mus, nus, norms)), withins)
+
+
+def _once_all(norms: Sequence[jax.Array]) -> jax.Array:
+    """Return a number that depends on all norms, and that XLA computes once."""
+    sums = [jnp.sum(norm) for norm in norms]
+    return once(jnp.sum(jnp.stack(sums)), jnp.stack([sums[0], sums[-1]]))
 
 
 def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.Array]:
