@@ -211,7 +211,8 @@ def mean_over(value: Any, axis_name: AxisName) -> Any:
     _check_bound(names)
     array = jnp.asarray(value)
     tracked = bool(names) and _varying(lax.axis_index(names[0]))
-    over = tuple(_varying(array)) if tracked else names
+    # In an order that all processes have: they must compile the same program.
+    over = tuple(sorted(_varying(array))) if tracked else names
     return lax.pmean(array, over) if over else array
 
 
