@@ -1,4 +1,4 @@
-"""Twenty steps of the example, and, marked slow, what its page says of it."""
+"""The networks of the example; and, marked slow, twenty steps of it, and what its page says."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -43,6 +43,7 @@ def outcomes(tiny: Config) -> Iterator[dict[str, Outcome]]:
     input_pipeline.load.cache_clear()
 
 
+@pytest.mark.slow
 def test_loss_falls_through_bad_batches(outcomes: dict[str, Outcome]) -> None:
     ours = outcomes["ours"]
     assert ours.losses.shape == (20,)
@@ -51,6 +52,7 @@ def test_loss_falls_through_bad_batches(outcomes: dict[str, Outcome]) -> None:
     assert "NaN or infinite" in ours.explanation
 
 
+@pytest.mark.slow
 def test_bad_batches_break_bare(tiny: Config, outcomes: dict[str, Outcome]) -> None:
     assert outcomes
     norms = gs.telemetry.read_run(tiny.workdir / "bare.jsonl").grad_norm
@@ -59,6 +61,7 @@ def test_bad_batches_break_bare(tiny: Config, outcomes: dict[str, Outcome]) -> N
     assert not np.isfinite(norms[-5:]).any()
 
 
+@pytest.mark.slow
 def test_run_is_recorded_and_names_its_data(tiny: Config, outcomes: dict[str, Outcome]) -> None:
     run = gs.telemetry.read_run(tiny.workdir / "ours.jsonl")
     assert len(run.step) == tiny.steps

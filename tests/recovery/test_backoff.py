@@ -92,6 +92,7 @@ def test_pitfall_a_backoff_inside_of_a_guard_would_be_held() -> None:
         gs.backoff(optax.sgd(1.0)).init(jnp.ones(()))
 
 
+@pytest.mark.slow
 def test_it_costs_no_pass() -> None:
     tree = large_tree()
     guard = gs.guard(optax.adamw(1e-3))
