@@ -26,13 +26,6 @@ def fresh_trace_counter() -> Iterator[None]:
     chex.clear_trace_counter()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_programs() -> Iterator[None]:
-    """Let go of what a module has compiled: it would be gigabytes by the end."""
-    yield
-    jax.clear_caches()
-
-
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
