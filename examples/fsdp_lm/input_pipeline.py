@@ -1,23 +1,14 @@
 """Python's own documentation, read by Grain; each process reads the rows of its own devices."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import grain
 import jax
 import numpy as np
 
-from examples.char_transformer.input_pipeline import VOCABULARY, encode, split, text
+from examples.char_transformer.input_pipeline import VOCABULARY, Batch, encode, split, text
 
 __all__ = ["VOCABULARY", "Batch", "batches", "load", "spoil", "whole"]
-
-
-class Batch(NamedTuple):
-    """Pieces of text: one, or the rows of a process, or those of all as one global array."""
-
-    tokens: np.ndarray  # [B, T] int32
-    targets: np.ndarray  # [B, T] int32, the character that follows each
-    weights: np.ndarray  # [B] float32, how much each piece counts in the loss
 
 
 class Pieces:

@@ -5,7 +5,7 @@ whatever their shardings, and nothing here does anything.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -229,6 +229,12 @@ def check_axis_name(axis_name: object) -> None:
         raise TypeError(msg)
 
 
+def names_by_dim(spec: Iterable[Any], ndim: int) -> tuple[_Names, ...]:
+    """Return the mesh axes of each dimension, from a ``PartitionSpec`` that may be shorter."""
+    named = tuple(map(_entry_names, spec))
+    return (*named, *[()] * (ndim - len(named)))
+
+
 def _by_specs(tree: object, specs: Any) -> tuple[Split, ...]:
     check_axis_name(specs)
     try:
@@ -244,8 +250,7 @@ def _by_specs(tree: object, specs: Any) -> tuple[Split, ...]:
                 f"{leaf.ndim} dimensions"
             )
             raise ValueError(msg)
-        entries = (*spec, *[None] * (leaf.ndim - len(spec)))
-        dims = tuple(map(_entry_names, entries))
+        dims = names_by_dim(spec, leaf.ndim)
         splits.append(Split(tuple(name for names in dims for name in names), dims))
     _check_bound(tuple(dict.fromkeys(name for split in splits for name in split.names)))
     return tuple(splits)

@@ -15,8 +15,9 @@ from gradstable._core.checks import (
     check_params,
     check_state,
     check_updates,
+    leaves_by_path,
 )
-from gradstable._core.layout import AxisName, check_axis_name, splits_of
+from gradstable._core.layout import AxisName, check_axis_name, splits_of, whole_shapes
 from gradstable._core.numerics import wide
 from gradstable._core.shown import shown
 from gradstable.clipping.attention import attention_modules, factors, maxima_by_module
@@ -123,13 +124,9 @@ def qk_clip(
         check_params(params, "qk_clip")
         modules = attention_modules(params, query, key, allow_missing=allow_missing)
         maxima = maxima_by_module(max_logits, list(modules), allow_missing=allow_missing)
-        splits = splits_of(params, axis_name)
-        held = zip(jax.tree_util.tree_leaves_with_path(params), splits, strict=True)
-        parts = {jax.tree_util.keystr(path): (leaf, split) for (path, leaf), split in held}
-        weights = {
-            name: jax.ShapeDtypeStruct(split.whole_shape(jnp.shape(leaf)), jnp.result_type(leaf))
-            for name, (leaf, split) in parts.items()
-        }
+        held = {name: leaf for name, leaf in leaves_by_path(params).items() if leaf is not None}
+        splits = dict(zip(held, splits_of(params, axis_name), strict=True))
+        weights = leaves_by_path(whole_shapes(params, axis_name))
         scales: dict[str, jax.Array] = {}
         for names, largest in maxima.items():
             scales |= factors(modules[names], weights, largest, threshold=threshold, alpha=alpha)
@@ -138,8 +135,7 @@ def qk_clip(
             name = jax.tree_util.keystr(path)
             if update is None or name not in scales:
                 return update
-            param, split = parts[name]
-            return _rescale(jnp.asarray(param), update, split.take(scales[name]))
+            return _rescale(jnp.asarray(held[name]), update, splits[name].take(scales[name]))
 
         is_none: Callable[[object], bool] = lambda leaf: leaf is None  # noqa: E731
         new = jax.tree_util.tree_map_with_path(rescale, updates, is_leaf=is_none)

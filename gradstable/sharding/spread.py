@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gradstable._core.checks import check_size
+from gradstable._core.layout import names_by_dim
 
 
 def spread(
@@ -83,7 +84,7 @@ def _split(
         if name not in mesh.shape:
             msg = f"axis_name must be of the mesh's axes {mesh.axis_names}, got {name!r}"
             raise ValueError(msg)
-    taken = [_names(entry) for entry in (*spec, *[None] * (len(shape) - len(spec)))]
+    taken = list(names_by_dim(spec, len(shape)))
     if math.prod(shape) < min_size or set(names) & {name for entry in taken for name in entry}:
         return PartitionSpec(*spec)
     parts = [math.prod(mesh.shape[name] for name in (*entry, *names)) for entry in taken]
@@ -96,13 +97,6 @@ def _split(
     chosen = left.index(max(left))
     taken[chosen] = (*taken[chosen], *names)
     return PartitionSpec(*(_entry(entry) for entry in taken))
-
-
-def _names(entry: Any) -> tuple[str, ...]:
-    """Return the mesh axes of one dimension, from its entry in a ``PartitionSpec``."""
-    if entry is None:
-        return ()
-    return (entry,) if isinstance(entry, str) else tuple(entry)
 
 
 def _entry(names: tuple[str, ...]) -> str | tuple[str, ...] | None:

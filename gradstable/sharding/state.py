@@ -7,7 +7,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from gradstable._core.checks import check_transform
+from gradstable._core.checks import check_transform, leaves_by_path
 
 
 def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings: Any = None) -> Any:
@@ -78,9 +78,7 @@ def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings:
 def _mesh_of(shardings: Any) -> Any:
     """Return the mesh that all shardings are on."""
     first: Any = None
-    is_none = lambda leaf: leaf is None  # noqa: E731
-    for path, sharding in jax.tree_util.tree_leaves_with_path(shardings, is_leaf=is_none):
-        name = jax.tree_util.keystr(path)
+    for name, sharding in leaves_by_path(shardings).items():
         if not isinstance(sharding, NamedSharding):
             kind = type(sharding).__name__ if isinstance(sharding, Sharding) else repr(sharding)
             msg = (
