@@ -6,15 +6,17 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.act import keep_finite, scale_updates
-from gradstable._core.checks import check_state, check_transform, check_updates
+from gradstable._core.checks import check_results, check_state, check_transform, explaining
+from gradstable._core.equations import as_arrays, trace
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Ledger, enter, new_ledger
+from gradstable._core.reach import Reach, judged, read_by
 from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable._core.units import Units, check_units
-from gradstable.hold import hold
+from gradstable.hold import hold, is_traced
 from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
 
@@ -108,6 +110,7 @@ def guard(
     if units is not None:
         check_units(units)
     judge = all_of(rules or (log_mad(),))
+    reach = Reach()
 
     def init_fn(params: optax.Params) -> GuardState:
         return GuardState(
@@ -125,18 +128,31 @@ def guard(
         **extra_args: Any,
     ) -> tuple[optax.Updates, GuardState]:
         ledger, rule_state, inner_state = check_state(state, GuardState, "guard")
-        check_updates(updates, params)
+        updates = as_arrays(updates)
         extra_args = agreed(extra_args, axis_name)
-        measured = measure_for(judge.needs, updates, params, axis_name=axis_name, units=units)
-        measured = unscale_measure(measured, unscale)
-        verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
 
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
             return inner.update(updates, state, params, **extra_args)
 
-        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
-        scaled = scale_updates(updates, unscale_factors(scale, unscale))
-        new_updates, inner_state = hold(update, verdict.accept, scaled, inner_state, params)
+        trees = updates, inner_state, params
+        with explaining(updates, params):
+            equations = trace(update, *trees) if is_traced(trees, extra_args) else None
+            read = (
+                reach.of(update, trees, extra_args)
+                if equations is None
+                else read_by(equations, updates)
+            )
+            seen = judged(updates, read)
+            measured = measure_for(judge.needs, seen, params, axis_name=axis_name, units=units)
+            measured = unscale_measure(measured, unscale)
+            verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
+
+            scale = local_scale(verdict.scale, seen, axis_name=axis_name)
+            scaled = scale_updates(updates, unscale_factors(scale, unscale))
+            new_updates, inner_state = hold(
+                update, verdict.accept, scaled, inner_state, params, equations=equations
+            )
+        check_results(new_updates, updates, params)
         new_state = GuardState(
             ledger=enter(ledger, measured, verdict),
             rule_state=rule_state,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._core.act import keep_finite
 from gradstable._core.checks import (
     check_number,
     check_order,
@@ -145,6 +146,8 @@ def loss_scale(
             given = _divide(updates, old.scale)
         stepped, inner_state = inner.update(given, old.inner_state, wide_params, **extra_args)
         stepped = jax.tree.map(lambda new, g: new.astype(_narrow(new, g)), stepped, updates)
+        # The guard inside judged them in float32, and against parameters in float32.
+        stepped = keep_finite(jnp.asarray(True), stepped, params)
         new = old._replace(count=count)
         if enabled:
             overflow = _broken(inner_state) != _broken(old.inner_state)
