@@ -19,6 +19,7 @@ from jax.extend.core import Literal, Var
 
 from gradstable._core.checks import check_same_tree, leaves_by_path
 from gradstable._core.derivatives import where_accepted
+from gradstable._core.eager import is_traced, when_repeated
 from gradstable._core.equations import Equations, Update, evaluate, is_array, trace
 from gradstable._core.select import select, select_finite
 
@@ -71,17 +72,11 @@ def hold(
         # compiled on their own inside ``update`` give the same bits as without us.
         new_updates, new_state = update(updates if accept else _zeros(updates), state, params)
         _check_same_state(new_state, state)
-        return new_updates, jax.tree.map(
-            lambda new, old: choose(accept, jnp.asarray(new), old), new_state, state
-        )
+        choose_all = _choose_finite if entries else _choose
+        return new_updates, choose_all(accept, new_state, state)
     if equations is None:
         equations = trace(update, updates, state, params)
     return _evaluate(equations, accept, given, state, choose)
-
-
-def is_traced(*trees: object) -> bool:
-    """Whether any leaf is a tracer: inside ``jit``, ``scan``, ``vmap`` or under a derivative."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def _evaluate(
@@ -134,6 +129,16 @@ def _evaluate(
         jax.tree.unflatten(of_updates, leaves[: equations.num_updates]),
         jax.tree.unflatten(state_tree, new_leaves),
     )
+
+
+@when_repeated
+def _choose(accept: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: select(accept, jnp.asarray(n), o), new, old)
+
+
+@when_repeated
+def _choose_finite(accept: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: select_finite(accept, jnp.asarray(n), o), new, old)
 
 
 def _check_same_state(new: object, old: object) -> None:

@@ -7,6 +7,7 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
+from gradstable._core.eager import is_traced, when_repeated
 from gradstable._core.equations import is_array
 from gradstable._core.numerics import fits, is_inexact, is_low_precision, rounded, wide
 from gradstable._core.scale import per_leaf
@@ -43,13 +44,18 @@ def once(values: jax.Array, norms: jax.Array) -> jax.Array:
     return jnp.max(jnp.maximum(values[None], below), axis=0)
 
 
-def scale_updates(updates: Any, scale: Scale) -> Any:
+def scale_updates(updates: Any, scale: Scale, *, exact: bool | None = None) -> Any:
     """Return ``scale * updates``, computed in float32 and rounded to the dtype of each leaf.
 
     Where a factor is 1, entries come back bit-identical outside of ``jit``, where a product
     would flush subnormals. Inside, all arithmetic on the CPU does, and a select here would make
     XLA write the product to memory for an optimizer that reads it twice. What is no floating-point
     array (the gradient of an integer) comes back as it is.
+
+    Args:
+      updates: the gradients.
+      scale: the factors.
+      exact: whether to select. Default ``None``: outside of ``jit``.
     """
 
     def apply(update: jax.Array, factor: jax.Array) -> jax.Array:
@@ -57,8 +63,8 @@ def scale_updates(updates: Any, scale: Scale) -> Any:
             return update
         dtype = wide(update.dtype)
         scaled = (update.astype(dtype) * factor.astype(dtype)).astype(update.dtype)
-        traced = isinstance(factor, jax.core.Tracer) or isinstance(update, jax.core.Tracer)
-        return scaled if traced else jnp.where(factor == 1.0, update, scaled)
+        selects = not is_traced(factor, update) if exact is None else exact
+        return jnp.where(factor == 1.0, update, scaled) if selects else scaled
 
     leaves, structure = jax.tree.flatten(updates)
     factors = per_leaf(scale, len(leaves))
@@ -70,6 +76,11 @@ def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
 
     It has to be the last to touch the updates: what is finite here need not be so after a cast.
     """
+    return _keep_finite(accept, updates, params)
+
+
+@when_repeated
+def _keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
 
     def keep(update: Any, param: Any) -> Any:
         if update is None or not is_array(update):

@@ -6,6 +6,7 @@ cotangent that meets the NaN of a rejected step is a NaN. So it is stopped where
 step, at what the step was computed from.
 """
 
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -21,7 +22,11 @@ Tree = TypeVar("Tree")
 
 def constant(tree: Tree) -> Tree:
     """Return a tree whose arrays are constants to any derivative."""
-    return jax.tree.map(lambda leaf: lax.stop_gradient(leaf) if is_array(leaf) else leaf, tree)
+
+    def stop(leaf: Any) -> Any:
+        return lax.stop_gradient(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
+
+    return jax.tree.map(stop, tree)
 
 
 def where_accepted(accept: jax.Array, leaves: list[Any]) -> list[Any]:
@@ -35,6 +40,20 @@ def where_accepted(accept: jax.Array, leaves: list[Any]) -> list[Any]:
     for index, leaf in zip(places, _gate(accept, [leaves[i] for i in places]), strict=True):
         gated[index] = leaf
     return gated
+
+
+def where_all_finite(updates: Tree) -> Tree:
+    """Return gradients as they are, with a derivative of zero if an entry is not finite.
+
+    For what judges entry by entry: zero is what becomes of such an entry, but the rest of its unit
+    may have been computed from it.
+    """
+    leaves, structure = jax.tree.flatten(updates)
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves if is_array(leaf)]
+    if not finite or not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return updates
+    sound = functools.reduce(jnp.logical_and, finite)
+    return jax.tree.unflatten(structure, where_accepted(sound, leaves))
 
 
 @jax.custom_jvp

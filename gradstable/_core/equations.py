@@ -149,6 +149,11 @@ def as_arrays(tree: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
+def only_arrays(tree: Any) -> Any:
+    """Return a tree with ``None`` in the place of what is no array."""
+    return jax.tree.map(lambda leaf: leaf if is_array(leaf) else None, tree)
+
+
 class _Array:
     """Stands for a leaf that is an array, which is found among the results of the equations."""
 

@@ -49,6 +49,12 @@ def abs_square(x: jax.Array) -> jax.Array:
     return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else x * x
 
 
+def root(x: jax.Array) -> jax.Array:
+    """Return the square root of a number >= 0, whose derivative at zero is zero, not infinite."""
+    above = x > 0.0
+    return jnp.where(above, jnp.sqrt(jnp.where(above, x, jnp.ones_like(x))), x)
+
+
 def power_of_two(x: jax.Array) -> jax.Array:
     """Return the power of two at or below ``|x|``, kept away from overflow.
 

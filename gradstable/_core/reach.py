@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstable._core.act import is_gradient
+from gradstable._core.eager import is_traced
 from gradstable._core.equations import Equations, Update, is_array, trace
 
 # Types of arguments that one eager loop may take turns with.
@@ -27,17 +28,25 @@ class Reach:
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[bool, ...]] = {}
 
-    def of(self, update: Update, trees: tuple[Any, Any, Any], extra_args: Any) -> tuple[bool, ...]:
-        """Return for each leaf of the gradients whether it is read, without running anything."""
+    def look(
+        self, update: Update, trees: tuple[Any, Any, Any], extra_args: Any
+    ) -> tuple[Equations | None, tuple[bool, ...]]:
+        """Return the equations of an update, and for each leaf of the gradients if it is read.
+
+        Outside of ``jit`` there are no equations: the update will run as it is.
+        """
+        if is_traced(trees, extra_args):
+            equations = trace(update, *trees)
+            return equations, _read_by(equations, trees[0])
         key = _types((trees, extra_args))
         if key not in self._known:
             if len(self._known) == _REMEMBERED:
                 self._known.clear()
             self._known[key] = _try(update, trees)
-        return self._known[key]
+        return None, self._known[key]
 
 
-def read_by(equations: Equations, updates: Any) -> tuple[bool, ...]:
+def _read_by(equations: Equations, updates: Any) -> tuple[bool, ...]:
     """Return for each leaf of the gradients whether an update reads it.
 
     Raises:
@@ -59,6 +68,8 @@ def read_by(equations: Equations, updates: Any) -> tuple[bool, ...]:
 
 def judged(updates: Any, read: tuple[bool, ...]) -> Any:
     """Return the gradients with zeros in the place of what is not judged."""
+    if all(read) and all(map(is_gradient, jax.tree.leaves(updates))):
+        return updates
     leaves, structure = jax.tree.flatten(updates)
     kept = [
         leaf if reads and is_gradient(leaf) else _nothing(leaf)
@@ -79,7 +90,7 @@ def _try(update: Update, trees: tuple[Any, Any, Any]) -> tuple[bool, ...]:
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
         # It looks at numbers, as only code outside of jit can: nobody knows what it reads.
         return (True,) * len(jax.tree.leaves(trees[0]))
-    return read_by(equations, trees[0])
+    return _read_by(equations, trees[0])
 
 
 def _types(tree: Any) -> Hashable:
