@@ -9,6 +9,7 @@ from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_state, check_transform, check_updates
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Ledger, enter, new_ledger
+from gradstable._core.names import answers_as_inner
 from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
@@ -19,12 +20,13 @@ from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
 
 
+@answers_as_inner
 class GuardState(NamedTuple):
     """State of ``guard``."""
 
     ledger: Ledger
     rule_state: tuple[Any, ...]  # one entry a rule
-    inner_state: Any
+    wrapped_state: Any
 
 
 @shown
@@ -113,7 +115,7 @@ def guard(
         return GuardState(
             ledger=new_ledger(),
             rule_state=judge.init(params),
-            inner_state=own_arrays(inner.init(params)),
+            wrapped_state=own_arrays(inner.init(params)),
         )
 
     def update_fn(
@@ -140,7 +142,7 @@ def guard(
         new_state = GuardState(
             ledger=enter(ledger, measured, verdict),
             rule_state=rule_state,
-            inner_state=inner_state,
+            wrapped_state=inner_state,
         )
         return keep_finite(verdict.accept, new_updates, params), new_state
 

@@ -63,7 +63,7 @@ def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
         norm = measure.norm
         mean, std = mean_and_std(state, ddof=0)
         limit = mean + jnp.multiply(jnp.asarray(sigmas, jnp.float32), jnp.maximum(std, _MIN_STD))
-        limit = jnp.where(state.count >= max(2, window // 2), limit, jnp.inf)
+        limit = jnp.where(state.held_numbers >= max(2, window // 2), limit, jnp.inf)
         above = norm > limit
         verdict = Verdict.of(
             scale=jnp.where(above, limit / norm, 1.0),

@@ -23,11 +23,11 @@ _ENOUGH = 64
 class Warned(NamedTuple):
     """One kind of warning: how often it came, and its last time."""
 
-    total: jax.Array  # shape=(), dtype=jnp.int32
-    step: jax.Array  # shape=(), dtype=jnp.int32, -1: never
-    leaf: jax.Array  # shape=(), dtype=jnp.int32, -1: of no leaf
-    value: jax.Array  # shape=(), dtype=jnp.float32
-    usual: jax.Array  # shape=(), dtype=jnp.float32
+    warnings: jax.Array  # shape=(), dtype=jnp.int32
+    at_call: jax.Array  # shape=(), dtype=jnp.int32, -1: never
+    of_leaf: jax.Array  # shape=(), dtype=jnp.int32, -1: of no leaf
+    seen_value: jax.Array  # shape=(), dtype=jnp.float32
+    usual_value: jax.Array  # shape=(), dtype=jnp.float32
 
 
 class AlarmState(NamedTuple):
@@ -45,11 +45,11 @@ def new_alarms(num_leaves: int) -> AlarmState:
 
     def never() -> Warned:
         return Warned(
-            total=jnp.zeros((), jnp.int32),
-            step=jnp.full((), -1, jnp.int32),
-            leaf=jnp.full((), -1, jnp.int32),
-            value=jnp.full((), jnp.nan, jnp.float32),
-            usual=jnp.full((), jnp.nan, jnp.float32),
+            warnings=jnp.zeros((), jnp.int32),
+            at_call=jnp.full((), -1, jnp.int32),
+            of_leaf=jnp.full((), -1, jnp.int32),
+            seen_value=jnp.full((), jnp.nan, jnp.float32),
+            usual_value=jnp.full((), jnp.nan, jnp.float32),
         )
 
     streams = (num_leaves + 1,)
@@ -128,10 +128,10 @@ def _note(
     usual: jax.Array,
 ) -> Warned:
     new = Warned(
-        total=increment(old.total),
-        step=count,
-        leaf=leaf.astype(jnp.int32),
-        value=values[leaf],  # -1 is the last: the ratio
-        usual=usual[leaf],
+        warnings=increment(old.warnings),
+        at_call=count,
+        of_leaf=leaf.astype(jnp.int32),
+        seen_value=values[leaf],  # -1 is the last: the ratio
+        usual_value=usual[leaf],
     )
     return jax.tree.map(lambda now, before: jnp.where(raised, now, before), new, old)

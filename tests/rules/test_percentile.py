@@ -54,7 +54,7 @@ def test_pitfall_zero_norms_do_not_stop_learning() -> None:
     norms[:100:2] = 0.0
     scales, state = run(percentile(10.0), norms)
     assert (scales > 0.0).all()
-    assert int(state.count) == 250
+    assert int(state.held_numbers) == 250
 
 
 def test_first_norm_is_its_own_limit() -> None:
