@@ -14,7 +14,7 @@ import jax.numpy as jnp
 State = TypeVar("State")
 
 # Before each key of a dictionary in a tree without names.
-_MARK = "~"
+MARK = "~"
 
 
 class Unnamed(NamedTuple):
@@ -99,11 +99,11 @@ def _rebuilt(node: Any, change: Any) -> Any:
 
 
 def _marked(key: Any) -> Any:
-    return f"{_MARK}{key}" if isinstance(key, str) else key
+    return f"{MARK}{key}" if isinstance(key, str) else key
 
 
 def _unmarked(key: Any) -> Any:
-    return key.removeprefix(_MARK) if isinstance(key, str) else key
+    return key.removeprefix(MARK) if isinstance(key, str) else key
 
 
 def _is_placeholder(params: Any) -> bool:

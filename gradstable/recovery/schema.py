@@ -12,6 +12,7 @@ import optax
 # The version of the structure of all states, raised when any of them changes; a test compares them
 # with tests/data/state_schemas.json. A change of meaning gives the field a new name.
 SCHEMA = 2
+OLDEST = 1  # what gs.upgrade_state still reads
 
 
 def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
@@ -118,7 +119,12 @@ def _remedy(schema: Mapping[str, Any]) -> str:
         )
     if schema["schema"] > SCHEMA:
         return f"Update to gradstable {schema['gradstable']} or newer"
+    if schema["schema"] < OLDEST:
+        return (
+            f"Load it with gradstable {schema['gradstable']} and go on there, or see what the "
+            "changelog says of it under Changed"
+        )
     return (
-        f"Load it with gradstable {schema['gradstable']} and go on there, or see what the "
-        "changelog says of it under Changed"
+        "Load it without a target, and pass what comes to gradstable.upgrade_state, which knows "
+        "the names of older versions"
     )
