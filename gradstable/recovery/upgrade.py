@@ -1,6 +1,6 @@
 """Read a state that an older version has saved, whose fields had other names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from gradstable._core.checks import check_transform
 from gradstable._core.find import Snapshot
 from gradstable._core.names import MARK, Unnamed, without_names
 from gradstable._core.select import own_arrays
+from gradstable.rules.ring import EMPTY
 
 # Fields of schema 2, and what they were called in schema 1; with a point, in a node that is gone.
 _BEFORE: Mapping[str, tuple[str, ...]] = {
@@ -59,7 +60,6 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "first_losses": ("first",),
     "last_norms": ("norms",),
     "last_losses": ("losses",),
-    "held_numbers": ("count",),
     "next_place": ("position",),
     "last_numbers": ("values",),
     "moment_weight": ("weight",),
@@ -73,6 +73,30 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
 # Fields of ours that schema 1 had not at all: they begin as in a new run.
 _ADDED: frozenset[str] = frozenset()
 _MISSING = object()
+
+
+def _empty_places(new: dict[str, Any], raw: Any) -> dict[str, Any]:
+    """Return a ring in which the places that hold nothing yet say so: they were zero once."""
+    values = np.asarray(new["last_numbers"])
+    there = np.arange(values.size) < np.asarray(raw.get("count", values.size))
+    return {**new, "last_numbers": np.where(there, values, np.float32(EMPTY))}
+
+
+def _unknown(count: str, spread: str) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
+    """Return a conversion of statistics of nothing: they are known by a spread of zero now."""
+
+    def convert(new: dict[str, Any], _: Any) -> dict[str, Any]:
+        value = np.asarray(new[spread])
+        return {**new, spread: np.where(np.asarray(new[count]) == 0, np.zeros_like(value), value)}
+
+    return convert
+
+
+_CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
+    "Ring": _empty_places,
+    "LogMadState": _unknown("norms_seen", "log_spread"),
+    "AlarmState": _unknown("seen", "spread"),
+}
 
 
 def upgrade_state(
@@ -158,7 +182,8 @@ def _take_fields(wanted: Any, raw: Any, path: str) -> Any:
             )
         else:
             new[name] = _take(part, old, f"{path}.{name}")
-    return type(wanted)(**new)
+    convert = _CONVERTED.get(type(wanted).__name__)
+    return type(wanted)(**(new if convert is None else convert(new, raw)))
 
 
 def _take_copy(state: Any, copy: Snapshot, raw: Any, path: str) -> Snapshot:

@@ -91,7 +91,7 @@ def adagc(
         )
 
     def decide(measure: Measure, state: AdagcState, **_: Any) -> tuple[Verdict, AdagcState]:
-        count = increment(state.norms_seen)
+        count = increment(jnp.maximum(state.norms_seen, 0))
         warming = count < warmup
         fixed = jnp.asarray(max_norm, jnp.float32)
         known = state.mean_norms > 0

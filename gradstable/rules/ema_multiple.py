@@ -93,9 +93,12 @@ def ema_multiple(
         measure: Measure, state: EmaMultipleState, **_: Any
     ) -> tuple[Verdict, EmaMultipleState]:
         norm = measure.norm
+        # Without a mean no norm was accepted, whatever the number says that was set from outside.
+        known = state.mean_norm > 0
+        state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
         limit = jnp.multiply(jnp.asarray(multiple, jnp.float32), state.mean_norm)
         if start is None:
-            limit = jnp.where(state.norms_seen > 0, limit, jnp.inf)
+            limit = jnp.where(known, limit, jnp.inf)
         accept = norm < limit
         ceiling = jnp.asarray(jnp.inf if max_norm is None else max_norm, jnp.float32)
         clip = norm > ceiling
@@ -119,6 +122,6 @@ def ema_multiple(
 
 def _average(state: EmaMultipleState, norm: jax.Array, decay: jax.Array) -> jax.Array:
     # The same as beta_n, but exactly 1 for the first norm.
-    seen = (state.norms_seen + 1).astype(jnp.float32)
+    seen = increment(state.norms_seen).astype(jnp.float32)
     weight = (1.0 - decay) / (1.0 - jnp.power(decay, seen))
     return (1.0 - weight) * state.mean_norm + weight * norm

@@ -93,7 +93,7 @@ def gradient_stabilizer(
     def decide(
         measure: Measure, state: GradientStabilizerState, **_: Any
     ) -> tuple[Verdict, GradientStabilizerState]:
-        norms, count = measure.leaf_norms, increment(state.norms_seen)
+        norms, count = measure.leaf_norms, increment(jnp.maximum(state.norms_seen, 0))
         mu = jnp.multiply(b1, state.mean_norms) + jnp.multiply(1.0 - b1, norms)
         root_nu = _root_mean_square(state.rms_norms, norms, b2)
         m, root_v = mu, root_nu

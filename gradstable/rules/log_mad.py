@@ -26,7 +26,9 @@ class LogMadState(NamedTuple):
 
     norms_seen: jax.Array  # shape=(), dtype=jnp.int32, norms seen
     log_center: jax.Array  # shape=(), dtype=jnp.float32, median of log(norm)
-    log_spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation from it
+    log_spread: (
+        jax.Array
+    )  # shape=(), dtype=jnp.float32, median absolute deviation from it; 0: unknown
 
 
 @shown
@@ -119,11 +121,13 @@ def log_mad(
         return LogMadState(
             norms_seen=jnp.zeros((), jnp.int32),
             log_center=jnp.zeros((), jnp.float32),
-            log_spread=jnp.asarray(_FIRST_SPREAD, jnp.float32),
+            log_spread=jnp.zeros((), jnp.float32),
         )
 
     def decide(measure: Measure, state: LogMadState, **_: Any) -> tuple[Verdict, LogMadState]:
-        known, counts = state.norms_seen > 0, measure.norm > 0
+        # Not by the number of norms: one that was set from outside tells of no history.
+        known, counts = state.log_spread > 0, measure.norm > 0
+        state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
         x = _finite_log(measure.norm)
         sigma = SIGMA_PER_MAD * jnp.minimum(state.log_spread, max_spread)
         clip_above = jnp.multiply(clip_at, sigma)

@@ -12,7 +12,7 @@ from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import MAX_NORM, Rule
-from gradstable.rules.ring import Ring, median_and_mad, new_ring, push
+from gradstable.rules.ring import Ring, median_and_mad, new_ring, number_held, push
 from gradstable.rules.streaming import SIGMA_PER_MAD, follow
 
 
@@ -111,7 +111,7 @@ def loss_spike(
         loss = check_value(value, "loss_spike")
         countable = jnp.abs(loss) <= MAX_NORM
         limit = jnp.multiply(jnp.asarray(reject_at, jnp.float32), SIGMA_PER_MAD * state.loss_spread)
-        judged = (state.losses_seen >= warmup) & (state.loss_spread > 0)
+        judged = (number_held(state.first_losses) >= warmup) & (state.loss_spread > 0)
         accept = countable & ~(judged & (loss - state.loss_center > limit))
         verdict = Verdict.of(
             accept=accept, reason=jnp.where(accept, Reason.OK, Reason.LOSS_REJECTED)
@@ -131,14 +131,15 @@ def _learn(
     rate: ArrayLike,
     min_spread: ArrayLike,
 ) -> LossSpikeState:
-    count = increment(state.losses_seen)
-    first = push(state.first_losses, loss, when=state.losses_seen < warmup)
+    watching = number_held(state.first_losses) < warmup
+    first = push(state.first_losses, loss, when=watching)
+    # The number of losses sets the pace alone; that there were some is seen in what was kept.
+    count = jnp.maximum(increment(state.losses_seen), number_held(first))
     median, deviation = median_and_mad(first)
     gain = jnp.maximum(jnp.asarray(rate, jnp.float32), 1.0 / count.astype(jnp.float32))
     excess = loss - state.loss_center
     known = jnp.where(state.loss_spread > 0, state.loss_spread, jnp.abs(excess))
     center, spread = follow(state.loss_center, known, excess, gain)
-    watching = count <= warmup
     center = jnp.where(watching, median, center)
     least = jnp.multiply(jnp.asarray(min_spread, jnp.float32), jnp.abs(center))
     spread = jnp.maximum(jnp.where(watching, deviation, spread), least)

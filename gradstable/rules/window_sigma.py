@@ -11,11 +11,11 @@ from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import MAX_NORM, Rule
-from gradstable.rules.ring import Ring, mean_and_std, new_ring, push
+from gradstable.rules.ring import Ring, mean_and_std, new_ring, number_held, push
 
 
 class WindowSigmaState(NamedTuple):
-    """State of ``window_sigma``; each ``Ring`` counts for itself."""
+    """State of ``window_sigma``; a ``Ring`` for each of both."""
 
     last_norms: Ring
     last_losses: Ring | None  # None unless losses are judged
@@ -73,7 +73,7 @@ def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool
     def limit(ring: Ring) -> jax.Array:
         mean, std = mean_and_std(ring, ddof=1)
         return jnp.where(
-            ring.held_numbers >= needed,
+            number_held(ring) >= needed,
             mean + jnp.multiply(jnp.asarray(sigmas, jnp.float32), std),
             jnp.inf,
         )

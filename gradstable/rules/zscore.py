@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number, check_size
+from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -116,7 +117,10 @@ def zscore(
         )
 
     def decide(measure: Measure, state: ZScoreState, **_: Any) -> tuple[Verdict, ZScoreState]:
-        norm, known = measure.norm, state.norms_seen >= warmup
+        # Without a mean there was no norm, whatever the number says that was set from outside.
+        seen = jnp.where(state.mean_norm > 0, jnp.maximum(state.norms_seen, 0), 0)
+        state = state._replace(norms_seen=seen)
+        norm, known = measure.norm, seen >= warmup
         limit, target = _spike(state, norm, mode, z_threshold, clip_factor, eps)
         limit = jnp.where(known, limit, jnp.inf)
         spike = norm > limit
@@ -165,7 +169,7 @@ def _spike(
 
 def _watch(state: ZScoreState, norm: jax.Array) -> ZScoreState:
     """Return mean and variance of all norms so far (Welford)."""
-    count = state.norms_seen + 1
+    count = increment(state.norms_seen)
     seen = count.astype(jnp.float32)
     mean = state.mean_norm + (norm - state.mean_norm) / seen
     var = (

@@ -34,8 +34,11 @@ def saved(leaves: dict[str, str]) -> tuple[Any, list[bytes]]:
             continue  # a place without leaves
         shape = tuple(int(size) for size in match[2].split(",") if size)
         dtype = jnp.dtype(match[1])
-        array = np.full(shape, number % 2 if match[1] == "bool" else number, dtype)
-        numbers.append(array.tobytes())
+        if path.endswith("count") and f"{path.removesuffix('count')}values" in leaves:
+            array = np.full(shape, 2**30, dtype)  # a full ring, whose numbers are not counted now
+        else:
+            array = np.full(shape, number % 2 if match[1] == "bool" else number, dtype)
+            numbers.append(array.tobytes())
         node = root
         keys = ["".join(key) for key in _KEY.findall(path)]
         for key in keys[:-1]:
