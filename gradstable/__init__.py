@@ -127,6 +127,7 @@ from gradstable.recovery import (
     restored,
     rollback,
     state_schema,
+    upgrade_state,
 )
 from gradstable.telemetry import record
 
@@ -254,6 +255,7 @@ __all__ = [
     "testing",
     "trace",
     "unscale",
+    "upgrade_state",
     "yogi",
 ]
 

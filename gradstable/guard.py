@@ -13,6 +13,7 @@ from gradstable._core.eager import when_repeated
 from gradstable._core.equations import as_arrays, only_arrays
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Ledger, enter, new_ledger
+from gradstable._core.names import answers_as_inner
 from gradstable._core.reach import Reach, judged
 from gradstable._core.scale import unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays
@@ -24,12 +25,13 @@ from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
 
 
+@answers_as_inner
 class GuardState(NamedTuple):
     """State of ``guard``."""
 
     ledger: Ledger
     rule_state: tuple[Any, ...]  # one entry a rule
-    inner_state: Any
+    wrapped_state: Any
 
 
 @shown
@@ -118,7 +120,7 @@ def guard(
         return GuardState(
             ledger=new_ledger(),
             rule_state=judge.init(params),
-            inner_state=own_arrays(inner.init(params)),
+            wrapped_state=own_arrays(inner.init(params)),
         )
 
     update = _Update(inner, judge, axis_name, units)
@@ -158,7 +160,7 @@ class _Update:
             return self._inner.update(updates, state, params, **extra_args)
 
         with explaining(updates, params):
-            trees = updates, old.inner_state, params
+            trees = updates, old.wrapped_state, params
             equations, read = self._reach.look(update, trees, extra_args)
             seen, arrays = judged(updates, read), only_arrays(params)
             decide = self._decide_in_a_loop if equations is None else self._decide
@@ -166,10 +168,10 @@ class _Update:
                 seen, updates, arrays, old.ledger, old.rule_state, unscale, extra_args
             )
             new_updates, inner_state = hold(
-                update, accept, scaled, old.inner_state, params, equations=equations
+                update, accept, scaled, old.wrapped_state, params, equations=equations
             )
         check_results(new_updates, updates, params)
-        new_state = GuardState(ledger=ledger, rule_state=rule_state, inner_state=inner_state)
+        new_state = GuardState(ledger=ledger, rule_state=rule_state, wrapped_state=inner_state)
         return keep_finite(accept, new_updates, params), new_state
 
     def _decide(

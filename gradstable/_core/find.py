@@ -4,19 +4,21 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from gradstable._core.names import Unnamed
+
 Found = TypeVar("Found")
 
 # Fields of our states that hold trees like the parameters, or what wraps them.
-_LARGE = frozenset({"inner_state", "snapshots", "rule_state", "total"})
+_LARGE = frozenset({"wrapped_state", "snapshots", "rule_state", "gradient_sum"})
 
 
 class Snapshot(NamedTuple):
-    """A copy of a run, from before the step that its count names. What is in it is past."""
+    """A copy of a run, from before the step after these calls. What is in it is past."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
-    params: Any  # like the parameters
-    inner_state: Any
-    rule_state: tuple[Any, ...]
+    taken_at: jax.Array  # shape=(), dtype=jnp.int32, calls so far when it was taken
+    kept_params: Unnamed
+    kept_state: Unnamed  # of the inner transform
+    kept_rules: Unnamed  # of the state of the rules
 
 
 def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
@@ -25,7 +27,9 @@ def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
     Reads plain optax states and what Flax makes of them: ``nnx.Optimizer``, ``TrainState`` or
     their ``opt_state``.
     """
-    tree = getattr(opt_state, "opt_state", opt_state)
+    # A state may answer as what it wraps does, and states of optax have a field of this name.
+    is_state = isinstance(opt_state, tuple)
+    tree = opt_state if is_state else getattr(opt_state, "opt_state", opt_state)
     flat, _ = jax.tree_util.tree_flatten_with_path(
         tree, is_leaf=lambda node: isinstance(node, (kind, Snapshot))
     )

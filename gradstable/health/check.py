@@ -69,7 +69,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
             _give_up(why, _RESTORE, opt_state, params)
     ledgers = find_all(opt_state, Ledger) if returns else find_ledgers(opt_state)
     for _, ledger in jax.device_get(ledgers):
-        run = int(ledger.health.consecutive_rejected)
+        run = int(ledger.consecutive_rejected)
         if run >= patience:
             _give_up(f"the last {run} steps were all rejected", _HELD, opt_state, params)
 

@@ -76,8 +76,8 @@ def _tell(ledger: Ledger, paths: Sequence[str] | None) -> list[str]:
 def _tell_last_rejection(ledger: Ledger, paths: Sequence[str] | None) -> str:
     last = ledger.last_rejection
     leaf = leaf_name(int(last.worst_leaf), paths)
-    told = f"The last rejection was at step {ledger.health.last_rejected}: {sentence(last.reason)}"
+    told = f"The last rejection was at step {ledger.last_rejected}: {sentence(last.reason)}"
     if last.reason == Reason.NONFINITE:
         return f"{told}, first in {leaf}."
-    limit = f", threshold {last.threshold:.3g}" if np.isfinite(last.threshold) else ""
+    limit = f", threshold {last.norm_limit:.3g}" if np.isfinite(last.norm_limit) else ""
     return f"{told} (norm {last.grad_norm:.3g}{limit}), largest in {leaf}."

@@ -23,8 +23,8 @@ from gradstable.rules.protocol import MAX_NORM, check_rules
 class BackoffOnSpikeState(NamedTuple):
     """State of ``backoff_on_spike``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
-    scale: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
+    calls: jax.Array  # shape=(), dtype=jnp.int32
+    step_factor: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
     spikes: jax.Array  # shape=(), dtype=jnp.int32, how many there were
     rule_state: tuple[Any, ...]
 
@@ -98,8 +98,8 @@ def backoff_on_spike(
 
     def init_fn(params: optax.Params) -> BackoffOnSpikeState:
         return BackoffOnSpikeState(
-            count=jnp.zeros((), jnp.int32),
-            scale=jnp.ones((), jnp.float32),
+            calls=jnp.zeros((), jnp.int32),
+            step_factor=jnp.ones((), jnp.float32),
             spikes=jnp.zeros((), jnp.int32),
             rule_state=judge.init(params),
         )
@@ -121,13 +121,13 @@ def backoff_on_spike(
         fall, grow = jnp.asarray(factor, jnp.float32), growth(factor, recovery)
         scale = jnp.where(
             verdict.accept,
-            jnp.minimum(old.scale * grow, 1.0),
-            jnp.maximum(old.scale * fall, jnp.asarray(min_scale, jnp.float32)),
+            jnp.minimum(old.step_factor * grow, 1.0),
+            jnp.maximum(old.step_factor * fall, jnp.asarray(min_scale, jnp.float32)),
         )
         countable = incoming.finite & (incoming.norm <= MAX_NORM)
         new_state = BackoffOnSpikeState(
-            count=increment(old.count),
-            scale=scale,
+            calls=increment(old.calls),
+            step_factor=scale,
             spikes=jnp.where(verdict.accept, old.spikes, increment(old.spikes)),
             rule_state=rule_state,
         )

@@ -18,6 +18,7 @@ from gradstable._core.checks import (
 )
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Dropped, drop, new_dropped
+from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import increment, wide
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
@@ -29,18 +30,19 @@ from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
 
 
+@answers_as_inner
 class AccumulateState(NamedTuple):
     """State of ``accumulate``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
+    calls: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
     position: jax.Array  # shape=(), dtype=jnp.int32, those of the group that is being gathered
     kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that were sound
     emitted: jax.Array  # shape=(), dtype=jnp.int32, steps of the inner optimizer
     dropped: Dropped
-    total: Any  # like the parameters, in float32 or wider: the sum of the sound gradients
-    value: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses
+    gradient_sum: Unnamed  # of a tree like the parameters, float32 or wider: the sound gradients
+    loss_sum: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses
     rule_state: tuple[Any, ...]
-    inner_state: Any
+    wrapped_state: Any
 
 
 @shown
@@ -137,35 +139,42 @@ def accumulate(
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
             share = 1.0 / jnp.maximum(new.kept, 1).astype(jnp.float32)
-            mean = jax.tree.map(lambda t, g: (t * share).astype(g.dtype), new.total, updates)
-            given = extra_args if loss is None else {**extra_args, "value": new.value * share}
-            stepped, inner_state = inner.update(mean, old.inner_state, params, **given)
-            inner_state = take_types(inner_state, old.inner_state, name="state")
-            none = jax.tree.map(jnp.zeros_like, new.total)
+            mean = _share_of(new.gradient_sum, share, updates)
+            given = extra_args if loss is None else {**extra_args, "value": new.loss_sum * share}
+            stepped, inner_state = inner.update(mean, old.wrapped_state, params, **given)
+            inner_state = take_types(inner_state, old.wrapped_state, name="state")
+            none = jax.tree.map(jnp.zeros_like, new.gradient_sum)
             return keep_finite(jnp.asarray(True), stepped, params), inner_state, none
 
         def wait() -> tuple[Any, Any, Any]:
-            return jax.tree.map(unmoved, jax.eval_shape(step)[0]), old.inner_state, new.total
+            unmoved_all = jax.tree.map(unmoved, jax.eval_shape(step)[0])
+            return unmoved_all, old.wrapped_state, new.gradient_sum
 
         new_updates, inner_state, total = run_branch(emit.astype(jnp.int32), (wait, step))
-        new = _begin_anew(new._replace(total=total), full, emit)
-        return new_updates, new._replace(rule_state=rule_state, inner_state=inner_state)
+        new = _begin_anew(new._replace(gradient_sum=total), full, emit)
+        return new_updates, new._replace(rule_state=rule_state, wrapped_state=inner_state)
 
     setattr(update_fn, UNSCALE, True)
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _share_of(total: Unnamed, share: jax.Array, like: Any) -> Any:
+    return jax.tree.map(lambda t, g: (t * share).astype(g.dtype), with_names(total, like), like)
+
+
 def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> AccumulateState:
     return AccumulateState(
-        count=jnp.zeros((), jnp.int32),
+        calls=jnp.zeros((), jnp.int32),
         position=jnp.zeros((), jnp.int32),
         kept=jnp.zeros((), jnp.int32),
         emitted=jnp.zeros((), jnp.int32),
         dropped=new_dropped(),
-        total=jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide(leaf.dtype)), params),
-        value=jnp.zeros((), jnp.float32),
+        gradient_sum=without_names(
+            jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide(leaf.dtype)), params), params
+        ),
+        loss_sum=jnp.zeros((), jnp.float32),
         rule_state=rule_state,
-        inner_state=inner_state,
+        wrapped_state=inner_state,
     )
 
 
@@ -174,7 +183,7 @@ def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> Acc
         position=jnp.where(full, 0, state.position),
         kept=jnp.where(full, 0, state.kept),
         emitted=jnp.where(emit, increment(state.emitted), state.emitted),
-        value=jnp.where(full, 0.0, state.value),
+        loss_sum=jnp.where(full, 0.0, state.loss_sum),
     )
 
 
@@ -193,16 +202,20 @@ def _gather(
     old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None
 ) -> AccumulateState:
     """Return the state with one more micro-batch in its sum, or in its count of bad ones."""
-    accept, count = verdict.accept, increment(old.count)
+    accept, count = verdict.accept, increment(old.calls)
 
     def add(total: jax.Array, update: jax.Array) -> jax.Array:
         return jnp.where(accept, total + update.astype(total.dtype), total)
 
+    scaled = scale_updates(updates, verdict.scale)
+    total = jax.tree.map(add, with_names(old.gradient_sum, scaled), scaled)
     return old._replace(
-        count=count,
+        calls=count,
         position=increment(old.position),
         kept=jnp.where(accept, increment(old.kept), old.kept),
         dropped=drop(old.dropped, count, verdict),
-        total=jax.tree.map(add, old.total, scale_updates(updates, verdict.scale)),
-        value=old.value if loss is None else jnp.where(accept, old.value + loss, old.value),
+        gradient_sum=without_names(total, updates),
+        loss_sum=old.loss_sum
+        if loss is None
+        else jnp.where(accept, old.loss_sum + loss, old.loss_sum),
     )

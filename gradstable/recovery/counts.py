@@ -10,7 +10,7 @@ from gradstable.recovery.turn import RollbackState
 
 def rejections(inner_state: object) -> jax.Array:
     """Return how many steps all guards inside have rejected (int32 scalar)."""
-    totals = [ledger.health.rejected for _, ledger in find_all(inner_state, Ledger)]
+    totals = [ledger.rejected for _, ledger in find_all(inner_state, Ledger)]
     return sum(totals, jnp.zeros((), jnp.int32))
 
 

@@ -187,7 +187,7 @@ class _Update:
         check_params(params, "rollback")
         check_updates(updates, params)
         extra_args = agreed(extra_args, self.axis_name)
-        old = look_back(old._replace(count=increment(old.count)), params, self.axis_name)
+        old = look_back(old._replace(calls=increment(old.calls)), params, self.axis_name)
         measured, verdict, rule_state = self._judge(updates, old.rule_state, params, extra_args)
         new, turn = turn_to(old, self.limits, verdict.accept)
         inner_state, kept_rules, snapshots = bring(new, turn, params, self.dtype)
@@ -208,11 +208,11 @@ class _Update:
         rule_state = select_tree(moved, self.judge.init(params), rule_state, name="rule state")
         watch = watch._replace(bad=jnp.where(moved, 0, watch.bad))
         new = new._replace(
-            restored_to=jnp.where(turn.leaves, snapshots[0].count, new.restored_to),
+            restored_to=jnp.where(turn.leaves, snapshots[0].taken_at, new.restored_to),
             watch=select_tree(turn.runs, watch, new.watch, name="watch"),
             rule_state=select_tree(turn.runs, rule_state, kept_rules, name="rule state"),
             snapshots=snapshots,
-            inner_state=inner_state,
+            wrapped_state=inner_state,
         )
         stepped = keep_finite(turn.runs, stepped, params)
         if self.by_updates:

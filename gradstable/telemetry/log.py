@@ -96,7 +96,7 @@ class Log:
 
     def flush(self) -> None:
         """Read now what has been recorded up to the state that was shown last."""
-        if self._last is None or find_record(self._last).count.is_deleted():
+        if self._last is None or find_record(self._last).calls.is_deleted():
             return  # the last: given away to a step that then failed
         rows = read_rows(self._last, since=self._seen)
         returns = _returns(self._last)
@@ -159,7 +159,7 @@ class Log:
             )
             raise ValueError(msg)
         # A run that is resumed begins where it was: what lies before has been written before.
-        self._seen = max(int(record.count) - 1, 0)
+        self._seen = max(int(record.calls) - 1, 0)
         self._returns = [total for total, _, _ in _returns(opt_state)]
         self._checked = True
 

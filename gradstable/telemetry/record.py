@@ -127,11 +127,11 @@ def record(
         old = check_state(state, RecordState, "record")
         check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
-        count = increment(old.count)
+        count = increment(old.calls)
         measured = measure(updates, axis_name=axis_name)
         ratio, sampled_params = update_ratio(old.sampled_params, params, count, axis_name)
-        given = updates if judged(old.inner_state) else after(measured.norm, updates)
-        new_updates, inner_state = inner.update(given, old.inner_state, params, **extra_args)
+        given = updates if judged(old.wrapped_state) else after(measured.norm, updates)
+        new_updates, inner_state = inner.update(given, old.wrapped_state, params, **extra_args)
 
         verdict = last_verdict(inner_state)
         moment, rms = leaf_rms(old.second_moment, updates, inner_state, verdict, axis_name)
@@ -147,13 +147,13 @@ def record(
         row |= {"grad_norm": measured.norm, "worst_leaf": measured.worst_leaf}
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         new_state = RecordState(
-            count=count,
-            rows=put(old.rows, pack(row), at=old.count),
-            leaf_rows=put_every(old.leaf_rows, measured.leaf_norms, at=old.count, every=leaf_every),
+            calls=count,
+            rows=put(old.rows, pack(row), at=old.calls),
+            leaf_rows=put_every(old.leaf_rows, measured.leaf_norms, at=old.calls, every=leaf_every),
             alarms=alarms,
             second_moment=moment,
             sampled_params=sampled_params,
-            inner_state=inner_state,
+            wrapped_state=inner_state,
         )
         return after(ratio, new_updates), new_state
 

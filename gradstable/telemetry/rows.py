@@ -54,7 +54,7 @@ def read_rows(opt_state: object, *, since: int = 0) -> Rows:
     """
     state = find_record(opt_state)
     # Only these are fetched: the state of the inner optimizer stays where it is.
-    count, rows, leaf_rows = jax.device_get((state.count, state.rows, state.leaf_rows))
+    count, rows, leaf_rows = jax.device_get((state.calls, state.rows, state.leaf_rows))
     count, capacity = int(count), rows.shape[0]
     first = max(since, count - capacity) + 1
     every, num_leaves = capacity // leaf_rows.shape[0], state.alarms.seen.shape[0] - 1

@@ -20,7 +20,7 @@ TX = gs.record(gs.guard(optax.sgd(0.1)), capacity=16)
 def train(log: Log, *, steps: int, bad: tuple[int, ...] = (), state: object = None) -> object:
     update = jax.jit(TX.update)
     state = TX.init(PARAMS) if state is None else state
-    first = int(state.count) + 1
+    first = int(state.calls) + 1
     for step in range(first, first + steps):
         grads = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan if step in bad else 1.0), PARAMS)  # noqa: B023
         _, state = update(grads, state, PARAMS, value=jnp.float32(1.0 / step))
