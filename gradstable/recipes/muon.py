@@ -28,7 +28,7 @@ def muon(
     ns_steps: int = 5,
     beta: ArrayLike = 0.95,
     eps: ArrayLike = 1e-8,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
     mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
@@ -38,7 +38,7 @@ def muon(
     adam_b1: ArrayLike = 0.9,
     adam_b2: ArrayLike = 0.999,
     adam_eps_root: ArrayLike = 0.0,
-    adam_weight_decay: ArrayLike = 0.0,
+    adam_weight_decay: optax.ScalarOrSchedule = 0.0,
     adam_learning_rate: optax.ScalarOrSchedule | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -64,7 +64,8 @@ def muon(
       ns_steps: Newton-Schulz steps, >= 1. Default 5.
       beta: decay of the momentum, in [0, 1). Default 0.95.
       eps: added to the norm of the momentum, and to the root of Adam, >= 0. Default 1e-8.
-      weight_decay: :math:`\lambda` of matrices, >= 0, times the learning rate. Default 0.
+      weight_decay: :math:`\lambda` of matrices, a number >= 0 or a schedule, times the learning
+        rate. Default 0.
       weight_decay_mask: tree of bools, or a function from parameters to one: which matrices to
         decay.
       mu_dtype: dtype of momentum and of Adam's first moment. Default float32.
@@ -77,7 +78,8 @@ def muon(
       adam_b1: decay of Adam's first moment, in [0, 1).
       adam_b2: decay of Adam's second moment, in [0, 1).
       adam_eps_root: added inside Adam's root, >= 0.
-      adam_weight_decay: :math:`\lambda` of all that is no matrix, >= 0. Default 0.
+      adam_weight_decay: :math:`\lambda` of all that is no matrix, a number >= 0 or a schedule.
+        Default 0.
       adam_learning_rate: :math:`\eta` of all that is no matrix. Default: ``learning_rate``.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``, and for ``gs.scale_by_muon``.
