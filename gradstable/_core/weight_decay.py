@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._core.checks import check_number
+from gradstable._core.checks import check_number, is_negative
 from gradstable._core.numerics import increment, is_zero, wide
 from gradstable._core.types import Mask
 
@@ -19,7 +19,8 @@ def check_weight_decay(name: str, value: object) -> None:
     """Check a weight decay: a schedule (any callable), or a number >= 0."""
     if not callable(value):
         kind = "a real number, or a schedule from steps to numbers"
-        check_number(name, value, at_least=0.0, hint=_SIGN, kind=kind)
+        hint = _SIGN if is_negative(value) else ""
+        check_number(name, value, at_least=0.0, hint=hint, kind=kind)
 
 
 def decay_at(weight_decay: optax.ScalarOrSchedule, count: jax.Array) -> ArrayLike:

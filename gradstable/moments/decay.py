@@ -4,7 +4,9 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
@@ -19,7 +21,17 @@ _ROUNDED = (
 def check_decays(**rates: ArrayLike) -> None:
     """Raise unless every concrete rate, given by its name, lies in [0, 1)."""
     for name, rate in rates.items():
-        check_number(name, rate, at_least=0.0, below=1.0, hint=_ROUNDED)
+        check_number(name, rate, at_least=0.0, below=1.0, hint=_ROUNDED if _rounded(rate) else "")
+
+
+def _rounded(rate: ArrayLike) -> bool:
+    """Whether a concrete rate may be 1 only because its dtype is narrow."""
+    if isinstance(rate, jax.core.Tracer) or not isinstance(
+        rate, (jax.Array, np.ndarray, np.generic)
+    ):
+        return False
+    narrow = jnp.issubdtype(rate.dtype, jnp.floating) and rate.dtype.itemsize < 4
+    return narrow and rate.ndim == 0 and float(rate) == 1.0
 
 
 class Decay(NamedTuple):

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -209,6 +210,7 @@ def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
 
     Example:
       >>> import jax.numpy as jnp
+    import numpy as np
       >>> import optax
       >>> import gradstable as gs
       >>> tx = gs.schedule_free(optax.sgd(0.5), 0.5)
@@ -228,7 +230,7 @@ def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
     state = found[0]
 
     def average(y: jax.Array, z: jax.Array) -> jax.Array:
-        dtype = jnp.promote_types(wide(y.dtype), wide(z.dtype))
+        dtype = np.promote_types(wide(y.dtype), wide(z.dtype))
         b1 = jnp.asarray(state.b1, dtype)
         return ((y.astype(dtype) - (1.0 - b1) * z.astype(dtype)) / b1).astype(y.dtype)
 
