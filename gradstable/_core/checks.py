@@ -57,10 +57,8 @@ def check_number(
         if math.isfinite(bound)
     ]
     # Infinity lies within a range that is open above.
-    what = (
-        "a finite number" if number == math.inf and min(below, at_most) == math.inf else "a number"
-    )
-    wanted = " ".join([what, " and ".join(bounds)]).strip()
+    endless = number == math.inf and min(below, at_most) == math.inf
+    wanted = " ".join(["a finite number" if endless else "a number", " and ".join(bounds)]).strip()
     msg = f"{name} must be {wanted}, got {_digits(number)}" + (f". {hint}" if hint else "")
     raise ValueError(msg)
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.numerics import is_low_precision
 
 # A decay rate that rounds to 1 (0.999 in bfloat16) would leave a second moment of zero.
 _MAX_DECAY = 1.0 - 2.0**-20
@@ -26,12 +27,10 @@ def check_decays(**rates: ArrayLike) -> None:
 
 def _rounded(rate: ArrayLike) -> bool:
     """Whether a concrete rate may be 1 only because its dtype is narrow."""
-    if isinstance(rate, jax.core.Tracer) or not isinstance(
-        rate, (jax.Array, np.ndarray, np.generic)
-    ):
+    array = isinstance(rate, (jax.Array, np.ndarray, np.generic))
+    if isinstance(rate, jax.core.Tracer) or not array or rate.ndim:
         return False
-    narrow = jnp.issubdtype(rate.dtype, jnp.floating) and rate.dtype.itemsize < 4
-    return narrow and rate.ndim == 0 and float(rate) == 1.0
+    return is_low_precision(rate.dtype) and float(rate) == 1.0
 
 
 class Decay(NamedTuple):
