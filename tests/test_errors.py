@@ -3,6 +3,7 @@
 import inspect
 import operator
 import re
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -46,8 +47,9 @@ def test_registry_holds_every_numeric_argument(entry: Entry) -> None:
     numeric = {
         parameter.name
         for parameter in inspect.signature(factory_of(entry)).parameters.values()
-        if re.search(r"ArrayLike|Scalar|float|\bint\b", str(parameter.annotation))
-        and not re.search(r"DTypeLike|Callable|Any|bool", str(parameter.annotation))
+        if (kinds := set(typing.get_args(parameter.annotation) or (parameter.annotation,)))
+        and kinds & {int, float}
+        and str not in kinds
     }
     assert numeric <= entry.numbers.keys()
 

@@ -69,7 +69,7 @@ def scale_by_rms(
     wide after 200 steps. Rounding, which makes the difference negative (NaN in optax), ends at
     zero here. ``bias_correction`` corrects :math:`\nu` alone then. One gradient has no variance,
     so with both corrected the first step would be :math:`|g| / \sqrt\epsilon`, 10,000 for a
-    gradient of 1, as in optax. With :math:`\mu` as it is, it is 1.005: the mean counts as far as it
+    gradient of 1 but for rounding, as in optax. With :math:`\mu` as it is, it is 1.005: the mean counts as far as it
     is known.
 
     Args:
