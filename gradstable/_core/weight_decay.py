@@ -23,9 +23,9 @@ def check_weight_decay(name: str, value: object) -> None:
         check_number(name, value, at_least=0.0, hint=hint, kind=kind)
 
 
-def decay_at(weight_decay: optax.ScalarOrSchedule, count: jax.Array) -> ArrayLike:
+def decay_at(weight_decay: optax.ScalarOrSchedule, count: jax.Array) -> float | jax.Array:
     """Return the decay of a step; the first is 0, as in the schedules of optax."""
-    return weight_decay(count) if callable(weight_decay) else weight_decay
+    return jnp.asarray(weight_decay(count)) if callable(weight_decay) else weight_decay
 
 
 def decay_weights(
@@ -46,7 +46,7 @@ def decay_weights(
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, Any]:
-        if is_zero(weight_decay):
+        if not callable(weight_decay) and is_zero(weight_decay):
             return updates, state
         if params is None:
             raise ValueError(_NO_PARAMS)

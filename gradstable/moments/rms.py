@@ -68,9 +68,8 @@ def scale_by_rms(
     :math:`|g| / \sqrt\epsilon`: a constant gradient has no variance, and 1 makes a step 1400
     wide after 200 steps. Rounding, which makes the difference negative (NaN in optax), ends at
     zero here. ``bias_correction`` corrects :math:`\nu` alone then. One gradient has no variance,
-    so with both corrected the first step would be :math:`|g| / \sqrt\epsilon`, 10,000 for a
-    gradient of 1 but for rounding, as in optax. With :math:`\mu` as it is, it is 1.005: the mean counts as far as it
-    is known.
+    so with both corrected, as in optax, the first step would be :math:`|g| / \sqrt\epsilon`, 10,000
+    for a gradient of 1. With :math:`\mu` as it is, it is 1.005.
 
     Args:
       decay: :math:`d`, in [0, 1). Default 0.9, as in the lecture; torch has 0.99.

@@ -11,7 +11,7 @@ from gradstable.moments.amsgrad import scale_by_amsgrad
 from gradstable.moments.belief import scale_by_belief
 from gradstable.moments.radam import scale_by_radam
 from gradstable.moments.yogi import scale_by_yogi
-from gradstable.recipes.assemble import assemble
+from gradstable.recipes.assemble import ABSENT, assemble
 from gradstable.rules import Rule
 
 
@@ -275,7 +275,7 @@ def adabelief(
     return assemble(
         direction,
         learning_rate=learning_rate,
-        weight_decay=weight_decay,
+        weight_decay=ABSENT if weight_decay is None else weight_decay,
         mask=mask,
         rules=rules,
         axis_name=axis_name,

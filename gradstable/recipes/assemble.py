@@ -1,5 +1,7 @@
 """What all recipes have in common: decay, rate, and the guard around them."""
 
+from typing import Any
+
 import optax
 
 from gradstable._core.checks import check_rate
@@ -11,12 +13,15 @@ from gradstable.moments.engine import under_guard
 from gradstable.rules import Rule
 from gradstable.rules.protocol import check_rules
 
+# For a recipe that has no such argument.
+ABSENT: Any = object()
+
 
 def assemble(
     direction: optax.GradientTransformation,
     *after: optax.GradientTransformation,
     learning_rate: optax.ScalarOrSchedule,
-    weight_decay: optax.ScalarOrSchedule | None = None,
+    weight_decay: optax.ScalarOrSchedule = ABSENT,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -28,8 +33,8 @@ def assemble(
         estimator is freed from looking for unsound entries; in a chain, do it by ``under_guard``.
       *after: what follows the learning rate, such as a cap on the step.
       learning_rate: a number >= 0 or a schedule.
-      weight_decay: decoupled decay, times the learning rate, a number >= 0 or a schedule. ``None``
-        makes no such link; whatever number is given, 0 included, makes the same state.
+      weight_decay: decoupled decay, times the learning rate, a number >= 0 or a schedule. All
+        numbers, 0 included, make the same state; ``ABSENT`` makes no such link.
       mask: which leaves to decay.
       rules: what the guard decides by; none: the default rule.
       axis_name: as for ``guard``.
@@ -40,7 +45,7 @@ def assemble(
     check_rate("learning_rate", learning_rate)
     check_rules(rules)
     links = [under_guard(direction)]
-    if weight_decay is not None:
+    if weight_decay is not ABSENT:
         check_weight_decay("weight_decay", weight_decay)
         links.append(decay_weights(weight_decay, mask))
     links += [optax.scale_by_learning_rate(learning_rate), *map(under_guard, after)]

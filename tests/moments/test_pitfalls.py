@@ -67,7 +67,7 @@ def test_pitfall_centered_rms_with_bias_correction_begins_with_a_step_of_1() -> 
     for inside in (True, False):
         tx = gs.rmsprop(0.01, centered=True, bias_correction=True, eps_in_sqrt=inside)
         updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
-        np.testing.assert_allclose(updates, -0.01005, rtol=1e-3)
+        np.testing.assert_allclose(np.asarray(updates), -0.01005, rtol=1e-3)
     theirs = optax.rmsprop(0.01, centered=True, bias_correction=True)
     assert theirs.update(jnp.ones(2), theirs.init(jnp.ones(2)))[0][0] < -10.0
 
