@@ -16,7 +16,10 @@ import gradstable as gs
 from tests.registry import Entry, entries
 
 PARAMS = {"kernel": jnp.ones((3, 4)), "bias": jnp.zeros(4, jnp.bfloat16)}
-NUMBERS: tuple[Any, ...] = (0, 1e-3, 0.5, 1.0, 5.0, 1000, np.float32(0.0), jnp.float32(0.5))
+NUMBERS: tuple[Any, ...] = (
+    *(0, 1e-3, 0.05, 0.5, 1.0, 5.0, 10, 1000),
+    *(np.float32(0.0), jnp.float32(0.5)),
+)
 SCHEDULES = (optax.constant_schedule(0.0), lambda count: 0.5 + 0.0 * count)
 # What a wrapper needs inside.
 INSIDE = {"loss_scale": gs.guard(optax.sgd(0.1)), "guard": optax.sgd(0.1)}

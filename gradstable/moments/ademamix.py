@@ -53,10 +53,11 @@ def scale_by_ademamix(
     its half-life (``gs.half_life_schedule(0.9, end_value=0.9999, transition_steps=steps)``).
 
     The step has no bound: the fast momentum has Adam's (7.27), but the slow one outlives ``nu``
-    (``b3**2 > b2``). A weight whose gradient falls silent for good makes steps that *grow*: after
-    1000 steps of 1, they are 4.4 long 5000 steps later, and 33 after 10000. And a spike of 1000
-    times the usual size among noise comes back when ``nu`` has forgotten it: 10000 steps later
-    it still moves its weight by 0.18 in every step, as much as the noise does.
+    (``b3**2 > b2``). A weight whose gradient falls silent for good makes steps that *grow*:
+    after 1000 steps of 1, they are 4.4 long (``alpha=5``) 5000 steps later, and 33 after 10000.
+    And a spike of 1000 times the usual size among noise comes back when ``nu`` has forgotten
+    it: 10000 steps later it still moves its weight by 0.18 in every step, as much as the noise
+    does.
 
     Args:
       b1: decay of the fast momentum, in [0, 1). Default 0.9 (the paper's).

@@ -144,23 +144,7 @@ def scale_by_muon(
     if consistent_rms is not None:
         check_number("consistent_rms", consistent_rms, above=0.0)
 
-    def at(count: jax.Array) -> LeafRule:
-        decay = Decay.of(beta, count)
-
-        def learn(g: jax.Array, mu: jax.Array) -> tuple[jax.Array]:
-            return (decay.mix(mu, g),)
-
-        def direct(g: jax.Array, new: tuple[jax.Array, ...], _: object) -> jax.Array:
-            return look_ahead(decay, new[0], g) if nesterov else decay.correct(new[0])
-
-        return LeafRule(learn, direct)
-
-    momentum = moments("scale_by_muon", ScaleByMuonState, (Slot("mu", mu_dtype),), at)
-
-    def axes_of(tree: Any) -> tuple[Axes, ...]:
-        if weight_dimension_numbers is None:
-            return matrix_axes(tree)
-        return said_axes("weight_dimension_numbers", weight_dimension_numbers, tree)
+    momentum = _momentum(beta, nesterov, mu_dtype)
 
     def update_fn(
         updates: optax.Updates,
@@ -170,8 +154,7 @@ def scale_by_muon(
     ) -> tuple[optax.Updates, Any]:
         del extra_args
         # In float32 until the end: bfloat16 would be rounded twice.
-        wider = jax.tree.map(_widen, updates)
-        directions, new_state = momentum.update(wider, state, params)
+        directions, new_state = momentum.update(jax.tree.map(_widen, updates), state, params)
         leaves, structure = jax.tree.flatten(directions)
 
         def whole_step(m: jax.Array, axes: Axes) -> jax.Array:
@@ -189,12 +172,35 @@ def scale_by_muon(
 
         splits = splits_of(updates, axis_name)
         whole = [split.gather(m) for m, split in zip(leaves, splits, strict=True)]
-        axes = axes_of(jax.tree.unflatten(structure, whole))
+        axes = _axes(weight_dimension_numbers, jax.tree.unflatten(structure, whole))
         rows = zip(map(whole_step, whole, axes), splits, jax.tree.leaves(updates), strict=True)
         new = [split.take(u).astype(g.dtype) for u, split, g in rows]
         return jax.tree.unflatten(structure, new), new_state
 
     return optax.GradientTransformationExtraArgs(momentum.init, update_fn)
+
+
+def _momentum(
+    beta: ArrayLike, nesterov: bool, mu_dtype: DTypeLike | None
+) -> optax.GradientTransformationExtraArgs:
+    def at(count: jax.Array) -> LeafRule:
+        decay = Decay.of(beta, count)
+
+        def learn(g: jax.Array, mu: jax.Array) -> tuple[jax.Array]:
+            return (decay.mix(mu, g),)
+
+        def direct(g: jax.Array, new: tuple[jax.Array, ...], _: object) -> jax.Array:
+            return look_ahead(decay, new[0], g) if nesterov else decay.correct(new[0])
+
+        return LeafRule(learn, direct)
+
+    return moments("scale_by_muon", ScaleByMuonState, (Slot("mu", mu_dtype),), at)
+
+
+def _axes(numbers: DimensionNumbers | None, tree: Any) -> tuple[Axes, ...]:
+    if numbers is None:
+        return matrix_axes(tree)
+    return said_axes("weight_dimension_numbers", numbers, tree)
 
 
 def _widen(g: jax.Array) -> jax.Array:

@@ -126,8 +126,7 @@ def muon(
     check_number("adam_eps_root", adam_eps_root, at_least=0.0)
     check_weight_decay("adam_weight_decay", adam_weight_decay)
     numbers = muon_weight_dimension_numbers
-    if matrices is not None and numbers is not None:
-        raise ValueError(_BOTH)
+    labels = _labels(matrices, numbers, axis_name)
     orthogonal = scale_by_muon(
         beta=beta,
         nesterov=nesterov,
@@ -145,24 +144,19 @@ def muon(
     )
     b1, b2, root = adam_b1, adam_b2, adam_eps_root
     adam = scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=root, mu_dtype=mu_dtype, nesterov=nesterov)
+    decay = decay_weights(weight_decay, weight_decay_mask)
+    rate, other_rate = map(optax.scale_by_learning_rate, (learning_rate, other_rate))
     parts: dict[Hashable, optax.GradientTransformation] = {
-        "matrix": optax.chain(
-            orthogonal,
-            decay_weights(weight_decay, weight_decay_mask),
-            optax.scale_by_learning_rate(learning_rate),
-        ),
-        "other": optax.chain(
-            under_guard(adam),
-            decay_weights(adam_weight_decay),
-            optax.scale_by_learning_rate(other_rate),
-        ),
+        "matrix": optax.chain(orthogonal, decay, rate),
+        "other": optax.chain(under_guard(adam), decay_weights(adam_weight_decay), other_rate),
     }
-    labels = _labels(matrices, numbers, axis_name)
     return guard(optax.partition(parts, labels), *rules, axis_name=axis_name)
 
 
 def _labels(matrices: Mask, numbers: DimensionNumbers | None, axis_name: AxisName) -> Any:
     """Return the function that names for every leaf the part it belongs to."""
+    if matrices is not None and numbers is not None:
+        raise ValueError(_BOTH)
 
     def label(tree: Any) -> Any:
         structure = jax.tree.structure(tree)
