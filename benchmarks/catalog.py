@@ -24,6 +24,10 @@ the contract suite (`make catalog`), so nothing is missing from it, and its figu
 parameter beyond plain gradient descent, as XLA counts them on the path of a healthy step on the CPU
 (a rule is counted by the transform that is made of it). *Promise* and *weakness* are what the
 docstrings tell in full, with the size of the weakness measured.
+
+An optimizer of optax that has no name here needs none: `gs.guard(optax.adafactor(1e-3))` is the
+recipe, and so it is for every other one, such as `novograd`, `prodigy`, `dog`, `momo`, `sm3`,
+`signum`, `schedule_free_sgd` and `lbfgs`. A test tries all of optax and `optax.contrib`.
 """
 _LEAVES, _SIDE = 4, 256
 

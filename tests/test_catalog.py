@@ -1,7 +1,11 @@
 """The committed catalog page tells what the registry tells."""
 
+import inspect
+import re
+
 import pytest
 
+import gradstable as gs
 from benchmarks.catalog import PAGE, state_words
 from tests.registry import Entry, cases, entries
 
@@ -26,6 +30,28 @@ def test_row_is_up_to_date(entry: Entry) -> None:
     assert bool(words) == bool(name)
     if name:
         assert state == f"{state_words(by_name[name].tx):.1f}", "make catalog"
+
+
+MEASURED = [
+    entry
+    for entry in entries()
+    if entry.cases and entry.family in ("Moments", "Modern moments", "Recipes")
+]
+
+
+@pytest.mark.parametrize("entry", MEASURED, ids=lambda entry: entry.name)
+def test_state_in_the_catalog_is_that_of_the_defaults(entry: Entry) -> None:
+    made = getattr(gs, entry.name)(**entry.required)
+    assert f"{state_words(entry.cases[0].tx):.1f}" == f"{state_words(made):.1f}"
+
+
+@pytest.mark.parametrize("entry", MEASURED, ids=lambda entry: entry.name)
+def test_bound_in_the_catalog_is_that_of_the_docstring(entry: Entry) -> None:
+    if not re.search(r"\bstep is (bounded|at most)", entry.promise):
+        return
+    told = re.findall(r"\d+\.\d+", entry.promise)
+    for number in told:
+        assert number in inspect.getdoc(getattr(gs, entry.name)), number  # pyright: ignore[reportOperatorIssue]
 
 
 def test_every_entry_says_what_defeats_it() -> None:

@@ -57,9 +57,25 @@ def check_number(
         for symbol, bound in ((">", above), (">=", at_least), ("<", below), ("<=", at_most))
         if math.isfinite(bound)
     ]
-    wanted = "a number " + " and ".join(bounds) if bounds else "a number"
-    msg = f"{name} must be {wanted}, got {number:g}" + (f". {hint}" if hint else "")
+    # Infinity lies within a range that is open above.
+    endless = number == math.inf and min(below, at_most) == math.inf
+    wanted = " ".join(["a finite number" if endless else "a number", " and ".join(bounds)]).strip()
+    msg = f"{name} must be {wanted}, got {_digits(number)}" + (f". {hint}" if hint else "")
     raise ValueError(msg)
+
+
+def _digits(number: float) -> str:
+    # Not rounded to the bound that it misses.
+    short = f"{number:g}"
+    return short if float(short) == number or math.isnan(number) else repr(number)
+
+
+def is_negative(value: object) -> bool:
+    """Whether a hyper-parameter is known to be a number below zero."""
+    number = isinstance(value, (int, float, np.number, np.ndarray, jax.Array))
+    if isinstance(value, jax.core.Tracer) or not number:
+        return False
+    return np.ndim(value) == 0 and np.isrealobj(value) and float(cast("float", value)) < 0
 
 
 def check_size(name: str, value: object, *, at_least: int) -> None:
@@ -114,7 +130,8 @@ def check_rate(name: str, value: object) -> None:
     """Check a learning rate: a schedule (any callable), or a number >= 0."""
     if callable(value):
         return
-    hint = "A transform that descends negates by itself; pass the rate as a positive number."
+    sign = "A transform that descends negates by itself; pass the rate as a positive number."
+    hint = sign if is_negative(value) else ""
     kind = "a real number, or a schedule from steps to numbers"
     check_number(name, value, at_least=0.0, below=math.inf, hint=hint, kind=kind)
 
