@@ -12,7 +12,7 @@ from gradstable.report.events import Event, events, most_telling, reasons
 from gradstable.report.histogram import norms
 from gradstable.report.leaves import leaf_norms
 from gradstable.report.panel import Panel, section, shape
-from gradstable.report.summary import counted, tiles, verdict
+from gradstable.report.summary import tiles, verdict
 from gradstable.report.template import facts, page
 from gradstable.telemetry.run import Run
 
@@ -53,9 +53,11 @@ def render(runs: Sequence[Run], *, title: str | None = None) -> str:
     if not runs:
         msg = "there is no run to report: pass at least one"
         raise ValueError(msg)
-    if len(runs) == 1:
-        return _one(runs[0], title or runs[0].name)
-    return comparison.compare(runs, title=title)
+    # Wild numbers are what it is for.
+    with np.errstate(all="ignore"):
+        if len(runs) == 1:
+            return _one(runs[0], title or runs[0].name)
+        return comparison.compare(runs, title=title)
 
 
 def _one(run: Run, title: str) -> str:
@@ -85,10 +87,9 @@ def _one(run: Run, title: str) -> str:
 def _facts(run: Run) -> dict[str, str]:
     found = {"file": run.path}
     if run.leaves:
-        entries = int(np.sum(run.sizes))
-        found["parameters"] = f"{entries:,} in {counted(len(run.leaves), 'leaf')}".replace(
-            "leafs", "leaves"
-        )
+        leaves = "1 leaf" if len(run.leaves) == 1 else f"{len(run.leaves):,} leaves"
+        known = len(run.sizes) == len(run.leaves)
+        found["parameters"] = f"{sum(run.sizes.tolist()):,} in {leaves}" if known else leaves
     dtypes = sorted(set(run.dtypes))
     return {**found, "dtype": ", ".join(dtypes)} if dtypes else found
 

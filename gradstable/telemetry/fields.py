@@ -16,7 +16,6 @@ INTEGERS = ("reason", "worst_leaf", "rms_leaf", "alarms")
 FIELDS = (*NUMBERS, *INTEGERS, "known")
 
 
-
 class Kind(enum.Enum):
     """What a value in a run file may be."""
 

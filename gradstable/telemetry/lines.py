@@ -96,4 +96,3 @@ def _why(body: bytes) -> str:
     if body.startswith(b"{") and not body.endswith(b"}"):
         return "cut off"
     return "not JSON"
-
