@@ -51,7 +51,7 @@ class _Growing:
         self.append = self._values.append
 
     def extend(self, values: np.ndarray) -> None:
-        self._values.frombytes(np.ascontiguousarray(values, self._dtype).data.cast("B"))
+        self._values.frombytes(np.asarray(values, self._dtype).tobytes())
 
     def finish(self) -> np.ndarray:
         return np.frombuffer(self._values, self._dtype)
