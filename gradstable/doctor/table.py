@@ -36,6 +36,7 @@ RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
 }
 
 
+@np.errstate(all="ignore")  # wild numbers are what it is for
 def diagnose(run: Run) -> tuple[Diagnosis, ...]:
     """Say what ails a recorded run.
 
@@ -69,8 +70,7 @@ def diagnose(run: Run) -> tuple[Diagnosis, ...]:
       >>> found.name, found.evidence[0].value
       ('broken_loss', 1)
     """
-    # Wild numbers are what it is for.
-    with remembering(), np.errstate(all="ignore"):
+    with remembering():
         found = [one for rule in RULES.values() if (one := rule(run)) is not None]
     if all(one.severity <= Severity.NOTE for one in found):
         found.append(_too_short(run) if len(run.step) < ENOUGH else _healthy(run))

@@ -118,6 +118,7 @@ def _scale_log(axes: Axes, low: float, high: float, lane: float) -> None:
 
 def _scale_linear(axes: Axes, low: float, high: float, lane: float) -> None:
     """Make the vertical axis linear, from a little below ``low`` to a lane above ``high``."""
+    low, high = (min(max(end, -LARGEST), LARGEST) for end in (low, high))
     span = max(high - low, 1e-3 * max(abs(high), abs(low)), 1e-12)
     top = span / (1 - lane / _height(axes)) - span
     axes.set_ylim(low - 0.05 * span, high + 0.03 * span + top)
@@ -237,7 +238,7 @@ def went_back(note: Note) -> bool:
 
 def plain(value: float) -> str:
     """Return a number as text without markup: 0.05, 300, 2·10⁻⁵."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+    if value == 0 or 1e-3 <= abs(value) < 1e5 or not math.isfinite(value):
         return f"{value:,.6g}".replace("-", "−")
     mantissa, exponent = f"{value:.1e}".split("e")
     power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

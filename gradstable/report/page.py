@@ -20,6 +20,7 @@ _TONES = {"rejected": "bad", "clipped": "warn"}
 _SIGNS = {"good": "✓", "warn": "–", "bad": "✗"}
 
 
+@np.errstate(all="ignore")  # wild numbers are what it is for
 def render(runs: Sequence[Run], *, title: str | None = None) -> str:
     r"""Return a page about one run, or one that compares several.
 
@@ -53,11 +54,9 @@ def render(runs: Sequence[Run], *, title: str | None = None) -> str:
     if not runs:
         msg = "there is no run to report: pass at least one"
         raise ValueError(msg)
-    # Wild numbers are what it is for.
-    with np.errstate(all="ignore"):
-        if len(runs) == 1:
-            return _one(runs[0], title or runs[0].name)
-        return comparison.compare(runs, title=title)
+    if len(runs) == 1:
+        return _one(runs[0], title or runs[0].name)
+    return comparison.compare(runs, title=title)
 
 
 def _one(run: Run, title: str) -> str:

@@ -58,6 +58,7 @@ def tiles(run: Run) -> list[Tile]:
     ]
 
 
+@np.errstate(all="ignore")  # wild numbers are what it is for
 def verdict(run: Run) -> Verdict:
     """Return in a sentence or two how the run went."""
     if not len(run.step):

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ class JsonLines:
           ValueError: if another writer has the file open.
           PermissionError, IsADirectoryError, NotADirectoryError: if it can never be written.
         """
-        first = {"event": "run", "format": FORMAT, "gradstable": version("gradstable"),
-                 "jax": version("jax"), **header._asdict()}  # fmt: skip
+        first = {"event": "run", "format": FORMAT, "gradstable": _version("gradstable"),
+                 "jax": _version("jax"), **header._asdict()}  # fmt: skip
         if not (self._append and _has_header(self._path)):
             self._waiting.begin(_line(first))
         self._is_open = True
@@ -173,6 +173,14 @@ class JsonLines:
             file, self._file = self._file, None
             with contextlib.suppress(OSError):
                 file.close()
+
+
+def _version(package: str) -> str:
+    """Return the version of a package, nothing where its files cannot be read."""
+    try:
+        return version(package)
+    except (PackageNotFoundError, OSError):
+        return ""
 
 
 def _write(file: FileIO, data: bytes) -> int:

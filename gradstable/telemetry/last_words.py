@@ -17,12 +17,14 @@ def write_last_words(path: Path, lost: Spans, *, step: int) -> None:
     are given up for the lines that say what is not there; the steps of these are added to
     ``lost``. Where that fails too, the file stays as it is.
     """
+    if not path.is_file():
+        return  # a device or a pipe has no lines to write over
     try:
         with path.open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
             begin = max(size - _TAIL, 0)
             file.seek(begin)
-            tail = file.read()
+            tail = file.read(_TAIL)
             cut = tail.rfind(b"\n") + 1
             # Never the first line, which names the leaves.
             while cut > 0 and (begin or b"\n" in tail[: cut - 1]):

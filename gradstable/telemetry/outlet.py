@@ -30,15 +30,15 @@ class Outlet:
             self._works = True
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Pass on recorded steps, after what was missed before them."""
+        """Pass on recorded steps, and what was missed before them once that works again."""
         if not rows:
             return
-        missed, self._missed = self._missed, []
-        told = all([self._call("lost", *span) for span in missed])
-        if not told:
-            self._missed = missed
         if not self._call("steps", rows):
             add_span(self._missed, (rows[0]["step"], rows[-1]["step"]))
+            return
+        missed, self._missed = self._missed, []
+        for span in missed:
+            self.lost(*span)
 
     def lost(self, first: int, last: int) -> None:
         """Pass on that steps were overwritten."""
