@@ -159,16 +159,10 @@ def ahead(
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def row_medians(rows: np.ndarray, *, least: int = 1) -> np.ndarray:
-    """Return the median of the finite numbers of each row, NaN where they are too few."""
-    # What is not finite goes to the end.
-    ordered = np.sort(np.where(np.isfinite(rows), rows, np.nan), axis=1)
-    known = np.isfinite(ordered).sum(axis=1)
-    at = np.arange(len(rows))
-    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, rows.shape[1] - 1)
-    with np.errstate(over="ignore"):
-        middle = (ordered[at, low] + ordered[at, high]) / 2
-    return np.where(known >= least, middle, np.nan)
+def row_medians(rows: np.ndarray) -> np.ndarray:
+    """Return the median of the finite numbers of each row, NaN where there are none."""
+    finite = np.isfinite(rows)
+    return _medians(np.where(finite, rows, np.nan), finite.sum(axis=1), least=1)
 
 
 def row_largest(rows: np.ndarray) -> np.ndarray:
@@ -235,16 +229,14 @@ def _centers(values: np.ndarray) -> np.ndarray:
     """Return the median of the logs before each row."""
 
     def find() -> np.ndarray:
-        windows = _windows(_logs(values))
+        logs = _logs(values)
+        windows, known = _windows(logs), _in_windows(~np.isnan(logs))
         center = np.empty(len(values))
         for start in range(0, len(values), _CHUNK):
             here = slice(start, start + _CHUNK)
-            center[here] = row_medians(windows[here], least=LEAST_HISTORY)
+            center[here] = _medians(windows[here], known[here], least=LEAST_HISTORY)
         # Of what may be negative no multiple means anything.
-        negative = np.concatenate([np.zeros(HISTORY, np.int64), np.cumsum(values < 0)])
-        until = np.concatenate([np.zeros(1, np.int64), negative])
-        signed = until[HISTORY : HISTORY + len(values)] > until[: len(values)]
-        center[signed] = np.nan
+        center[_in_windows(values < 0) > 0] = np.nan
         return center
 
     return _once("center", values, find)
@@ -254,15 +246,27 @@ def _deviations(values: np.ndarray) -> np.ndarray:
     """Return the median absolute deviation of the logs before each row."""
 
     def find() -> np.ndarray:
-        windows, center = _windows(_logs(values)), _centers(values)
+        logs, center = _logs(values), _centers(values)
+        windows, known = _windows(logs), _in_windows(~np.isnan(logs))
+        known[np.isnan(center)] = 0
         deviation = np.empty(len(values))
         for start in range(0, len(values), _CHUNK):
             here = slice(start, start + _CHUNK)
             away = np.abs(windows[here] - center[here, np.newaxis])
-            deviation[here] = row_medians(away, least=LEAST_HISTORY)
+            deviation[here] = _medians(away, known[here], least=LEAST_HISTORY)
         return deviation
 
     return _once("deviation", values, find)
+
+
+def _medians(rows: np.ndarray, known: np.ndarray, *, least: int) -> np.ndarray:
+    """Return the median of the numbers of each row, of which so many are not NaN."""
+    ordered = np.sort(rows, axis=1)  # NaN goes to the end
+    at = np.arange(len(rows))
+    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, rows.shape[1] - 1)
+    with np.errstate(over="ignore"):
+        middle = (ordered[at, low] + ordered[at, high]) / 2
+    return np.where(known >= least, middle, np.nan)
 
 
 def _once(name: str, values: np.ndarray, find: Callable[[], np.ndarray]) -> np.ndarray:
@@ -284,3 +288,9 @@ def _windows(values: np.ndarray) -> np.ndarray:
     """Return for each row the ``HISTORY`` values before it, NaN before the first."""
     longer = np.concatenate([np.full(HISTORY, np.nan), values])
     return np.lib.stride_tricks.sliding_window_view(longer, HISTORY)[: len(values)]
+
+
+def _in_windows(rows: np.ndarray) -> np.ndarray:
+    """Return how many of the ``HISTORY`` rows before each are true."""
+    before = np.concatenate([np.zeros(HISTORY + 1, np.int64), np.cumsum(rows)])
+    return before[HISTORY : HISTORY + len(rows)] - before[: len(rows)]

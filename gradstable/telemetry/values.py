@@ -124,6 +124,9 @@ def column(values: list[Any], field: Field) -> tuple[np.ndarray, list[int]]:
         return made, []
     broken = []
     for place, value in enumerate(values):
+        if floating and type(value) is float:
+            made[place] = value
+            continue
         try:
             one = taken(value, field)
         except ValueError:
