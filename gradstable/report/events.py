@@ -218,6 +218,6 @@ def _norm(run: Run, rows: slice) -> str:
         return ""
     up_to = "up to " if rows.stop - rows.start > 1 else ""
     # What the norm is to be held against is the threshold before these steps moved it.
-    threshold = run.threshold[rows.start]
+    threshold = float(run.threshold[rows.start])
     limit = f", threshold {plain_short(threshold)}" if np.isfinite(threshold) else ""
     return f" (norm {up_to}{plain_short(float(norms.max()))}{limit})"

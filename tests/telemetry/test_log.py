@@ -12,6 +12,7 @@ from flax import nnx
 
 import gradstable as gs
 from gradstable.telemetry import JsonLines, Log, read_run
+from gradstable.telemetry.fields import LINES
 
 PARAMS = {"a": jnp.ones((2, 3)), "b": jnp.zeros(4)}
 TX = gs.record(gs.guard(optax.sgd(0.1)), capacity=16)
@@ -55,6 +56,19 @@ def test_everything_is_written_and_read_back(tmp_path: Path) -> None:
     assert not run.lost
     for line in file.read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_lines_are_those_of_the_table(tmp_path: Path) -> None:
+    """A field that is written and not in the table would be lost when it is read."""
+    file = tmp_path / "run.jsonl"
+    with Log(PARAMS, file) as log:
+        train(log, steps=3)
+        log.note(3, "done")
+        log._outlets[0].lost(4, 5)
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {event["event"] for event in events} == LINES.keys() - {"scalars"}
+    for event in events:
+        assert event.keys() - {"event"} <= LINES[event["event"]].keys()
 
 
 def test_device_is_read_only_every_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
