@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from gradstable.cli.reading import read
@@ -103,8 +102,7 @@ def _culprit(run: Run, found: Sequence[Diagnosis]) -> str | None:
     ill = any(one.severity > Severity.NOTE for one in found)
     if not ill or any(one.name == "layer_grows_first" for one in found):
         return None
-    with np.errstate(all="ignore"):  # wild numbers are what it is for
-        first = blame(run)
+    first = blame(run)
     return None if first is None else first.sentence
 
 

@@ -51,9 +51,11 @@ class _Growing:
         self.append = self._values.append
 
     def extend(self, values: np.ndarray) -> None:
+        """Add values at the end."""
         self._values.frombytes(np.asarray(values, self._dtype).tobytes())
 
     def finish(self) -> np.ndarray:
+        """Return all of them, without a copy; nothing can be added any more."""
         return np.frombuffer(self._values, self._dtype)
 
     def __len__(self) -> int:

@@ -45,6 +45,7 @@ class Blame(NamedTuple):
         )
 
 
+@np.errstate(all="ignore")  # wild numbers are what it is for
 def blame(run: Run, *, at: int | None = None) -> Blame | None:
     """Find the leaf that exploded first, and when its growth began.
 
