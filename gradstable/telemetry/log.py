@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from gradstable._core.find import find_all
 from gradstable._core.paths import leaf_paths
 from gradstable.recovery.turn import RollbackState
 from gradstable.telemetry.json_lines import JsonLines
+from gradstable.telemetry.outlet import Outlet
 from gradstable.telemetry.rows import find_record, read_rows
 from gradstable.telemetry.sink import Header, Sink
 
@@ -24,6 +26,10 @@ class Log:
     device has recorded since, in one transfer; all other calls return at once and wait for
     nothing. Use it as a context manager, or call ``close`` at the end, which fetches the rest
     from the last state it was shown.
+
+    No sink can end a training: what one of them raises, as on a full disk, is told by one warning,
+    and the others go on. Only mistakes are raised, and only here: a path that cannot be written, or
+    that another log is writing.
 
     Args:
       params: the parameters (or their shapes), for the names of leaves; also an ``nnx.Module``'s
@@ -82,8 +88,8 @@ class Log:
             dtypes=tuple(str(leaf.dtype) for leaf in leaves),
             config=dict(config or {}),
         )
-        for sink in self._sinks:
-            sink.open(header)
+        self._outlets: list[Outlet] = []
+        self._open(header)
 
     def __call__(self, opt_state: object) -> None:
         """Take note of a step; every so many calls, read and write."""
@@ -102,10 +108,10 @@ class Log:
         returns = _returns(self._last)
         self._last = None
         self._seen = rows.count
-        for sink in self._sinks:
+        for outlet in self._outlets:
             if rows.lost:
-                sink.lost(*rows.lost)
-            sink.steps(rows.steps)
+                outlet.lost(*rows.lost)
+            outlet.steps(rows.steps)
         for before, (total, step, target) in zip(self._returns, returns, strict=True):
             if total > before:
                 more = f" (the last of {total - before})" if total > before + 1 else ""
@@ -114,23 +120,26 @@ class Log:
 
     def scalars(self, step: int, **values: Any) -> None:
         """Write numbers of your own: a metric, the learning rate, the loss scale."""
+        if "event" in values:
+            msg = "event is no name for a number of yours: it says what a line is. Choose another"
+            raise ValueError(msg)
         numbers = {name: float(value) for name, value in values.items()}
-        for sink in self._sinks:
-            sink.scalars(int(step), numbers)
+        for outlet in self._outlets:
+            outlet.scalars(int(step), numbers)
 
     def note(self, step: int, text: str) -> None:
         """Write something that happened, in words."""
-        for sink in self._sinks:
-            sink.note(int(step), text)
+        for outlet in self._outlets:
+            outlet.note(int(step), text)
 
     def close(self) -> None:
         """Write the rest and close all sinks."""
         try:
             self.flush()
         finally:
-            for sink in self._sinks:
-                sink.close(self._seen)
-            self._sinks = []
+            outlets, self._outlets = self._outlets, []
+            for outlet in outlets:
+                outlet.close(self._seen)
 
     def __enter__(self) -> Self:
         """Return the log itself."""
@@ -143,9 +152,25 @@ class Log:
         trace: TracebackType | None,
     ) -> None:
         """Close, and note the exception that ended the run."""
-        if error is not None:
-            self.note(self._seen, f"ended by {type(error).__name__}: {error}")
-        self.close()
+        if error is None:
+            self.close()
+            return
+        self.note(self._seen, f"ended by {type(error).__name__}: {error}")
+        # What failed may have taken the last state with it, and is what should be seen.
+        with suppress(Exception):
+            self.close()
+
+    def _open(self, header: Header) -> None:
+        try:
+            for sink in self._sinks:
+                outlet = Outlet(sink)
+                outlet.open(header)
+                self._outlets.append(outlet)
+        except BaseException:
+            # What is open holds a file or a connection that the next try may want.
+            for outlet in self._outlets:
+                outlet.close(0)
+            raise
 
     def _check(self, opt_state: object) -> None:
         record = find_record(opt_state)

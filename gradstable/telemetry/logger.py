@@ -48,7 +48,7 @@ class Logging:
                 "step %d: loss %.4g, gradient norm %.3g, %d of %d steps clipped",
                 row["step"],
                 row.get("loss", float("nan")),
-                row["grad_norm"],
+                row.get("grad_norm", float("nan")),
                 clipped,
                 len(rows),
             )
