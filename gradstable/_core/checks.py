@@ -230,6 +230,17 @@ def check_axis(axis: object, ndim: int) -> int:
     return axis % ndim
 
 
+def check_axes(axis: object, ndim: int) -> tuple[int, ...]:
+    """Return axes counted from the front: one, a tuple of them, or all for ``None``."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(check_axis(one, ndim) for one in (axis if isinstance(axis, tuple) else (axis,)))
+    if not axes or len(set(axes)) < len(axes):
+        msg = f"axis must name at least one axis, and each only once, got {axis!r}"
+        raise ValueError(msg)
+    return axes
+
+
 def check_value(value: object, factory: str) -> jax.Array:
     """Return the loss that was passed to ``update`` as a float32 scalar.
 
