@@ -103,5 +103,6 @@ def soft_cap(logits: jax.Array, *, cap: ArrayLike) -> jax.Array:
     x = logits.astype(wide(logits.dtype))
     limit = jnp.asarray(cap, x.dtype)
     # Far out tanh is 1 to the last bit; an infinite quotient would make the slope by cap NaN.
-    quotient = jnp.clip(x / limit, -_FLAT, _FLAT)
-    return (limit * jnp.tanh(quotient)).astype(logits.dtype)
+    near = jnp.abs(x) / limit < _FLAT
+    bent = limit * jnp.tanh(jnp.where(near, x, jnp.zeros_like(x)) / limit)
+    return jnp.where(near, bent, limit * jnp.sign(x)).astype(logits.dtype)

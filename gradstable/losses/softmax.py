@@ -109,7 +109,7 @@ def _of_classes(parts: Partition, labels: jax.Array, axes: tuple[int, ...]) -> j
         return jnp.squeeze(jnp.take_along_axis(flat, index, axis=-1), -1)
 
     loss = parts.log_sum - pick(parts.shifted)
-    loss = jnp.where(pick(parts.classes), loss, jnp.full_like(loss, jnp.inf))
+    loss = loss + _infinite(~pick(parts.classes), loss)
     return jnp.where(known, loss, jnp.full_like(loss, jnp.nan))
 
 
@@ -128,7 +128,12 @@ def _of(parts: Partition, labels: jax.Array, axes: tuple[int, ...]) -> jax.Array
     surprise = jnp.expand_dims(parts.log_sum, axes) - parts.shifted
     loss = jnp.sum(known * surprise, axis=axes)
     impossible = jnp.any((y != 0) & parts.named & ~parts.classes, axis=axes)
-    return jnp.where(impossible, jnp.full_like(loss, jnp.inf), loss)
+    return loss + _infinite(impossible, loss)
+
+
+def _infinite(where: jax.Array, like: jax.Array) -> jax.Array:
+    """Return what makes a loss infinite somewhere: added, it leaves the derivative of the rest."""
+    return jnp.where(where, jnp.full_like(like, jnp.inf), jnp.zeros_like(like))
 
 
 def _is_integer(labels: jax.Array) -> bool:
