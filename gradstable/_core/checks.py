@@ -268,6 +268,24 @@ def check_value(value: object, factory: str) -> jax.Array:
     return loss
 
 
+def check_weight(value: object, factory: str) -> jax.Array:
+    """Return the weight that was passed to ``update`` as a float32 scalar.
+
+    Raises:
+      TypeError: if it is no number.
+      ValueError: if it is no scalar.
+    """
+    remedy = "call update(updates, state, params, weight=number_of_tokens)"
+    if isinstance(value, (str, tuple, list, dict)):
+        msg = f"weight must be a number to {factory}, got {value!r}: {remedy}"
+        raise TypeError(msg)
+    weight = jnp.asarray(cast("Any", value), jnp.float32)
+    if weight.ndim:
+        msg = f"weight must be a scalar to {factory}, got one of shape {weight.shape}: {remedy}"
+        raise ValueError(msg)
+    return weight
+
+
 def check_same_tree(
     name: str, leaves: dict[str, Any], other: str, others: dict[str, Any], *, hint: str = ""
 ) -> None:

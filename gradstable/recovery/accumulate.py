@@ -15,18 +15,24 @@ from gradstable._core.checks import (
     check_transform,
     check_updates,
     check_value,
+    check_weight,
 )
-from gradstable._core.layout import AxisName, agreed, check_axis_name
+from gradstable._core.layout import AxisName, agreed, check_axis_name, mean_over
 from gradstable._core.ledger import Dropped, drop, new_dropped
 from gradstable._core.numerics import increment, wide
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays, run_branch, take_types
 from gradstable._core.shown import shown
+from gradstable._core.taken import check_taken, takes
 from gradstable._core.types import Verdict
 from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
+
+_OWN = ("weight", "value", "unscale")
+_LEAST = 2.0**-126  # of the weights that are no 0 to XLA
+_FURTHEST = 2.0**60
 
 
 class AccumulateState(NamedTuple):
@@ -34,11 +40,14 @@ class AccumulateState(NamedTuple):
 
     count: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
     position: jax.Array  # shape=(), dtype=jnp.int32, those of the group that is being gathered
-    kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that were sound
+    kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that count in the mean
     emitted: jax.Array  # shape=(), dtype=jnp.int32, steps of the inner optimizer
     dropped: Dropped
-    total: Any  # like the parameters, in float32 or wider: the sum of the sound gradients
-    value: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses
+    updated: jax.Array  # shape=(), dtype=jnp.bool_, whether the last call made such a step
+    unit: jax.Array  # shape=(), dtype=jnp.float32, the first weight of the group (0: none yet)
+    mass: jax.Array  # shape=(), dtype=jnp.float32, the sum of its weights, in units of the first
+    total: Any  # like the parameters, in float32 or wider: the sum of the gradients, so weighted
+    value: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses, so weighted
     rule_state: tuple[Any, ...]
     inner_state: Any
 
@@ -57,11 +66,17 @@ def accumulate(
     guard: ``gs.accumulate(gs.guard(optax.adamw(3e-4)), 8)``. With ``A`` the micro-batches of a
     group of ``k`` that are sound, at the last one the inner optimizer gets
 
-    .. math:: \bar g = \frac{1}{|A|} \sum_{i \in A} g_i
+    .. math:: \bar g = \sum_{i \in A} w_i g_i \Big/ \sum_{i \in A} w_i
+
+    with ``w = 1``, unless it is told: where micro-batches are means over unequal numbers of
+    samples or tokens, ``update(..., weight=n)`` makes it the mean over all of them. A weight of 0
+    contributes nothing, whatever the gradient is; weights of one group that are further apart than
+    ``2**60`` count as that far.
 
     and before it, and where ``A`` is empty, the updates are zero and its state stays bit-identical.
     Bad is a micro-batch whose gradient has an entry that is not finite, or a norm above ``2**60``,
-    one whose ``value`` is not finite, and what a rule rejects. Bad gradients are left out by
+    one whose ``value`` is not finite or whose weight is negative or not finite, and what a rule
+    rejects. Bad gradients are left out by
     selection, so that nothing of them remains.
 
     It is built anew: ``optax.MultiSteps`` resets its mean by a product, so that one NaN stays in it
@@ -81,11 +96,13 @@ def accumulate(
 
     Returns:
       A ``GradientTransformationExtraArgs`` with an ``AccumulateState``; updates are those of
-      ``inner``. ``state.position == 0`` after a call that ended a group. If ``value`` is passed,
-      ``inner`` gets the mean of the sound ones; other extra arguments are those of the last call.
+      ``inner``. ``gs.has_updated(state)`` tells whether the last call made a step. If ``value``
+      is passed, ``inner`` gets the mean of the sound ones, weighted alike; other extra arguments
+      are those of the last call.
 
     Raises:
-      TypeError: if ``inner`` is no transform, or a rule no ``Rule``.
+      TypeError: if ``inner`` is no transform, or a rule no ``Rule``; by ``update`` for an extra
+        argument that nobody takes.
       ValueError: if ``every`` is below 1.
 
     Example:
@@ -98,6 +115,10 @@ def accumulate(
       ...     u, state = tx.update(jnp.array(g), state)
       >>> u.tolist()
       [-2.0, -3.0]
+      >>> for g, tokens in ((1.0, 100), (3.0, 300), (0.0, 0)):
+      ...     u, state = tx.update(jnp.full(2, g), state, weight=tokens)
+      >>> u.tolist(), bool(gs.has_updated(state))
+      ([-2.5, -2.5], True)
 
     Source:
       Ours; ``optax.MultiSteps`` for the interface.
@@ -105,9 +126,11 @@ def accumulate(
     inner = check_transform("inner", inner)
     if not callable(every):
         check_size("every", every, at_least=1)
+    rules = tuple(rules)
     check_rules(rules)
     check_axis_name(axis_name)
-    judge = all_of(tuple(rules))
+    judge = all_of(rules)
+    nested = takes([inner.update], "weight")
 
     def init_fn(params: optax.Params) -> AccumulateState:
         return _start(params, judge.init(params), own_arrays(inner.init(params)))
@@ -117,11 +140,13 @@ def accumulate(
         state: optax.OptState,
         params: optax.Params | None = None,
         *,
+        weight: ArrayLike | None = None,
         unscale: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateState]:
         old = check_state(state, AccumulateState, "accumulate")
         check_updates(updates, params)
+        check_taken(extra_args, (inner.update, rules), own=_OWN, factory="accumulate")
         extra_args = agreed(extra_args, axis_name)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
         measured = unscale_measure(measured, unscale)
@@ -130,15 +155,23 @@ def accumulate(
         verdict = verdict._replace(scale=unscale_factors(scale, unscale))
         value = extra_args.get("value")
         loss = None if value is None else check_value(value, "accumulate")
-        new = _gather(old, updates, _judge_loss(verdict, loss), loss)
+        share = _Share.of(old, mean_over(weight, axis_name))
+        if weight is not None:
+            # The norm of a batch of padding is no part of the history of a rule.
+            rule_state = jax.tree.map(
+                lambda n, o: jnp.where(share.empty, o, n), rule_state, old.rule_state
+            )
+        new = _gather(old, updates, _judge_rest(verdict, loss, share), loss, share)
         full = new.position >= (every(old.emitted) if callable(every) else every)
         emit = full & (new.kept > 0)
 
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
-            share = 1.0 / jnp.maximum(new.kept, 1).astype(jnp.float32)
-            mean = jax.tree.map(lambda t, g: (t * share).astype(g.dtype), new.total, updates)
-            given = extra_args if loss is None else {**extra_args, "value": new.value * share}
+            part = 1.0 / jnp.where(new.mass > 0, new.mass, 1.0)
+            mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), new.total, updates)
+            given = extra_args if loss is None else {**extra_args, "value": new.value * part}
+            if weight is not None and nested:
+                given = {**given, "weight": new.mass * new.unit}
             stepped, inner_state = inner.update(mean, old.inner_state, params, **given)
             inner_state = take_types(inner_state, old.inner_state, name="state")
             none = jax.tree.map(jnp.zeros_like, new.total)
@@ -162,6 +195,9 @@ def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> Accumu
         kept=jnp.zeros((), jnp.int32),
         emitted=jnp.zeros((), jnp.int32),
         dropped=new_dropped(),
+        updated=jnp.zeros((), jnp.bool_),
+        unit=jnp.zeros((), jnp.float32),
+        mass=jnp.zeros((), jnp.float32),
         total=jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide(leaf.dtype)), params),
         value=jnp.zeros((), jnp.float32),
         rule_state=rule_state,
@@ -174,35 +210,63 @@ def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> Acc
         position=jnp.where(full, 0, state.position),
         kept=jnp.where(full, 0, state.kept),
         emitted=jnp.where(emit, increment(state.emitted), state.emitted),
+        updated=emit,
+        unit=jnp.where(full, 0.0, state.unit),
+        mass=jnp.where(full, 0.0, state.mass),
         value=jnp.where(full, 0.0, state.value),
     )
 
 
-def _judge_loss(verdict: Verdict, loss: jax.Array | None) -> Verdict:
-    if loss is None:
-        return verdict
-    sound = jnp.isfinite(loss)
-    lost = jnp.asarray(Reason.LOSS_REJECTED, jnp.int32)
-    return verdict._replace(
-        accept=verdict.accept & sound,
-        reason=jnp.where(verdict.accept & ~sound, lost, verdict.reason),
-    )
+class _Share(NamedTuple):
+    """What a micro-batch has of the mean of its group."""
+
+    weight: jax.Array  # shape=(), dtype=jnp.float32, as it was given; 1 where it is no weight
+    ratio: jax.Array  # shape=(), dtype=jnp.float32, in units of the first weight of the group
+    bad: jax.Array  # shape=(), dtype=jnp.bool_, whether it was negative or not finite
+    empty: jax.Array  # shape=(), dtype=jnp.bool_, whether it was 0
+
+    @classmethod
+    def of(cls, old: AccumulateState, weight: object) -> "_Share":
+        given = jnp.ones((), jnp.float32) if weight is None else check_weight(weight, "accumulate")
+        bad = (given < 0) | ~jnp.isfinite(given)
+        empty = (given < _LEAST) & ~bad
+        sound = jnp.where(bad | empty, 1.0, given)
+        unit = jnp.where(old.unit > 0, old.unit, sound)
+        ratio = jnp.clip(sound / unit, 1.0 / _FURTHEST, _FURTHEST)
+        # Equal weights shall give the bits of none, and XLA may divide by a reciprocal.
+        return cls(sound, jnp.where(sound == unit, 1.0, ratio), bad, empty)
+
+
+def _judge_rest(verdict: Verdict, loss: jax.Array | None, share: _Share) -> Verdict:
+    """Return the verdict on the gradient with those on the loss and the weight."""
+    causes = [(share.bad, Reason.WEIGHT_REJECTED)]
+    if loss is not None:
+        causes.append((~jnp.isfinite(loss), Reason.LOSS_REJECTED))
+    accept, reason = verdict.accept, verdict.reason
+    for bad, cause in causes:
+        reason = jnp.where(accept & bad, jnp.asarray(cause, jnp.int32), reason)
+        accept = accept & ~bad
+    # What has no weight is not looked at: the mean over no tokens is NaN.
+    return verdict._replace(accept=accept | share.empty, reason=reason)
 
 
 def _gather(
-    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None
+    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None, share: _Share
 ) -> AccumulateState:
     """Return the state with one more micro-batch in its sum, or in its count of bad ones."""
-    accept, count = verdict.accept, increment(old.count)
+    count, counts = increment(old.count), verdict.accept & ~share.empty
 
-    def add(total: jax.Array, update: jax.Array) -> jax.Array:
-        return jnp.where(accept, total + update.astype(total.dtype), total)
+    def add(total: jax.Array, number: jax.Array) -> jax.Array:
+        weighted = number.astype(total.dtype) * share.ratio.astype(total.dtype)
+        return jnp.where(counts, total + weighted, total)
 
     return old._replace(
         count=count,
         position=increment(old.position),
-        kept=jnp.where(accept, increment(old.kept), old.kept),
+        kept=jnp.where(counts, increment(old.kept), old.kept),
         dropped=drop(old.dropped, count, verdict),
+        unit=jnp.where(counts & (old.unit == 0), share.weight, old.unit),
+        mass=jnp.where(counts, old.mass + share.ratio, old.mass),
         total=jax.tree.map(add, old.total, scale_updates(updates, verdict.scale)),
-        value=old.value if loss is None else jnp.where(accept, old.value + loss, old.value),
+        value=old.value if loss is None else add(old.value, loss),
     )
