@@ -129,8 +129,7 @@ def accumulate(
     rules = tuple(rules)
     check_rules(rules)
     check_axis_name(axis_name)
-    judge = all_of(rules)
-    nested = takes([inner.update], "weight")
+    judge, nested = all_of(rules), takes([inner.update], "weight")
 
     def init_fn(params: optax.Params) -> AccumulateState:
         return _start(params, judge.init(params), own_arrays(inner.init(params)))
@@ -155,21 +154,17 @@ def accumulate(
         verdict = verdict._replace(scale=unscale_factors(scale, unscale))
         value = extra_args.get("value")
         loss = None if value is None else check_value(value, "accumulate")
-        share = _Share.of(old, mean_over(weight, axis_name))
+        share = _share(old, mean_over(weight, axis_name))
         if weight is not None:
-            # The norm of a batch of padding is no part of the history of a rule.
-            rule_state = jax.tree.map(
-                lambda n, o: jnp.where(share.empty, o, n), rule_state, old.rule_state
-            )
+            rule_state = _unless_empty(share, rule_state, old.rule_state)
         new = _gather(old, updates, _judge_rest(verdict, loss, share), loss, share)
         full = new.position >= (every(old.emitted) if callable(every) else every)
         emit = full & (new.kept > 0)
 
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
-            part = 1.0 / jnp.where(new.mass > 0, new.mass, 1.0)
-            mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), new.total, updates)
-            given = extra_args if loss is None else {**extra_args, "value": new.value * part}
+            mean, value = _means(new, updates)
+            given = extra_args if loss is None else {**extra_args, "value": value}
             if weight is not None and nested:
                 given = {**given, "weight": new.mass * new.unit}
             stepped, inner_state = inner.update(mean, old.inner_state, params, **given)
@@ -218,23 +213,35 @@ def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> Acc
 
 
 class _Share(NamedTuple):
-    """What a micro-batch has of the mean of its group."""
+    """What a micro-batch has in the mean of its group."""
 
     weight: jax.Array  # shape=(), dtype=jnp.float32, as it was given; 1 where it is no weight
     ratio: jax.Array  # shape=(), dtype=jnp.float32, in units of the first weight of the group
     bad: jax.Array  # shape=(), dtype=jnp.bool_, whether it was negative or not finite
     empty: jax.Array  # shape=(), dtype=jnp.bool_, whether it was 0
 
-    @classmethod
-    def of(cls, old: AccumulateState, weight: object) -> "_Share":
-        given = jnp.ones((), jnp.float32) if weight is None else check_weight(weight, "accumulate")
-        bad = (given < 0) | ~jnp.isfinite(given)
-        empty = (given < _LEAST) & ~bad
-        sound = jnp.where(bad | empty, 1.0, given)
-        unit = jnp.where(old.unit > 0, old.unit, sound)
-        ratio = jnp.clip(sound / unit, 1.0 / _FURTHEST, _FURTHEST)
-        # Equal weights shall give the bits of none, and XLA may divide by a reciprocal.
-        return cls(sound, jnp.where(sound == unit, 1.0, ratio), bad, empty)
+
+def _share(old: AccumulateState, weight: object) -> _Share:
+    given = jnp.ones((), jnp.float32) if weight is None else check_weight(weight, "accumulate")
+    bad = (given < 0) | ~jnp.isfinite(given)
+    empty = (given < _LEAST) & ~bad
+    sound = jnp.where(bad | empty, 1.0, given)
+    unit = jnp.where(old.unit > 0, old.unit, sound)
+    ratio = jnp.clip(sound / unit, 1.0 / _FURTHEST, _FURTHEST)
+    # Equal weights shall give the bits of none, and XLA may divide by a reciprocal.
+    return _Share(sound, jnp.where(sound == unit, 1.0, ratio), bad, empty)
+
+
+def _unless_empty(share: _Share, new: Any, old: Any) -> Any:
+    """Return what rules remember: the norm of a batch of padding is no part of a history."""
+    return jax.tree.map(lambda n, o: jnp.where(share.empty, o, n), new, old)
+
+
+def _means(state: AccumulateState, like: Any) -> tuple[Any, jax.Array]:
+    """Return the mean gradient of a group, in the dtypes of a single one, and the mean loss."""
+    part = 1.0 / jnp.where(state.mass > 0, state.mass, 1.0)
+    mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), state.total, like)
+    return mean, state.value * part
 
 
 def _judge_rest(verdict: Verdict, loss: jax.Array | None, share: _Share) -> Verdict:

@@ -64,4 +64,4 @@ ENTRIES = [
     ),
 ]
 
-OTHERS = ("check_schema", "last_good", "migrate_state", "restored", "state_schema")
+OTHERS = ("check_schema", "has_updated", "last_good", "migrate_state", "restored", "state_schema")
