@@ -177,15 +177,15 @@ def _over(step: jax.Array, norm: jax.Array) -> jax.Array:
     return (step * shift) / divisor
 
 
-def _length(steps: Tree, axis_name: AxisName) -> jax.Array:
+def _length(steps: Any, axis_name: AxisName) -> jax.Array:
     """Return the norm of a tree, whose slope is the unit vector; the steps where there is none."""
 
     @jax.custom_jvp
-    def length(steps: Tree) -> jax.Array:
+    def length(steps: Any) -> jax.Array:
         return global_norm(steps, axis_name=axis_name)
 
     @length.defjvp
-    def _(primals: tuple[Tree], tangents: tuple[Tree]) -> tuple[jax.Array, jax.Array]:
+    def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[jax.Array, jax.Array]:
         # JAX would go through the branches of the norm and their square roots, infinite at zero.
         (steps,), (moves,) = primals, tangents
         norm = length(steps)

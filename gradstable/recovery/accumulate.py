@@ -152,21 +152,20 @@ def accumulate(
         verdict, rule_state = judge.decide(measured, old.rule_state, params=params, **extra_args)
         scale = local_scale(verdict.scale, updates, axis_name=axis_name)
         verdict = verdict._replace(scale=unscale_factors(scale, unscale))
-        value = extra_args.get("value")
-        loss = None if value is None else check_value(value, "accumulate")
+        loss = _loss(extra_args)
         share = _share(old, mean_over(weight, axis_name))
-        if weight is not None:
-            rule_state = _unless_empty(share, rule_state, old.rule_state)
+        rule_state = _unless_empty(share, rule_state, old.rule_state)
         new = _gather(old, updates, _judge_rest(verdict, loss, share), loss, share)
         full = new.position >= (every(old.emitted) if callable(every) else every)
         emit = full & (new.kept > 0)
 
+        passed = {"value": loss, "weight": weight if nested else None}
+
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
-            mean, value = _means(new, updates)
-            given = extra_args if loss is None else {**extra_args, "value": value}
-            if weight is not None and nested:
-                given = {**given, "weight": new.mass * new.unit}
+            mean, means = _means(new, updates)
+            means = {name: means[name] for name, one in passed.items() if one is not None}
+            given = {**extra_args, **means}
             stepped, inner_state = inner.update(mean, old.inner_state, params, **given)
             inner_state = take_types(inner_state, old.inner_state, name="state")
             none = jax.tree.map(jnp.zeros_like, new.total)
@@ -237,11 +236,16 @@ def _unless_empty(share: _Share, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(share.empty, o, n), new, old)
 
 
-def _means(state: AccumulateState, like: Any) -> tuple[Any, jax.Array]:
-    """Return the mean gradient of a group, in the dtypes of a single one, and the mean loss."""
+def _loss(extra_args: dict[str, Any]) -> jax.Array | None:
+    value = extra_args.get("value")
+    return None if value is None else check_value(value, "accumulate")
+
+
+def _means(state: AccumulateState, like: Any) -> tuple[Any, dict[str, jax.Array]]:
+    """Return the mean gradient of a group, in the dtypes of a single one; its loss, its weight."""
     part = 1.0 / jnp.where(state.mass > 0, state.mass, 1.0)
     mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), state.total, like)
-    return mean, state.value * part
+    return mean, {"value": state.value * part, "weight": state.mass * state.unit}
 
 
 def _judge_rest(verdict: Verdict, loss: jax.Array | None, share: _Share) -> Verdict:
