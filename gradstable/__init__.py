@@ -38,7 +38,7 @@ from gradstable.clipping import (
     soft_clip,
 )
 from gradstable.guard import GuardState, guard
-from gradstable.health import TrainingDiverged, check, explain, health
+from gradstable.health import TrainingDiverged, check, explain, has_updated, health
 from gradstable.moments import (
     cautious,
     clip_by_moment,
@@ -183,6 +183,7 @@ __all__ = [
     "global_norm",
     "guard",
     "half_life_schedule",
+    "has_updated",
     "health",
     "kahan",
     "lamb",

@@ -300,6 +300,17 @@ def check_axis(axis: object, ndim: int) -> int:
     return axis % ndim
 
 
+def check_axes(axis: object, ndim: int) -> tuple[int, ...]:
+    """Return axes counted from the front: one, a tuple of them, or all for ``None``."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(check_axis(one, ndim) for one in (axis if isinstance(axis, tuple) else (axis,)))
+    if not axes or len(set(axes)) < len(axes):
+        msg = f"axis must name at least one axis, and each only once, got {axis!r}"
+        raise ValueError(msg)
+    return axes
+
+
 def check_value(value: object, factory: str) -> jax.Array:
     """Return the loss that was passed to ``update`` as a float32 scalar.
 
@@ -325,6 +336,24 @@ def check_value(value: object, factory: str) -> jax.Array:
         )
         raise ValueError(msg)
     return loss
+
+
+def check_weight(value: object, factory: str) -> jax.Array:
+    """Return the weight that was passed to ``update`` as a float32 scalar.
+
+    Raises:
+      TypeError: if it is no number.
+      ValueError: if it is no scalar.
+    """
+    remedy = "call update(updates, state, params, weight=number_of_tokens)"
+    if isinstance(value, (str, tuple, list, dict)):
+        msg = f"weight must be a number to {factory}, got {value!r}: {remedy}"
+        raise TypeError(msg)
+    weight = jnp.asarray(cast("Any", value), jnp.float32)
+    if weight.ndim:
+        msg = f"weight must be a scalar to {factory}, got one of shape {weight.shape}: {remedy}"
+        raise ValueError(msg)
+    return weight
 
 
 def check_same_tree(

@@ -46,7 +46,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
       opt_state: as for ``gs.health``; every guard in it is checked.
       params: as for ``gs.explain``.
       patience: rejected steps in a row that are still normal, >= 1. Default 200: the default
-        rule releases a change of level by a factor of 1000 after 137 steps at most.
+        rule lets go of a change of level by a factor of 1000 sooner (``docs/figures``).
 
     Raises:
       TrainingDiverged: with what ``gs.explain`` says.

@@ -15,8 +15,9 @@ from gradstable._core.checks import (
     check_transform,
     check_updates,
     check_value,
+    check_weight,
 )
-from gradstable._core.layout import AxisName, agreed, check_axis_name
+from gradstable._core.layout import AxisName, agreed, check_axis_name, mean_over
 from gradstable._core.ledger import Dropped, drop, new_dropped
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import increment, wide
@@ -24,10 +25,15 @@ from gradstable._core.reasons import Reason
 from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays, run_branch, take_types
 from gradstable._core.shown import shown
+from gradstable._core.taken import check_taken, takes
 from gradstable._core.types import Verdict
 from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
+
+_OWN = ("weight", "value", "unscale")
+_LEAST = 2.0**-126  # of the weights that are no 0 to XLA
+_FURTHEST = 2.0**60
 
 
 @answers_as_inner
@@ -36,11 +42,14 @@ class AccumulateState(NamedTuple):
 
     calls: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
     position: jax.Array  # shape=(), dtype=jnp.int32, those of the group that is being gathered
-    kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that were sound
+    kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that count in the mean
     emitted: jax.Array  # shape=(), dtype=jnp.int32, steps of the inner optimizer
     dropped: Dropped
-    gradient_sum: Unnamed  # of a tree like the parameters, float32 or wider: the sound gradients
-    loss_sum: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses
+    updated: jax.Array  # shape=(), dtype=jnp.bool_, whether the last call made such a step
+    unit: jax.Array  # shape=(), dtype=jnp.float32, the first weight of the group (0: none yet)
+    mass: jax.Array  # shape=(), dtype=jnp.float32, the sum of its weights, in units of the first
+    gradient_sum: Unnamed  # of a tree like the parameters, float32 or wider, so weighted
+    loss_sum: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses, so weighted
     rule_state: tuple[Any, ...]
     wrapped_state: Any
 
@@ -59,11 +68,17 @@ def accumulate(
     guard: ``gs.accumulate(gs.guard(optax.adamw(3e-4)), 8)``. With ``A`` the micro-batches of a
     group of ``k`` that are sound, at the last one the inner optimizer gets
 
-    .. math:: \bar g = \frac{1}{|A|} \sum_{i \in A} g_i
+    .. math:: \bar g = \sum_{i \in A} w_i g_i \Big/ \sum_{i \in A} w_i
+
+    with ``w = 1``, unless it is told: where micro-batches are means over unequal numbers of
+    samples or tokens, ``update(..., weight=n)`` makes it the mean over all of them. A weight of 0
+    contributes nothing, whatever the gradient is; weights of one group that are further apart than
+    ``2**60`` count as that far.
 
     and before it, and where ``A`` is empty, the updates are zero and its state stays bit-identical.
     Bad is a micro-batch whose gradient has an entry that is not finite, or a norm above ``2**60``,
-    one whose ``value`` is not finite, and what a rule rejects. Bad gradients are left out by
+    one whose ``value`` is not finite or whose weight is negative or not finite, and what a rule
+    rejects. Bad gradients are left out by
     selection, so that nothing of them remains.
 
     It is built anew: ``optax.MultiSteps`` resets its mean by a product, so that one NaN stays in it
@@ -83,11 +98,13 @@ def accumulate(
 
     Returns:
       A ``GradientTransformationExtraArgs`` with an ``AccumulateState``; updates are those of
-      ``inner``. ``state.position == 0`` after a call that ended a group. If ``value`` is passed,
-      ``inner`` gets the mean of the sound ones; other extra arguments are those of the last call.
+      ``inner``. ``gs.has_updated(state)`` tells whether the last call made a step. If ``value``
+      is passed, ``inner`` gets the mean of the sound ones, weighted alike; other extra arguments
+      are those of the last call.
 
     Raises:
-      TypeError: if ``inner`` is no transform, or a rule no ``Rule``.
+      TypeError: if ``inner`` is no transform, or a rule no ``Rule``; by ``update`` for an extra
+        argument that nobody takes.
       ValueError: if ``every`` is below 1.
 
     Example:
@@ -100,6 +117,10 @@ def accumulate(
       ...     u, state = tx.update(jnp.array(g), state)
       >>> u.tolist()
       [-2.0, -3.0]
+      >>> for g, tokens in ((1.0, 100), (3.0, 300), (0.0, 0)):
+      ...     u, state = tx.update(jnp.full(2, g), state, weight=tokens)
+      >>> u.tolist(), bool(gs.has_updated(state))
+      ([-2.5, -2.5], True)
 
     Source:
       Ours; ``optax.MultiSteps`` for the interface.
@@ -107,9 +128,10 @@ def accumulate(
     inner = check_transform("inner", inner)
     if not callable(every):
         check_size("every", every, at_least=1)
+    rules = tuple(rules)
     check_rules(rules)
     check_axis_name(axis_name)
-    judge = all_of(tuple(rules))
+    judge, nested = all_of(rules), takes([inner.update], "weight")
 
     def init_fn(params: optax.Params) -> AccumulateState:
         return _start(params, judge.init(params), own_arrays(inner.init(params)))
@@ -119,28 +141,33 @@ def accumulate(
         state: optax.OptState,
         params: optax.Params | None = None,
         *,
+        weight: ArrayLike | None = None,
         unscale: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateState]:
         old = check_state(state, AccumulateState, "accumulate")
         check_updates(updates, params)
+        check_taken(extra_args, (inner.update, rules), own=_OWN, factory="accumulate")
         extra_args = agreed(extra_args, axis_name)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
         measured = unscale_measure(measured, unscale)
         verdict, rule_state = judge.decide(measured, old.rule_state, params=params, **extra_args)
         scale = local_scale(verdict.scale, updates, axis_name=axis_name)
         verdict = verdict._replace(scale=unscale_factors(scale, unscale))
-        value = extra_args.get("value")
-        loss = None if value is None else check_value(value, "accumulate")
-        new = _gather(old, updates, _judge_loss(verdict, loss), loss)
+        loss = _loss(extra_args)
+        share = _share(old, mean_over(weight, axis_name))
+        rule_state = _unless_empty(share, rule_state, old.rule_state)
+        new = _gather(old, updates, _judge_rest(verdict, loss, share), loss, share)
         full = new.position >= (every(old.emitted) if callable(every) else every)
         emit = full & (new.kept > 0)
 
+        passed = {"value": loss, "weight": weight if nested else None}
+
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
-            share = 1.0 / jnp.maximum(new.kept, 1).astype(jnp.float32)
-            mean = _share_of(new.gradient_sum, share, updates)
-            given = extra_args if loss is None else {**extra_args, "value": new.loss_sum * share}
+            mean, means = _means(new, updates)
+            means = {name: means[name] for name, one in passed.items() if one is not None}
+            given = {**extra_args, **means}
             stepped, inner_state = inner.update(mean, old.wrapped_state, params, **given)
             inner_state = take_types(inner_state, old.wrapped_state, name="state")
             none = jax.tree.map(jnp.zeros_like, new.gradient_sum)
@@ -158,10 +185,6 @@ def accumulate(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _share_of(total: Unnamed, share: jax.Array, like: Any) -> Any:
-    return jax.tree.map(lambda t, g: (t * share).astype(g.dtype), with_names(total, like), like)
-
-
 def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> AccumulateState:
     return AccumulateState(
         calls=jnp.zeros((), jnp.int32),
@@ -169,6 +192,9 @@ def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> Accumu
         kept=jnp.zeros((), jnp.int32),
         emitted=jnp.zeros((), jnp.int32),
         dropped=new_dropped(),
+        updated=jnp.zeros((), jnp.bool_),
+        unit=jnp.zeros((), jnp.float32),
+        mass=jnp.zeros((), jnp.float32),
         gradient_sum=without_names(
             jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide(leaf.dtype)), params), params
         ),
@@ -183,39 +209,83 @@ def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> Acc
         position=jnp.where(full, 0, state.position),
         kept=jnp.where(full, 0, state.kept),
         emitted=jnp.where(emit, increment(state.emitted), state.emitted),
+        updated=emit,
+        unit=jnp.where(full, 0.0, state.unit),
+        mass=jnp.where(full, 0.0, state.mass),
         loss_sum=jnp.where(full, 0.0, state.loss_sum),
     )
 
 
-def _judge_loss(verdict: Verdict, loss: jax.Array | None) -> Verdict:
-    if loss is None:
-        return verdict
-    sound = jnp.isfinite(loss)
-    lost = jnp.asarray(Reason.LOSS_REJECTED, jnp.int32)
-    return verdict._replace(
-        accept=verdict.accept & sound,
-        reason=jnp.where(verdict.accept & ~sound, lost, verdict.reason),
-    )
+class _Share(NamedTuple):
+    """What a micro-batch has in the mean of its group."""
+
+    weight: jax.Array  # shape=(), dtype=jnp.float32, as it was given; 1 where it is no weight
+    ratio: jax.Array  # shape=(), dtype=jnp.float32, in units of the first weight of the group
+    bad: jax.Array  # shape=(), dtype=jnp.bool_, whether it was negative or not finite
+    empty: jax.Array  # shape=(), dtype=jnp.bool_, whether it was 0
+
+
+def _share(old: AccumulateState, weight: object) -> _Share:
+    given = jnp.ones((), jnp.float32) if weight is None else check_weight(weight, "accumulate")
+    bad = (given < 0) | ~jnp.isfinite(given)
+    empty = (given < _LEAST) & ~bad
+    sound = jnp.where(bad | empty, 1.0, given)
+    unit = jnp.where(old.unit > 0, old.unit, sound)
+    ratio = jnp.clip(sound / unit, 1.0 / _FURTHEST, _FURTHEST)
+    # Equal weights shall give the bits of none, and XLA may divide by a reciprocal.
+    return _Share(sound, jnp.where(sound == unit, 1.0, ratio), bad, empty)
+
+
+def _unless_empty(share: _Share, new: Any, old: Any) -> Any:
+    """Return what rules remember: the norm of a batch of padding is no part of a history."""
+    return jax.tree.map(lambda n, o: jnp.where(share.empty, o, n), new, old)
+
+
+def _loss(extra_args: dict[str, Any]) -> jax.Array | None:
+    value = extra_args.get("value")
+    return None if value is None else check_value(value, "accumulate")
+
+
+def _means(state: AccumulateState, like: Any) -> tuple[Any, dict[str, jax.Array]]:
+    """Return the mean gradient of a group, in the dtypes of a single one; its loss, its weight."""
+    part = 1.0 / jnp.where(state.mass > 0, state.mass, 1.0)
+    total = with_names(state.gradient_sum, like)
+    mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), total, like)
+    return mean, {"value": state.loss_sum * part, "weight": state.mass * state.unit}
+
+
+def _judge_rest(verdict: Verdict, loss: jax.Array | None, share: _Share) -> Verdict:
+    """Return the verdict on the gradient with those on the loss and the weight."""
+    causes = [(share.bad, Reason.WEIGHT_REJECTED)]
+    if loss is not None:
+        causes.append((~jnp.isfinite(loss), Reason.LOSS_REJECTED))
+    accept, reason = verdict.accept, verdict.reason
+    for bad, cause in causes:
+        reason = jnp.where(accept & bad, jnp.asarray(cause, jnp.int32), reason)
+        accept = accept & ~bad
+    # What has no weight is not looked at: the mean over no tokens is NaN.
+    return verdict._replace(accept=accept | share.empty, reason=reason)
 
 
 def _gather(
-    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None
+    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None, share: _Share
 ) -> AccumulateState:
     """Return the state with one more micro-batch in its sum, or in its count of bad ones."""
-    accept, count = verdict.accept, increment(old.calls)
+    count, counts = increment(old.calls), verdict.accept & ~share.empty
 
-    def add(total: jax.Array, update: jax.Array) -> jax.Array:
-        return jnp.where(accept, total + update.astype(total.dtype), total)
+    def add(total: jax.Array, number: jax.Array) -> jax.Array:
+        weighted = number.astype(total.dtype) * share.ratio.astype(total.dtype)
+        return jnp.where(counts, total + weighted, total)
 
     scaled = scale_updates(updates, verdict.scale)
     total = jax.tree.map(add, with_names(old.gradient_sum, scaled), scaled)
     return old._replace(
         calls=count,
         position=increment(old.position),
-        kept=jnp.where(accept, increment(old.kept), old.kept),
+        kept=jnp.where(counts, increment(old.kept), old.kept),
         dropped=drop(old.dropped, count, verdict),
+        unit=jnp.where(counts & (old.unit == 0), share.weight, old.unit),
+        mass=jnp.where(counts, old.mass + share.ratio, old.mass),
         gradient_sum=without_names(total, updates),
-        loss_sum=old.loss_sum
-        if loss is None
-        else jnp.where(accept, old.loss_sum + loss, old.loss_sum),
+        loss_sum=old.loss_sum if loss is None else add(old.loss_sum, loss),
     )

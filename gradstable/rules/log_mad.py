@@ -62,10 +62,10 @@ def log_mad(
     where the sign is that of :math:`|e| - s`. The statistics learn the *fact* of an outlier
     but not its size. So one spike of any size moves them by at most a fixed small step (it
     does not mask the next one), while a lasting change of level widens :math:`s`
-    geometrically (it is not rejected for ever). Measured on log-normal norms: a level that
-    rises for good by a factor of 3, 30 or 1000 is rejected for at most 1, 61 and 114 steps
-    (47 and 102 where norms scatter by 30 %, since a noisy run is less surprised); with 10 % of
-    all norms at 50 times the rest, every one of these is rejected.
+    geometrically (it is not rejected for ever). After how many steps a level that rises for
+    good is let through, by a factor of 3, 30 or 1000, ``docs/figures`` says; a noisy run is
+    less surprised, and lets go sooner. With 10 % of all norms at 50 times the rest, every one
+    of these is rejected.
 
     The very first norm has no history to be judged by. For ten steps, a norm below the whole
     range replaces the history, so that a bad *first* batch does not open the door for the

@@ -65,4 +65,12 @@ ENTRIES = [
     ),
 ]
 
-OTHERS = ("check_schema", "last_good", "migrate_state", "restored", "state_schema", "upgrade_state")
+OTHERS = (
+    "check_schema",
+    "has_updated",
+    "last_good",
+    "migrate_state",
+    "restored",
+    "state_schema",
+    "upgrade_state",
+)
