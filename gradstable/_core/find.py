@@ -13,9 +13,9 @@ _LARGE = frozenset({"wrapped_state", "snapshots", "rule_state", "gradient_sum"})
 
 
 class Snapshot(NamedTuple):
-    """A copy of a run, from before the step after these calls. What is in it is past."""
+    """A copy of a run, from before one of its steps. What is in it is past."""
 
-    taken_at: jax.Array  # shape=(), dtype=jnp.int32, calls so far when it was taken
+    taken_at: jax.Array  # shape=(), dtype=jnp.int32, the call before which it was taken (0: any)
     kept_params: Unnamed
     kept_state: Unnamed  # of the inner transform
     kept_rules: Unnamed  # of the state of the rules

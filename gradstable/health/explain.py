@@ -9,6 +9,7 @@ from gradstable._core.find import find_all, told
 from gradstable._core.ledger import Ledger
 from gradstable._core.paths import leaf_paths
 from gradstable._core.reasons import Reason, sentence
+from gradstable._core.types import Health
 from gradstable.health.read import find_ledgers
 from gradstable.health.stories import TELLERS, leaf_name, steps
 
@@ -60,7 +61,7 @@ def _tell(ledger: Ledger, paths: Sequence[str] | None) -> list[str]:
     health = ledger.health
     story = [
         f"{steps(int(health.count))}: {health.accepted} accepted "
-        f"({health.clipped} of them clipped), {health.rejected} rejected."
+        f"({health.clipped} of them clipped), {health.rejected} rejected{_tell_idle(health)}."
     ]
     for deed, totals in (("rejected", ledger.rejected_by), ("clipped", ledger.clipped_by)):
         story += [
@@ -71,6 +72,12 @@ def _tell(ledger: Ledger, paths: Sequence[str] | None) -> list[str]:
     if health.consecutive_rejected > 1:
         story.append(f"The last {health.consecutive_rejected} steps were all rejected.")
     return story
+
+
+def _tell_idle(health: Health) -> str:
+    """Tell of calls that reached no verdict: they led the run back to a copy, or stood still."""
+    idle = int(health.count) - int(health.accepted) - int(health.rejected)
+    return f", {idle} held by rollback" if idle > 0 else ""
 
 
 def _tell_last_rejection(ledger: Ledger, paths: Sequence[str] | None) -> str:

@@ -28,6 +28,7 @@ from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable._core.unit_norms import measure_for
 from gradstable.hold import hold
+from gradstable.recovery.counts import pass_by
 from gradstable.recovery.snapshot import lead_back, params_of, take
 from gradstable.recovery.turn import Limits, RollbackState, bring, look_back, start, turn_to
 from gradstable.recovery.watch import rejection_of, see
@@ -200,6 +201,7 @@ class _Update:
         stepped, inner_state = hold(
             update, turn.runs, updates, inner_state, params, entries=not guarded
         )
+        inner_state = pass_by(inner_state, ~turn.runs, measured)
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
         seen = rejection_of(inner_state)
         watch = see(new.watch, verdict, broken if seen is None else seen)

@@ -14,8 +14,23 @@ from gradstable._core.names import with_names, without_names
 from gradstable._core.numerics import is_low_precision, rounded, saturate, wide
 from gradstable._core.select import own_arrays
 
-# What happened stays known: going back takes nothing from the records.
+# What happened stays known: going back takes nothing from the records, nor from the counts of
+# calls and deeds in the states of wrappers.
 _RECORDS = (Ledger, Dropped)
+_STAY = frozenset(
+    {
+        "calls",
+        "rows",
+        "leaf_rows",
+        "alarms",
+        "spikes",
+        "returns",
+        "damped",
+        "resets",
+        "overflows",
+        "last_overflow",
+    }
+)
 
 
 def take(
@@ -39,11 +54,23 @@ def take(
 def state_of(snapshot: Snapshot, now: Any) -> Any:
     """Return the inner state of a copy in the dtypes of the present one, with its records."""
 
-    def back(new: Any, saved: Any) -> Any:
-        return new if isinstance(new, _RECORDS) else jnp.asarray(saved, new.dtype)
+    def is_ours(node: Any) -> bool:
+        return isinstance(node, _RECORDS) or "calls" in getattr(node, "_fields", ())
 
-    kept = with_names(snapshot.kept_state, now)
-    return jax.tree.map(back, now, kept, is_leaf=lambda node: isinstance(node, _RECORDS))
+    def back(new: Any, saved: Any) -> Any:
+        if isinstance(new, _RECORDS):
+            return new
+        if not is_ours(new):
+            return jnp.asarray(saved, new.dtype)
+        parts = zip(new._fields, new, saved, strict=True)
+        return type(new)(
+            *(here if name in _STAY else restore(here, old) for name, here, old in parts)
+        )
+
+    def restore(here: Any, saved: Any) -> Any:
+        return jax.tree.map(back, here, saved, is_leaf=is_ours)
+
+    return restore(now, with_names(snapshot.kept_state, now))
 
 
 def rules_of(snapshot: Snapshot, now: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -27,9 +27,7 @@ class RollbackState(NamedTuple):
     attempts: jax.Array  # shape=(), dtype=jnp.int32, updates of the return under way; 0: none is
     exhausted: jax.Array  # shape=(), dtype=jnp.bool_, it stands still with the last good ones
     last_restore: jax.Array  # shape=(), dtype=jnp.int32, the call in which it went back (-1: never)
-    restored_to: (
-        jax.Array
-    )  # shape=(), dtype=jnp.int32, how many calls came before what it went back to
+    restored_to: jax.Array  # shape=(), dtype=jnp.int32, the call before which it had been copied
     reason: jax.Array  # shape=(), dtype=jnp.int32, why it went back
     rule_state: tuple[Any, ...]
     snapshots: tuple[Snapshot, ...]  # the newest first

@@ -47,6 +47,7 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "rounding_key": ("rng_key",),
     "block_scales": ("scales",),
     "norms_seen": ("count",),
+    "steps_seen": ("seen",),
     "losses_seen": ("count",),
     "mean_norm": ("mean",),
     "mean_norms": ("mean", "mu"),
@@ -95,7 +96,7 @@ def _unknown(count: str, spread: str) -> Callable[[dict[str, Any], Any], dict[st
 _CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
     "Ring": _empty_places,
     "LogMadState": _unknown("norms_seen", "log_spread"),
-    "AlarmState": _unknown("seen", "spread"),
+    "AlarmState": _unknown("steps_seen", "log_spread"),
 }
 
 

@@ -33,9 +33,9 @@ class Warned(NamedTuple):
 class AlarmState(NamedTuple):
     """The usual range of the logs of ``RMS_t``, one a leaf, and of the update ratio."""
 
-    seen: jax.Array  # shape=(L + 1,), dtype=jnp.int32
-    center: jax.Array  # shape=(L + 1,), dtype=jnp.float32
-    spread: jax.Array  # shape=(L + 1,), dtype=jnp.float32, 0: unknown
+    steps_seen: jax.Array  # shape=(L + 1,), dtype=jnp.int32
+    log_center: jax.Array  # shape=(L + 1,), dtype=jnp.float32
+    log_spread: jax.Array  # shape=(L + 1,), dtype=jnp.float32, 0: unknown
     rms: Warned
     ratio: Warned
 
@@ -54,9 +54,9 @@ def new_alarms(num_leaves: int) -> AlarmState:
 
     streams = (num_leaves + 1,)
     return AlarmState(
-        seen=jnp.zeros(streams, jnp.int32),
-        center=jnp.zeros(streams, jnp.float32),
-        spread=jnp.zeros(streams, jnp.float32),
+        steps_seen=jnp.zeros(streams, jnp.int32),
+        log_center=jnp.zeros(streams, jnp.float32),
+        log_spread=jnp.zeros(streams, jnp.float32),
         rms=never(),
         ratio=never(),
     )
@@ -90,16 +90,16 @@ def watch(
     # Zero is what a frozen leaf gives, and says nothing of its usual size.
     known = when & (values > 0)
     logs = jnp.log(values)
-    excess = logs - state.center
+    excess = logs - state.log_center
     # RMS_t has a scale of its own, on which the limit means what it meant to those who set it;
     # the mean over a few entries exceeds it by chance.
     large = jnp.asarray([size >= _ENOUGH for size in sizes] + [False]) & (values > limit)
-    unusual = large | (excess > _SIGMAS * SIGMA_PER_MAD * state.spread)
+    unusual = large | (excess > _SIGMAS * SIGMA_PER_MAD * state.log_spread)
     # A number of steps that was set from outside tells of no usual value.
-    usually = (state.seen >= _WARMUP) & (state.spread > 0)
+    usually = (state.steps_seen >= _WARMUP) & (state.log_spread > 0)
     raised = known & usually & (excess > jnp.log(limit)) & unusual
     learned = _learn(state, jnp.where(known, logs, 0.0), known & jnp.isfinite(values))
-    usual = jnp.exp(state.center)
+    usual = jnp.exp(state.log_center)
     leaf = jnp.argmax(jnp.where(raised[:-1], excess[:-1], -jnp.inf)) if rms.size else jnp.array(-1)
     bits = Alarm.RMS * jnp.any(raised[:-1]) + Alarm.UPDATE_RATIO * raised[-1]
     return bits.astype(jnp.int32), learned._replace(
@@ -109,17 +109,17 @@ def watch(
 
 
 def _learn(state: AlarmState, logs: jax.Array, known: jax.Array) -> AlarmState:
-    first = state.spread == 0
-    before = jnp.where(first, 0, jnp.maximum(state.seen, 0))
+    first = state.log_spread == 0
+    before = jnp.where(first, 0, jnp.maximum(state.steps_seen, 0))
     seen = jnp.where(known, increment(before), before)
     gain = jnp.maximum(_RATE, 1.0 / jnp.maximum(seen, 1).astype(jnp.float32))
-    center, spread = follow(state.center, state.spread, logs - state.center, gain)
+    center, spread = follow(state.log_center, state.log_spread, logs - state.log_center, gain)
     center = jnp.where(first, logs, center)
     spread = jnp.maximum(jnp.where(first, 1.0, spread), _MIN_SPREAD)
     return state._replace(
-        seen=seen,
-        center=jnp.where(known, center, state.center),
-        spread=jnp.where(known, spread, state.spread),
+        steps_seen=seen,
+        log_center=jnp.where(known, center, state.log_center),
+        log_spread=jnp.where(known, spread, state.log_spread),
     )
 
 

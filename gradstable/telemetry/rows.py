@@ -57,7 +57,7 @@ def read_rows(opt_state: object, *, since: int = 0) -> Rows:
     count, rows, leaf_rows = jax.device_get((state.calls, state.rows, state.leaf_rows))
     count, capacity = int(count), rows.shape[0]
     first = max(since, count - capacity) + 1
-    every, num_leaves = capacity // leaf_rows.shape[0], state.alarms.seen.shape[0] - 1
+    every, num_leaves = capacity // leaf_rows.shape[0], state.alarms.steps_seen.shape[0] - 1
     steps: list[dict[str, Any]] = []
     for step in range(first, count + 1):
         row = _named(step, rows[(step - 1) % capacity])

@@ -146,10 +146,10 @@ def test_alarms_wait_for_a_usual_value_of_their_own(value: int) -> None:
     noise = jax.random.normal(jax.random.key(0), (STEPS, 2))
     learned, _ = jax.lax.scan(body, fresh, noise)
     for before in (fresh, learned):
-        state = before._replace(seen=jnp.full_like(before.seen, value))
+        state = before._replace(steps_seen=jnp.full_like(before.steps_seen, value))
         state, bits = jax.lax.scan(body, state, noise)
         assert not bits.any()
-        np.testing.assert_allclose(np.exp(state.center), [50.0, 1e-4], rtol=0.2)
+        np.testing.assert_allclose(np.exp(state.log_center), [50.0, 1e-4], rtol=0.2)
 
 
 ESTIMATORS = {

@@ -209,7 +209,7 @@ def test_rejected_step_is_no_alarm_and_teaches_nothing() -> None:
     for fault in (np.nan, np.inf, 1e30):
         before = state.alarms
         _, state = tx.update(gradients(0, fault), state, PARAMS)
-        chex.assert_trees_all_equal(state.alarms.center[:-1], before.center[:-1])
+        chex.assert_trees_all_equal(state.alarms.log_center[:-1], before.log_center[:-1])
         assert int(state.alarms.rms.warnings) == 0
 
 
