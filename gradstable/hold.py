@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, Var
 
 from gradstable._core.checks import check_same_tree, leaves_by_path
-from gradstable._core.derivatives import where_accepted
+from gradstable._core.derivatives import handed_on, where_accepted
 from gradstable._core.eager import is_traced, when_repeated
 from gradstable._core.equations import Equations, Update, evaluate, is_array, trace
 from gradstable._core.select import select, select_finite
@@ -88,9 +88,15 @@ def _evaluate(
     outputs = equations.outputs
     state_outs = outputs[equations.num_updates :]
 
+    closed, num_consts = equations.closed, len(equations.closed.consts)
+    arrays = [leaf for leaf in given if is_array(leaf)]
+    gated = where_accepted(accept, [*closed.consts, *arrays])
+    seen = {id(leaf): inside for leaf, inside in zip(arrays, gated[num_consts:], strict=True)}
+    old_inside = [seen[id(leaf)] for leaf in old_leaves]
+
     old_of: dict[Var, jax.Array] = {}
     dtypes = (leaf.dtype for leaf in equations.shapes[equations.num_updates :])
-    for var, dtype, old in zip(state_outs, dtypes, old_leaves, strict=True):
+    for var, dtype, old in zip(state_outs, dtypes, old_inside, strict=True):
         # A variable can be held for one leaf only, and only if it has the leaf's dtype.
         if isinstance(var, Var) and dtype == old.dtype:
             old_of.setdefault(var, old)
@@ -102,19 +108,14 @@ def _evaluate(
         raw[var] = value
         return choose(accept, value, old_of[var])
 
-    closed, num_consts = equations.closed, len(equations.closed.consts)
-    arrays = [leaf for leaf in given if is_array(leaf)]
-    gated = where_accepted(accept, [*closed.consts, *arrays])
-    outs = evaluate(closed, gated[:num_consts], gated[num_consts:], define)
-    values = iter(outs)
+    values = iter(evaluate(closed, gated[:num_consts], gated[num_consts:], define))
     leaves = [
         shape if atom is None else next(values)
         for atom, shape in zip(outputs, equations.shapes, strict=True)
     ]
-    passed = {id(inside): leaf for inside, leaf in zip(gated[num_consts:], arrays, strict=True)}
 
     def held(var: Var | Literal | None, value: jax.Array, old: jax.Array) -> jax.Array:
-        if passed.get(id(value)) is old:
+        if value is old:  # passed through
             return old
         if isinstance(var, Var) and var in raw:
             if old_of[var] is old:
@@ -123,7 +124,8 @@ def _evaluate(
         # Defined by no equation (a literal, an argument), or already held for another leaf.
         return choose(accept, jnp.asarray(value), old)
 
-    new_leaves = map(held, state_outs, leaves[equations.num_updates :], old_leaves)
+    kept = list(map(held, state_outs, leaves[equations.num_updates :], old_inside))
+    new_leaves = handed_on(accept, kept, old_leaves)
     of_updates = jax.tree.structure(shapes[0])
     return (
         jax.tree.unflatten(of_updates, leaves[: equations.num_updates]),

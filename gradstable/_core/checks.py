@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gradstable._core.equations import as_arrays, only_arrays
+
 State = TypeVar("State")
 Params = TypeVar("Params")
 
@@ -185,8 +187,11 @@ def check_dtype(name: str, value: object) -> None:
         raise TypeError(msg)
 
 
-def check_updates(updates: object, params: object | None = None) -> None:
+def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
     """Check at trace time that gradients are floating-point and match the parameters.
+
+    Returns:
+      Both with numbers of Python and NumPy as arrays, and ``None`` for parameters that are none.
 
     Raises:
       TypeError: if a leaf is not floating-point (or complex), with its path.
@@ -207,6 +212,7 @@ def check_updates(updates: object, params: object | None = None) -> None:
         if isinstance(updates, tuple) and not isinstance(params, tuple):
             hint += ", and not with the (value, gradients) of jax.value_and_grad"
         check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
+    return as_arrays(updates), only_arrays(params)
 
 
 @contextlib.contextmanager

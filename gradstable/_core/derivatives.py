@@ -42,6 +42,23 @@ def where_accepted(accept: jax.Array, leaves: list[Any]) -> list[Any]:
     return gated
 
 
+def handed_on(accept: jax.Array, new: list[Any], old: list[Any]) -> list[Any]:
+    """Return the new leaves of a state, which are the old ones where the step is rejected.
+
+    There their derivative is that of the old ones.
+    """
+    places = [
+        index
+        for index, (leaf, before) in enumerate(zip(new, old, strict=True))
+        if isinstance(leaf, jax.core.Tracer) and is_inexact(leaf) and leaf.dtype == before.dtype
+    ]
+    handed = list(new)
+    moved = _hand_on(accept, [new[i] for i in places], [jnp.asarray(old[i]) for i in places])
+    for index, leaf in zip(places, moved, strict=True):
+        handed[index] = leaf
+    return handed
+
+
 def where_all_finite(updates: Tree) -> Tree:
     """Return gradients as they are, with a derivative of zero if an entry is not finite.
 
@@ -66,3 +83,15 @@ def _gate(accept: jax.Array, leaves: list[jax.Array]) -> list[jax.Array]:
 def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
     (accept, leaves), (_, moving) = primals, tangents
     return leaves, [lax.select_n(accept, jnp.zeros_like(t), t) for t in moving]
+
+
+@jax.custom_jvp
+def _hand_on(accept: jax.Array, new: list[jax.Array], old: list[jax.Array]) -> list[jax.Array]:
+    del accept, old
+    return new
+
+
+@_hand_on.defjvp
+def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (accept, new, _), (_, moving, still) = primals, tangents
+    return new, [lax.select_n(accept, s, m) for m, s in zip(moving, still, strict=True)]

@@ -141,17 +141,19 @@ def is_array(leaf: object) -> bool:
 
 
 def as_arrays(tree: Any) -> Any:
-    """Return a tree whose numbers are arrays, as ``jit`` makes them; what is no number stays."""
-
-    def convert(leaf: Any) -> Any:
-        return jnp.asarray(leaf) if is_array(leaf) and not isinstance(leaf, jax.Array) else leaf
-
-    return jax.tree.map(convert, tree)
+    """Return a tree whose numbers are arrays, of types that stay; what is no number stays too."""
+    return jax.tree.map(lambda leaf: _as_array(leaf) if is_array(leaf) else leaf, tree)
 
 
 def only_arrays(tree: Any) -> Any:
-    """Return a tree with ``None`` in the place of what is no array."""
-    return jax.tree.map(lambda leaf: leaf if is_array(leaf) else None, tree)
+    """Return the same with ``None`` in the place of what is no number."""
+    return jax.tree.map(lambda leaf: _as_array(leaf) if is_array(leaf) else None, tree)
+
+
+def _as_array(leaf: Any) -> jax.Array:
+    if isinstance(leaf, jax.Array) and not leaf.weak_type:
+        return leaf
+    return jnp.asarray(leaf, jnp.result_type(leaf))  # naming the dtype drops a weak type
 
 
 class _Array:

@@ -20,8 +20,12 @@ def wide(dtype: DTypeLike) -> np.dtype:
 
 
 def widen(tree: Any) -> Any:
-    """Return a tree with its leaves in the dtypes to compute in."""
-    return jax.tree.map(lambda leaf: leaf.astype(wide(leaf.dtype)), tree)
+    """Return a tree with its arrays in the dtypes to compute in."""
+
+    def convert(leaf: Any) -> Any:
+        return leaf.astype(wide(leaf.dtype)) if isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(convert, tree)
 
 
 def is_zero(number: ArrayLike) -> bool:

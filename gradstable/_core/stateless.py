@@ -36,7 +36,7 @@ def stateless(
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del extra_args
         check_state(state, optax.EmptyState, factory)
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         if not complex_too:
             check_real(updates, factory)
         updates = where_all_finite(updates)

@@ -64,7 +64,7 @@ def clip_by_rule(*rules: Rule, axis_name: AxisName = None) -> optax.GradientTran
         **extra_args: Any,
     ) -> tuple[optax.Updates, JudgedState]:
         ledger, rule_state = check_state(state, JudgedState, "clip_by_rule")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)

@@ -84,7 +84,7 @@ def add_noise(
     ) -> tuple[optax.Updates, optax.AddNoiseState]:
         del extra_args
         old = check_state(state, optax.AddNoiseState, "add_noise")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         check_real(updates, "add_noise")
         count = increment(jnp.maximum(jnp.asarray(old.count), 0))
         fading = count.astype(jnp.float32) ** jnp.asarray(gamma, jnp.float32)

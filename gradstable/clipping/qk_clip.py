@@ -120,7 +120,7 @@ def qk_clip(
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del extra_args
         check_state(state, optax.EmptyState, "qk_clip")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         check_params(params, "qk_clip")
         modules = attention_modules(params, query, key, allow_missing=allow_missing)
         maxima = maxima_by_module(max_logits, list(modules), allow_missing=allow_missing)

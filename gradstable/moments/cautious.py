@@ -86,9 +86,8 @@ def cautious(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CautiousState]:
         old = check_state(state, CautiousState, "cautious")
-        check_updates(updates, params)
-        check_real(updates, "cautious")
-        given = updates
+        given, _ = check_updates(updates, params)
+        check_real(given, "cautious")
         updates, inner_state = full.update(given, old.wrapped_state, params, **extra_args)
         leaves, structure = jax.tree.flatten(updates)
         agree = [

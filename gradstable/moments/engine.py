@@ -123,7 +123,7 @@ class _Update:
     ) -> tuple[optax.Updates, Any]:
         del extra_args
         old: Any = check_state(state, self.state_type, self.factory)
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         if not self.complex_too:
             check_real(updates, self.factory)
         before = jnp.asarray(old.count if _counts(self.state_type) else 0, jnp.int32)

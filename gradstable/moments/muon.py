@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._core.checks import check_choice, check_number
+from gradstable._core.checks import check_choice, check_number, check_updates
 from gradstable._core.layout import AxisName, check_axis_name, splits_of
 from gradstable._core.numerics import wide
 from gradstable._core.shown import shown
@@ -153,6 +153,7 @@ def scale_by_muon(
         **extra_args: Any,
     ) -> tuple[optax.Updates, Any]:
         del extra_args
+        updates, params = check_updates(updates, params)
         # In float32 until the end: bfloat16 would be rounded twice.
         directions, new_state = momentum.update(jax.tree.map(_widen, updates), state, params)
         leaves, structure = jax.tree.flatten(directions)

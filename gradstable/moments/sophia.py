@@ -145,7 +145,7 @@ def scale_by_sophia(
     ) -> tuple[optax.Updates, optax.OptState]:
         del extra_args
         old = check_state(state, ScaleBySophiaState, "scale_by_sophia")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         if hessian is None:
             raise ValueError(_MISSING)
         due = old.count % jnp.asarray(update_interval, jnp.int32) == 0

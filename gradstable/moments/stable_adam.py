@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number, check_state, check_updates
 from gradstable._core.layout import AxisName, Within, check_axis_name, together, withins_of
-from gradstable._core.numerics import widen
+from gradstable._core.numerics import root, widen
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable._core.units import Units, check_units, unit_axes
@@ -132,7 +132,7 @@ def scale_by_stable_adam(
     ) -> tuple[optax.Updates, ScaleByStableAdamState]:
         del extra_args
         old = check_state(state, ScaleByStableAdamState, "scale_by_stable_adam")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         gradients = widen(updates)
         raw, new = inner.update(gradients, optax.ScaleByAdamState(*old[:3]), params)
         moved: Any = new
@@ -189,7 +189,7 @@ def _rms(
     here = list(map(total, gradients, nus, withins))
     totals = together(here, [within.split for within in withins])
     return [
-        jnp.sqrt(total / max(within.entries, 1)).astype(jnp.float32)
+        root(total / max(within.entries, 1)).astype(jnp.float32)
         for total, within in zip(totals, withins, strict=True)
     ]
 

@@ -15,7 +15,7 @@ from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    check_updates,
+    explaining,
 )
 from gradstable._core.keys import key_numbers, key_of
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
@@ -155,7 +155,6 @@ def compress_moments(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CompressMomentsState]:
         old = check_state(state, CompressMomentsState, "compress_moments")
-        check_updates(updates, params)
         new_key, own_key = jax.random.split(key_of(old.rounding_key, key))
         kept = fields(old.wrapped_state, signs, updates)
         pairs = zip(kept, old.block_scales, strict=True)
@@ -165,7 +164,8 @@ def compress_moments(
             for (signed, stored), scale in zip(kept, scales, strict=True)
         ]
         unpacked = with_fields(old.wrapped_state, signs, updates, numbers)
-        stepped, new_state = inner.update(updates, unpacked, params, **extra_args)
+        with explaining(updates, params):
+            stepped, new_state = inner.update(updates, unpacked, params, **extra_args)
         made = fields(new_state, signs, updates)
         each = zip(made, numbers, kept, scales, _salts(own_key, numbers), strict=True)
         packed = [

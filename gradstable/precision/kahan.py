@@ -11,10 +11,12 @@ from gradstable._core.act import keep_finite, unmoved
 from gradstable._core.checks import (
     check_dtype,
     check_params,
+    check_results,
     check_state,
     check_transform,
-    check_updates,
+    explaining,
 )
+from gradstable._core.equations import as_arrays, only_arrays
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import is_low_precision, rounded
 from gradstable._core.select import own_arrays
@@ -85,6 +87,7 @@ def kahan(
         check_dtype("dtype", dtype)
 
     def init_fn(params: optax.Params) -> KahanState:
+        params = as_arrays(params)
         return KahanState(
             compensation=without_names(
                 jax.tree.map(lambda leaf: _nothing(leaf, dtype), params), params
@@ -100,13 +103,15 @@ def kahan(
     ) -> tuple[optax.Updates, KahanState]:
         old = check_state(state, KahanState, "kahan")
         check_params(params, "kahan")
-        check_updates(updates, params)
-        stepped, inner_state = inner.update(updates, old.wrapped_state, params, **extra_args)
+        with explaining(updates, params):
+            stepped, inner_state = inner.update(updates, old.wrapped_state, params, **extra_args)
+        check_results(stepped, updates, params)
+        known = only_arrays(params)
         leaves, structure = jax.tree.flatten(stepped)
-        kept = structure.flatten_up_to(with_names(old.compensation, params))
+        kept = structure.flatten_up_to(with_names(old.compensation, known))
         pairs = [
             _compensate(u, c, p)
-            for u, c, p in zip(leaves, kept, structure.flatten_up_to(params), strict=True)
+            for u, c, p in zip(leaves, kept, structure.flatten_up_to(known), strict=True)
         ]
         lost = jax.tree.unflatten(structure, [lost for _, lost in pairs])
         return (

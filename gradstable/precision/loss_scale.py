@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._core.act import keep_finite
+from gradstable._core.act import is_gradient, keep_finite
 from gradstable._core.checks import (
     check_number,
     check_order,
     check_size,
     check_state,
     check_transform,
-    check_updates,
+    explaining,
 )
+from gradstable._core.equations import as_arrays
 from gradstable._core.find import find_all, find_one
 from gradstable._core.ledger import Dropped, Ledger
 from gradstable._core.names import answers_as_inner
@@ -138,7 +139,7 @@ def loss_scale(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LossScaleState]:
         old = check_state(state, LossScaleState, "loss_scale")
-        check_updates(updates, params)
+        updates = as_arrays(updates)
         count = increment(old.calls)
         wide_params = params if params is None else _in_float32(params)
         given = _in_float32(updates)
@@ -146,8 +147,9 @@ def loss_scale(
             extra_args = {**extra_args, UNSCALE: 1.0 / old.loss_scale}
         elif enabled:
             given = _divide(updates, old.loss_scale)
-        stepped, inner_state = inner.update(given, old.wrapped_state, wide_params, **extra_args)
-        stepped = jax.tree.map(lambda new, g: new.astype(_narrow(new, g)), stepped, updates)
+        with explaining(updates, params):
+            stepped, inner_state = inner.update(given, old.wrapped_state, wide_params, **extra_args)
+        stepped = _narrow(stepped, updates)
         # The guard inside judged them in float32, and against parameters in float32.
         stepped = keep_finite(jnp.asarray(True), stepped, params)
         new = old._replace(calls=count)
@@ -255,6 +257,8 @@ def _the_scale(opt_state: object) -> jax.Array:
 
 def _divide(gradients: Tree, scale: jax.Array) -> Tree:
     def divide(leaf: jax.Array) -> jax.Array:
+        if not is_gradient(leaf):
+            return leaf
         dtype = wide(leaf.dtype)
         kept = dtype if leaf.dtype == jnp.float16 else leaf.dtype
         return (leaf.astype(dtype) / scale.astype(dtype)).astype(kept)
@@ -264,13 +268,20 @@ def _divide(gradients: Tree, scale: jax.Array) -> Tree:
 
 def _in_float32(tree: Tree) -> Tree:
     """Return a tree with its float16 leaves in float32; the others stay what they are."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if _is_float16(leaf) else leaf, tree)
+
+
+def _narrow(stepped: Tree, updates: Any) -> Tree:
+    """Return updates in float16 where the gradients were; they need not be trees alike."""
+    if jax.tree.structure(stepped) != jax.tree.structure(updates):
+        return stepped
     return jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float16 else leaf, tree
+        lambda new, given: new.astype(jnp.float16) if _is_float16(given) else new, stepped, updates
     )
 
 
-def _narrow(new: jax.Array, update: jax.Array) -> Any:
-    return update.dtype if update.dtype == jnp.float16 else new.dtype
+def _is_float16(leaf: Any) -> bool:
+    return getattr(leaf, "dtype", None) == jnp.float16
 
 
 def _broken(inner_state: object) -> jax.Array:

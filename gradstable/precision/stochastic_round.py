@@ -86,7 +86,7 @@ def stochastic_round(
         del extra_args
         old = check_state(state, StochasticRoundState, "stochastic_round")
         check_params(params, "stochastic_round")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         leaves, structure = jax.tree.flatten(updates)
         new_key, own_key = jax.random.split(key_of(old.rounding_key, key))
         keys = jax.random.split(own_key, len(leaves))

@@ -113,7 +113,7 @@ def backoff_on_spike(
         **extra_args: Any,
     ) -> tuple[optax.Updates, BackoffOnSpikeState]:
         old = check_state(state, BackoffOnSpikeState, "backoff_on_spike")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
         incoming = measure(constant(updates), axis_name=axis_name)
         seen = incoming if grad_norm is None else Measure.of(jnp.asarray(grad_norm, jnp.float32))

@@ -126,7 +126,7 @@ def reduce_on_plateau(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ReduceOnPlateauState]:
         old = check_state(state, ReduceOnPlateauState, "reduce_on_plateau")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         loss = check_value(mean_over(value, axis_name), "reduce_on_plateau")
         moved = measure(updates, axis_name=axis_name)
         verdict, rule_state = judge.decide(

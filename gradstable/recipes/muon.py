@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number, check_rate
+from gradstable._core.equations import as_arrays
 from gradstable._core.layout import AxisName, whole_shapes
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
@@ -159,6 +160,7 @@ def _labels(matrices: Mask, numbers: DimensionNumbers | None, axis_name: AxisNam
         raise ValueError(_BOTH)
 
     def label(tree: Any) -> Any:
+        tree = as_arrays(tree)
         structure = jax.tree.structure(tree)
         if numbers is not None:
             named = numbers_of("muon_weight_dimension_numbers", numbers, tree)

@@ -16,6 +16,7 @@ from gradstable._core.checks import (
     check_size,
     check_transform,
 )
+from gradstable._core.equations import as_arrays
 from gradstable._core.layout import AxisName
 from gradstable._core.numerics import wide, widen
 from gradstable._core.shown import shown
@@ -247,13 +248,13 @@ def _in_float32(
     """Run a transform on parameters and gradients in float32, or wider; return the dtypes."""
 
     def init_fn(params: optax.Params) -> Any:
-        return tx.init(widen(params))
+        return tx.init(widen(as_arrays(params)))
 
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, Any]:
-        check_params(params, "schedule_free")
-        new, state = tx.update(widen(updates), state, widen(params), **extra_args)
+        known = as_arrays(check_params(params, "schedule_free"))
+        new, state = tx.update(widen(updates), state, widen(known), **extra_args)
         return jax.tree.map(lambda u, g: u.astype(g.dtype), new, updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -62,7 +62,7 @@ def two_sided_adam(
     ) -> tuple[optax.Updates, Any]:
         del extra_args
         check_params(params, "stable_adamw")
-        check_updates(updates, params)
+        updates, params = check_updates(updates, params)
         old: Any = state
         # In float32 until the end: bfloat16 would be rounded twice.
         directions, state = adam.update(widen(updates), state, params)

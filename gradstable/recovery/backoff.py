@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.act import scale_updates
-from gradstable._core.checks import check_number, check_state, check_transform, check_updates
+from gradstable._core.checks import check_number, check_state, check_transform, explaining
 from gradstable._core.find import find_all
 from gradstable._core.ledger import Ledger
 from gradstable._core.names import answers_as_inner
@@ -121,8 +121,8 @@ def backoff(
         **extra_args: Any,
     ) -> tuple[optax.Updates, BackoffState]:
         old = check_state(state, BackoffState, "backoff")
-        check_updates(updates, params)
-        stepped, inner_state = inner.update(updates, old.wrapped_state, params, **extra_args)
+        with explaining(updates, params):
+            stepped, inner_state = inner.update(updates, old.wrapped_state, params, **extra_args)
         before, seen = _seen(old.wrapped_state), _seen(inner_state)
         returned = seen.returns != before.returns
         rejected = (seen.rejected != before.rejected) & ~returned

@@ -13,8 +13,9 @@ from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    check_updates,
+    explaining,
 )
+from gradstable._core.equations import only_arrays
 from gradstable._core.find import Snapshot, find_all
 from gradstable._core.ledger import Ledger
 from gradstable._core.names import answers_as_inner
@@ -126,8 +127,7 @@ def moment_hygiene(
         **extra_args: Any,
     ) -> tuple[optax.Updates, MomentHygieneState]:
         old = check_state(state, MomentHygieneState, "moment_hygiene")
-        known = check_params(params, "moment_hygiene")
-        check_updates(updates, params)
+        known = only_arrays(check_params(params, "moment_hygiene"))
         damps, resets = old.run == damp_after, old.run == reset_after
         if reset_on_rollback:
             resets |= returns(old.wrapped_state) != old.returns
@@ -139,7 +139,8 @@ def moment_hygiene(
         # Before the step: behind it, XLA would have to copy what the step still reads.
         before = run_if(damps, lambda now: _map(_damp(damp), now, now), old.wrapped_state)
         before = run_if(resets, begin_anew, before)
-        stepped, inner_state = inner.update(updates, before, params, **extra_args)
+        with explaining(updates, params):
+            stepped, inner_state = inner.update(updates, before, params, **extra_args)
         more = rejections(inner_state) != rejections(old.wrapped_state)
         new = MomentHygieneState(
             calls=increment(old.calls),

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from gradstable._core.checks import check_transform
-from gradstable.testing import compose, flax, numerics, state, tracing, trees
+from gradstable.testing import compose, derivatives, flax, numerics, state, tracing, trees
 from gradstable.testing import mesh as mesh_checks
 from gradstable.testing.material import default_params
 
@@ -31,15 +31,19 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             tracing.check_jit_equals_eager,
             tracing.check_one_trace,
             tracing.check_abstract,
+            tracing.check_name_scopes,
             tracing.check_sharding,
             numerics.check_update_dtypes,
             numerics.check_strict_promotion,
             numerics.check_strict_rank,
             numerics.check_survives_any_gradient,
+            numerics.check_last_cast,
+            derivatives.check_derivative,
             trees.check_none_leaves,
             trees.check_empty_tree,
             trees.check_odd_shapes,
             trees.check_integer_leaves,
+            trees.check_other_leaves,
             compose.check_extra_args,
             compose.check_chain,
             compose.check_inject_hyperparams,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradstable.testing.compare import require_finite, require_same_types
+from gradstable.testing.compare import by_path, require, require_finite, require_same_types
 from gradstable.testing.material import PRECISIONS, abstract, cast, gradients
 
 
@@ -55,6 +55,31 @@ def check_survives_any_gradient(tx: optax.GradientTransformation, params: Any) -
             require_finite(after[0], name="params", when=when)
             after = compiled(*after, gradients(params, 2))
             require_finite(after[0], name="params", when=f"{when}, and a healthy one")
+
+
+def check_last_cast(tx: optax.GradientTransformation, params: Any) -> None:
+    """Survive, with a state in float16 or bfloat16, float32 gradients that these cannot hold.
+
+    Updates stay finite, and a healthy gradient still moves every leaf after them: a moment that
+    became infinite in the last cast would be divided by for ever.
+    """
+    for dtype, size in ((jnp.float16, 3e5), (jnp.bfloat16, 3.39e38)):
+        these = cast(params, dtype)
+        state = tx.init(these)
+        given = gradients(params)
+        large = jax.tree.map(lambda leaf, size=size: jnp.full_like(leaf, size), given)
+        for number in range(3):
+            updates, state = tx.update(large, state, these)
+            when = f"after {number + 1} gradients of {size:g} for parameters in {jnp.dtype(dtype)}"
+            require_finite(updates, name="updates", when=when)
+        still = set(by_path(given))
+        for seed in range(2):
+            updates, state = tx.update(gradients(params, seed), state, these)
+            require_finite(updates, name="updates", when=f"{when}, and a healthy one")
+            still -= {path for path, leaf in by_path(updates).items() if jnp.any(leaf != 0)}
+        alike, _ = tx.update(given, tx.init(these), these)
+        moving = {path for path, leaf in by_path(alike).items() if jnp.any(leaf != 0)}
+        require(not still & moving, f"{when}: updates{sorted(still)} are zero from then on")
 
 
 _apply = jax.jit(optax.apply_updates)

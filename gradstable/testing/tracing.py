@@ -49,6 +49,23 @@ def check_abstract(tx: optax.GradientTransformation, params: Any) -> None:
     require_same_types(updates, shapes, name="updates", when="after an abstract update")
 
 
+def check_name_scopes(tx: optax.GradientTransformation, params: Any) -> None:
+    """Leave ``jax.named_scope``s around an update to all that it does, as profiles show them."""
+    state = tx.init(params)
+
+    def run(updates: Any, state: Any, params: Any) -> Any:
+        with jax.named_scope("the_scope_around"):
+            return tx.update(updates, state, params)
+
+    jaxpr = jax.make_jaxpr(run)(gradients(params), state, params)
+    lost = [
+        eqn.primitive.name
+        for eqn in jaxpr.jaxpr.eqns
+        if "the_scope_around" not in str(eqn.source_info.name_stack)
+    ]
+    require(not lost, f"operations outside of the scope that was open: {sorted(set(lost))}")
+
+
 def check_sharding(tx: optax.GradientTransformation, params: Any) -> None:
     """Keep the shardings of updates and state on a mesh with explicit axes."""
     mesh = AbstractMesh((2,), ("x",), axis_types=(AxisType.Explicit,))

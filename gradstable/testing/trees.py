@@ -4,9 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from gradstable.testing.compare import require, require_finite, require_same_types
+from gradstable.testing.compare import (
+    require,
+    require_close,
+    require_finite,
+    require_same_types,
+)
 from gradstable.testing.material import gradients
 
 
@@ -39,6 +45,31 @@ def check_integer_leaves(tx: optax.GradientTransformation, params: Any) -> None:
         told = str(error)
     require(told, "an integer leaf of the gradients was accepted")
     require("['steps']" in told, f"the message does not hold the path ['steps']: {told}")
+
+
+def check_other_leaves(tx: optax.GradientTransformation, params: Any) -> None:
+    """Pass over what is no array in a model (functions, text), and take numbers for arrays.
+
+    As Equinox has it: ``init`` gets the arrays, ``update`` all of the model, and what is no array
+    has ``None`` for a gradient, also inside of ``jit``. Python and NumPy numbers work as they do
+    as arguments of a compiled function.
+    """
+    del params
+    model = {"act": jax.nn.relu, "name": "mlp", "kernel": jnp.ones((2, 3)), "rate": 0.5}
+    arrays = {"act": None, "name": None, "kernel": jnp.ones((2, 3)), "rate": 0.5}
+    given = {**gradients({**arrays, "rate": jnp.ones(())}), "rate": 0.25}
+    updates, state = tx.update(given, tx.init(arrays), model)
+    inside, after = jax.jit(lambda g, s: tx.update(g, s, model))(given, tx.init(arrays))
+    like = {**arrays, "rate": jnp.ones(())}
+    require_same_types(updates, like, name="updates", when="for a model with other leaves")
+    require_close(inside, updates, name="updates", when="for a model with other leaves, inside jit")
+    require_same_types(after, state, name="state", when="for a model with other leaves")
+    numbers = {"bias": np.float32(0.5), "kernel": np.ones((2, 3), np.float32), "rate": 0.5}
+    state = tx.init(numbers)
+    updates, eager = tx.update(numbers, state, numbers)
+    require_same_types(eager, state, name="state", when="for numbers of Python and NumPy")
+    inside, _ = jax.jit(tx.update)(numbers, state, numbers)
+    require_close(updates, inside, name="updates", when="for numbers of Python and NumPy")
 
 
 def _run(params: Any, tx: optax.GradientTransformation) -> None:
