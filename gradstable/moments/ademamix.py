@@ -87,7 +87,7 @@ def scale_by_ademamix(
       >>> tx = gs.scale_by_ademamix(b3=gs.half_life_schedule(0.9, transition_steps=1000))
       >>> g = jnp.array([2.0, -0.5, 0.0])
       >>> [round(x, 2) for x in tx.update(g, tx.init(g))[0].tolist()]
-      [1.25, -1.25, 0.0]
+      [1.3, -1.3, 0.0]
 
     Source:
       Pagliardini, Ablin, Grangier, "The AdEMAMix Optimizer: Better, Faster, Older", 2024,

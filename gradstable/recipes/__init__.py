@@ -1,8 +1,9 @@
 """Assembled optimizers, guard included: composition only."""
 
 from gradstable.recipes.adam import adam, adamw, nadam, nadamw
-from gradstable.recipes.adam_kin import adabelief, adamax, amsgrad, radam, yogi
+from gradstable.recipes.adam_kin import adamax, amsgrad, radam, yogi
 from gradstable.recipes.ademamix import ademamix
+from gradstable.recipes.belief import adabelief
 from gradstable.recipes.classic import adadelta, adagrad, momentum, rmsprop, sgd
 from gradstable.recipes.modern import adam_atan2, adan, adopt, laprop
 from gradstable.recipes.muon import muon

@@ -211,7 +211,6 @@ def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
 
     Example:
       >>> import jax.numpy as jnp
-    import numpy as np
       >>> import optax
       >>> import gradstable as gs
       >>> tx = gs.schedule_free(optax.sgd(0.5), 0.5)

@@ -11,7 +11,7 @@ def ademamix(
     b1: float = 0.9,
     b2: float = 0.999,
     b3: Callable[[int], float] = lambda _: 0.9999,
-    alpha: Callable[[int], float] = lambda _: 5.0,
+    alpha: Callable[[int], float] = lambda _: 6.0,
     eps: float = 1e-8,
 ) -> np.ndarray:
     """Return the direction of every step for gradients ``[steps, ...]``."""
