@@ -104,7 +104,7 @@ def accumulate(
 
     Raises:
       TypeError: if ``inner`` is no transform, or a rule no ``Rule``; by ``update`` for an extra
-        argument that nobody takes.
+        argument, as ``weights``, that is a near miss of one of these and that nothing inside takes.
       ValueError: if ``every`` is below 1.
 
     Example:
@@ -161,13 +161,9 @@ def accumulate(
         full = new.position >= (every(old.emitted) if callable(every) else every)
         emit = full & (new.kept > 0)
 
-        passed = {"value": loss, "weight": weight if nested else None}
-
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
-            mean, means = _means(new, updates)
-            means = {name: means[name] for name, one in passed.items() if one is not None}
-            given = {**extra_args, **means}
+            mean, given = _means(new, updates, extra_args, nested and weight is not None)
             stepped, inner_state = inner.update(mean, old.wrapped_state, params, **given)
             inner_state = take_types(inner_state, old.wrapped_state, name="state")
             none = jax.tree.map(jnp.zeros_like, new.gradient_sum)
@@ -246,12 +242,17 @@ def _loss(extra_args: dict[str, Any]) -> jax.Array | None:
     return None if value is None else check_value(value, "accumulate")
 
 
-def _means(state: AccumulateState, like: Any) -> tuple[Any, dict[str, jax.Array]]:
-    """Return the mean gradient of a group, in the dtypes of a single one; its loss, its weight."""
+def _means(
+    state: AccumulateState, like: Any, extra_args: dict[str, Any], weighed: bool
+) -> tuple[Any, dict[str, Any]]:
+    """Return the mean gradient of a group, in the dtypes of one, and what else goes with it."""
     part = 1.0 / jnp.where(state.mass > 0, state.mass, 1.0)
     total = with_names(state.gradient_sum, like)
     mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), total, like)
-    return mean, {"value": state.loss_sum * part, "weight": state.mass * state.unit}
+    given = {} if extra_args.get("value") is None else {"value": state.loss_sum * part}
+    if weighed:
+        given["weight"] = state.mass * state.unit
+    return mean, {**extra_args, **given}
 
 
 def _judge_rest(verdict: Verdict, loss: jax.Array | None, share: _Share) -> Verdict:
