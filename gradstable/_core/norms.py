@@ -1,11 +1,11 @@
-"""Overflow-safe L2 norms: float32 whatever the dtype, right from 1e-45 to 3e38.
+"""Overflow-safe L2 norms: float32 or wider whatever the dtype, right over all of its range.
 
 Squaring is where norms fail: in float32 it overflows above 1.8e19 and underflows below
 1e-19, in float16 above 255. So the squares are summed once in float32, and that is all a
 healthy step pays. Only where the total is not finite, or tiny, a ``lax.switch`` reads the
 gradients again, multiplied by a power of two (exact; the idea is Blue's, 1978, as in
 LAPACK's ``dnrm2``). It also reads subnormal numbers by their bits, since XLA flushes them to
-zero in arithmetic.
+zero in arithmetic. Where a leaf has float64, all is done in float64.
 """
 
 import re
@@ -14,48 +14,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from gradstable._core.layout import AxisName, Split, splits_of, together
-from gradstable._core.numerics import wide
+from gradstable._core.layout import AxisName, Split, splits_of
 from gradstable._core.select import run_branch
+from gradstable._core.squares import (
+    Shift,
+    put_down,
+    range_of,
+    root,
+    sum_shifted_squares,
+    sum_squares,
+    widest,
+)
+from gradstable._core.stacks import Stacks
 from gradstable._core.types import Measure
 
-# A sum of squares in [_TINY, inf) is accurate: what underflowed is below 2**-126 an entry,
-# so even 2**42 entries lose at most one part in 2**20.
-_TINY = 2.0**-64
-# One shift each way covers the rest: tiny norms lie in [2**-149, 2**-32], huge ones in
-# [2**63, 2**128]; multiplied by 2**90 or 2**-90, both are squared and summed safely.
-_UP, _DOWN = 2.0**90, 2.0**-90
-_MIN_NORMAL = 2.0**-126
-_MIN_NORMAL_BITS = 0x00800000
-_PER_SUBNORMAL_BIT = 2.0**-149
-# Leaves up to this size are stacked with others of their type before they are reduced: a
-# thousand small reductions are slow to compile. A larger leaf would cost memory for the copy.
-_STACK_BELOW = 1 << 14
-
-# A stack of them is copied and read at once, so it stays small enough for a cache.
-_STACK_SIZE = 1 << 17
-
-
-class _Shift(NamedTuple):
-    """What entries are multiplied by, and what the bits of subnormal ones."""
-
-    factor: jax.Array
-    per_bit: jax.Array
-
-    @classmethod
-    def to(cls, huge: jax.Array) -> "_Shift":
-        """Return the shift down for huge norms, else that up."""
-        # Looked up at run time: XLA would merge constant factors, (c x)^2 into c^2 x^2, and
-        # overflow.
-        table = jnp.asarray([[_UP, _PER_SUBNORMAL_BIT * _UP], [_DOWN, 0.0]], jnp.float32)
-        chosen = table[huge.astype(jnp.int32)]
-        return cls(chosen[0], chosen[1])
-
-
-_Reduce = Callable[[jax.Array, _Shift | None], jax.Array]
+# A branch may need a copy of a leaf up to this part of the tree; of larger ones it takes pieces.
+_COPIED = 1 / 75
 
 
 class _Norms(NamedTuple):
@@ -76,43 +52,64 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
     """
     splits = splits_of(updates, axis_name)
     flat = jax.tree_util.tree_leaves_with_path(updates)
-    leaves = [_as_real(leaf) for _, leaf in flat]
+    leaves = [jnp.asarray(leaf) for _, leaf in flat]
+    dtype = widest(leaves)
     parts = zip(leaves, splits, strict=True)
-    leaf_sizes = jnp.asarray([leaf.size * split.parts for leaf, split in parts], jnp.float32)
+    leaf_sizes = jnp.asarray([leaf.size * split.parts for leaf, split in parts], dtype)
     if not leaves:
         return Measure(
-            norm=jnp.zeros((), jnp.float32),
-            leaf_norms=jnp.zeros((0,), jnp.float32),
+            norm=jnp.zeros((), dtype),
+            leaf_norms=jnp.zeros((0,), dtype),
             nonfinite=jnp.zeros((0,), jnp.bool_),
             leaf_sizes=leaf_sizes,
         )
 
     # Stacked once for both ways: to hand a thousand leaves to a branch takes long to compile.
-    stacks = _Stacks.of(leaves, splits, [_place(path) for path, _ in flat])
-    sums = stacks.sums(_sum_squares)
+    places = [_place(path) for path, _ in flat]
+    stacks = Stacks.of(leaves, splits, places)
+    is_large = large_among(leaves)
+    sums = stacks.sums(lambda x: sum_squares(x, dtype, large=is_large(x)), dtype)
     total = jnp.sum(sums)
-    huge = ~jnp.isfinite(total)
+    huge = ~lax.is_finite(total)
 
     def ordinary() -> _Norms:
         nonfinite = jnp.zeros(sums.shape, jnp.bool_)
-        return _Norms(norm=jnp.sqrt(total), leaf_norms=jnp.sqrt(sums), nonfinite=nonfinite)
+        return _Norms(norm=root(total), leaf_norms=root(sums), nonfinite=nonfinite)
 
     def shifted() -> _Norms:
         # After the shift no finite entry overflows: a sum that is not finite tells of one
         # that never was.
-        moved = stacks.sums(_sum_shifted_squares, _Shift.to(huge))
-        norm, leaf_norms = jnp.sqrt(jnp.sum(moved)), jnp.sqrt(moved)
-        down = jnp.where(jnp.isfinite(sums), jnp.sqrt(sums), leaf_norms * _UP)
+        shift = Shift.to(huge, dtype)
+
+        def reduce(x: jax.Array, factor: jax.Array) -> jax.Array:
+            return sum_shifted_squares(x, factor, shift.is_up, large=is_large(x))
+
+        in_order = Stacks.of(leaves, splits, places, one_by_one=True)
+        moved = in_order.sums_in_order(reduce, shift.factor, dtype)
+        up = range_of(dtype).up
+        norm, leaf_norms = root(jnp.sum(moved)), root(moved)
+        down = jnp.where(jnp.isfinite(sums), root(sums), leaf_norms * up)
         return _Norms(
-            norm=jnp.where(huge, norm * _UP, _put_down(norm)),
-            leaf_norms=jnp.where(huge, down, _put_down(leaf_norms)),
+            norm=jnp.where(huge, norm * up, put_down(norm)),
+            leaf_norms=jnp.where(huge, down, put_down(leaf_norms)),
             nonfinite=~jnp.isfinite(moved),
         )
 
-    rare = huge | (total < _TINY)
+    rare = huge | (total < range_of(dtype).tiny)
     # The last is never taken. Of two branches without a loop XLA may make a select, and run both.
     norms = run_branch(rare.astype(jnp.int32), (ordinary, shifted, ordinary))
     return Measure(*norms, leaf_sizes=leaf_sizes)
+
+
+def large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:
+    """Return a function that says of an array whether a copy of it needs too much memory."""
+    memory = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    def is_large(array: jax.Array) -> bool:
+        # Narrow entries are copied as float32, complex ones as two numbers.
+        return array.size * max(4, array.dtype.itemsize) > _COPIED * memory
+
+    return is_large
 
 
 def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
@@ -147,91 +144,23 @@ def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
 
 
 def sums_of_squares(leaves: Sequence[jax.Array], splits: Sequence[Split]) -> jax.Array:
-    """Return the plain sum of squares of each array, float32 ``[L]``; it may overflow.
+    """Return the plain sum of squares of each array, ``[L]`` in their widest dtype.
+
+    It may overflow.
 
     Args:
       leaves: the arrays.
       splits: how each is split; the sum is that over all devices.
     """
+    dtype = widest(leaves)
     if not leaves:
-        return jnp.zeros((0,), jnp.float32)
+        return jnp.zeros((0,), dtype)
     nowhere = ("",) * len(leaves)
-    return _Stacks.of([_as_real(leaf) for leaf in leaves], splits, nowhere).sums(_sum_squares)
-
-
-class _Stacks(NamedTuple):
-    """Leaves as arrays ``[k, *shape]``: small ones of one kind are stacked and reduced together."""
-
-    arrays: list[jax.Array]
-    splits: list[Split]
-    tree_order: np.ndarray
-
-    @classmethod
-    def of(
-        cls, leaves: Sequence[jax.Array], splits: Sequence[Split], places: Sequence[str]
-    ) -> "_Stacks":
-        """Stack leaves, each into one array only."""
-        kinds: dict[object, list[list[int]]] = {}
-        for index, (leaf, split, place) in enumerate(zip(leaves, splits, places, strict=True)):
-            # Only what is sharded alike may be stacked, or XLA would move it between devices. Types
-            # tell so on a mesh with explicit axes; elsewhere the same place in every layer does.
-            alike = (jax.typeof(leaf), split, place)
-            kind = alike if leaf.size <= _STACK_BELOW else index
-            stacks = kinds.setdefault(kind, [[]])
-            if (len(stacks[-1]) + 1) * leaf.size > _STACK_SIZE:
-                stacks.append([])
-            stacks[-1].append(index)
-        groups = [stack for stacks in kinds.values() for stack in stacks if stack]
-        rows = [[lax.expand_dims(leaves[i], (0,)) for i in indices] for indices in groups]
-        arrays = [each[0] if len(each) == 1 else lax.concatenate(each, 0) for each in rows]
-        of_stacks = [splits[indices[0]] for indices in groups]
-        return cls(arrays, of_stacks, np.argsort(np.concatenate(groups)))
-
-    def sums(self, reduce: _Reduce, shift: _Shift | None = None) -> jax.Array:
-        """Sum ``reduce: ([k, *shape], shift) -> [k]`` over all devices; return float32 ``[L]``."""
-        reduced: list[jax.Array] = []
-        last: dict[Split, jax.Array] = {}
-        for stack, split in zip(self.arrays, self.splits, strict=True):
-            own = shift
-            if shift is not None and split in last:
-                # A sum of squares is never -1, but XLA cannot know: each reduction waits for the
-                # last, so that memory of the size of a leaf is needed only once.
-                waited = jnp.where(last[split][0] == -1.0, 0.0, shift.factor)
-                own = shift._replace(factor=waited)
-            last[split] = reduce(stack, own).astype(jnp.float32)
-            reduced.append(last[split])
-        return jnp.concatenate(together(reduced, self.splits))[self.tree_order]
-
-
-def _sum_squares(stack: jax.Array, shift: _Shift | None) -> jax.Array:
-    values = stack.astype(wide(stack.dtype))
-    if shift is not None:
-        values = values * shift.factor.astype(values.dtype)
-    return jnp.sum(values * values, axis=tuple(range(1, stack.ndim)))
-
-
-def _sum_shifted_squares(stack: jax.Array, shift: _Shift | None) -> jax.Array:
-    values = stack.astype(wide(stack.dtype))
-    if values.dtype != jnp.float32 or shift is None:
-        return _sum_squares(values, shift)
-    bits = lax.bitcast_convert_type(values, jnp.int32) & 0x7FFFFFFF
-    subnormal = bits.astype(jnp.float32) * shift.per_bit
-    shifted = values * shift.factor
-    return _sum_squares(jnp.where(bits < _MIN_NORMAL_BITS, subnormal, shifted), None)
-
-
-def _put_down(norms: jax.Array) -> jax.Array:
-    """Return ``norms * 2**-90``; a subnormal result is put together from its bits."""
-    bits = jnp.round(norms * (_DOWN / _PER_SUBNORMAL_BIT)).astype(jnp.int32)
-    subnormal = lax.bitcast_convert_type(bits, jnp.float32)
-    return jnp.where(norms < _MIN_NORMAL * _UP, subnormal, norms * _DOWN)
+    is_large = large_among(leaves)
+    stacks = Stacks.of([jnp.asarray(leaf) for leaf in leaves], splits, nowhere)
+    return stacks.sums(lambda x: sum_squares(x, dtype, large=is_large(x)), dtype)
 
 
 def _place(path: tuple[object, ...]) -> str:
     """Return where in a layer a leaf stands: its path without numbers."""
     return re.sub(r"\d+", "", jax.tree_util.keystr(path))
-
-
-def _as_real(leaf: jax.Array) -> jax.Array:
-    leaf = jnp.asarray(leaf)
-    return jnp.stack([leaf.real, leaf.imag]) if jnp.iscomplexobj(leaf) else leaf

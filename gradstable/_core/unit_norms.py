@@ -5,22 +5,33 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradstable._core.checks import check_params
 from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, Split, Within, splits_of, together, withins_of
 from gradstable._core.norms import measure
-from gradstable._core.numerics import abs_square, wide
+from gradstable._core.numerics import abs_square
 from gradstable._core.select import run_branch
+from gradstable._core.squares import apart, as_wide, range_of
 from gradstable._core.types import Measure, Scale, UnitNorms
 from gradstable._core.units import KindName, Units
 
-# Between them the norm of the whole tree tells that no square overflows, nor all underflow.
-_TINY, _HUGE = 2.0**-32, 2.0**60
-# Entries up to 2**-30 and from 2**30 on are squared after a shift, each unit by its own.
-_SMALL, _LARGE = 2.0**-30, 2.0**30
-_UP, _DOWN = 2.0**90, 2.0**-90
+
+class _Range(NamedTuple):
+    """What norms of units can bear in a dtype."""
+
+    # Between them the norm of the whole tree tells that no square overflows, nor all underflow.
+    tiny: float
+    huge: float
+    # Units with a largest entry beyond these are squared after a shift of their own.
+    small: float
+    large: float
+
+
+_F32 = _Range(2.0**-32, 2.0**60, 2.0**-30, 2.0**30)
+_F64 = _Range(2.0**-90, 2.0**500, 2.0**-280, 2.0**460)
 
 
 class UnitRequest(NamedTuple):
@@ -83,13 +94,15 @@ def _unit_norms(
 ) -> UnitNorms:
     leaves = jax.tree.leaves(updates)
     # A huge unit says nothing of its neighbors: the rare way finds a shift for each of them.
-    rare = (measured.norm < _TINY) | (measured.norm > _HUGE)
-    ways = (lambda: _norms(leaves, withins), lambda: _safe_norms(leaves, withins))
+    dtype = measured.norm.dtype
+    limits = _F64 if dtype == np.float64 else _F32
+    rare = (measured.norm < limits.tiny) | (measured.norm > limits.huge)
+    ways = (lambda: _norms(leaves, withins, dtype), lambda: _safe_norms(leaves, withins, dtype))
     return UnitNorms(
         updates=run_branch(rare.astype(jnp.int32), ways),
         params=None
         if params is None
-        else _norms(jax.tree.leaves(params_like(params, updates)), withins),
+        else _norms(jax.tree.leaves(params_like(params, updates)), withins, dtype),
         sizes=tuple(within.entries for within in withins),
     )
 
@@ -103,45 +116,61 @@ def params_like(params: object, updates: object) -> Any:
     return jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None)
 
 
-def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> tuple[jax.Array, ...]:
-    """Return the float32 norm of each unit of each whole leaf, which keeps its dimensions."""
-    squares = [_sum_squares(leaf, within) for leaf, within in zip(leaves, withins, strict=True)]
-    return tuple(_root(total) for total in together(squares, _splits(withins)))
+def _norms(
+    leaves: Sequence[jax.Array], withins: Sequence[Within], dtype: np.dtype
+) -> tuple[jax.Array, ...]:
+    """Return the norm of each unit of each whole leaf, which keeps its dimensions."""
+    pairs = zip(leaves, withins, strict=True)
+    squares = [_sum_squares(leaf, within, dtype) for leaf, within in pairs]
+    return tuple(map(jnp.sqrt, together(squares, _splits(withins))))
 
 
-def _safe_norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> tuple[jax.Array, ...]:
-    """Return the same of units of any size, one beside the other, with a second read."""
-    values = [leaf.astype(wide(leaf.dtype)) for leaf in leaves]
-    peaks = [_largest(x, within) for x, within in zip(values, withins, strict=True)]
+def _safe_norms(
+    leaves: Sequence[jax.Array], withins: Sequence[Within], dtype: np.dtype
+) -> tuple[jax.Array, ...]:
+    """Return the same of units of any size, one beside the other, with further reads."""
+    limits = _F64 if dtype == np.float64 else _F32
+    up_by, down_by = range_of(dtype).up, range_of(dtype).down
+    peaks = [_largest(leaf, within, dtype) for leaf, within in zip(leaves, withins, strict=True)]
     largest = together(peaks, _splits(withins), lax.pmax)
-    large, small = [peak > _LARGE for peak in largest], [peak < _SMALL for peak in largest]
+    large = [peak > limits.large for peak in largest]
+    small = [peak < limits.small for peak in largest]
     squares: list[jax.Array] = []
-    for x, within, up, down in zip(values, withins, small, large, strict=True):
-        shift = within.split.take(jnp.where(down, _DOWN, jnp.where(up, _UP, 1.0)))
-        squares.append(_sum_squares(x * shift.astype(x.dtype), within))
+    for leaf, within, up, down in zip(leaves, withins, small, large, strict=True):
+        # One factor for all units at a time: of a product with one for each XLA may write a copy.
+        # It is known at run time only, or XLA would square it by itself.
+        raised, lowered = (
+            _sum_squares(leaf, within, dtype, jnp.where(jnp.any(some), by, 1.0).astype(dtype))
+            for some, by in ((up, up_by), (down, down_by))
+        )
+        plain = _sum_squares(leaf, within, dtype, jnp.ones((), dtype))
+        squares.append(jnp.where(down, lowered, jnp.where(up, raised, plain)))
     totals = together(squares, _splits(withins))
     return tuple(
-        _root(total) * jnp.where(down, _UP, jnp.where(up, _DOWN, 1.0)).astype(jnp.float32)
+        jnp.sqrt(total) * jnp.where(down, up_by, jnp.where(up, down_by, 1.0)).astype(dtype)
         for total, up, down in zip(totals, small, large, strict=True)
     )
 
 
-def _sum_squares(leaf: jax.Array, within: Within) -> jax.Array:
-    values = leaf.astype(wide(leaf.dtype))
+def _sum_squares(
+    leaf: jax.Array, within: Within, dtype: np.dtype, factor: jax.Array | None = None
+) -> jax.Array:
+    if factor is None:
+        values = as_wide(apart(leaf), dtype)
+    else:
+        values = as_wide(apart(leaf, factor), dtype)
+        values = values * factor.astype(values.dtype)
     return within.place(jnp.sum(abs_square(values), axis=within.dims, keepdims=True))
 
 
-def _largest(values: jax.Array, within: Within) -> jax.Array:
+def _largest(leaf: jax.Array, within: Within, dtype: np.dtype) -> jax.Array:
+    values = as_wide(apart(leaf), dtype)
     parts = jnp.abs(values) if not jnp.iscomplexobj(values) else _larger_part(values)
     return within.place(jnp.max(parts, axis=within.dims, keepdims=True, initial=0.0))
 
 
 def _splits(withins: Sequence[Within]) -> list[Split]:
     return [within.split for within in withins]
-
-
-def _root(total: jax.Array) -> jax.Array:
-    return jnp.sqrt(total).astype(jnp.float32)
 
 
 def _larger_part(values: jax.Array) -> jax.Array:

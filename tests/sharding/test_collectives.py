@@ -75,6 +75,23 @@ def test_stable_adamw_sends_three_times_whatever_the_depth(depth: int, mesh: Mes
     assert sum(size for _, size in sent) <= 3 * 4 * 6 * depth
 
 
+@pytest.mark.parametrize(
+    "spec", [P("x"), P(None, "x"), P(("x", "y")), P("y", "x")], ids=lambda spec: str(tuple(spec))
+)
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_the_rare_way_of_the_norm_moves_no_part_of_a_leaf(kind: AxisType, spec: P) -> None:
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind,) * 2)
+    of_leaf = NamedSharding(mesh, spec)
+    tree = {"w": jax.ShapeDtypeStruct((512, 1024), jnp.float32, sharding=of_leaf)}
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(gs.global_norm).lower(tree).compile()
+    paths, plan = read_collectives(compiled.as_text()), compiled.memory_analysis()
+    assert all(each.kind == "all-reduce" and each.bytes == 4 for each in paths.usual + paths.rare)
+    assert paths.rare
+    assert plan is not None
+    assert plan.temp_size_in_bytes <= 0.02 * 4 * 512 * 1024 / 4
+
+
 def test_guard_sends_once_inside_shard_map(mesh: Mesh) -> None:
     shapes, specs = layers(3)
     tx = gs.guard(optax.sgd(0.1), axis_name=specs)
