@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jax.extend import source_info_util
 
 from gradstable._core.checks import check_updates
+from gradstable._core.equations import as_arrays
 from gradstable.testing import CHECKS
 
 Transform = optax.GradientTransformationExtraArgs
@@ -42,6 +44,7 @@ def transform(
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         check(updates, params)
+        updates = as_arrays(updates)
         new_state = SoundState(
             count=optax.safe_increment(jnp.asarray(state.count, jnp.int32)),
             more=next_more(state.more, updates),
@@ -61,6 +64,52 @@ def without_extra_args() -> Transform:
         return sound.update(updates, state, params)
 
     return optax.GradientTransformationExtraArgs(sound.init, update)  # pyright: ignore[reportArgumentType]
+
+
+def momentum() -> Transform:
+    """Divide by a momentum that is kept in the dtype of the parameters."""
+
+    def learn(kept: jax.Array, g: jax.Array) -> jax.Array:
+        new = kept.astype(jnp.float32) + jnp.abs(g).astype(jnp.float32)
+        return jnp.where(jnp.isfinite(new), new.astype(kept.dtype), kept)
+
+    def divide(g: jax.Array, kept: jax.Array) -> jax.Array:
+        return (_bounded(g).astype(jnp.float32) / (1.0 + kept.astype(jnp.float32))).astype(g.dtype)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        check_updates(updates, params)
+        updates = as_arrays(updates)
+        more = jax.tree.map(learn, state.more, updates)
+        act = jax.tree.map(
+            lambda g, m: (_bounded(g).astype(jnp.float32) / (1.0 + m.astype(jnp.float32))).astype(
+                g.dtype
+            ),
+            updates,
+            more,
+        )
+        return act, SoundState(optax.safe_increment(state.count), more)
+
+    def init(params: Any) -> SoundState:
+        return SoundState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, as_arrays(params)))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _rooted(leaf: jax.Array) -> jax.Array:
+    return jnp.where(
+        jnp.isfinite(leaf), jnp.clip(jnp.sqrt(leaf * leaf), 0, 1), jnp.zeros_like(leaf)
+    )
+
+
+def _without_scope(updates: Any) -> Any:
+    with source_info_util.reset_name_stack():
+        return _tree(_bounded)(updates)
+
+
+def _only_arrays(updates: Any, params: Any = None) -> None:
+    check_updates(updates, params)
+    for leaf in jax.tree.leaves(params):
+        assert isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
 
 
 @jax.tree_util.register_static
@@ -139,11 +188,26 @@ def _twice(params: Any) -> tuple[Any, Any]:
 
 _WRAPPED = {"chain", "inject_hyperparams", "multi_steps", "masked", "partition"}
 # A state of other types than those of init: noticed wherever the two are compared,
-_DRIFT = {"stable_state", "state_dtypes", "one_trace", "abstract", "train_state", *_WRAPPED}
+_DRIFT = {
+    "stable_state",
+    "state_dtypes",
+    "one_trace",
+    "abstract",
+    "train_state",
+    "other_leaves",
+    *_WRAPPED,
+}
 # and one of another structure: also where it is carried or restored.
-_RESTRUCTURED = {*_DRIFT, "scan", "cond", "extra_args", "flax_bytes"}
+_RESTRUCTURED = {*_DRIFT, "scan", "cond", "derivative", "extra_args", "flax_bytes"}
 _OTHER_TREES = {"extra_args", "masked", "partition", "nnx_optimizer"}
-_NEVER_TRACED = {"no_empty_arrays", "own_buffers", "map_params", "integer_leaves", "flax_bytes"}
+_NEVER_TRACED = {
+    "no_empty_arrays",
+    "own_buffers",
+    "map_params",
+    "integer_leaves",
+    "last_cast",
+    "flax_bytes",
+}
 # What is broken, and exactly the checks that notice.
 BROKEN: dict[str, tuple[Transform, set[str]]] = {
     "nothing": (transform(), set()),
@@ -159,11 +223,11 @@ BROKEN: dict[str, tuple[Transform, set[str]]] = {
     ),
     "state in the dtype of the gradients": (
         transform(more=_tree(jnp.zeros_like), next_more=lambda more, updates: updates),
-        {"state_dtypes"},
+        {"other_leaves", "state_dtypes"},
     ),
     "parameters kept in the state": (
         transform(more=lambda params: params),
-        {"own_buffers", "donation", "nnx_optimizer"},
+        {"other_leaves", "own_buffers", "donation", "nnx_optimizer"},
     ),
     "one array twice in the state": (
         transform(more=_twice),
@@ -175,12 +239,12 @@ BROKEN: dict[str, tuple[Transform, set[str]]] = {
     ),
     "list of leaves in the state": (
         transform(more=lambda params: [jnp.zeros(leaf.shape) for leaf in jax.tree.leaves(params)]),
-        {"map_params"},
+        {"other_leaves", "map_params"},
     ),
     "branch in Python": (transform(act=_branch), set(CHECKS) - _NEVER_TRACED),
     "another way when traced": (
         transform(act=_tree(_traced_otherwise)),
-        {"jit_equals_eager"},
+        {"other_leaves", "jit_equals_eager"},
     ),
     "flattened leaves": (transform(act=_tree(_flat)), {"sharding"}),
     "updates in float32": (
@@ -201,11 +265,21 @@ BROKEN: dict[str, tuple[Transform, set[str]]] = {
     ),
     "number of leaves": (
         transform(check=_all_three),
-        _OTHER_TREES,
+        {*_OTHER_TREES, "other_leaves"},
     ),
-    "leaf that may not be missing": (transform(act=_without_none), {"none_leaves"}),
+    "leaf that may not be missing": (transform(act=_without_none), {"other_leaves", "none_leaves"}),
     "dict expected": (transform(act=_only_dicts), {"nnx_optimizer"}),
     "integers accepted": (transform(check=lambda updates, params: None), {"integer_leaves"}),
+    "momentum in float16, looked at before the cast": (
+        momentum(),
+        {"last_cast"},
+    ),
+    "NaN selected behind a root": (
+        transform(act=_tree(_rooted)),
+        {"derivative"},
+    ),
+    "scope closed": (transform(act=_without_scope), {"name_scopes"}),
+    "arrays alone expected": (transform(check=_only_arrays), {"other_leaves"}),
     "extra arguments refused": (without_extra_args(), {"extra_args"}),
     "node that Flax does not know": (
         transform(more=lambda params: Unregistered(jnp.ones(()))),

@@ -53,7 +53,9 @@ OF_THE_FRAME = {
     name
     for name, check in CHECKS.items()
     if check.__module__.rpartition(".")[2] in ("compose", "flax", "trees")
-} - {"integer_leaves"} | {"one_trace", "cond", "scan", "donation"}
+} - {"integer_leaves"} | {"one_trace", "cond", "scan", "donation", "last_cast", "name_scopes"}
+# And of the derivative, which is slow to compile, one transform of each kind is enough.
+DIFFERENTIATED = {"guard", "scale_by_adam", "cap_trust", "accumulate", "record"}
 
 
 def contracts() -> Iterator[Any]:
@@ -62,7 +64,9 @@ def contracts() -> Iterator[Any]:
         for case in entry.cases:
             whole = case.name in chosen
             for name in CHECKS:
-                marks = [] if whole or name not in OF_THE_FRAME else [pytest.mark.slow]
+                slow = not whole and name in OF_THE_FRAME
+                slow |= name == "derivative" and entry.name not in DIFFERENTIATED
+                marks = [pytest.mark.slow] if slow else []
                 yield pytest.param(case, name, id=f"{name}-{case.name}", marks=marks)
 
 

@@ -150,6 +150,23 @@ def only_arrays(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _as_array(leaf) if is_array(leaf) else None, tree)
 
 
+def as_at_init(params: Any, updates: Any) -> Any:
+    """Return the parameters as ``init`` was given them: arrays, and numbers with a gradient.
+
+    ``equinox.filter(model, equinox.is_array)`` leaves out numbers, which are no parameters then.
+    """
+
+    def keep(update: Any, param: Any) -> Any:
+        if update is None:
+            return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else None, param)
+        return only_arrays(param)
+
+    try:
+        return jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None)
+    except ValueError:  # gradients that do not look like parameters
+        return only_arrays(params)
+
+
 def _as_array(leaf: Any) -> jax.Array:
     if isinstance(leaf, jax.Array) and not leaf.weak_type:
         return leaf

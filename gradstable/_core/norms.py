@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, Split, splits_of
 from gradstable._core.select import run_branch
 from gradstable._core.squares import (
@@ -48,8 +49,12 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
       axis_name: as for ``gs.guard``; every device then gets the same ``Measure``.
 
     Returns:
-      A ``Measure`` with ``L`` the number of leaves.
+      A ``Measure`` with ``L`` the number of leaves, a constant to any derivative.
     """
+    return _measure(constant(updates), axis_name)
+
+
+def _measure(updates: object, axis_name: AxisName) -> Measure:
     splits = splits_of(updates, axis_name)
     flat = jax.tree_util.tree_leaves_with_path(updates)
     leaves = [jnp.asarray(leaf) for _, leaf in flat]
@@ -140,7 +145,7 @@ def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
     Source:
       Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978.
     """
-    return measure(tree, axis_name=axis_name).norm
+    return _measure(tree, axis_name).norm
 
 
 def sums_of_squares(leaves: Sequence[jax.Array], splits: Sequence[Split]) -> jax.Array:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
 from gradstable._core.layout import AxisName, Within, check_axis_name
-from gradstable._core.norms import measure
+from gradstable._core.norms import global_norm
 from gradstable._core.numerics import abs_square, power_of_two, root, saturate, wide
 from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
@@ -76,7 +76,7 @@ def normalize(
 
     def of_all(updates: Any, params: Any) -> Any:
         del params
-        return _normalize_all(updates, measure(updates, axis_name=axis_name).norm, scale, eps)
+        return _normalize_all(updates, global_norm(updates, axis_name=axis_name), scale, eps)
 
     if units is None:
         return stateless("normalize", of_all)

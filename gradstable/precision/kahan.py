@@ -16,7 +16,7 @@ from gradstable._core.checks import (
     check_transform,
     explaining,
 )
-from gradstable._core.equations import as_arrays, only_arrays
+from gradstable._core.equations import as_arrays, as_at_init
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import is_low_precision, rounded
 from gradstable._core.select import own_arrays
@@ -106,7 +106,7 @@ def kahan(
         with explaining(updates, params):
             stepped, inner_state = inner.update(updates, old.wrapped_state, params, **extra_args)
         check_results(stepped, updates, params)
-        known = only_arrays(params)
+        known = as_at_init(params, stepped)
         leaves, structure = jax.tree.flatten(stepped)
         kept = structure.flatten_up_to(with_names(old.compensation, known))
         pairs = [

@@ -10,7 +10,6 @@ from jax.typing import ArrayLike
 
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_number, check_state, check_updates
-from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.norms import measure
 from gradstable._core.numerics import increment
@@ -115,7 +114,7 @@ def backoff_on_spike(
         old = check_state(state, BackoffOnSpikeState, "backoff_on_spike")
         updates, params = check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
-        incoming = measure(constant(updates), axis_name=axis_name)
+        incoming = measure(updates, axis_name=axis_name)
         seen = incoming if grad_norm is None else Measure.of(jnp.asarray(grad_norm, jnp.float32))
         verdict, rule_state = judge.decide(seen, old.rule_state, params=params, **extra_args)
         fall, grow = jnp.asarray(factor, jnp.float32), growth(factor, recovery)

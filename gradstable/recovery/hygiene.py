@@ -15,7 +15,7 @@ from gradstable._core.checks import (
     check_transform,
     explaining,
 )
-from gradstable._core.equations import only_arrays
+from gradstable._core.equations import as_at_init
 from gradstable._core.find import Snapshot, find_all
 from gradstable._core.ledger import Ledger
 from gradstable._core.names import answers_as_inner
@@ -127,7 +127,7 @@ def moment_hygiene(
         **extra_args: Any,
     ) -> tuple[optax.Updates, MomentHygieneState]:
         old = check_state(state, MomentHygieneState, "moment_hygiene")
-        known = only_arrays(check_params(params, "moment_hygiene"))
+        known = as_at_init(check_params(params, "moment_hygiene"), updates)
         damps, resets = old.run == damp_after, old.run == reset_after
         if reset_on_rollback:
             resets |= returns(old.wrapped_state) != old.returns
