@@ -7,7 +7,9 @@ import jax
 Found = TypeVar("Found")
 
 # Fields of our states that hold trees like the parameters, or what wraps them.
-_LARGE = frozenset({"inner_state", "snapshots", "rule_state", "total"})
+_LARGE = frozenset(
+    {"inner_state", "snapshots", "rule_state", "total", "rows", "leaf_rows", "sampled_params"}
+)
 
 
 class Snapshot(NamedTuple):

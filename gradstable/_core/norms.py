@@ -19,6 +19,7 @@ from jax import lax
 
 from gradstable._core.layout import AxisName, Split, splits_of, together
 from gradstable._core.numerics import wide
+from gradstable._core.paths import path_keys
 from gradstable._core.select import run_branch
 from gradstable._core.types import Measure
 
@@ -112,7 +113,8 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
     rare = huge | (total < _TINY)
     # The last is never taken. Of two branches without a loop XLA may make a select, and run both.
     norms = run_branch(rare.astype(jnp.int32), (ordinary, shifted, ordinary))
-    return Measure(*norms, leaf_sizes=leaf_sizes)
+    keys = path_keys([path for path, _ in flat])
+    return Measure(*norms, leaf_sizes=leaf_sizes, leaf_keys=keys)
 
 
 def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
