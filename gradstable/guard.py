@@ -15,6 +15,7 @@ from gradstable._core.shown import shown
 from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable._core.units import Units, check_units
 from gradstable.hold import hold
+from gradstable.precision.inside import check_loss_scale_outside
 from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
 
@@ -83,7 +84,8 @@ def guard(
     Raises:
       TypeError: if ``inner`` is no transform, a rule is no ``Rule``, or units or ``axis_name`` are
         of a wrong kind.
-      ValueError: if a kind of units is unknown; in ``update``, if an axis is.
+      ValueError: if a kind of units is unknown; in ``init``, if ``gs.loss_scale`` is in ``inner``;
+        in ``update``, if an axis is unknown.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,10 +112,12 @@ def guard(
     judge = all_of(rules or (log_mad(),))
 
     def init_fn(params: optax.Params) -> GuardState:
+        inner_state = own_arrays(inner.init(params))
+        check_loss_scale_outside(inner_state, "guard")
         return GuardState(
             ledger=new_ledger(),
             rule_state=judge.init(params),
-            inner_state=own_arrays(inner.init(params)),
+            inner_state=inner_state,
         )
 
     def update_fn(

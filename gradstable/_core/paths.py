@@ -69,7 +69,7 @@ class Namer:
             return f"leaf {index} (pass params to see its name)"
         found = self.find(key)
         if len(found) == 1:
-            return found[0]
+            return found[0] or "the only leaf"
         seen = f"leaf {index} of those that the guard saw"
         if not key:
             return f"{seen} (its name was not recorded)"

@@ -25,6 +25,7 @@ from gradstable._core.select import own_arrays, run_branch, take_types
 from gradstable._core.shown import shown
 from gradstable._core.types import Verdict
 from gradstable._core.unit_norms import local_scale, measure_for
+from gradstable.precision.inside import has_loss_scale, unscale_inside
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
 
@@ -124,7 +125,7 @@ def accumulate(
         check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
-        measured = unscale_measure(measured, unscale)
+        measured = unscale_measure(measured, unscale_inside(old.inner_state, unscale))
         verdict, rule_state = judge.decide(measured, old.rule_state, params=params, **extra_args)
         scale = local_scale(verdict.scale, updates, axis_name=axis_name)
         verdict = verdict._replace(scale=unscale_factors(scale, unscale))
@@ -132,11 +133,14 @@ def accumulate(
         loss = None if value is None else check_value(value, "accumulate")
         new = _gather(old, updates, _judge_loss(verdict, loss), loss)
         full = new.position >= (every(old.emitted) if callable(every) else every)
-        emit = full & (new.kept > 0)
+        # A loss scale inside must hear of a group in which everything overflowed, or it never falls.
+        tells = has_loss_scale(old.inner_state)
+        emit = full if tells else full & (new.kept > 0)
 
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
             share = 1.0 / jnp.maximum(new.kept, 1).astype(jnp.float32)
+            share = jnp.where(new.kept > 0, share, jnp.nan) if tells else share
             mean = jax.tree.map(lambda t, g: (t * share).astype(g.dtype), new.total, updates)
             given = extra_args if loss is None else {**extra_args, "value": new.value * share}
             stepped, inner_state = inner.update(mean, old.inner_state, params, **given)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
@@ -17,8 +18,10 @@ from gradstable._core.checks import (
 from gradstable._core.layout import AxisName, agreed, check_axis_name, splits_of
 from gradstable._core.norms import measure
 from gradstable._core.numerics import float32, increment
+from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
+from gradstable.precision.inside import check_one_loss_scale, unscale_inside
 from gradstable.telemetry.alarms import watch
 from gradstable.telemetry.gauges import (
     judged,
@@ -29,6 +32,7 @@ from gradstable.telemetry.gauges import (
     worst_rms,
 )
 from gradstable.telemetry.order import after
+from gradstable.telemetry.places import Places, arrays_of
 from gradstable.telemetry.sample import sample_sizes
 from gradstable.telemetry.state import RecordState, new_record, pack, put, put_every
 
@@ -50,9 +54,9 @@ def record(
     you like. Updates are those of ``inner``, and nothing is ever compiled anew.
 
     Of each step are kept, in ring buffers of fixed size: the loss (if you pass ``value=loss``),
-    the norm of the raw gradient, threshold, scale and reason of the guard, the leaf that was
-    worst, the factor by which back-off and plateaus have lowered the step, and two signs of
-    danger that move early. The first is
+    the norm of the raw gradient (with the factor of a ``gs.loss_scale`` taken out), threshold,
+    scale and reason of the guard, the leaf that was worst, the factor by which back-off and
+    plateaus have lowered the step, and two signs of danger that move early. The first is
 
     .. math:: RMS_t = \sqrt{\mathrm{mean}(g^2 / \max(\hat v, \epsilon^2))}
 
@@ -91,7 +95,8 @@ def record(
 
     Raises:
       TypeError: if ``inner`` is no transform.
-      ValueError: if a number is out of its range, or the loss is no scalar.
+      ValueError: if a number is out of its range, or the loss is no scalar; in ``init``, if there
+        are several loss scales in ``inner``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -116,40 +121,53 @@ def record(
 
     def init_fn(params: optax.Params) -> RecordState:
         inner_state = own_arrays(inner.init(params))
-        return new_record(params, inner_state, capacity=capacity, leaf_every=leaf_every)
+        check_one_loss_scale(inner_state, "record")
+        arrays = arrays_of(params)
+        return new_record(arrays, inner_state, capacity=capacity, leaf_every=leaf_every)
 
     def update_fn(
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
+        *,
+        unscale: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, RecordState]:
         old = check_state(state, RecordState, "record")
         check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
         count = increment(old.count)
-        measured = measure(updates, axis_name=axis_name)
-        ratio, sampled_params = update_ratio(old.sampled_params, params, count, axis_name)
+        places = Places.of(updates, old.sampled_params)
+        factor = unscale_inside(old.inner_state, unscale)
+        measured = unscale_measure(measure(updates, axis_name=axis_name), factor)
+        known = None if params is None else arrays_of(params)
+        ratio, sampled_params = update_ratio(old.sampled_params, known, count, axis_name)
         given = updates if judged(old.inner_state) else after(measured.norm, updates)
-        new_updates, inner_state = inner.update(given, old.inner_state, params, **extra_args)
+        passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
+        new_updates, inner_state = inner.update(given, old.inner_state, params, **passed)
 
-        verdict = last_verdict(inner_state)
-        moment, rms = leaf_rms(old.second_moment, updates, inner_state, verdict, axis_name)
+        verdict, made = last_verdict(old.inner_state, inner_state)
+        moment, rms = leaf_rms(
+            old.second_moment, updates, inner_state, verdict, axis_name, made=made, unscale=factor
+        )
+        rms = places.spread(rms, jnp.nan)
         bits, alarms = watch(
             old.alarms,
             (rms, ratio),
             limits=limits,
-            sizes=_sampled(updates, axis_name),
-            when=verdict["scale"] > 0,
+            sizes=places.spread_sizes(_sampled(updates, axis_name)),
+            when=made & (verdict["scale"] > 0),
             count=count,
         )
         row = {"loss": _loss(extra_args.get("value")), "update_ratio": ratio, "alarms": bits}
-        row |= {"grad_norm": measured.norm, "worst_leaf": measured.worst_leaf}
+        worst = places.column_of(measured.worst_leaf)
+        row |= {"grad_norm": measured.norm, "worst_leaf": worst}
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
+        leaf_norms = places.spread(measured.leaf_norms, 0.0)
         new_state = RecordState(
             count=count,
             rows=put(old.rows, pack(row), at=old.count),
-            leaf_rows=put_every(old.leaf_rows, measured.leaf_norms, at=old.count, every=leaf_every),
+            leaf_rows=put_every(old.leaf_rows, leaf_norms, at=old.count, every=leaf_every),
             alarms=alarms,
             second_moment=moment,
             sampled_params=sampled_params,
@@ -157,6 +175,8 @@ def record(
         )
         return after(ratio, new_updates), new_state
 
+    if takes_unscale(inner):
+        setattr(update_fn, UNSCALE, True)
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
