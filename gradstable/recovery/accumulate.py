@@ -133,14 +133,12 @@ def accumulate(
         loss = None if value is None else check_value(value, "accumulate")
         new = _gather(old, updates, _judge_loss(verdict, loss), loss)
         full = new.position >= (every(old.emitted) if callable(every) else every)
-        # A loss scale inside must hear of a group in which everything overflowed, or it never falls.
-        tells = has_loss_scale(old.inner_state)
-        emit = full if tells else full & (new.kept > 0)
+        scaled = has_loss_scale(old.inner_state)
+        emit = full & (scaled | (new.kept > 0))
 
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
-            share = 1.0 / jnp.maximum(new.kept, 1).astype(jnp.float32)
-            share = jnp.where(new.kept > 0, share, jnp.nan) if tells else share
+            share = _share(new.kept, scaled=scaled)
             mean = jax.tree.map(lambda t, g: (t * share).astype(g.dtype), new.total, updates)
             given = extra_args if loss is None else {**extra_args, "value": new.value * share}
             stepped, inner_state = inner.update(mean, old.inner_state, params, **given)
@@ -171,6 +169,16 @@ def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> Accumu
         rule_state=rule_state,
         inner_state=inner_state,
     )
+
+
+def _share(kept: jax.Array, *, scaled: bool) -> jax.Array:
+    """Return the share of each sound micro-batch in the mean.
+
+    A loss scale inside has to hear of a group in which all overflowed, or it never falls: the mean
+    of nothing is NaN then.
+    """
+    share = 1.0 / jnp.maximum(kept, 1).astype(jnp.float32)
+    return jnp.where(kept > 0, share, jnp.nan) if scaled else share
 
 
 def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> AccumulateState:

@@ -1,6 +1,8 @@
 """What is recorded of a step, and in which order."""
 
 import enum
+from collections.abc import Mapping
+from typing import Any
 
 # To be raised when a field changes its meaning.
 FORMAT = 1
@@ -25,3 +27,8 @@ ALARM_SENTENCES = {
     Alarm.RMS: "the second moment lagged behind the gradient (RMS_t)",
     Alarm.UPDATE_RATIO: "updates were large beside the parameters",
 }
+
+
+def member_of(row: Mapping[str, Any]) -> str:
+    """Return which of several runs a row is of: ``3``, or ``1-3`` of two axes; empty for one."""
+    return "-".join(map(str, row.get("member", ())))

@@ -15,6 +15,7 @@ from gradstable._core.norms import sums_of_squares
 from gradstable._core.numerics import widen
 from gradstable._core.select import own_arrays, run_branch
 from gradstable.recovery.accumulate import AccumulateState
+from gradstable.telemetry.places import arrays_of
 from gradstable.telemetry.sample import sample
 from gradstable.telemetry.state import SecondMoment
 
@@ -104,6 +105,7 @@ def update_ratio(
     if params is None:
         return None, previous
 
+    params = arrays_of(params)
     splits = splits_of(params, axis_name)
 
     def read() -> tuple[jax.Array, Any]:

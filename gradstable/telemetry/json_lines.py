@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from gradstable.telemetry.fields import FORMAT
+from gradstable.telemetry.fields import FORMAT, member_of
 from gradstable.telemetry.sink import Header
 
 
@@ -19,7 +19,8 @@ class JsonLines:
     is complete after every flush: when the process dies, what was read from the device is there.
 
     Args:
-      path: the file; its folder is made. An existing file is begun anew.
+      path: the file; its folder is made. An existing file is begun anew. Of several runs in one
+        state (``vmap``) each has a file of its own beside it: ``run.member3.jsonl``.
       append: go on with an existing file instead, as after a restart; of a step that is there
         twice, the later record counts when it is read.
 
@@ -38,9 +39,12 @@ class JsonLines:
         self._path = Path(path)
         self._append = append
         self._file: TextIO | None = None
+        self._header = Header("", (), (), (), {})
+        self._members: dict[str, JsonLines] = {}
 
     def open(self, header: Header) -> None:
         """Create the file; write the header."""
+        self._header = header
         self._path.parent.mkdir(parents=True, exist_ok=True)
         going_on = self._append and self._path.exists() and self._path.stat().st_size > 0
         if going_on:
@@ -57,31 +61,62 @@ class JsonLines:
             self._file.flush()
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write one line a step."""
-        for row in rows:
-            self._write(event="step", **row)
+        """Write one line a step; those of several runs to a file for each."""
+        for member, own in by_member(rows).items():
+            if member:
+                self._file_of(member).steps(own)
+                continue
+            for row in own:
+                self._write(event="step", **row)
         self._flush()
+
+    def leaves(self, header: Header) -> None:
+        """Write one line with the leaves that are recorded."""
+        self._header = header
+        names = {"leaves": header.leaves, "sizes": header.sizes, "dtypes": header.dtypes}
+        self._write(event="leaves", **names)
+        self._flush()
+        for file in self._members.values():
+            file.leaves(header)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line."""
         self._write(event="scalars", step=step, **values)
         self._flush()
+        for file in self._members.values():
+            file.scalars(step, values)
 
     def note(self, step: int, text: str) -> None:
         """Write one line."""
         self._write(event="note", step=step, text=text)
         self._flush()
+        for file in self._members.values():
+            file.note(step, text)
 
     def lost(self, first: int, last: int) -> None:
         """Write one line."""
         self._write(event="lost", first=first, last=last)
+        for file in self._members.values():
+            file.lost(first, last)
 
     def close(self, step: int) -> None:
         """Write the last line and close the file."""
+        for file in self._members.values():
+            file.close(step)
         if self._file is not None:
             self._write(event="end", step=step)
             self._file.close()
             self._file = None
+
+    def _file_of(self, member: str) -> "JsonLines":
+        """Return the file of one of several runs, ``run.member3.jsonl`` beside ``run.jsonl``."""
+        if member not in self._members:
+            path = self._path.with_name(f"{self._path.stem}.member{member}{self._path.suffix}")
+            text = f"member {member} differs from others: its steps are in {path.name}"
+            self._write(event="note", step=0, text=text)
+            file = self._members[member] = JsonLines(path, append=self._append)
+            file.open(self._header._replace(name=f"{self._header.name}, member {member}"))
+        return self._members[member]
 
     def _write(self, **event: Any) -> None:
         if self._file is None:
@@ -92,6 +127,15 @@ class JsonLines:
     def _flush(self) -> None:
         if self._file is not None:
             self._file.flush()
+
+
+def by_member(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the rows of each of several runs without its index; those of one under ``""``."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        plain = {name: value for name, value in row.items() if name != "member"}
+        found.setdefault(member_of(row), []).append(plain)
+    return found
 
 
 def _plain(value: Any) -> Any:

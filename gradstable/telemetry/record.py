@@ -1,5 +1,6 @@
 """Record what happens in every step, in ring buffers that live in the optimizer state."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ from gradstable.telemetry.gauges import (
     worst_rms,
 )
 from gradstable.telemetry.order import after
-from gradstable.telemetry.places import Places, arrays_of
+from gradstable.telemetry.places import Places
 from gradstable.telemetry.sample import sample_sizes
 from gradstable.telemetry.state import RecordState, new_record, pack, put, put_every
 
@@ -122,10 +123,34 @@ def record(
     def init_fn(params: optax.Params) -> RecordState:
         inner_state = own_arrays(inner.init(params))
         check_one_loss_scale(inner_state, "record")
-        arrays = arrays_of(params)
-        return new_record(arrays, inner_state, capacity=capacity, leaf_every=leaf_every)
+        return new_record(params, inner_state, capacity=capacity, leaf_every=leaf_every)
+
+    update = _Update(inner, limits, leaf_every, axis_name)
 
     def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, RecordState]:
+        return update(updates, state, params, **extra_args)
+
+    if takes_unscale(inner):
+        setattr(update_fn, UNSCALE, True)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Update:
+    """The update function, in the order in which a step goes."""
+
+    inner: optax.GradientTransformationExtraArgs
+    limits: tuple[jax.Array, ...]
+    leaf_every: int
+    axis_name: AxisName
+
+    def __call__(
+        self,
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
@@ -135,49 +160,47 @@ def record(
     ) -> tuple[optax.Updates, RecordState]:
         old = check_state(state, RecordState, "record")
         check_updates(updates, params)
-        extra_args = agreed(extra_args, axis_name)
-        count = increment(old.count)
+        extra_args, count = agreed(extra_args, self.axis_name), increment(old.count)
         places = Places.of(updates, old.sampled_params)
         factor = unscale_inside(old.inner_state, unscale)
-        measured = unscale_measure(measure(updates, axis_name=axis_name), factor)
-        known = None if params is None else arrays_of(params)
-        ratio, sampled_params = update_ratio(old.sampled_params, known, count, axis_name)
+        measured = unscale_measure(measure(updates, axis_name=self.axis_name), factor)
+        ratio, sampled_params = update_ratio(old.sampled_params, params, count, self.axis_name)
         given = updates if judged(old.inner_state) else after(measured.norm, updates)
         passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
-        new_updates, inner_state = inner.update(given, old.inner_state, params, **passed)
+        new_updates, inner_state = self.inner.update(given, old.inner_state, params, **passed)
 
         verdict, made = last_verdict(old.inner_state, inner_state)
         moment, rms = leaf_rms(
-            old.second_moment, updates, inner_state, verdict, axis_name, made=made, unscale=factor
+            old.second_moment,
+            updates,
+            inner_state,
+            verdict,
+            self.axis_name,
+            made=made,
+            unscale=factor,
         )
-        rms = places.spread(rms, jnp.nan)
         bits, alarms = watch(
             old.alarms,
-            (rms, ratio),
-            limits=limits,
-            sizes=places.spread_sizes(_sampled(updates, axis_name)),
+            (rms := places.spread(rms, jnp.nan), ratio),
+            limits=self.limits,
+            sizes=places.spread_sizes(_sampled(updates, self.axis_name)),
             when=made & (verdict["scale"] > 0),
             count=count,
         )
         row = {"loss": _loss(extra_args.get("value")), "update_ratio": ratio, "alarms": bits}
-        worst = places.column_of(measured.worst_leaf)
-        row |= {"grad_norm": measured.norm, "worst_leaf": worst}
+        row |= {"grad_norm": measured.norm, "worst_leaf": places.column_of(measured.worst_leaf)}
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
-        leaf_norms = places.spread(measured.leaf_norms, 0.0)
+        norms = places.spread(measured.leaf_norms, 0.0)
         new_state = RecordState(
             count=count,
             rows=put(old.rows, pack(row), at=old.count),
-            leaf_rows=put_every(old.leaf_rows, leaf_norms, at=old.count, every=leaf_every),
+            leaf_rows=put_every(old.leaf_rows, norms, at=old.count, every=self.leaf_every),
             alarms=alarms,
             second_moment=moment,
             sampled_params=sampled_params,
             inner_state=inner_state,
         )
         return after(ratio, new_updates), new_state
-
-    if takes_unscale(inner):
-        setattr(update_fn, UNSCALE, True)
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:

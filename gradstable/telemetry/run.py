@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradstable.telemetry.columns import leaf_columns
 from gradstable.telemetry.fields import FORMAT, INTEGERS, NUMBERS
 
 
@@ -35,7 +36,7 @@ class Run:
       name: what the run was called.
       versions: of this library and of JAX, as they were.
       config: what was written down of its settings.
-      leaves: the paths of the parameters, in tree order.
+      leaves: the paths of the parameters that were recorded, in tree order.
       sizes: int64 ``[L]``, entries of each leaf.
       dtypes: of each leaf.
       step: int64 ``[n]``, counted from 1; ascending, perhaps with gaps.
@@ -170,25 +171,24 @@ def _build(path: str, header: Mapping[str, Any], events: list[dict[str, Any]]) -
     steps = {one["step"]: one for one in events if one.get("event") == "step"}
     rows = [steps[number] for number in sorted(steps)]
     detailed = [row for row in rows if row.get("leaf_norms") is not None]
-    leaves = tuple(header.get("leaves", ()))
+    leaves = leaf_columns(header, events, detailed)
     config = header.get("config")
     columns: dict[str, Any] = {
         name: np.array([_number(row.get(name)) for row in rows], np.float64) for name in NUMBERS
     }
     for name in INTEGERS:
         columns[name] = np.array([_index(row.get(name)) for row in rows], np.int64)
-    norms = [[_number(norm) for norm in row["leaf_norms"]] for row in detailed]
     return Run(
         path=path,
         name=header.get("name") or Path(path).stem,
         versions={key: str(header[key]) for key in ("gradstable", "jax") if key in header},
         config=config if isinstance(config, dict) else {},
-        leaves=leaves,
-        sizes=np.array(header.get("sizes", ()), np.int64),
-        dtypes=tuple(header.get("dtypes", ())),
+        leaves=leaves.leaves,
+        sizes=leaves.sizes,
+        dtypes=leaves.dtypes,
         step=np.array([row["step"] for row in rows], np.int64),
-        leaf_steps=np.array([row["step"] for row in detailed], np.int64),
-        leaf_norms=np.array(norms, np.float64).reshape(len(detailed), len(leaves)),
+        leaf_steps=leaves.steps,
+        leaf_norms=leaves.norms,
         scalars=_scalars(events),
         notes=tuple(Note(e["step"], e["text"]) for e in events if e.get("event") == "note"),
         lost=tuple((e["first"], e["last"]) for e in events if e.get("event") == "lost"),

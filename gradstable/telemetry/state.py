@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradstable._core.select import own_arrays
 from gradstable.telemetry.alarms import AlarmState, new_alarms
 from gradstable.telemetry.fields import FIELDS, NUMBERS
+from gradstable.telemetry.places import arrays_of
 from gradstable.telemetry.sample import sample
 
 
@@ -33,7 +34,8 @@ class RecordState(NamedTuple):
 
 def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int) -> RecordState:
     """Return the state before the first step."""
-    num_leaves = len(jax.tree.leaves(params))
+    arrays = arrays_of(params)
+    num_leaves = len(jax.tree.leaves(arrays))
     return RecordState(
         count=jnp.zeros((), jnp.int32),
         rows=jnp.zeros((capacity, len(FIELDS)), jnp.float32),
@@ -42,7 +44,7 @@ def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int)
         second_moment=SecondMoment(
             weight=jnp.zeros((), jnp.float32), b2=jnp.zeros((), jnp.float32)
         ),
-        sampled_params=own_arrays(sample(jax.tree.map(jnp.asarray, params))),
+        sampled_params=own_arrays(sample(jax.tree.map(jnp.asarray, arrays))),
         inner_state=inner_state,
     )
 
