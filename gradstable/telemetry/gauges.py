@@ -53,7 +53,8 @@ def last_verdict(before: Any, opt_state: Any) -> tuple[VerdictRow, jax.Array]:
 
     Returns:
       The verdict, and whether the optimizer made a step or rejected one (bool scalar). While
-      micro-batches are gathered it does neither, and a guard only has the verdict on an older one.
+      micro-batches are gathered it does neither: the verdict is that on the last mean then, unless
+      this micro-batch is left out.
     """
     threshold, scale, reason = jnp.float32(jnp.inf), jnp.float32(1.0), jnp.int32(0)
     for _, ledger in find_all(opt_state, Ledger):
@@ -64,8 +65,9 @@ def last_verdict(before: Any, opt_state: Any) -> tuple[VerdictRow, jax.Array]:
     steps = zip(_group_steps(before), _group_steps(opt_state), strict=True)
     ended = jnp.all(jnp.stack([jnp.asarray(True), *(new != old for old, new in steps)]))
     dropped = _drop_reason(before, opt_state)
-    reason = jnp.where(ended, jnp.where(reason == 0, dropped, reason), dropped)
-    scale = jnp.where(ended, scale, jnp.where(dropped > 0, 0.0, 1.0))
+    left_out = ~ended & (dropped > 0)
+    reason = jnp.where(left_out | (reason == 0), dropped, reason)
+    scale = jnp.where(left_out, 0.0, scale)
     return VerdictRow(threshold=threshold, scale=scale, reason=reason), ended
 
 
