@@ -73,7 +73,8 @@ def story(opt_state: object, params: object | None, *, only: Sequence[Member] = 
         tell = functools.partial(_tell, title, namer)
         sections.append(Section(ledger, tell, _weight))
     broken = any(np.any(_broken_now(one.numbers)) for one in sections)
-    axes = len(shape_of(sections[0].numbers)) if sections else 0
+    known = [*(one for _, one in ledgers), *(one for _, one in others), *map(told, records)]
+    axes = len(shape_of(known[0])) if known else 0
     carriers = find_carriers(opt_state, axes=axes, sums_only=not broken)
     fetched = jax.device_get([one.broken for one in carriers])
     found = [

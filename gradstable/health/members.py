@@ -54,6 +54,8 @@ def tell_all(sections: Sequence[Section], *, only: Sequence[Member] = ()) -> lis
 def named(members: Sequence[Member], shape: tuple[int, ...]) -> str:
     """Return members in words: ``member 3 of 8``, ``members 0-2 and 5 of 8``, ``all 8 members``."""
     total = int(np.prod(shape))
+    if total == 1:
+        return "the run"
     size = f"{total}" if len(shape) == 1 else f"{shape}"
     if len(members) == total > 1:
         return f"all {size} members"
@@ -67,8 +69,9 @@ def named(members: Sequence[Member], shape: tuple[int, ...]) -> str:
 
 
 def _tell(sections: Sequence[Section], shape: tuple[int, ...], only: Sequence[Member]) -> list[str]:
-    if not shape:
-        return [line for one in sections for line in one.tell(one.numbers)]
+    if np.prod(shape) == 1:  # one run only, perhaps on one device of pmap
+        only_one = (0,) * len(shape)
+        return [line for one in sections for line in one.tell(of_member(one.numbers, only_one))]
     stories: dict[tuple[str, ...], list[Member]] = {}
     weights: dict[tuple[str, ...], int] = {}
     for member in only or list(np.ndindex(shape)):
