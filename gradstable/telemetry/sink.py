@@ -9,8 +9,8 @@ class Header(NamedTuple):
 
     Attributes:
       name: what the run is called.
-      leaves: paths of the parameters, in tree order; where the recorder sees others, a sink that is
-        a ``NamesLeaves`` too learns of them.
+      leaves: paths of the parameters, in tree order; where the recorder sees others, a sink that
+        has a method ``leaves`` learns of them.
       sizes: entries of each.
       dtypes: of each.
       config: settings of the run, as given.
