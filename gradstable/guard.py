@@ -15,7 +15,7 @@ from gradstable._core.shown import shown
 from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable._core.units import Units, check_units
 from gradstable.hold import hold
-from gradstable.precision.inside import check_loss_scale_outside
+from gradstable.precision.inside import runs_inner, unscale_inside
 from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
 
@@ -84,8 +84,7 @@ def guard(
     Raises:
       TypeError: if ``inner`` is no transform, a rule is no ``Rule``, or units or ``axis_name`` are
         of a wrong kind.
-      ValueError: if a kind of units is unknown; in ``init``, if ``gs.loss_scale`` is in ``inner``;
-        in ``update``, if an axis is unknown.
+      ValueError: if a kind of units is unknown; in ``update``, if an axis is.
 
     Example:
       >>> import jax.numpy as jnp
@@ -112,12 +111,10 @@ def guard(
     judge = all_of(rules or (log_mad(),))
 
     def init_fn(params: optax.Params) -> GuardState:
-        inner_state = own_arrays(inner.init(params))
-        check_loss_scale_outside(inner_state, "guard")
         return GuardState(
             ledger=new_ledger(),
             rule_state=judge.init(params),
-            inner_state=inner_state,
+            inner_state=own_arrays(inner.init(params)),
         )
 
     def update_fn(
@@ -132,15 +129,16 @@ def guard(
         check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
         measured = measure_for(judge.needs, updates, params, axis_name=axis_name, units=units)
-        measured = unscale_measure(measured, unscale)
+        measured = unscale_measure(measured, unscale_inside(inner_state, unscale))
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
 
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
             return inner.update(updates, state, params, **extra_args)
 
+        runs = runs_inner(verdict.accept, measured, inner_state)
         scale = local_scale(verdict.scale, updates, axis_name=axis_name)
         scaled = scale_updates(updates, unscale_factors(scale, unscale))
-        new_updates, inner_state = hold(update, verdict.accept, scaled, inner_state, params)
+        new_updates, inner_state = hold(update, runs, scaled, inner_state, params)
         new_state = GuardState(
             ledger=enter(ledger, measured, verdict),
             rule_state=rule_state,

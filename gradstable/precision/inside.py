@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import jax
 from jax.typing import ArrayLike
 
 from gradstable._core.find import find_all
+from gradstable._core.types import Measure
 from gradstable.precision.loss_scale import LossScaleState
 
 
@@ -26,18 +28,13 @@ def has_loss_scale(inner_state: Any) -> bool:
     return bool(find_all(inner_state, LossScaleState))
 
 
-def check_loss_scale_outside(inner_state: Any, factory: str) -> None:
-    """Raise where what keeps broken gradients out stands around a loss scale.
+def runs_inner(accept: jax.Array, measure: Measure, inner_state: Any) -> jax.Array:
+    """Return whether a guard runs what is inside: where it accepts.
 
-    The loss scale would hear of no overflow, and so never fall.
+    A loss scale inside has to hear of overflows too, or it never falls; what judges inside of that
+    keeps them out of moments.
     """
-    if has_loss_scale(inner_state):
-        msg = (
-            f"{factory} stands around gradstable.loss_scale and keeps overflows from it, so that "
-            "its scale never falls: put the loss scale outside, as in "
-            f"gradstable.loss_scale(gradstable.{factory}(...))"
-        )
-        raise ValueError(msg)
+    return accept | ~measure.finite if has_loss_scale(inner_state) else accept
 
 
 def check_one_loss_scale(inner_state: Any, factory: str) -> None:

@@ -110,11 +110,22 @@ def test_an_accumulation_outside_tells_the_loss_scale_of_overflows() -> None:
     np.testing.assert_allclose(np.asarray(params["b"]), 1.0 - 4 * 2.0)
 
 
-def test_a_guard_around_a_loss_scale_is_refused_with_the_right_order() -> None:
-    with pytest.raises(
-        ValueError, match=r"put the loss scale outside, as in gradstable.loss_scale"
-    ):
-        gs.guard(scaled(INNER)).init(PARAMS)
+def test_a_guard_outside_tells_the_loss_scale_of_overflows_and_judges_without_it() -> None:
+    """Pitfall: what it rejects it holds, and the scale, which hears of nothing, never falls."""
+    limit = gs.rules.global_norm(100.0)
+    tx = gs.guard(gs.loss_scale(gs.guard(optax.sgd(1.0), limit), init_scale=2.0**20), limit)
+    update, state = jax.jit(tx.update), tx.init(PARAMS)
+    params = PARAMS
+    for _ in range(10):
+        factor = gs.scale_loss(1.0, state)
+        grads = jax.tree.map(lambda g: (g * factor).astype(jnp.float16).astype(g.dtype), GRADS)  # noqa: B023
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    assert float(state.inner_state.scale) == 2.0**14
+    outer = state.ledger.health
+    assert (outer.accepted, outer.rejected, outer.clipped) == (4, 6, 0)
+    np.testing.assert_allclose(outer.grad_norm, NORM, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(params["b"]), 1.0 - 4 * 2.0)
 
 
 def test_two_loss_scales_in_one_record_are_refused() -> None:
