@@ -3,7 +3,9 @@
 ``python -m benchmarks.catalog`` writes ``docs/catalog.md``.
 """
 
+import inspect
 import itertools
+import operator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import gradstable as gs
 from benchmarks.counting import count_common_path, size
 from tests.registry import Entry, entries
+from tests.registry.entry import Bound
 
 PAGE = Path(__file__).parents[1] / "docs" / "catalog.md"
 
@@ -22,8 +26,13 @@ Every transform, rule and loss, by family. This page is generated from the regis
 the contract suite (`make catalog`), so nothing is missing from it, and its figures are measured:
 *state* is float32 words of state per parameter, *words* are the float32 words that a step moves per
 parameter beyond plain gradient descent, as XLA counts them on the path of a healthy step on the CPU
-(a rule is counted by the transform that is made of it). *Promise* and *weakness* are what the
+(a rule is counted by the transform that is made of it, and a wrapper with what it wraps in tests);
+both are those of the defaults. *Promise* and *weakness* are what the
 docstrings tell in full, with the size of the weakness measured.
+
+An optimizer of optax that has no name here needs none: `gs.guard(optax.adafactor(1e-3))` is the
+recipe, and so it is for every other one, such as `novograd`, `prodigy`, `dog`, `momo`, `sm3`,
+`signum`, `schedule_free_sgd` and `lbfgs`. A test tries all of optax and `optax.contrib`.
 """
 _LEAVES, _SIDE = 4, 256
 
@@ -58,9 +67,26 @@ def row(entry: Entry, cost: Cost | None) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def measured(entry: Entry) -> optax.GradientTransformation | None:
+    """Return the transform whose cost a row tells: that of the defaults, if it has any.
+
+    A wrapper, which is told by what it wraps there, is the case that the tests try first, and a
+    rule the transform that is made of it.
+    """
+    known = {case.name: case.tx for other in entries() for case in other.cases}
+    if not entry.cases:
+        return known[entry.tested_by] if entry.tested_by else None
+    factory = operator.attrgetter(entry.name)(gs)
+    parameters = inspect.signature(factory).parameters.values()
+    needed = {p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL}
+    special = isinstance(entry.cases[0].tx, Bound) or {"inner", "transform"} & needed
+    if special or not needed <= entry.required.keys():
+        return entry.cases[0].tx
+    return factory(**entry.required)
+
+
 def page() -> str:
     """Return the text of the page."""
-    known = {case.name: case.tx for entry in entries() for case in entry.cases}
     lines = [_HEAD]
     by_family = sorted(entries(), key=lambda entry: entry.family)
     for family, group in itertools.groupby(by_family, key=lambda entry: entry.family):
@@ -68,8 +94,8 @@ def page() -> str:
         lines.append("| name | source | state | words | promise | weakness |")
         lines.append("|---|---|--:|--:|---|---|")
         for entry in sorted(group, key=lambda entry: entry.name):
-            name = entry.cases[0].name if entry.cases else entry.tested_by
-            lines.append(row(entry, cost(known[name]) if name else None))
+            tx = measured(entry)
+            lines.append(row(entry, None if tx is None else cost(tx)))
         lines.append("")
     return "\n".join(lines)
 

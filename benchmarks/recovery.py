@@ -107,7 +107,7 @@ def in_float16(*, seed: int, steps: int = 400) -> dict[str, Any]:
         state: Any = new
         params = optax.apply_updates(params, updates)
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(params)]))
-        return (params, state), (state.scale, finite)
+        return (params, state), (state.loss_scale, finite)
 
     params = half.init(key)
     (params, state), (scales, finite) = jax.jit(lambda c: jax.lax.scan(step, c, jnp.arange(steps)))(

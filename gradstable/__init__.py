@@ -38,7 +38,7 @@ from gradstable.clipping import (
     soft_clip,
 )
 from gradstable.guard import GuardState, guard
-from gradstable.health import TrainingDiverged, check, explain, health
+from gradstable.health import TrainingDiverged, check, explain, has_updated, health
 from gradstable.moments import (
     cautious,
     clip_by_moment,
@@ -127,6 +127,7 @@ from gradstable.recovery import (
     restored,
     rollback,
     state_schema,
+    upgrade_state,
 )
 from gradstable.telemetry import record
 
@@ -182,6 +183,7 @@ __all__ = [
     "global_norm",
     "guard",
     "half_life_schedule",
+    "has_updated",
     "health",
     "kahan",
     "lamb",
@@ -254,6 +256,7 @@ __all__ = [
     "testing",
     "trace",
     "unscale",
+    "upgrade_state",
     "yogi",
 ]
 

@@ -1,15 +1,21 @@
 """The one line: wrap any optax transform so that no gradient can blow the run up."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.act import keep_finite, scale_updates
-from gradstable._core.checks import check_state, check_transform, check_updates
+from gradstable._core.checks import check_results, check_state, check_transform, explaining
+from gradstable._core.eager import when_repeated
+from gradstable._core.equations import as_arrays, only_arrays
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Ledger, enter, new_ledger
-from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
+from gradstable._core.names import answers_as_inner
+from gradstable._core.reach import Reach, judged
+from gradstable._core.scale import unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable._core.unit_norms import local_scale, measure_for
@@ -20,12 +26,13 @@ from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
 
 
+@answers_as_inner
 class GuardState(NamedTuple):
     """State of ``guard``."""
 
     ledger: Ledger
     rule_state: tuple[Any, ...]  # one entry a rule
-    inner_state: Any
+    wrapped_state: Any
 
 
 @shown
@@ -114,10 +121,32 @@ def guard(
         return GuardState(
             ledger=new_ledger(),
             rule_state=judge.init(params),
-            inner_state=own_arrays(inner.init(params)),
+            wrapped_state=own_arrays(inner.init(params)),
         )
 
-    def update_fn(
+    update = _Update(inner, judge, axis_name, units)
+    return optax.GradientTransformationExtraArgs(init_fn, update)
+
+
+class _Update:
+    """The update function: measure, decide, act."""
+
+    unscale = True  # it takes out a loss scale by itself
+
+    def __init__(
+        self,
+        inner: optax.GradientTransformationExtraArgs,
+        judge: Rule,
+        axis_name: AxisName,
+        units: Units | None,
+    ) -> None:
+        self._inner, self._judge = inner, judge
+        self._axis_name, self._units = axis_name, units
+        self._reach = Reach()
+        self._decide_in_a_loop = when_repeated(partial(self._decide, exact=True))
+
+    def __call__(
+        self,
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
@@ -125,26 +154,52 @@ def guard(
         unscale: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, GuardState]:
-        ledger, rule_state, inner_state = check_state(state, GuardState, "guard")
-        check_updates(updates, params)
-        extra_args = agreed(extra_args, axis_name)
-        measured = measure_for(judge.needs, updates, params, axis_name=axis_name, units=units)
-        measured = unscale_measure(measured, unscale_inside(inner_state, unscale))
-        verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
+        old = check_state(state, GuardState, "guard")
+        updates, extra_args = as_arrays(updates), agreed(extra_args, self._axis_name)
 
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-            return inner.update(updates, state, params, **extra_args)
+            return self._inner.update(updates, state, params, **extra_args)
 
-        runs = runs_inner(verdict.accept, measured, inner_state)
-        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
-        scaled = scale_updates(updates, unscale_factors(scale, unscale))
-        new_updates, inner_state = hold(update, runs, scaled, inner_state, params)
-        new_state = GuardState(
-            ledger=enter(ledger, measured, verdict),
-            rule_state=rule_state,
-            inner_state=inner_state,
-        )
-        return keep_finite(verdict.accept, new_updates, params), new_state
+        with explaining(updates, params):
+            trees = updates, old.wrapped_state, params
+            equations, read = self._reach.look(update, trees, extra_args)
+            seen, arrays = judged(updates, read), only_arrays(params)
+            decide = self._decide_in_a_loop if equations is None else self._decide
+            factors = unscale, unscale_inside(old.wrapped_state, unscale)
+            accept, finite, scaled, ledger, rule_state = decide(
+                seen, updates, arrays, old.ledger, old.rule_state, factors, extra_args
+            )
+            runs = runs_inner(accept, finite, old.wrapped_state)
+            new_updates, inner_state = hold(
+                update, runs, scaled, old.wrapped_state, params, equations=equations
+            )
+        check_results(new_updates, updates, params)
+        new_state = GuardState(ledger=ledger, rule_state=rule_state, wrapped_state=inner_state)
+        return keep_finite(accept, new_updates, params), new_state
 
-    setattr(update_fn, UNSCALE, True)
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    def _decide(
+        self,
+        seen: Any,
+        updates: Any,
+        params: Any,
+        ledger: Ledger,
+        rule_state: tuple[Any, ...],
+        factors: tuple[ArrayLike | None, ArrayLike | None],
+        extra_args: dict[str, Any],
+        *,
+        exact: bool = False,
+    ) -> tuple[jax.Array, jax.Array, Any, Ledger, tuple[Any, ...]]:
+        """Return whether to accept, whether all is finite, the scaled gradients, and the record.
+
+        The first of the factors takes out a loss scale further out, and is part of what is handed
+        on; the second takes out one further in too, and is for what is judged alone.
+        """
+        judge, axis_name = self._judge, self._axis_name
+        measured = measure_for(judge.needs, seen, params, axis_name=axis_name, units=self._units)
+        unscale, unscale_all = factors
+        measured = unscale_measure(measured, unscale_all)
+        verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
+        scale = local_scale(verdict.scale, seen, axis_name=axis_name)
+        scaled = scale_updates(updates, unscale_factors(scale, unscale), exact=exact)
+        ledger = enter(ledger, measured, verdict)
+        return verdict.accept, measured.finite, scaled, ledger, rule_state

@@ -10,18 +10,18 @@ evaluate it equation by equation; where an equation defines a leaf of the new st
 held value in its place.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Literal, Var
+from jax.extend.core import Literal, Var
 
 from gradstable._core.checks import check_same_tree, leaves_by_path
+from gradstable._core.derivatives import where_accepted
+from gradstable._core.eager import is_traced, when_repeated
+from gradstable._core.equations import Equations, Update, evaluate, is_array, trace
 from gradstable._core.select import select, select_finite
-
-Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def hold(
@@ -32,6 +32,7 @@ def hold(
     params: object,
     *,
     entries: bool = True,
+    equations: Equations | None = None,
 ) -> tuple[Any, Any]:
     r"""Run ``update``, but keep the old state where the new one must not be taken.
 
@@ -41,7 +42,11 @@ def hold(
                                  s_{old} & \text{else} \end{cases}
 
     The first condition is exact: a rejected step leaves the state bit-identical. The second
-    is a last line of defense, for the rare entry that overflows *inside* an accepted update.
+    is a last line of defense, for the rare entry that overflows *inside* an accepted update. In a
+    dtype of small range, such as float16, the largest number takes the place of an overflow.
+
+    The derivative of an accepted step is that of ``update``; through a rejected one it is zero,
+    except for the state, which is handed on.
 
     Args:
       update: a function ``(updates, state, params) -> (updates, state)``.
@@ -51,6 +56,7 @@ def hold(
       params: tree of parameters, or ``None``.
       entries: whether to discard single entries too. Not around a guard, which does it itself, and
         whose state reports norms that are not finite.
+      equations: what ``trace`` made of ``update`` for arguments of these types, if it is known.
 
     Returns:
       The pair that ``update`` returns: updates computed from held values (meaningless where
@@ -60,24 +66,30 @@ def hold(
       ValueError: if ``update`` changes the structure of the state or the shape of a leaf.
     """
     choose = select_finite if entries else select
-    args = jax.tree.leaves((updates, state, params))
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in (accept, *args)):
+    given = jax.tree.leaves((updates, state, params))
+    if equations is None and not is_traced(accept, given):
         # Outside jit nothing is fused, so there is nothing to save; and functions that are
         # compiled on their own inside ``update`` give the same bits as without us.
-        new_updates, new_state = update(updates, state, params)
+        new_updates, new_state = update(updates if accept else _zeros(updates), state, params)
         _check_same_state(new_state, state)
-        return new_updates, jax.tree.map(
-            lambda new, old: choose(accept, jnp.asarray(new), old), new_state, state
-        )
+        choose_all = _choose_finite if entries else _choose
+        return new_updates, choose_all(accept, new_state, state)
+    if equations is None:
+        equations = trace(update, updates, state, params)
+    return _evaluate(equations, accept, given, state, choose)
 
-    jaxpr, shapes = jax.make_jaxpr(update, return_shape=True)(updates, state, params)
+
+def _evaluate(
+    equations: Equations, accept: jax.Array, given: list[Any], state: Any, choose: Any
+) -> tuple[Any, Any]:
+    shapes = jax.tree.unflatten(equations.results, equations.shapes)
     _check_same_state(shapes[1], state)
     old_leaves, state_tree = jax.tree.flatten(state)
-    num_updates = len(jax.tree.leaves(shapes[0]))
-    state_outs = jaxpr.jaxpr.outvars[num_updates:]
+    outputs = equations.outputs
+    state_outs = outputs[equations.num_updates :]
 
     old_of: dict[Var, jax.Array] = {}
-    dtypes = (shape.dtype for shape in jax.tree.leaves(shapes[1]))
+    dtypes = (leaf.dtype for leaf in equations.shapes[equations.num_updates :])
     for var, dtype, old in zip(state_outs, dtypes, old_leaves, strict=True):
         # A variable can be held for one leaf only, and only if it has the leaf's dtype.
         if isinstance(var, Var) and dtype == old.dtype:
@@ -90,10 +102,19 @@ def hold(
         raw[var] = value
         return choose(accept, value, old_of[var])
 
-    outs = _evaluate(jaxpr, args, define)
+    closed, num_consts = equations.closed, len(equations.closed.consts)
+    arrays = [leaf for leaf in given if is_array(leaf)]
+    gated = where_accepted(accept, [*closed.consts, *arrays])
+    outs = evaluate(closed, gated[:num_consts], gated[num_consts:], define)
+    values = iter(outs)
+    leaves = [
+        shape if atom is None else next(values)
+        for atom, shape in zip(outputs, equations.shapes, strict=True)
+    ]
+    passed = {id(inside): leaf for inside, leaf in zip(gated[num_consts:], arrays, strict=True)}
 
-    def held(var: Var | Literal, value: jax.Array, old: jax.Array) -> jax.Array:
-        if value is old:  # passed through
+    def held(var: Var | Literal | None, value: jax.Array, old: jax.Array) -> jax.Array:
+        if passed.get(id(value)) is old:
             return old
         if isinstance(var, Var) and var in raw:
             if old_of[var] is old:
@@ -102,36 +123,28 @@ def hold(
         # Defined by no equation (a literal, an argument), or already held for another leaf.
         return choose(accept, jnp.asarray(value), old)
 
-    new_leaves = map(held, state_outs, outs[num_updates:], old_leaves)
-    new_updates = jax.tree.unflatten(jax.tree.structure(shapes[0]), outs[:num_updates])
-    return new_updates, jax.tree.unflatten(state_tree, new_leaves)
+    new_leaves = map(held, state_outs, leaves[equations.num_updates :], old_leaves)
+    of_updates = jax.tree.structure(shapes[0])
+    return (
+        jax.tree.unflatten(of_updates, leaves[: equations.num_updates]),
+        jax.tree.unflatten(state_tree, new_leaves),
+    )
+
+
+@when_repeated
+def _choose(accept: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: select(accept, jnp.asarray(n), o), new, old)
+
+
+@when_repeated
+def _choose_finite(accept: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: select_finite(accept, jnp.asarray(n), o), new, old)
 
 
 def _check_same_state(new: object, old: object) -> None:
     check_same_tree("new state", leaves_by_path(new), "state", leaves_by_path(old))
 
 
-def _evaluate(
-    closed: ClosedJaxpr, args: Sequence[Any], define: Callable[[Var, Any], Any]
-) -> list[Any]:
-    """Evaluate a jaxpr; ``define`` may replace the value that an equation gives a variable.
-
-    Equations with jaxprs of their own (``jit``, ``cond``, ``custom_jvp``, ...) are bound as
-    they are: a leaf defined inside is held after them, which is right, if less economical.
-    """
-    jaxpr = closed.jaxpr
-    env: dict[Var, Any] = dict(
-        zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *args), strict=True)
-    )
-
-    def read(atom: Var | Literal) -> Any:
-        return atom.val if isinstance(atom, Literal) else env[atom]
-
-    for eqn in jaxpr.eqns:
-        bind_params = eqn.primitive.get_bind_params(eqn.params)
-        with eqn.ctx.manager:
-            result = eqn.primitive.bind(*map(read, eqn.invars), **bind_params)
-        values = result if eqn.primitive.multiple_results else [result]
-        for var, value in zip(eqn.outvars, values, strict=True):
-            env[var] = define(var, value)
-    return [read(atom) for atom in jaxpr.outvars]
+def _zeros(updates: Any) -> Any:
+    """Return gradients of nothing: what comes of a rejected step has not even a derivative."""
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if is_array(leaf) else leaf, updates)

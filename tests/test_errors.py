@@ -3,6 +3,8 @@
 import inspect
 import operator
 import re
+import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.typing import ArrayLike
 
 import gradstable as gs
 from gradstable.testing.material import default_params, gradients
@@ -41,13 +44,21 @@ def test_bad_number_is_refused_by_name(entry: Entry, name: str) -> None:
         assert raised.traceback[-1].path.name == "checks.py", value
 
 
+def kinds_of(annotation: Any) -> set[Any]:
+    united = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return set(typing.get_args(annotation)) if united else {annotation}
+
+
+_ALONE = [{int}, {float}, *map(kinds_of, (ArrayLike, optax.ScalarOrSchedule))]
+NUMBERS = [*_ALONE, *(kinds | {type(None)} for kinds in _ALONE)]
+
+
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
 def test_registry_holds_every_numeric_argument(entry: Entry) -> None:
     numeric = {
         parameter.name
         for parameter in inspect.signature(factory_of(entry)).parameters.values()
-        if re.search(r"ArrayLike|Scalar|float|\bint\b", str(parameter.annotation))
-        and not re.search(r"DTypeLike|Callable|Any|bool", str(parameter.annotation))
+        if kinds_of(parameter.annotation) in NUMBERS
     }
     assert numeric <= entry.numbers.keys()
 

@@ -7,7 +7,9 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
-from gradstable._core.numerics import wide
+from gradstable._core.eager import is_traced, when_repeated
+from gradstable._core.equations import is_array
+from gradstable._core.numerics import fits, is_inexact, is_low_precision, rounded, wide
 from gradstable._core.scale import per_leaf
 from gradstable._core.select import keep_where
 from gradstable._core.types import Measure, Scale, Verdict
@@ -35,25 +37,34 @@ def once(values: jax.Array, norms: jax.Array) -> jax.Array:
     that reads it, which takes time in every step, and above all in compiling a thousand of them.
     A reduction it does not repeat, and an optimization barrier would be gone before it fuses. So
     each number goes through a maximum with what is below it: no norm is negative, but XLA cannot
-    know.
+    know. (A NaN is replaced: even what is thrown away must not make a derivative NaN.)
     """
-    below = -norms[:2].reshape(-1, *(1,) * values.ndim)
+    first = norms[:2].reshape(-1, *(1,) * values.ndim)
+    below = -jnp.where(first >= 0.0, first, jnp.ones_like(first))
     return jnp.max(jnp.maximum(values[None], below), axis=0)
 
 
-def scale_updates(updates: Any, scale: Scale) -> Any:
+def scale_updates(updates: Any, scale: Scale, *, exact: bool | None = None) -> Any:
     """Return ``scale * updates``, computed in float32 and rounded to the dtype of each leaf.
 
     Where a factor is 1, entries come back bit-identical outside of ``jit``, where a product
     would flush subnormals. Inside, all arithmetic on the CPU does, and a select here would make
-    XLA write the product to memory for an optimizer that reads it twice.
+    XLA write the product to memory for an optimizer that reads it twice. What is no floating-point
+    array (the gradient of an integer) comes back as it is.
+
+    Args:
+      updates: the gradients.
+      scale: the factors.
+      exact: whether to select. Default ``None``: outside of ``jit``.
     """
 
     def apply(update: jax.Array, factor: jax.Array) -> jax.Array:
+        if not is_gradient(update):
+            return update
         dtype = wide(update.dtype)
         scaled = (update.astype(dtype) * factor.astype(dtype)).astype(update.dtype)
-        traced = isinstance(factor, jax.core.Tracer) or isinstance(update, jax.core.Tracer)
-        return scaled if traced else jnp.where(factor == 1.0, update, scaled)
+        selects = not is_traced(factor, update) if exact is None else exact
+        return jnp.where(factor == 1.0, update, scaled) if selects else scaled
 
     leaves, structure = jax.tree.flatten(updates)
     factors = per_leaf(scale, len(leaves))
@@ -61,18 +72,33 @@ def scale_updates(updates: Any, scale: Scale) -> Any:
 
 
 def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
-    """Return updates that are zero where rejected, not finite, or fatal to their parameter."""
+    """Return updates that are zero where rejected, not finite, or fatal to their parameter.
 
-    def keep(param: jax.Array | None, update: jax.Array | None) -> jax.Array | None:
-        if update is None:
-            return None
+    It has to be the last to touch the updates: what is finite here need not be so after a cast.
+    """
+    return _keep_finite(accept, updates, params)
+
+
+@when_repeated
+def _keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
+
+    def keep(update: Any, param: Any) -> Any:
+        if update is None or not is_array(update):
+            return update
+        if not is_gradient(update):
+            return lax.select_n(accept, unmoved(update), update)
         # A finite sum has finite parts: one test is enough.
-        result = update if param is None else applied(jnp.asarray(param), update)
-        return keep_where(accept, result, update, unmoved(update))
+        sound = fits(update, update.dtype) if param is None else _lands(jnp.asarray(param), update)
+        return keep_where(accept, sound, update, unmoved(update))
 
     if params is None:
-        return jax.tree.map(lambda update: keep(None, update), updates)
-    return jax.tree.map(keep, params, updates, is_leaf=lambda leaf: leaf is None)
+        return jax.tree.map(lambda update: keep(update, None), updates)
+    return jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None)
+
+
+def is_gradient(leaf: Any) -> bool:
+    """Whether a leaf is a floating-point (or complex) array, and so can be measured and scaled."""
+    return is_array(leaf) and is_inexact(leaf)
 
 
 def unmoved(like: Any) -> jax.Array:
@@ -86,3 +112,16 @@ def applied(param: jax.Array, update: jax.Array) -> jax.Array:
         return param + update
     dtype = wide(param.dtype)
     return (param.astype(dtype) + update.astype(dtype)).astype(param.dtype)
+
+
+def _lands(param: jax.Array, update: jax.Array) -> jax.Array:
+    """Whether each entry of a parameter is finite after an update, in its own dtype."""
+    if not is_inexact(param):
+        return fits(update, update.dtype)
+    if not is_low_precision(param.dtype):
+        return fits(applied(param, update), param.dtype)
+    # In the steps in which it will be done: first the update is rounded, then the sum.
+    step = update.astype(wide(update.dtype))
+    if is_low_precision(update.dtype):
+        step = rounded(step, update.dtype)
+    return fits(param.astype(step.dtype) + step, param.dtype)

@@ -6,8 +6,9 @@ knows yet. Trees are checked at trace time, which costs nothing at run time.
 """
 
 import contextlib
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import jax
@@ -56,9 +57,25 @@ def check_number(
         for symbol, bound in ((">", above), (">=", at_least), ("<", below), ("<=", at_most))
         if math.isfinite(bound)
     ]
-    wanted = "a number " + " and ".join(bounds) if bounds else "a number"
-    msg = f"{name} must be {wanted}, got {number:g}" + (f". {hint}" if hint else "")
+    # Infinity lies within a range that is open above.
+    endless = number == math.inf and min(below, at_most) == math.inf
+    wanted = " ".join(["a finite number" if endless else "a number", " and ".join(bounds)]).strip()
+    msg = f"{name} must be {wanted}, got {_digits(number)}" + (f". {hint}" if hint else "")
     raise ValueError(msg)
+
+
+def _digits(number: float) -> str:
+    # Not rounded to the bound that it misses.
+    short = f"{number:g}"
+    return short if float(short) == number or math.isnan(number) else repr(number)
+
+
+def is_negative(value: object) -> bool:
+    """Whether a hyper-parameter is known to be a number below zero."""
+    number = isinstance(value, (int, float, np.number, np.ndarray, jax.Array))
+    if isinstance(value, jax.core.Tracer) or not number:
+        return False
+    return np.ndim(value) == 0 and np.isrealobj(value) and float(cast("float", value)) < 0
 
 
 def check_size(name: str, value: object, *, at_least: int) -> None:
@@ -113,15 +130,23 @@ def check_rate(name: str, value: object) -> None:
     """Check a learning rate: a schedule (any callable), or a number >= 0."""
     if callable(value):
         return
-    hint = "A transform that descends negates by itself; pass the rate as a positive number."
+    sign = "A transform that descends negates by itself; pass the rate as a positive number."
+    hint = sign if is_negative(value) else ""
     kind = "a real number, or a schedule from steps to numbers"
     check_number(name, value, at_least=0.0, below=math.inf, hint=hint, kind=kind)
 
 
 def check_transform(name: str, value: object) -> optax.GradientTransformationExtraArgs:
-    """Return an optax transform that takes extra arguments, or raises ``TypeError``."""
+    """Return an optax transform that takes extra arguments, or raises ``TypeError``.
+
+    Whatever has ``init`` and ``update`` is one, as for ``optax.chain``: ``optax.MultiSteps`` is.
+    """
     if isinstance(value, optax.GradientTransformation):
         return optax.with_extra_args_support(value)
+    init, update = getattr(value, "init", None), getattr(value, "update", None)
+    if callable(init) and callable(update) and not isinstance(value, type):
+        made = optax.GradientTransformationExtraArgs(init, update)
+        return made if _takes_any_keyword(update) else _without_keywords(made)
     hint = ""
     if callable(value):
         called = getattr(value, "__name__", "it")
@@ -136,6 +161,17 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
         f"got {value!r} of type {type(value).__name__}{hint}"
     )
     raise TypeError(msg)
+
+
+def _takes_any_keyword(function: Callable[..., Any]) -> bool:
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _without_keywords(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    return optax.with_extra_args_support(optax.GradientTransformation(tx.init, tx.update))
 
 
 def check_dtype(name: str, value: object) -> None:
@@ -171,6 +207,40 @@ def check_updates(updates: object, params: object | None = None) -> None:
         if isinstance(updates, tuple) and not isinstance(params, tuple):
             hint += ", and not with the (value, gradients) of jax.value_and_grad"
         check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
+
+
+@contextlib.contextmanager
+def explaining(updates: object, params: object | None) -> Iterator[None]:
+    """Let an inner transform judge its arguments; where it fails, say what is odd about them.
+
+    Gradients need not look like parameters: those of ``optax.contrib.dpsgd`` have a batch axis,
+    ``optax.lookahead`` has two sets of parameters. So a wrapper refuses nothing by itself.
+    """
+    try:
+        yield
+    except Exception as error:
+        try:
+            check_updates(updates, params)
+        except (TypeError, ValueError) as told:
+            raise told from error
+        raise
+
+
+def check_results(results: object, updates: object, params: object | None) -> None:
+    """Raise unless the updates of an inner transform can be added to the parameters.
+
+    Raises:
+      TypeError: if a gradient was not floating-point.
+      ValueError: if structure or shapes differ from those of ``params``, with the path. If the
+        gradients did not look like the parameters either, they are what the message names.
+    """
+    if params is None:
+        return
+    try:
+        check_same_tree("updates", leaves_by_path(results), "params", leaves_by_path(params))
+    except ValueError:
+        check_updates(updates, params)
+        raise
 
 
 def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:
@@ -230,6 +300,17 @@ def check_axis(axis: object, ndim: int) -> int:
     return axis % ndim
 
 
+def check_axes(axis: object, ndim: int) -> tuple[int, ...]:
+    """Return axes counted from the front: one, a tuple of them, or all for ``None``."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(check_axis(one, ndim) for one in (axis if isinstance(axis, tuple) else (axis,)))
+    if not axes or len(set(axes)) < len(axes):
+        msg = f"axis must name at least one axis, and each only once, got {axis!r}"
+        raise ValueError(msg)
+    return axes
+
+
 def check_value(value: object, factory: str) -> jax.Array:
     """Return the loss that was passed to ``update`` as a float32 scalar.
 
@@ -255,6 +336,24 @@ def check_value(value: object, factory: str) -> jax.Array:
         )
         raise ValueError(msg)
     return loss
+
+
+def check_weight(value: object, factory: str) -> jax.Array:
+    """Return the weight that was passed to ``update`` as a float32 scalar.
+
+    Raises:
+      TypeError: if it is no number.
+      ValueError: if it is no scalar.
+    """
+    remedy = "call update(updates, state, params, weight=number_of_tokens)"
+    if isinstance(value, (str, tuple, list, dict)):
+        msg = f"weight must be a number to {factory}, got {value!r}: {remedy}"
+        raise TypeError(msg)
+    weight = jnp.asarray(cast("Any", value), jnp.float32)
+    if weight.ndim:
+        msg = f"weight must be a scalar to {factory}, got one of shape {weight.shape}: {remedy}"
+        raise ValueError(msg)
+    return weight
 
 
 def check_same_tree(

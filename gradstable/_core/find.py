@@ -4,21 +4,24 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from gradstable._core.names import Unnamed
+
 Found = TypeVar("Found")
 
 # Fields of our states that hold trees like the parameters, or what wraps them.
 _LARGE = frozenset(
-    {"inner_state", "snapshots", "rule_state", "total", "rows", "leaf_rows", "sampled_params"}
+    {"wrapped_state", "snapshots", "rule_state", "gradient_sum"}
+    | {"rows", "leaf_rows", "sampled_params"}
 )
 
 
 class Snapshot(NamedTuple):
-    """A copy of a run, from before the step that its count names. What is in it is past."""
+    """A copy of a run, from before one of its steps. What is in it is past."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
-    params: Any  # like the parameters
-    inner_state: Any
-    rule_state: tuple[Any, ...]
+    taken_at: jax.Array  # shape=(), dtype=jnp.int32, the call before which it was taken (0: any)
+    kept_params: Unnamed
+    kept_state: Unnamed  # of the inner transform
+    kept_rules: Unnamed  # of the state of the rules
 
 
 def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
@@ -27,13 +30,18 @@ def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
     Reads plain optax states and what Flax makes of them: ``nnx.Optimizer``, ``TrainState`` or
     their ``opt_state``.
     """
-    tree = getattr(opt_state, "opt_state", opt_state)
     flat, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda node: isinstance(node, (kind, Snapshot))
+        state_in(opt_state), is_leaf=lambda node: isinstance(node, (kind, Snapshot))
     )
     return [
         (jax.tree_util.keystr(path), _bare(node)) for path, node in flat if isinstance(node, kind)
     ]
+
+
+def state_in(holder: Any) -> Any:
+    """Return the optimizer state in an ``nnx.Optimizer`` or a ``TrainState``, or what is given."""
+    # A state may answer as what it wraps does, and states of optax have a field of this name.
+    return holder if isinstance(holder, tuple) else getattr(holder, "opt_state", holder)
 
 
 def find_one(opt_state: object, kind: type[Found], *, name: str, wrap: str) -> Found:

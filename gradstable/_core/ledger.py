@@ -16,24 +16,51 @@ class Rejection(NamedTuple):
     reason: jax.Array  # shape=(), dtype=jnp.int32
     worst_leaf: jax.Array  # shape=(), dtype=jnp.int32
     grad_norm: jax.Array  # shape=(), dtype=jnp.float32, may be inf or nan
-    threshold: jax.Array  # shape=(), dtype=jnp.float32
+    norm_limit: jax.Array  # shape=(), dtype=jnp.float32
     leaf_key: jax.Array  # shape=(), dtype=jnp.int32, number of the path of worst_leaf; 0: unknown
 
 
 class Ledger(NamedTuple):
     """The record that every judging transform keeps; ``health`` and ``explain`` read it."""
 
-    health: Health
+    calls: jax.Array  # shape=(), dtype=jnp.int32
+    accepted: jax.Array  # shape=(), dtype=jnp.int32
+    rejected: jax.Array  # shape=(), dtype=jnp.int32
+    clipped: jax.Array  # shape=(), dtype=jnp.int32
+    consecutive_rejected: jax.Array  # shape=(), dtype=jnp.int32
+    grad_norm: jax.Array  # shape=(), dtype=jnp.float32
+    norm_limit: jax.Array  # shape=(), dtype=jnp.float32
+    grad_factor: jax.Array  # shape=(), dtype=jnp.float32
+    reason: jax.Array  # shape=(), dtype=jnp.int32
+    worst_leaf: jax.Array  # shape=(), dtype=jnp.int32
+    last_rejected: jax.Array  # shape=(), dtype=jnp.int32
     rejected_by: jax.Array  # shape=(NUM_REASONS,), dtype=jnp.int32
     clipped_by: jax.Array  # shape=(NUM_REASONS,), dtype=jnp.int32
     last_rejection: Rejection
+
+    @property
+    def health(self) -> Health:
+        """The numbers by the names that users know."""
+        return Health(
+            count=self.calls,
+            accepted=self.accepted,
+            rejected=self.rejected,
+            clipped=self.clipped,
+            consecutive_rejected=self.consecutive_rejected,
+            grad_norm=self.grad_norm,
+            threshold=self.norm_limit,
+            scale=self.grad_factor,
+            reason=self.reason,
+            worst_leaf=self.worst_leaf,
+            last_rejected=self.last_rejected,
+        )
 
 
 class Dropped(NamedTuple):
     """The record of what gathers micro-batches: those it left out."""
 
     by_reason: jax.Array  # shape=(NUM_REASONS,), dtype=jnp.int32
-    last: jax.Array  # shape=(), dtype=jnp.int32, the number of the last one (-1: never)
+    last_dropped: jax.Array  # shape=(), dtype=jnp.int32, the number of the last one (-1: never)
 
 
 def new_dropped() -> Dropped:
@@ -46,7 +73,7 @@ def drop(dropped: Dropped, count: jax.Array, verdict: Verdict) -> Dropped:
     here = jnp.arange(NUM_REASONS) == verdict.reason
     return Dropped(
         by_reason=_increment_if(here & ~verdict.accept, dropped.by_reason),
-        last=jnp.where(verdict.accept, dropped.last, count),
+        last_dropped=jnp.where(verdict.accept, dropped.last_dropped, count),
     )
 
 
@@ -59,28 +86,25 @@ def new_ledger() -> Ledger:
     def real(value: float) -> jax.Array:
         return jnp.full((), value, jnp.float32)
 
-    health = Health(
-        count=integer(),
+    rejection = Rejection(
+        reason=integer(),
+        worst_leaf=integer(-1),
+        grad_norm=real(0.0),
+        norm_limit=real(jnp.inf),
+        leaf_key=integer(),
+    )
+    return Ledger(
+        calls=integer(),
         accepted=integer(),
         rejected=integer(),
         clipped=integer(),
         consecutive_rejected=integer(),
         grad_norm=real(0.0),
-        threshold=real(jnp.inf),
-        scale=real(1.0),
+        norm_limit=real(jnp.inf),
+        grad_factor=real(1.0),
         reason=integer(),
         worst_leaf=integer(-1),
         last_rejected=integer(-1),
-    )
-    rejection = Rejection(
-        reason=integer(),
-        worst_leaf=integer(-1),
-        grad_norm=real(0.0),
-        threshold=real(jnp.inf),
-        leaf_key=integer(),
-    )
-    return Ledger(
-        health=health,
         rejected_by=jnp.zeros((NUM_REASONS,), jnp.int32),
         clipped_by=jnp.zeros((NUM_REASONS,), jnp.int32),
         last_rejection=rejection,
@@ -89,32 +113,28 @@ def new_ledger() -> Ledger:
 
 def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
     """Return the ledger with one more step in it. Counters stop at the largest int32."""
-    old = ledger.health
-    count = increment(old.count)
+    calls = increment(ledger.calls)
     rejected, clipped = ~verdict.accept, verdict.clipped
-    health = Health(
-        count=count,
-        accepted=_increment_if(verdict.accept, old.accepted),
-        rejected=_increment_if(rejected, old.rejected),
-        clipped=_increment_if(clipped, old.clipped),
-        consecutive_rejected=jnp.where(rejected, increment(old.consecutive_rejected), 0),
-        grad_norm=measure.norm,
-        threshold=verdict.threshold,
-        scale=verdict.least_scale,
-        reason=verdict.reason,
-        worst_leaf=measure.worst_leaf,
-        last_rejected=jnp.where(rejected, count, old.last_rejected),
-    )
     this = Rejection(
         reason=verdict.reason,
         worst_leaf=measure.worst_leaf,
         grad_norm=measure.norm,
-        threshold=verdict.threshold,
+        norm_limit=verdict.threshold,
         leaf_key=measure.worst_key,
     )
     here = jnp.arange(NUM_REASONS) == verdict.reason
     return Ledger(
-        health=health,
+        calls=calls,
+        accepted=_increment_if(verdict.accept, ledger.accepted),
+        rejected=_increment_if(rejected, ledger.rejected),
+        clipped=_increment_if(clipped, ledger.clipped),
+        consecutive_rejected=jnp.where(rejected, increment(ledger.consecutive_rejected), 0),
+        grad_norm=measure.norm,
+        norm_limit=verdict.threshold,
+        grad_factor=verdict.least_scale,
+        reason=verdict.reason,
+        worst_leaf=measure.worst_leaf,
+        last_rejected=jnp.where(rejected, calls, ledger.last_rejected),
         rejected_by=_increment_if(here & rejected, ledger.rejected_by),
         clipped_by=_increment_if(here & clipped, ledger.clipped_by),
         last_rejection=jax.tree.map(

@@ -1,5 +1,6 @@
 """Dtypes to compute in, and counters that stop instead of wrapping round."""
 
+import math
 from typing import Any
 
 import jax
@@ -7,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
+
+# A dtype whose largest number is below overflows where float32 is far from it.
+_FULL_RANGE = 2.0**100
 
 
 def wide(dtype: DTypeLike) -> np.dtype:
@@ -43,6 +47,12 @@ def increment(counter: jax.Array) -> jax.Array:
 def abs_square(x: jax.Array) -> jax.Array:
     """Return ``|x|**2``, which is real also where ``x`` is complex."""
     return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else x * x
+
+
+def root(x: jax.Array) -> jax.Array:
+    """Return the square root of a number >= 0, whose derivative at zero is zero, not infinite."""
+    above = x > 0.0
+    return jnp.where(above, jnp.sqrt(jnp.where(above, x, jnp.ones_like(x))), x)
 
 
 def power_of_two(x: jax.Array) -> jax.Array:
@@ -82,3 +92,39 @@ def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Cast a real array; what a dtype cannot hold becomes its largest number (NaN stays)."""
     largest = float(jnp.finfo(dtype).max)
     return jnp.clip(x, -largest, largest).astype(dtype)
+
+
+def fits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Whether each entry of an array stays finite when it is cast to a floating-point dtype.
+
+    Compared, and not cast and looked at: XLA may leave out a cast there and back, and would then
+    find the number finite that it later stores as infinite.
+    """
+    if not is_low_precision(dtype):
+        return jnp.isfinite(x) if jnp.iscomplexobj(x) else lax.is_finite(x.astype(dtype))
+    info = jnp.finfo(dtype)
+    # From here on the nearest number is not finite: half a spacing above the largest.
+    spacing = 2.0 ** (math.frexp(float(info.max))[1] - 1 - info.nmant)
+    return jnp.abs(x.astype(wide(x.dtype))) < float(info.max) + spacing / 2
+
+
+def stored(x: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+    """Return an array in the dtype in which it is kept, and which entries are sound in it.
+
+    In a dtype of small range (float16, float8, integers) an overflow says no more than "large", so
+    the largest number stands for it. In one of the range of float32 it is not sound, as NaN.
+    """
+    if jnp.iscomplexobj(x) or not is_inexact(x):
+        kept = x.astype(dtype)
+        return kept, jnp.isfinite(x) if is_inexact(x) else jnp.ones_like(x, bool)
+    if jnp.issubdtype(dtype, jnp.integer):
+        info = jnp.iinfo(dtype)
+        # The bounds as numbers of x: the nearest to the largest int32 may lie above it.
+        low, high = (np.asarray(bound, x.dtype) for bound in (info.min, info.max))
+        top = high if int(high) <= info.max else np.nextafter(high, np.asarray(0, x.dtype))
+        sound = ~jnp.isnan(x)
+        held = jnp.where(sound, jnp.clip(x, low, top), jnp.zeros_like(x))
+        return held.astype(dtype), sound
+    if is_low_precision(dtype) and float(jnp.finfo(dtype).max) < _FULL_RANGE:
+        return saturate(x.astype(wide(x.dtype)), dtype), ~jnp.isnan(x)
+    return x.astype(dtype), fits(x, dtype)

@@ -43,18 +43,21 @@ class Namer:
     Args:
       tree: the parameters as a reader has them: perhaps more of them, in other containers, or one
         level deeper than a transform saw them. ``None``: no names are known.
+      keys: the numbers of its leaves, where its own paths have lost some of their names.
     """
 
-    def __init__(self, tree: Any = None) -> None:
+    def __init__(self, tree: Any = None, *, keys: Sequence[int] | None = None) -> None:
         self.known = tree is not None
         # The whole path comes first, then what else the transform may have been shown.
         self._tables: tuple[dict[int, list[str]], ...] = ({}, {}, {})
         flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-        for (path, _), shown in zip(flat, leaf_paths(tree), strict=True):
+        own = keys if keys is not None else path_keys([path for path, _ in flat]).tolist()
+        for (path, _), shown, key in zip(flat, leaf_paths(tree), own, strict=True):
             names = _names(path)
+            self._tables[0].setdefault(key, []).append(shown)
             around = [(*outer, *names) for outer in _AROUND]
             within = [names[start:] for start in range(1, len(names))]
-            for table, forms in zip(self._tables, ([names], around, within), strict=True):
+            for table, forms in zip(self._tables[1:], (around, within), strict=True):
                 for form in forms:
                     table.setdefault(_key(form), []).append(shown)
 
@@ -79,11 +82,11 @@ class Namer:
         return f"{seen} (no leaf of params has its path)"
 
 
-def find_leaves(seen: Any, tree: Any) -> list[int]:
-    """Return where each leaf that was seen is in a tree, by its path; -1: in no one place."""
+def find_leaves(keys: Sequence[int], tree: Any) -> list[int]:
+    """Return where leaves with these numbers are in a tree; -1: in no one place."""
     place = {name: index for index, name in enumerate(leaf_paths(tree))}
     namer = Namer(tree)
-    found = [namer.find(int(key)) for key in leaf_keys(seen)]
+    found = [namer.find(key) for key in keys]
     return [place[one[0]] if len(one) == 1 else -1 for one in found]
 
 

@@ -30,6 +30,7 @@ class Reason(enum.IntEnum):
     LOSS_REJECTED = 12
     GROUP_SCALED = 13
     NORM_STABILIZED = 14
+    WEIGHT_REJECTED = 15
 
 
 _SENTENCES: dict[int, str] = {
@@ -48,6 +49,7 @@ _SENTENCES: dict[int, str] = {
     Reason.LOSS_REJECTED: "the loss was not finite, or far above its usual range",
     Reason.GROUP_SCALED: "the gradient of a group of leaves left its usual range",
     Reason.NORM_STABILIZED: "every leaf was brought to a norm near 1, out of its history",
+    Reason.WEIGHT_REJECTED: "the weight of the micro-batch was negative or not finite",
 }
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradstable._core.checks import check_same_tree, leaves_by_path
-from gradstable._core.numerics import is_inexact
+from gradstable._core.numerics import is_inexact, stored
 
 Tree = TypeVar("Tree")
 
@@ -24,20 +24,19 @@ def select(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
 
 
 def select_finite(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """Return ``new`` where the step is accepted and the entry finite, else ``old``."""
+    """Return ``new`` where the step is accepted and the entry sound as it is kept, else ``old``."""
     if not is_inexact(new):
         return select(accept, new, old)
-    kept = new if new.dtype == old.dtype else new.astype(old.dtype)
-    return keep_where(accept, new, kept, old)
+    kept, sound = stored(new, old.dtype)
+    return keep_where(accept, sound, kept, old)
 
 
-def keep_where(accept: jax.Array, test: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """Return ``new`` where the step is accepted and the entry of ``test`` finite, else ``old``.
+def keep_where(accept: jax.Array, sound: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Return ``new`` where the step is accepted and the entry sound, else ``old``.
 
     Two selects are less to compile than one by a scalar that has to take the shape of the leaf.
     """
-    finite = jnp.isfinite(test) if jnp.iscomplexobj(test) else lax.is_finite(test)
-    return lax.select_n(accept, old, lax.select_n(finite, old, new))
+    return lax.select_n(accept, old, lax.select_n(sound, old, new))
 
 
 def select_tree(take: jax.Array, new: Tree, old: Tree, *, name: str) -> Tree:
@@ -74,15 +73,42 @@ def run_if(condition: jax.Array, change: Callable[[Tree], Tree], tree: Tree) -> 
     """Return ``change(tree)`` where a condition holds, else ``tree``, without moving it.
 
     What passes unchanged through a branch of ``lax.cond``, XLA copies to where the other branch
-    puts its result; what a loop of no rounds carries stays where it is.
+    puts its result; what a loop of no rounds carries stays where it is. A loop has no derivative in
+    reverse mode, so that of the condition takes its place there.
     """
     if not isinstance(condition, jax.core.Tracer):
         return change(tree) if condition else tree
+    leaves, structure = jax.tree.flatten(tree)
 
-    def body(carry: tuple[jax.Array, Tree]) -> tuple[jax.Array, Tree]:
-        return jnp.zeros_like(carry[0]), change(carry[1])
+    def of_leaves(*leaves: jax.Array) -> list[jax.Array]:
+        return jax.tree.leaves(change(jax.tree.unflatten(structure, leaves)))
 
-    return lax.while_loop(lambda carry: carry[0], body, (condition, tree))[1]
+    # What it reads besides the tree has to be an argument, or it could have no derivative.
+    closed = jax.make_jaxpr(of_leaves)(*leaves)
+
+    def changed(consts: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> list[jax.Array]:
+        return jax.core.eval_jaxpr(closed.jaxpr, consts, *leaves)
+
+    @jax.custom_jvp
+    def run(
+        condition: jax.Array, consts: list[jax.Array], leaves: list[jax.Array]
+    ) -> list[jax.Array]:
+        def body(carry: tuple[jax.Array, list[jax.Array]]) -> tuple[jax.Array, list[jax.Array]]:
+            return jnp.zeros_like(carry[0]), changed(consts, carry[1])
+
+        return lax.while_loop(lambda carry: carry[0], body, (condition, leaves))[1]
+
+    @run.defjvp
+    def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+        condition, *args = primals
+        _, *moving = tangents
+
+        def move() -> list[jax.Array]:
+            return jax.jvp(changed, tuple(args), tuple(moving))[1]
+
+        return run(condition, *args), lax.cond(condition, move, lambda: moving[1])
+
+    return jax.tree.unflatten(structure, run(condition, list(closed.consts), leaves))
 
 
 def own_arrays(state: Tree) -> Tree:

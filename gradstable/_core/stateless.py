@@ -9,6 +9,7 @@ import optax
 
 from gradstable._core.act import keep_finite
 from gradstable._core.checks import check_real, check_state, check_updates
+from gradstable._core.derivatives import where_all_finite
 from gradstable._core.numerics import wide
 
 Apply = Callable[[Any, Any], Any]
@@ -38,6 +39,7 @@ def stateless(
         check_updates(updates, params)
         if not complex_too:
             check_real(updates, factory)
+        updates = where_all_finite(updates)
         new = jax.tree.map(lambda new, old: new.astype(old.dtype), apply(updates, params), updates)
         return keep_finite(jnp.asarray(True), new, None), optax.EmptyState()
 

@@ -156,7 +156,8 @@ class Health(NamedTuple):
     """Fixed-structure numbers that say how the run is doing; read with ``gs.health``.
 
     Attributes:
-      count: int32, update calls so far.
+      count: int32, update calls so far; also those in which ``gs.rollback`` around it only led
+        back to a copy, which are neither accepted nor rejected.
       accepted: int32, steps that reached the inner optimizer, clipped ones included.
       rejected: int32, steps that changed nothing.
       clipped: int32, accepted steps whose gradient was scaled down.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradstable._core.checks import check_params
+from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, Split, Within, splits_of, together, withins_of
 from gradstable._core.norms import measure
 from gradstable._core.numerics import abs_square, wide
@@ -57,6 +58,7 @@ def measure_for(
       ValueError: if a request needs parameters that are not there, or ``axis_name`` tells too
         little of how a leaf is split.
     """
+    updates, params = constant((updates, params))
     measured = measure(updates, axis_name=axis_name)
     found: list[UnitNorms] = []
     for need in needs:

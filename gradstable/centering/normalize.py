@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from gradstable._core.checks import check_number
 from gradstable._core.layout import AxisName, Within, check_axis_name
 from gradstable._core.norms import measure
-from gradstable._core.numerics import abs_square, power_of_two, saturate, wide
+from gradstable._core.numerics import abs_square, power_of_two, root, saturate, wide
 from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
 from gradstable._core.units import Units
@@ -84,7 +84,7 @@ def normalize(
     def of_leaf(g: jax.Array, within: Within, path: str) -> jax.Array:
         del path
         power = power_of_two(within.max(jnp.abs(g)))
-        norm = jnp.sqrt(within.sum(abs_square(g * (1.0 / power))))
+        norm = root(within.sum(abs_square(g * (1.0 / power))))
         return _divide(g, norm, power, scale, eps)
 
     return by_unit("normalize", units, of_leaf, axis_name=axis_name)
@@ -105,8 +105,9 @@ def _divide(
     g: jax.Array, norm: jax.Array, power: jax.Array, scale: ArrayLike, eps: ArrayLike
 ) -> jax.Array:
     """Return ``scale * g / (norm * power + eps)``; zero for 0 / 0 and where it is not finite."""
-    denominator = norm + jnp.asarray(eps, g.dtype) / power
-    factor = jnp.asarray(scale, g.dtype) / denominator
     sound = jnp.isfinite(norm) & (norm > 0.0)
+    denominator = norm + jnp.asarray(eps, g.dtype) / power
+    # Selected before the division too: what is thrown away must not make a derivative NaN.
+    factor = jnp.asarray(scale, g.dtype) / jnp.where(sound, denominator, jnp.ones_like(norm))
     # Twice a half: see statistics.py.
     return jnp.where(sound, (g * (0.5 / power)) * (2.0 * factor), 0.0)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.layout import Within
-from gradstable._core.numerics import power_of_two, saturate
+from gradstable._core.numerics import power_of_two, root, saturate
 
 # A spread below a millionth of the mean is that of rounding: the entries are all the same.
 _ROUNDING = 2.0**-20
@@ -53,7 +53,7 @@ def spread_of(g: jax.Array, within: Within) -> Spread:
         mean = jnp.zeros_like(mean)
     rest = g * (1.0 / power) - mean
     variance = within.sum(rest * rest) * (1.0 / max(1, within.entries))
-    std = jnp.sqrt(variance)
+    std = root(variance)
     return Spread(sound, power, mean, jnp.where(std > _ROUNDING * jnp.abs(mean), std, 0.0))
 
 
@@ -64,7 +64,10 @@ def centered(g: jax.Array, mean: jax.Array, power: jax.Array) -> jax.Array:
 
 def scores(g: jax.Array, spread: Spread, eps: ArrayLike) -> jax.Array:
     """Return ``(g - mean) / (std + eps)``; zero in units without spread, or not finite."""
+    spread_out = spread.std > 0.0
     denominator = spread.std + jnp.asarray(eps, g.dtype) / spread.power
-    factor = jnp.where(spread.std > 0.0, 1.0 / denominator, 0.0)
+    # Selected before the division too: what is thrown away must not make a derivative NaN.
+    denominator = jnp.where(spread_out, denominator, jnp.ones_like(denominator))
+    factor = jnp.where(spread_out, 1.0 / denominator, 0.0)
     z = (g * (0.25 / spread.power)) * (4.0 * factor) - spread.mean * factor
     return jnp.where(spread.sound, z, 0.0)

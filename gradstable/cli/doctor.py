@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
+from gradstable.cli.reading import read
 from gradstable.doctor import Diagnosis, Severity, diagnose
 from gradstable.telemetry.blame import blame
-from gradstable.telemetry.run import Run, read_run
+from gradstable.telemetry.run import Run
 
 _WIDTH, _INDENT = 96, "   "
 _READ, _NO_RECORD, _NO_FILE = 0, 1, 2
@@ -49,12 +49,12 @@ def main(args: Sequence[str]) -> int:
     status, reports = _READ, []
     for path in options.runs:
         try:
-            run = read_run(path)
+            run = read(path)
         except OSError as error:
             print(f"gradstable doctor: cannot read {path}: {error.strerror}", file=sys.stderr)
             status = max(status, _NO_FILE)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            print(f"gradstable doctor: {_no_record(path, error)}", file=sys.stderr)
+        except ValueError as error:
+            print(f"gradstable doctor: {error}", file=sys.stderr)
             status = max(status, _NO_RECORD)
         else:
             found = diagnose(run)
@@ -64,14 +64,6 @@ def main(args: Sequence[str]) -> int:
     elif reports:
         print("\n\n\n".join(reports))
     return status
-
-
-def _no_record(path: Path, error: Exception) -> str:
-    """Return what is wrong with a file, which the reader of runs names where it noticed itself."""
-    told = str(error)
-    if isinstance(error, ValueError) and told.startswith(str(path)):
-        return told
-    return f"{path} is no record of a run: {type(error).__name__}: {told}"
 
 
 def _text(run: Run, found: Sequence[Diagnosis]) -> str:
@@ -98,9 +90,11 @@ def _folded(text: str) -> str:
 
 
 def _extent(run: Run) -> str:
+    broken = f", {run.damaged:,} broken lines left out" if run.damaged > 1 else ""
+    broken = ", 1 broken line left out" if run.damaged == 1 else broken
     if not len(run.step):
-        return "no steps recorded"
-    return f"{len(run.step):,} steps recorded, {run.step[0]:,} to {run.step[-1]:,}"
+        return f"no steps recorded{broken}"
+    return f"{len(run.step):,} steps recorded, {run.step[0]:,} to {run.step[-1]:,}{broken}"
 
 
 def _culprit(run: Run, found: Sequence[Diagnosis]) -> str | None:
@@ -108,8 +102,7 @@ def _culprit(run: Run, found: Sequence[Diagnosis]) -> str | None:
     ill = any(one.severity > Severity.NOTE for one in found)
     if not ill or any(one.name == "layer_grows_first" for one in found):
         return None
-    with np.errstate(divide="ignore"):  # leaves whose gradient has become zero
-        first = blame(run)
+    first = blame(run)
     return None if first is None else first.sentence
 
 
@@ -129,6 +122,8 @@ def _report(run: Run, found: Sequence[Diagnosis]) -> dict[str, Any]:
         "path": run.path,
         "run": run.name,
         "steps": len(run.step),
+        "broken_lines": run.damaged,
+        "remarks": list(run.remarks),
         "diagnoses": diagnoses,
         "blame": _culprit(run, found),
     }

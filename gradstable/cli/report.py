@@ -8,9 +8,10 @@ from typing import Annotated
 
 import tyro
 
+from gradstable.cli.reading import read
 from gradstable.report import render
 from gradstable.report.summary import verdict
-from gradstable.telemetry.run import Run, read_run
+from gradstable.telemetry.run import Run
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ def main(args: Sequence[str]) -> int:
         print(f"gradstable report: {problem}", file=sys.stderr)
         return 2
     try:
-        runs = [read_run(path) for path in paths]
-    except (ValueError, KeyError, TypeError) as error:
+        runs = [read(path) for path in paths]
+    except ValueError as error:
         print(f"gradstable report: cannot read: {error}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -86,7 +86,7 @@ def add_noise(
         old = check_state(state, optax.AddNoiseState, "add_noise")
         check_updates(updates, params)
         check_real(updates, "add_noise")
-        count = increment(jnp.asarray(old.count))
+        count = increment(jnp.maximum(jnp.asarray(old.count), 0))
         fading = count.astype(jnp.float32) ** jnp.asarray(gamma, jnp.float32)
         std = jnp.sqrt(jnp.asarray(eta, jnp.float32) / fading)
         leaves, structure = jax.tree.flatten(updates)

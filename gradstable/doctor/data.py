@@ -9,17 +9,19 @@ from gradstable.doctor.signals import (
     LOSS_SPIKE,
     NORM_USUAL,
     RATIO_JUMP,
-    Episode,
+    Stretches,
+    ahead,
     broken_since,
     episodes,
     gradient_broken,
     largest,
     loss_broken,
-    median,
     multiple,
+    row_medians,
     stretches,
     sudden,
     usual,
+    which_sudden,
 )
 from gradstable.telemetry.run import Run
 
@@ -47,11 +49,12 @@ def broken_loss(run: Run) -> Diagnosis | None:
     broken = loss_broken(run)
     if not broken.any():
         return None
-    found = [one for one in stretches(broken) if sudden(run, one.first)]
-    if not found:
+    found = stretches(broken)
+    here = which_sudden(run, found.first)
+    if not here.any():
         return None
-    at = [int(run.step[one.first]) for one in found]
-    steps = sum(one.end - one.first for one in found)
+    at = run.step[found.first[here]].tolist()
+    steps = int((found.end - found.first)[here].sum())
     held = int((broken & run.rejected).sum())
     tail = f", {held:,} of these steps rejected" if held else ""
     return Diagnosis(
@@ -110,7 +113,7 @@ def gradient_overflows(run: Run) -> Diagnosis | None:
             "If you compute in float16, lower the loss scale. Else look for sqrt, norm, log or "
             "a power at 0: give them a small number, or hide the entry before and not after."
         )
-    at = [int(step) for step in run.step[found]]
+    at = run.step[found].tolist()
     return Diagnosis(
         "gradient_overflows",
         Severity.SERIOUS,
@@ -135,36 +138,27 @@ def bad_batches(run: Run) -> Diagnosis | None:
     """
     if learning_rate_too_high(run) is not None:
         return None
-    norms, losses, ratios = map(multiple, (run.grad_norm, run.loss, run.update_ratio))
-    overflows = gradient_overflows(run) is not None or _computes_in_half(run)
-    found = []
     bad = episodes(run)
-    for place, one in enumerate(bad):
-        following = bad[place + 1].first if place + 1 < len(bad) else len(run.step)
-        here = slice(one.first, one.end)
-        explained = loss_broken(run)[here].any()
-        explained |= overflows and bool(gradient_broken(run)[here].any())
-        if explained or following - one.end < _LEAST_AFTERWARDS or one.end - one.first > _LONGEST:
-            continue
-        # A usual norm that is rejected is a rule that has not caught up yet.
-        held = run.rejected[here].all() and not (norms[here] <= NORM_USUAL).any()
-        seen = held or _above(losses[here], LOSS_SPIKE)
-        if seen and _out_of_nothing(one, norms, ratios) and _returns(run, one):
-            found.append(one)
-    if not found:
+    following = np.append(bad.first[1:], len(run.step))
+    short = (bad.end - bad.first <= _LONGEST) & (following - bad.end >= _LEAST_AFTERWARDS)
+    bad = Stretches(bad.first[short], bad.end[short])
+    found = Stretches(*(ends[_isolated(run, bad)] for ends in bad))
+    if not len(found.first):
         return None
-    at = [int(run.step[one.first]) for one in found]
-    rows = np.concatenate([np.arange(one.first, one.end) for one in found])
+    at = run.step[found.first].tolist()
+    rows = np.zeros(len(run.step) + 1, np.int8)
+    rows[found.first], rows[found.end] = 1, -1
+    rows = np.flatnonzero(np.cumsum(rows[:-1]))
     held = int(run.rejected[rows].sum())
     told = "all rejected" if held == len(rows) else f"{held:,} of them rejected"
-    worst = largest(norms[rows])
+    worst = largest(multiple(run.grad_norm)[rows])
     size = f" The largest norm was {worst:.3g} times the usual." if np.isfinite(worst) else ""
     return Diagnosis(
         "bad_batches",
         Severity.MILD,
         f"{counted(len(rows), 'bad step')} in isolation ({told}), at step {listed(at)}; the run "
         f"went on after each.{size}",
-        (Evidence("isolated stretches of bad steps", len(found), ">=", 1),),
+        (Evidence("isolated stretches of bad steps", len(at), ">=", 1),),
         "Nothing has to be done for this run where they were rejected. Look at the batches of "
         "these steps, at their labels and weights. Without a guard, put one around the "
         "optimizer: gs.guard(...).",
@@ -176,17 +170,19 @@ def _computes_in_half(run: Run) -> bool:
     return any(dtype.rpartition(".")[2] in _HALF for dtype in named)
 
 
-def _out_of_nothing(one: Episode, norms: np.ndarray, ratios: np.ndarray) -> bool:
-    if not one.first:
-        return False
-    # The ratio of a row is that of the update before it. Unknown ones speak for nothing.
-    return not (norms[one.first - 1] > NORM_USUAL or ratios[one.first] > RATIO_JUMP)
-
-
-def _returns(run: Run, one: Episode) -> bool:
-    after = median(run.grad_norm[one.end : one.end + _AFTERWARDS])
-    return after <= NORM_USUAL * float(usual(run.grad_norm)[one.first])
-
-
-def _above(multiples: np.ndarray, limit: float) -> bool:
-    return bool((multiples > limit).any())
+def _isolated(run: Run, bad: Stretches) -> np.ndarray:
+    """Return which stretches came out of nothing, and were over after them (bool ``[k]``)."""
+    norms, losses, ratios = map(multiple, (run.grad_norm, run.loss, run.update_ratio))
+    explained = bad.any(loss_broken(run))
+    if gradient_overflows(run) is not None or _computes_in_half(run):
+        explained |= bad.any(gradient_broken(run))
+    with np.errstate(invalid="ignore"):
+        # A usual norm that is rejected is a rule that has not caught up yet.
+        held = bad.all(run.rejected) & ~bad.any(norms <= NORM_USUAL)
+        seen = held | bad.any(losses > LOSS_SPIKE)
+        # The ratio of a row is that of the update before it. Unknown ones speak for nothing.
+        before = np.maximum(bad.first - 1, 0)
+        announced = (norms[before] > NORM_USUAL) | (ratios[bad.first] > RATIO_JUMP)
+        after = ahead(run.grad_norm, bad.end, _AFTERWARDS, row_medians)
+        returns = after <= NORM_USUAL * usual(run.grad_norm)[bad.first]
+    return ~explained & seen & (bad.first > 0) & ~announced & returns

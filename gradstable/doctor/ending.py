@@ -139,7 +139,8 @@ def locked_in(run: Run) -> Diagnosis | None:
 def log_incomplete(run: Run) -> Diagnosis | None:
     """Find a record with holes, or without an end.
 
-    Rule: 1 step or more was overwritten before it was read, or the log was not closed.
+    Rule: 1 step or more is missing, 1 line of the file or more is broken, or the log was not
+    closed.
     """
     missing = int(run.step[-1] - run.step[0]) + 1 - len(run.step) if len(run.step) else 0
     # Steps may be overwritten before the first that was read, too.
@@ -147,8 +148,15 @@ def log_incomplete(run: Run) -> Diagnosis | None:
     missing += sum(last - first + 1 for first, last in run.lost if last < begin)
     told, evidence = [], []
     if missing:
-        told.append(f"{counted(missing, 'step')} overwritten before they were read")
+        why = "with lines that are broken" if run.damaged else "overwritten before they were read"
+        if run.damaged and run.lost:
+            why = "overwritten before they were read, or with lines that are broken"
+        told.append(f"{counted(missing, 'step')} {why}")
         evidence.append(Evidence("steps that are missing", missing, ">=", 1))
+    if run.damaged:
+        first = f" ({run.remarks[0]})" if run.remarks else ""
+        told.append(f"{counted(run.damaged, 'line')} of the file broken and left out{first}")
+        evidence.append(Evidence("lines that are broken", run.damaged, ">=", 1))
     if not run.ended:
         told.append("the log was never closed: the run still goes on, or its process died")
         evidence.append(Evidence("times the log was closed", 0, "<", 1))

@@ -37,8 +37,8 @@ def layer_grows_first(run: Run) -> Diagnosis | None:
     at = _explosion(run)
     if at is None or len(run.leaves) < 2:
         return None
-    until = run.leaf_steps < run.step[at]
-    norms, steps = run.leaf_norms[until], run.leaf_steps[until]
+    until = int(np.searchsorted(run.leaf_steps, run.step[at]))
+    norms, steps = run.leaf_norms[:until], run.leaf_steps[:until]
     left = [_left(norms[:, leaf]) for leaf in range(len(run.leaves))]
     first = left.index(min(left))
     # Where none followed, the explosion itself comes next.
@@ -139,7 +139,11 @@ def _explosion(run: Run) -> int | None:
     with np.errstate(invalid="ignore"):
         high = run.grad_norm > NORM_SPIKE * median(run.grad_norm)
     bad = run.rejected | gradient_broken(run) | high
-    return next((int(row) for row in np.flatnonzero(bad) if bad[row : row + _LASTS].all()), None)
+    rows = np.flatnonzero(bad)
+    end = np.minimum(rows + _LASTS, len(bad))
+    before = np.concatenate([[0], np.cumsum(bad)])
+    lasting = rows[before[end] - before[rows] == end - rows]
+    return int(lasting[0]) if lasting.size else None
 
 
 def _left(norms: np.ndarray) -> int:

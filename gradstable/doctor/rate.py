@@ -10,6 +10,7 @@ from gradstable.doctor.signals import (
     NORM_USUAL,
     RATIO_JUMP,
     RMS_LAGS,
+    ahead,
     broken_since,
     first_loss,
     largest,
@@ -17,6 +18,7 @@ from gradstable.doctor.signals import (
     median,
     multiple,
     over,
+    row_largest,
     setting,
     sigmas,
     usual,
@@ -115,12 +117,14 @@ def learning_rate_jump(run: Run) -> Diagnosis | None:
         # Of an update whose gradient is not in the record nothing is known.
         adjacent = np.diff(run.step) == 1
         jumped = np.flatnonzero(calm[:-1] & high & far & adjacent) + 1
-    over = [int(row) for row in jumped if _falls_back(run.update_ratio, int(row), before[row])]
-    if not over:
+        # fmin passes over what is not known.
+        after = ahead(run.update_ratio, jumped + 1, _OVER_WITHIN, _least)
+        over = jumped[after <= _OVER_AT * before[jumped]]
+    if not over.size:
         return None
-    size = float(max(ratios[row] for row in over))
+    size = float(ratios[over].max())
     # The ratio of a row is that of the update before it.
-    at = [int(run.step[row - 1]) for row in over]
+    at = run.step[over - 1].tolist()
     return Diagnosis(
         "learning_rate_jump",
         Severity.SERIOUS,
@@ -129,7 +133,7 @@ def learning_rate_jump(run: Run) -> Diagnosis | None:
         (
             Evidence("update ratio over its usual value", size, ">", RATIO_JUMP),
             Evidence("gradient norm before it over its usual value",
-                     float(max(norms[row - 1] for row in over)), "<=", NORM_USUAL),
+                     float(norms[over - 1].max()), "<=", NORM_USUAL),
         ),
         "Look at the schedule around this step: a boundary, a restart, a count that was reset, "
         "a rate read from elsewhere. gs.limit_schedule bounds what a schedule may give.",
@@ -147,23 +151,13 @@ def second_moment_lags(run: Run) -> Diagnosis | None:
     with np.errstate(invalid="ignore"):
         lag = lags > RMS_LAGS
         calm = (losses <= _LOSS_CALM) & (ratios <= RATIO_JUMP) & ~run.rejected
-    began = [
-        int(row) for row in np.flatnonzero(lag & calm) if not lag[max(row - _QUIET, 0) : row].any()
-    ]
-    usual_rms, usual_loss = usual(run.rms), usual(run.loss)
-    spikes = []
-    for row in began:
-        ahead = slice(row + 1, row + 1 + _AHEAD)
-        spike = run.loss[ahead] > LOSS_SPIKE * usual_loss[row]
-        if not spike.any():
-            continue
-        spiked = row + 1 + int(np.argmax(spike))
-        peak = largest(run.rms[ahead]) / usual_rms[row]
-        if peak >= _LAGS_AT_LEAST:
-            spikes.append((row, spiked, peak, largest(run.loss[ahead]) / usual_loss[row]))
-    if not spikes:
+    before = np.concatenate([[0], np.cumsum(lag)])
+    began = np.flatnonzero(lag & calm)
+    began = began[before[began] == before[np.maximum(began - _QUIET, 0)]]
+    found = _worst_lag(run, began)
+    if found is None:
         return None
-    row, spiked, peak, height = max(spikes, key=lambda one: one[3])
+    row, spiked, peak, height = found
     b2 = setting(run, "b2")
     lower = not b2 < _HIGH_B2
     known = f" (b2 is {b2:g})" if np.isfinite(b2) else ""
@@ -237,6 +231,24 @@ def _before_it_broke(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
     return f"the loss rose {rise:.3g} times until the run broke", evidence
 
 
-def _falls_back(ratios: np.ndarray, row: int, before: float) -> bool:
-    after = ratios[row + 1 : row + 1 + _OVER_WITHIN]
-    return bool((after <= _OVER_AT * before).any())
+def _worst_lag(run: Run, began: np.ndarray) -> tuple[int, int, float, float] | None:
+    """Return where the lag that led to the highest loss began, where the loss spiked, and both."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        most = ahead(run.loss, began + 1, _AHEAD, lambda rows: np.fmax.reduce(rows, axis=1))
+        peaks = ahead(run.rms, began + 1, _AHEAD, row_largest) / usual(run.rms)[began]
+        spikes = most > LOSS_SPIKE * usual(run.loss)[began]
+        heights = ahead(run.loss, began + 1, _AHEAD, row_largest) / usual(run.loss)[began]
+        led = np.flatnonzero(spikes & (peaks >= _LAGS_AT_LEAST))
+        if not led.size:
+            return None
+        # A loss that was infinite at once has no finite height.
+        heights = np.where(np.isnan(heights), np.inf, heights)[led]
+        best = led[np.argmax(heights)]
+        row = int(began[best])
+        limit = LOSS_SPIKE * usual(run.loss)[row]
+        spiked = row + 1 + int(np.argmax(run.loss[row + 1 : row + 1 + _AHEAD] > limit))
+    return row, spiked, float(peaks[best]), float(heights.max())
+
+
+def _least(rows: np.ndarray) -> np.ndarray:
+    return np.fmin.reduce(rows, axis=1)

@@ -9,7 +9,7 @@ from gradstable.doctor.diagnosis import Diagnosis, Evidence, Severity, counted
 from gradstable.doctor.ending import dead, diverged, locked_in, log_incomplete
 from gradstable.doctor.level import clip_too_tight, layer_grows_first, level_shift
 from gradstable.doctor.rate import learning_rate_jump, learning_rate_too_high, second_moment_lags
-from gradstable.doctor.signals import ENOUGH, first_loss, last_loss
+from gradstable.doctor.signals import ENOUGH, first_loss, last_loss, remembering
 from gradstable.doctor.start import exploding_initialization, warmup_too_short
 from gradstable.telemetry.run import Run
 
@@ -36,6 +36,7 @@ RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
 }
 
 
+@np.errstate(all="ignore")  # wild numbers are what it is for
 def diagnose(run: Run) -> tuple[Diagnosis, ...]:
     """Say what ails a recorded run.
 
@@ -69,7 +70,8 @@ def diagnose(run: Run) -> tuple[Diagnosis, ...]:
       >>> found.name, found.evidence[0].value
       ('broken_loss', 1)
     """
-    found = [one for rule in RULES.values() if (one := rule(run)) is not None]
+    with remembering():
+        found = [one for rule in RULES.values() if (one := rule(run)) is not None]
     if all(one.severity <= Severity.NOTE for one in found):
         found.append(_too_short(run) if len(run.step) < ENOUGH else _healthy(run))
     return tuple(found)

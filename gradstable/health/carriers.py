@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstable._core.find import Snapshot
+from gradstable._core.find import Snapshot, state_in
 from gradstable._core.paths import Namer, path_keys
 
 # Sums and averages of gradients in states of optax, by the names of their fields. What is not
@@ -62,8 +62,7 @@ def find_carriers(opt_state: object, *, axes: int, sums_only: bool) -> list[Carr
       axes: how many axes the members have.
       sums_only: whether to look at ``optax.MultiSteps`` alone.
     """
-    tree = getattr(opt_state, "opt_state", opt_state)
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_safe)
+    flat, _ = jax.tree_util.tree_flatten_with_path(state_in(opt_state), is_leaf=_is_safe)
     found: dict[str, list[tuple[Any, Any]]] = {}
     for path, leaf in flat:
         names = [getattr(key, "name", None) for key in path]
@@ -85,7 +84,7 @@ def find_carriers(opt_state: object, *, axes: int, sums_only: bool) -> list[Carr
 
 def _is_safe(node: object) -> bool:
     # What a guard holds is finite, and a copy is past.
-    return hasattr(node, "ledger") or isinstance(node, Snapshot)
+    return "ledger" in getattr(node, "_fields", ()) or isinstance(node, Snapshot)
 
 
 def _is_real_array(leaf: object) -> bool:

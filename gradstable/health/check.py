@@ -58,7 +58,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
         every member. If one of them cannot go on it raises, and says which.
       params: as for ``gs.explain``.
       patience: rejected steps in a row that are still normal, >= 1. Default 200: the default
-        rule releases a change of level by a factor of 1000 after 137 steps at most.
+        rule lets go of a change of level by a factor of 1000 sooner (``docs/figures``).
 
     Raises:
       TrainingDiverged: with what ``gs.explain`` says.
@@ -77,7 +77,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     axes = len(shape_of(ledgers[0][1])) if ledgers else 0
     sums = [one.broken for one in find_carriers(opt_state, axes=axes, sums_only=True) if one.is_sum]
     returns, runs, sums = jax.device_get(
-        (returns, [ledger.health.consecutive_rejected for _, ledger in ledgers], sums)
+        (returns, [ledger.consecutive_rejected for _, ledger in ledgers], sums)
     )
     for why in (
         *(_Why(state.exhausted, state.in_vain, _IN_VAIN, _KEPT) for state in returns),

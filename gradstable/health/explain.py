@@ -9,12 +9,14 @@ import numpy as np
 
 from gradstable._core.find import find_all, told
 from gradstable._core.ledger import Ledger
-from gradstable._core.paths import Namer, leaf_keys
+from gradstable._core.paths import Namer
 from gradstable._core.reasons import Reason, sentence
+from gradstable._core.types import Health
 from gradstable.health.carriers import find_carriers
 from gradstable.health.members import Member, Section, shape_of, tell_all
 from gradstable.health.read import find_ledgers
 from gradstable.health.stories import TELLERS, steps, tell_alarms
+from gradstable.telemetry.leaves import recorded_keys, recorded_namer
 from gradstable.telemetry.state import RecordState
 
 # So many broken gradients in a row are no bad batches: something hands on what is broken.
@@ -92,30 +94,29 @@ def story(opt_state: object, params: object | None, *, only: Sequence[Member] = 
 
 
 def _namer(params: object | None, records: Sequence[RecordState]) -> Namer:
-    # The recorder has a tree like the parameters in its state, and so their names.
-    return Namer(records[0].sampled_params if params is None and records else params)
+    return recorded_namer(records[0]) if params is None and records else Namer(params)
 
 
 def _alarms(record: RecordState, namer: Namer) -> Section:
-    keys = leaf_keys(record.sampled_params)
+    keys = recorded_keys(record)
 
     def tell(record: Any) -> list[str]:
-        return tell_alarms(record.alarms, lambda leaf: namer(leaf, int(keys[leaf])))
+        return tell_alarms(record.alarms, lambda leaf: namer(leaf, keys[leaf]))
 
     return Section(jax.device_get(told(record)), tell)
 
 
 def _weight(ledger: Ledger) -> int:
-    return int(ledger.health.consecutive_rejected)
+    return int(ledger.consecutive_rejected)
 
 
 def _broken_now(ledger: Ledger) -> Any:
     broken = np.asarray(ledger.last_rejection.reason) == Reason.NONFINITE
-    return (np.asarray(ledger.health.consecutive_rejected) > 0) & broken
+    return (np.asarray(ledger.consecutive_rejected) > 0) & broken
 
 
 def _with_hint(tell: Any, ledger: Ledger) -> list[str]:
-    run, broken = int(ledger.health.consecutive_rejected), ledger.rejected_by[Reason.NONFINITE]
+    run, broken = int(ledger.consecutive_rejected), ledger.rejected_by[Reason.NONFINITE]
     if run < _NEVER_SOUND or broken < run or not _broken_now(ledger):
         return tell(ledger)
     return [*tell(ledger), _HINT]
@@ -126,7 +127,7 @@ def _tell(title: list[str], namer: Namer, ledger: Ledger) -> list[str]:
     lines = [
         *title,
         f"{steps(int(health.count))}: {health.accepted} accepted "
-        f"({health.clipped} of them clipped), {health.rejected} rejected.",
+        f"({health.clipped} of them clipped), {health.rejected} rejected{_tell_idle(health)}.",
     ]
     for deed, totals in (("rejected", ledger.rejected_by), ("clipped", ledger.clipped_by)):
         lines += [
@@ -139,13 +140,19 @@ def _tell(title: list[str], namer: Namer, ledger: Ledger) -> list[str]:
     return lines
 
 
+def _tell_idle(health: Health) -> str:
+    """Tell of calls that reached no verdict: they led the run back to a copy, or stood still."""
+    idle = int(health.count) - int(health.accepted) - int(health.rejected)
+    return f", {idle} held by rollback" if idle > 0 else ""
+
+
 def _tell_last_rejection(ledger: Ledger, namer: Namer) -> str:
     last = ledger.last_rejection
-    told = f"The last rejection was at step {ledger.health.last_rejected}: {sentence(last.reason)}"
+    told = f"The last rejection was at step {ledger.last_rejected}: {sentence(last.reason)}"
     if last.worst_leaf < 0:
         return f"{told}."
     leaf = namer(int(last.worst_leaf), int(last.leaf_key))
     if last.reason == Reason.NONFINITE:
         return f"{told}, first in {leaf}."
-    limit = f", threshold {last.threshold:.3g}" if np.isfinite(last.threshold) else ""
+    limit = f", threshold {last.norm_limit:.3g}" if np.isfinite(last.norm_limit) else ""
     return f"{told} (norm {last.grad_norm:.3g}{limit}), largest in {leaf}."

@@ -26,14 +26,14 @@ def steps(number: int) -> str:
 def _tell_dropped(state: AccumulateState) -> list[str]:
     totals = state.dropped.by_reason
     return [
-        f"{totals[code]} of {state.count} micro-batches {'was' if totals[code] == 1 else 'were'} "
+        f"{totals[code]} of {state.calls} micro-batches {'was' if totals[code] == 1 else 'were'} "
         f"left out because {sentence(code)}."
         for code in np.flatnonzero(totals)
     ]
 
 
 def _tell_scale(state: LossScaleState) -> list[str]:
-    told = f"The loss scale is {state.scale:.6g}"
+    told = f"The loss scale is {state.loss_scale:.6g}"
     if not state.overflows:
         return [f"{told}, without an overflow."]
     often = _number(int(state.overflows), "overflow")
@@ -66,7 +66,7 @@ def _tell_backoff(state: BackoffState) -> list[str]:
         for total, what in ((state.spikes, "run of rejections"), (state.returns, "return"))
         if total
     ]
-    return [f"Steps have {state.scale:.2g} of their length, after {' and '.join(causes)}."]
+    return [f"Steps have {state.step_factor:.2g} of their length, after {' and '.join(causes)}."]
 
 
 def _tell_hygiene(state: MomentHygieneState) -> list[str]:
@@ -81,11 +81,11 @@ def _tell_hygiene(state: MomentHygieneState) -> list[str]:
 def tell_alarms(alarms: AlarmState, name: Callable[[int], str]) -> list[str]:
     """Tell of early warnings; ``name`` gives the name of the leaf with an index."""
     return [
-        f"{_number(int(warned.total), 'early warning')} that {ALARM_SENTENCES[alarm]}, the last at "
-        f"step {warned.step}: {warned.value:.3g}, usually {warned.usual:.2g}"
-        + (f", in {name(int(warned.leaf))}." if warned.leaf >= 0 else ".")
+        f"{_number(int(warned.warnings), 'early warning')} that {ALARM_SENTENCES[alarm]}, the last "
+        f"at step {warned.at_call}: {warned.seen_value:.3g}, usually {warned.usual_value:.2g}"
+        + (f", in {name(int(warned.of_leaf))}." if warned.of_leaf >= 0 else ".")
         for alarm, warned in ((Alarm.RMS, alarms.rms), (Alarm.UPDATE_RATIO, alarms.ratio))
-        if warned.total
+        if warned.warnings
     ]
 
 

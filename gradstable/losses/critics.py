@@ -34,10 +34,10 @@ def wgan_gp(
       \hat x_b = u_b x_b + (1 - u_b) \tilde x_b, \quad u_b \sim U[0, 1]
 
     Samples must not see each other in the critic: with BatchNorm the gradient of a sample
-    holds what it does to the others, so use LayerNorm, as the paper does. The norm is computed
-    in float32, scaled so that it cannot overflow, and has the gradient 0 at zero (that of a
-    plain ``jnp.linalg.norm`` is NaN). The critic must be differentiable twice; a ReLU is, away
-    from its kink.
+    holds what it does to the others, so use LayerNorm, as the paper does. The norm is scaled
+    so that it cannot overflow, and has the gradient 0 at zero (that of a plain
+    ``jnp.linalg.norm`` is NaN). The critic must be differentiable twice; a ReLU is, away from
+    its kink.
 
     Args:
       critic: from a batch to one score a sample, ``[B]`` or ``[B, 1]``. Give it its parameters
@@ -50,7 +50,7 @@ def wgan_gp(
       one_sided: whether only slopes above ``center`` are penalized. Default no (the paper's).
 
     Returns:
-      A float32 scalar, to be added to the loss of the critic.
+      A float32 scalar (wider for wider samples), to be added to the loss of the critic.
 
     Raises:
       TypeError: if inputs are not floating-point.
@@ -76,6 +76,7 @@ def wgan_gp(
     check_floating("real", real)
     check_floating("fake", fake)
     check_same_tree("fake", leaves_by_path(fake), "real", leaves_by_path(real))
+    # In float32 always: the same points for the same key, whatever the dtype of the samples.
     share = jax.random.uniform(key, (num_samples(real),), jnp.float32)
 
     def between(one: jax.Array, other: jax.Array) -> jax.Array:
@@ -86,10 +87,10 @@ def wgan_gp(
         return mixed.astype(one.dtype)
 
     slopes = norms(input_gradients("critic", critic, jax.tree.map(between, real, fake)))
-    excess = slopes - jnp.asarray(center, jnp.float32)
+    excess = slopes - jnp.asarray(center, slopes.dtype)
     if one_sided:
         excess = jnp.maximum(excess, 0.0)
-    return jnp.asarray(weight, jnp.float32) * mean(excess * excess)
+    return jnp.asarray(weight, slopes.dtype) * mean(excess * excess)
 
 
 def r1(critic: Callable[[Tree], jax.Array], real: Tree, *, weight: ArrayLike = 10.0) -> jax.Array:
@@ -108,7 +109,7 @@ def r1(critic: Callable[[Tree], jax.Array], real: Tree, *, weight: ArrayLike = 1
       weight: ``gamma``, >= 0, in squared units of the samples. Default 10 (the paper's).
 
     Returns:
-      A float32 scalar, to be added to the loss of the critic.
+      A float32 scalar (wider for wider samples), to be added to the loss of the critic.
 
     Raises:
       TypeError: if inputs are not floating-point.
@@ -142,7 +143,7 @@ def r2(critic: Callable[[Tree], jax.Array], fake: Tree, *, weight: ArrayLike = 1
       weight: ``gamma``, >= 0, in squared units of the samples. Default 10 (the paper's).
 
     Returns:
-      A float32 scalar, to be added to the loss of the critic.
+      A float32 scalar (wider for wider samples), to be added to the loss of the critic.
 
     Raises:
       TypeError: if inputs are not floating-point.
@@ -165,7 +166,7 @@ def _half_squared_slope(
 ) -> jax.Array:
     _check_weight(weight)
     slopes = squared_norms(input_gradients("critic", critic, inputs))
-    return jnp.asarray(weight, jnp.float32) * 0.5 * mean(slopes)
+    return jnp.asarray(weight, slopes.dtype) * 0.5 * mean(slopes)
 
 
 def _check_weight(weight: ArrayLike) -> None:

@@ -32,7 +32,7 @@ def input_gradient(
         Ross and Doshi-Velez try 0.001 to 1000.
 
     Returns:
-      A float32 scalar, to be added to the mean loss.
+      A float32 scalar (wider for wider inputs), to be added to the mean loss.
 
     Raises:
       TypeError: if inputs are not floating-point.
@@ -50,5 +50,5 @@ def input_gradient(
       1992; the weight as in Ross, Doshi-Velez, 2017, arXiv:1711.09404.
     """
     check_number("weight", weight, at_least=0.0)
-    gradients = input_gradients("loss_fn", loss_fn, inputs)
-    return jnp.asarray(weight, jnp.float32) * mean(squared_norms(gradients))
+    slopes = squared_norms(input_gradients("loss_fn", loss_fn, inputs))
+    return jnp.asarray(weight, slopes.dtype) * mean(slopes)

@@ -4,16 +4,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradstable._core.checks import check_axis, check_floating, check_number
+from gradstable._core.checks import check_axes, check_floating, check_number
 from gradstable._core.numerics import wide
-from gradstable.losses.log_partition import counted
+from gradstable.losses.log_partition import Axis, counted
 
 
 def smooth_labels(
     labels: jax.Array,
-    *,
     alpha: ArrayLike = 0.1,
-    axis: int = -1,
+    *,
+    axis: Axis = -1,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Mix labels with the uniform distribution over the classes.
@@ -30,7 +30,7 @@ def smooth_labels(
     Args:
       labels: distributions ``[..., K, ...]`` over classes, as from ``jax.nn.one_hot``.
       alpha: the share of the uniform distribution, in [0, 1). Default 0.1 (the paper's).
-      axis: the axis of classes. Default: the last.
+      axis: the axis of classes, a tuple of several, or ``None`` for all. Default: the last.
       where: bool of the shape of the labels (classes that there are) or without the axis of
         classes (rows that count). Default: all.
 
@@ -54,10 +54,10 @@ def smooth_labels(
     check_number("alpha", alpha, at_least=0.0, below=1.0)
     labels = jnp.asarray(labels)
     check_floating("labels", labels)
-    axis = check_axis(axis, labels.ndim)
+    axes = check_axes(axis, labels.ndim)
     y = labels.astype(wide(labels.dtype))
-    classes = counted(where, labels.shape, axis)
-    count = jnp.sum(classes, axis=axis, keepdims=True, dtype=jnp.int32)
+    classes = counted(where, labels.shape, axes)
+    count = jnp.sum(classes, axis=axes, keepdims=True, dtype=jnp.int32)
     share = jnp.asarray(alpha, y.dtype)
     uniform = share / jnp.maximum(count, 1).astype(y.dtype)
     smooth = (1 - share) * y + jnp.broadcast_to(uniform, y.shape)

@@ -6,14 +6,16 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_floating, check_number
 from gradstable._core.numerics import wide
-from gradstable.losses.log_partition import partition
+from gradstable.losses.log_partition import Axis, partition
+
+_FLAT = 64.0  # from here on tanh and its slope are 1 and 0, in float64 too
 
 
 def z_loss(
     logits: jax.Array,
     *,
     weight: ArrayLike = 1e-4,
-    axis: int = -1,
+    axis: Axis = -1,
     where: jax.Array | None = None,
 ) -> jax.Array:
     r"""Penalize a softmax whose normalizer drifts away from 1.
@@ -30,7 +32,7 @@ def z_loss(
     Args:
       logits: array ``[..., classes, ...]``, floating-point.
       weight: ``c``, >= 0. Default 1e-4 (PaLM's).
-      axis: the axis of classes. Default: the last.
+      axis: the axis of classes, a tuple of several, or ``None`` for all. Default: the last.
       where: bool of the shape of the logits (classes that count) or without the axis of
         classes (rows that count). Default: all but logits of ``-inf``.
 
@@ -100,4 +102,7 @@ def soft_cap(logits: jax.Array, *, cap: ArrayLike) -> jax.Array:
     check_floating("logits", logits)
     x = logits.astype(wide(logits.dtype))
     limit = jnp.asarray(cap, x.dtype)
-    return (limit * jnp.tanh(x / limit)).astype(logits.dtype)
+    # Far out tanh is 1 to the last bit; an infinite quotient would make the slope by cap NaN.
+    near = jnp.abs(x) / limit < _FLAT
+    bent = limit * jnp.tanh(jnp.where(near, x, jnp.zeros_like(x)) / limit)
+    return jnp.where(near, bent, limit * jnp.sign(x)).astype(logits.dtype)

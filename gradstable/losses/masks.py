@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from gradstable._core.checks import check_floating
+from gradstable._core.checks import check_floating, check_same_tree
 from gradstable._core.numerics import wide
+from gradstable.losses.log_partition import broadcasts
 
 
 def masked_mean(values: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
@@ -44,11 +45,27 @@ def masked_mean(values: jax.Array, *, where: jax.Array | None = None) -> jax.Arr
     values = values.astype(wide(values.dtype))
     if where is None:
         return jnp.sum(values) / max(values.size, 1)
-    counted = jnp.broadcast_to(jnp.asarray(where, jnp.bool_), values.shape)
+    counted = beside("where", jnp.asarray(where, jnp.bool_), "values", values)
     count = jnp.maximum(jnp.sum(counted, dtype=jnp.int32), 1)
     return jnp.sum(discard(values, counted)) / count.astype(values.dtype)
 
 
 def discard(values: jax.Array, counted: jax.Array | None) -> jax.Array:
     """Return the values with 0 in place of those that do not count, and no gradient by them."""
-    return values if counted is None else jnp.where(counted, values, jnp.zeros_like(values))
+    if counted is None:
+        return values
+    mask = beside("where", jnp.asarray(counted, jnp.bool_), "the loss", values)
+    return jnp.where(mask, values, jnp.zeros_like(values))
+
+
+def beside(name: str, values: jax.Array, other: str, others: jax.Array) -> jax.Array:
+    """Return an array in the shape of another, to which it may broadcast, but not the reverse.
+
+    ``[n]`` and ``[n, 1]`` make ``[n, n]``, which nobody who computes a loss wants.
+
+    Raises:
+      ValueError: if it does not.
+    """
+    if not broadcasts(values.shape, others.shape):
+        check_same_tree(other, {"": others}, name, {"": values})
+    return jnp.broadcast_to(values, others.shape)

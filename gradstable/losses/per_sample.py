@@ -11,9 +11,9 @@ from gradstable._core.checks import check_floating, leaves_by_path
 from gradstable._core.numerics import wide
 from gradstable._core.types import Tree
 
-# Samples whose largest entry is beyond these are squared after a shift, as in _core/norms.py.
-_TINY, _HUGE = 2.0**-60, 2.0**60
-_UP, _DOWN = 2.0**90, 2.0**-90
+# Samples whose largest entry is beyond 2 to plus or minus the first are squared after a shift by
+# the second, as in _core/norms.py: for float32, and for float64.
+_SHIFTS = {4: (60, 90), 8: (500, 600)}
 
 
 def input_gradients(name: str, function: Callable[[Tree], jax.Array], inputs: Tree) -> Tree:
@@ -58,18 +58,24 @@ def num_samples(inputs: Any) -> int:
 
 
 def squared_norms(gradients: Any) -> jax.Array:
-    """Return the squared norm of each sample, float32 ``[samples]``."""
-    leaves = [leaf.astype(wide(leaf.dtype)) for leaf in jax.tree.leaves(gradients)]
-    sums = [jnp.sum(leaf * leaf, axis=_within(leaf)).astype(jnp.float32) for leaf in leaves]
+    """Return the squared norm of each sample, float32 (wider for wider leaves) ``[samples]``."""
+    sums = [jnp.sum(leaf * leaf, axis=_within(leaf)) for leaf in _alike(gradients)]
     return sum(sums[1:], sums[0])
 
 
 def norms(gradients: Any) -> jax.Array:
-    """Return the norm of each sample, float32 ``[samples]``.
+    """Return the norm of each sample, float32 (wider for wider leaves) ``[samples]``.
 
     It neither overflows nor underflows, and has a finite gradient everywhere: 0 at zero.
     """
-    return _norms(tuple(leaf.astype(jnp.float32) for leaf in jax.tree.leaves(gradients)))
+    return _norms(tuple(_alike(gradients)))
+
+
+def _alike(gradients: Any) -> list[jax.Array]:
+    """Return the leaves in the widest of the dtypes to compute in."""
+    leaves = jax.tree.leaves(gradients)
+    dtype = max((wide(leaf.dtype) for leaf in leaves), key=lambda dtype: dtype.itemsize)
+    return [leaf.astype(dtype) for leaf in leaves]
 
 
 @jax.custom_jvp
@@ -100,9 +106,10 @@ def _shift(leaves: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
     """Return for each sample the power of two at which squares neither overflow nor underflow."""
     magnitudes = [jnp.max(jnp.abs(leaf), axis=_within(leaf), initial=0.0) for leaf in leaves]
     largest = jnp.max(jnp.stack(magnitudes), axis=0)
-    huge, tiny = largest > _HUGE, largest < _TINY
-    shift = jnp.where(huge, _DOWN, jnp.where(tiny, _UP, 1.0)).astype(jnp.float32)
-    unshift = jnp.where(huge, _UP, jnp.where(tiny, _DOWN, 1.0)).astype(jnp.float32)
+    beyond, by = _SHIFTS[largest.dtype.itemsize]
+    huge, tiny = largest > 2.0**beyond, largest < 2.0**-beyond
+    shift = jnp.where(huge, 2.0**-by, jnp.where(tiny, 2.0**by, 1.0)).astype(largest.dtype)
+    unshift = jnp.where(huge, 2.0**by, jnp.where(tiny, 2.0**-by, 1.0)).astype(largest.dtype)
     return shift, unshift
 
 

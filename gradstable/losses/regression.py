@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradstable._core.checks import check_floating, check_number, check_same_tree
+from gradstable._core.checks import check_floating, check_number
 from gradstable._core.numerics import wide
-from gradstable.losses.masks import discard
+from gradstable.losses.masks import beside, discard
 
 
 def huber(
@@ -31,7 +31,8 @@ def huber(
 
     Args:
       predictions: array of any shape, floating-point.
-      targets: of the same shape: a shape that broadcasts is mostly a mistake. Default: 0.
+      targets: of the same shape, or one that broadcasts to it; predictions do not broadcast to
+        targets, which is mostly a mistake. Default: 0.
       delta: the bound of the gradient, and the error at which it is reached, > 0. Default 1,
         for errors in units of their usual size.
       where: bool of the same shape, which entries count; the others have loss and gradient 0,
@@ -84,7 +85,7 @@ def log_cosh(
 
     Args:
       predictions: array of any shape, floating-point.
-      targets: of the same shape. Default: 0.
+      targets: as for ``huber``. Default: 0.
       where: bool of the same shape, which entries count, as for ``huber``. Default: all.
 
     Returns:
@@ -116,8 +117,7 @@ def _error(predictions: jax.Array, targets: jax.Array | None, where: jax.Array |
     dtype = wide(predictions.dtype)
     error = predictions.astype(dtype)
     if targets is not None:
-        check_same_tree("predictions", {"": predictions}, "targets", {"": targets})
-        target = jnp.asarray(targets).astype(dtype)
+        target = beside("targets", jnp.asarray(targets), "predictions", predictions).astype(dtype)
         settled = (error == target) & jnp.isinf(error)
         error = jnp.where(settled, jnp.zeros_like(error), error - target)
     # Before the loss as well as after it: its slope at a NaN is NaN, and 0 * NaN is no gradient.

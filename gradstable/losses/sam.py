@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_floating, check_number, check_same_tree, leaves_by_path
-from gradstable._core.layout import AxisName, check_axis_name
+from gradstable._core.layout import AxisName, check_axis_name, splits_of, together
 from gradstable._core.norms import global_norm
 from gradstable._core.numerics import wide
 from gradstable._core.types import Tree
@@ -37,7 +37,8 @@ def sam_ascent(
       w' = w + \rho \, \frac{T^2 g}{\|T g\|}, \quad T = |w| + \eta
 
     The norm is over the whole tree and cannot overflow. Where it is zero or not finite, the
-    point is ``params`` themselves.
+    point is ``params`` themselves, also to the derivative; the slope of ``|w|`` at 0 is taken
+    as 0.
 
     Args:
       params: tree of floating-point arrays.
@@ -77,24 +78,22 @@ def sam_ascent(
     check_same_tree("gradients", leaves_by_path(gradients), "params", leaves_by_path(params))
 
     def scale(w: jax.Array) -> jax.Array:
-        return jnp.abs(w) + jnp.asarray(eta, w.dtype)
+        # Not abs, whose slope at 0 is 1.
+        return w * jax.lax.stop_gradient(jnp.sign(w)) + jnp.asarray(eta, w.dtype)
 
     def weighted(w: jax.Array, g: jax.Array) -> jax.Array:
         w, g = _wide(w), _wide(g)
         return scale(w) * g.astype(w.dtype) if adaptive else g
 
     steps = jax.tree.map(weighted, params, gradients)
-    norm = global_norm(steps, axis_name=axis_name)
+    norm = _length(steps, axis_name)
     usable = (norm >= _SMALLEST) & jnp.isfinite(norm)
-    # XLA multiplies by a reciprocal, which is flushed to zero for a divisor above 2**126.
-    shift = jnp.where(norm > 1.0, _DOWN, 1.0).astype(jnp.float32)
-    divisor = jnp.where(usable, norm * shift, jnp.ones_like(norm))
 
     def ascend(w: jax.Array, step: jax.Array) -> jax.Array:
         wide_w = _wide(w)
-        # The quotient first: rho times a large gradient might overflow.
-        lowered = step.astype(wide_w.dtype) * shift.astype(wide_w.dtype)
-        way = lowered / divisor.astype(wide_w.dtype)
+        # The quotient first: rho times a large gradient might overflow. And what is no number is
+        # taken out before it, or else it reaches the derivative by a gradient that is not used.
+        way = _over(jnp.where(usable, step, jnp.zeros_like(step)).astype(wide_w.dtype), norm)
         if adaptive:
             way = scale(wide_w) * way
         point = wide_w + jnp.asarray(rho, wide_w.dtype) * way
@@ -124,7 +123,8 @@ def sam_gradients(
     .. math:: \nabla L(w'), \qquad w' = w + \rho \, \nabla L(w) / \|\nabla L(w)\|
 
     The value is that at ``w'`` too, and so above the loss of the model, by about
-    :math:`\rho \|\nabla L(w)\|`.
+    :math:`\rho \|\nabla L(w)\|`. Both are functions of ``params`` and may be differentiated:
+    that goes through the ascent, and takes second derivatives of ``loss_fn``.
 
     Args:
       loss_fn: from parameters to the loss, a scalar, or to ``(loss, aux)``. It is called
@@ -164,8 +164,37 @@ def sam_gradients(
     gradients = first[0] if has_aux else first
     options = {"rho": rho, "adaptive": adaptive, "eta": eta, "axis_name": axis_name}
     point = sam_ascent(params, gradients, **options)
-    # A function of the parameters, but not to be differentiated through.
-    return jax.value_and_grad(loss_fn, has_aux=has_aux)(jax.lax.stop_gradient(point))
+    return jax.value_and_grad(loss_fn, has_aux=has_aux)(point)
+
+
+def _over(step: jax.Array, norm: jax.Array) -> jax.Array:
+    """Return a part of a vector over its norm; as it is where that is no number to divide by."""
+    norm = norm.astype(step.dtype)
+    usable = (norm >= _SMALLEST) & jnp.isfinite(norm)
+    # XLA multiplies by a reciprocal, which is flushed to zero for a divisor above 2**126.
+    shift = jnp.where(norm > 1.0, _DOWN, 1.0).astype(step.dtype)
+    divisor = jnp.where(usable, norm * shift, jnp.ones_like(norm))
+    return (step * shift) / divisor
+
+
+def _length(steps: Any, axis_name: AxisName) -> jax.Array:
+    """Return the norm of a tree, whose slope is the unit vector; the steps where there is none."""
+
+    @jax.custom_jvp
+    def length(steps: Any) -> jax.Array:
+        return global_norm(steps, axis_name=axis_name)
+
+    @length.defjvp
+    def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[jax.Array, jax.Array]:
+        # JAX would go through the branches of the norm and their square roots, infinite at zero.
+        (steps,), (moves,) = primals, tangents
+        norm = length(steps)
+        pairs = zip(jax.tree.leaves(steps), jax.tree.leaves(moves), strict=True)
+        parts = [jnp.sum(_over(step, norm) * move).astype(norm.dtype) for step, move in pairs]
+        parts = together(parts, splits_of(steps, axis_name))
+        return norm, sum(parts, jnp.zeros_like(norm))
+
+    return length(steps)
 
 
 def _wide(leaf: jax.Array) -> jax.Array:

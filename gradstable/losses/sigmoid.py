@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from gradstable._core.checks import check_floating, check_same_tree
+from gradstable._core.checks import check_floating
 from gradstable._core.numerics import wide
-from gradstable.losses.masks import discard
+from gradstable.losses.masks import beside, discard
 
 
 def sigmoid_binary_cross_entropy(
@@ -20,12 +20,13 @@ def sigmoid_binary_cross_entropy(
     logit that is right and computes in the dtype of the logits. A wrong label pulls with a
     force of 1 however far its logit is: no outlier is ever given up.
 
-    .. math:: L = y \log(1 + e^{-x}) + (1 - y) \log(1 + e^x), \qquad L' = \sigma(x) - y
+    .. math:: L = y \log(1 + e^{-x}) + (1 - y) \log(1 + e^x), \qquad
+      \partial_x L = \sigma(x) - y, \quad \partial_y L = -x
 
     Args:
       logits: array of any shape, floating-point.
-      labels: probabilities in [0, 1], or bools or integers, of the same shape: one that
-        broadcasts is mostly a mistake.
+      labels: probabilities in [0, 1], or bools or integers, of the same shape or one that
+        broadcasts to it; logits do not broadcast to labels, which is mostly a mistake.
       where: bool of the same shape, which entries count; the others have loss and gradient 0,
         also where they are NaN. Default: all.
 
@@ -51,7 +52,7 @@ def sigmoid_binary_cross_entropy(
     """
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_floating("logits", logits)
-    check_same_tree("logits", {"": logits}, "labels", {"": labels})
+    labels = beside("labels", labels, "logits", logits)
     x = discard(logits.astype(wide(logits.dtype)), where)
     y = discard(labels.astype(x.dtype), where)
     return discard(_cross_entropy(x, y), where)
@@ -71,7 +72,9 @@ def _cross_entropy_jvp(
         # Not sigmoid(x) - y, which is 0 for a label of 1 from x = 17 on.
         moved = ((1 - y) * jax.nn.sigmoid(x) - y * jax.nn.sigmoid(-x)) * dx
     if not isinstance(dy, SymbolicZero):
-        moved = moved - x * dy
+        # An infinite logit is taken for the largest finite one: else 0 * inf in what follows.
+        limit = jnp.asarray(jnp.finfo(x.dtype).max, x.dtype)
+        moved = moved - jnp.clip(x, -limit, limit) * dy
     return _cross_entropy(x, y), moved
 
 

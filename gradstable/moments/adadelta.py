@@ -30,8 +30,9 @@ def scale_by_adadelta(
       e_x \leftarrow \rho e_x + (1 - \rho) u^2
 
     A step is bounded by those before it alone, :math:`|u| \le \sqrt{(e_x + \epsilon) / (1-\rho)}`,
-    and so can grow geometrically. It starts slowly: under a constant gradient the first step
-    is 0.0032 with the defaults, and the hundredth 0.0047.
+    3.16 times their root mean square with the defaults, and so can grow geometrically. It starts
+    slowly: under a constant gradient the first step is 0.0032 with the defaults, and the hundredth
+    0.0047.
 
     Args:
       rho: decay of both averages, in [0, 1). Default 0.9, as in optax and torch; the paper has

@@ -51,7 +51,7 @@ def scale_by_adan(
     the paper (which writes ``b2`` for our ``1 - b2``) and in its authors' code.
     ``optax.adan`` (0.2.8) takes ``1 - b2`` = 0.08: almost no look ahead.
 
-    Whatever the gradients, :math:`|u| \le 1.30` with the defaults. What a spike does lasts: one of
+    Whatever the gradients, :math:`|u| \le 1.21` with the defaults. What a spike does lasts: one of
     1000 times the usual size leaves steps of less than half their usual length for 957 steps.
 
     Args:

@@ -39,9 +39,10 @@ def scale_by_amsgrad(
       \nu_{max} \leftarrow \max(\nu_{max}, \nu / (1 - b_2^t)) \\
       u &= \frac{\mu / (1 - b_1^t)}{\sqrt{\nu_{max} + \epsilon_{root}} + \epsilon}
 
-    The bound of ``gs.scale_by_adam`` holds. A spike slows a parameter for good: after one of
-    1000, at step 1000, a gradient of 1 makes steps of 0.025, 10000 steps later as well, where
-    Adam's are back at 0.98. Clip before it.
+    The bound of ``gs.scale_by_adam`` holds, unless the second moment alone is left uncorrected:
+    then the first step is :math:`1 / \sqrt{1 - b_2}` wide, 31.6. A spike slows a parameter for
+    good: after one of 1000, at step 1000, a gradient of 1 makes steps of 0.025, 10000 steps later
+    as well, where Adam's are back at 0.98. Clip before it.
 
     optax corrects before it takes the maximum, so one large *first* gradient is kept in full: 10
     and then 1 makes steps of 0.1 for good. torch corrects after (``correct_maximum``), and

@@ -8,6 +8,7 @@ import optax
 
 from gradstable._core.checks import check_real, check_state, check_transform, check_updates
 from gradstable._core.layout import AxisName, check_axis_name, splits_of, together
+from gradstable._core.names import answers_as_inner
 from gradstable._core.numerics import increment, saturate, wide
 from gradstable._core.shown import shown
 
@@ -15,11 +16,12 @@ from gradstable._core.shown import shown
 _LEAST_SHARE = 1e-3
 
 
+@answers_as_inner
 class CautiousState(NamedTuple):
     """State of ``cautious``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, update calls
-    inner_state: Any
+    calls: jax.Array  # shape=(), dtype=jnp.int32, update calls
+    wrapped_state: Any
 
 
 @shown
@@ -75,7 +77,7 @@ def cautious(
     check_axis_name(axis_name)
 
     def init_fn(params: optax.Params) -> CautiousState:
-        return CautiousState(count=jnp.zeros((), jnp.int32), inner_state=full.init(params))
+        return CautiousState(calls=jnp.zeros((), jnp.int32), wrapped_state=full.init(params))
 
     def update_fn(
         updates: optax.Updates,
@@ -87,7 +89,7 @@ def cautious(
         check_updates(updates, params)
         check_real(updates, "cautious")
         given = updates
-        updates, inner_state = full.update(given, old.inner_state, params, **extra_args)
+        updates, inner_state = full.update(given, old.wrapped_state, params, **extra_args)
         leaves, structure = jax.tree.flatten(updates)
         agree = [
             _agrees(u, g, descends=descends)
@@ -100,7 +102,7 @@ def cautious(
             for count, u, split in zip(counts, leaves, splits, strict=True)
         ]
         new = jax.tree.unflatten(structure, list(map(_enlarge, leaves, agree, shares)))
-        return new, CautiousState(count=increment(old.count), inner_state=inner_state)
+        return new, CautiousState(calls=increment(old.calls), wrapped_state=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -4,10 +4,13 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.numerics import is_low_precision
 
 # A decay rate that rounds to 1 (0.999 in bfloat16) would leave a second moment of zero.
 _MAX_DECAY = 1.0 - 2.0**-20
@@ -19,7 +22,15 @@ _ROUNDED = (
 def check_decays(**rates: ArrayLike) -> None:
     """Raise unless every concrete rate, given by its name, lies in [0, 1)."""
     for name, rate in rates.items():
-        check_number(name, rate, at_least=0.0, below=1.0, hint=_ROUNDED)
+        check_number(name, rate, at_least=0.0, below=1.0, hint=_ROUNDED if _rounded(rate) else "")
+
+
+def _rounded(rate: ArrayLike) -> bool:
+    """Whether a concrete rate may be 1 only because its dtype is narrow."""
+    array = isinstance(rate, (jax.Array, np.ndarray, np.generic))
+    if isinstance(rate, jax.core.Tracer) or not array or rate.ndim:
+        return False
+    return is_low_precision(rate.dtype) and float(rate) == 1.0
 
 
 class Decay(NamedTuple):

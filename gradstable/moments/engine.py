@@ -126,7 +126,8 @@ class _Update:
         check_updates(updates, params)
         if not self.complex_too:
             check_real(updates, self.factory)
-        count = increment(jnp.asarray(old.count if _counts(self.state_type) else 0, jnp.int32))
+        before = jnp.asarray(old.count if _counts(self.state_type) else 0, jnp.int32)
+        count = increment(jnp.maximum(before, 0))  # one that was set from outside may be below 0
         rule = self.at(count)
 
         def move(split: Split, g: jax.Array, *stored: jax.Array) -> _Moved:

@@ -1,13 +1,18 @@
 """Lion: the sign of a momentum."""
 
+from typing import Literal, TypeAlias, get_args
+
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._core.checks import check_choice, check_number
 from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import LeafRule, Slot, moments
+
+LionMode: TypeAlias = Literal["hard", "smooth", "refined"]
 
 
 @shown
@@ -16,6 +21,8 @@ def scale_by_lion(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.99,
     mu_dtype: DTypeLike | None = None,
+    mode: LionMode = "hard",
+    smooth_beta: ArrayLike = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turn gradients into the sign of an average of them, by Lion's rule.
 
@@ -25,7 +32,8 @@ def scale_by_lion(
     .. math::
       u = sign(b_1 \mu + (1 - b_1) g), \qquad \mu \leftarrow b_2 \mu + (1 - b_2) g
 
-    Whatever the gradients, :math:`|u| \le 1`.
+    Whatever the gradients, :math:`|u| \le 1`, also with the two softer modes. Those have the unit
+    of the gradient: where it is far below 1, they step in proportion to it.
 
     What a spike does: after one of :math:`S` = 1000 times the usual size the sign is the spike's
     for 237 steps, though all gradients after it point the other way, and for 338 in all of a
@@ -38,6 +46,9 @@ def scale_by_lion(
       b2: decay of the momentum, in [0, 1). Default 0.99 (the paper's).
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters);
         bfloat16 does here.
+      mode: what is made of the average ``x``: ``"hard"``, its sign; ``"smooth"``, ``tanh(s x)``;
+        ``"refined"``, ``x`` within -1 and 1 and its sign outside. Default ``"hard"`` (the paper's).
+      smooth_beta: ``s`` of ``"smooth"``, > 0. Default 1, as in optax.
 
     Returns:
       A ``GradientTransformationExtraArgs``; updates have the structure and the dtypes of the
@@ -59,6 +70,8 @@ def scale_by_lion(
       Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, arXiv:2302.06675.
     """
     check_decays(b1=b1, b2=b2)
+    check_choice("mode", mode, get_args(LionMode))
+    check_number("smooth_beta", smooth_beta, above=0.0)
 
     def at(count: jax.Array) -> LeafRule:
         ahead, first = Decay.of(b1, count), Decay.of(b2, count)
@@ -67,8 +80,16 @@ def scale_by_lion(
             return (first.mix(mu, g),)
 
         def direct(g: jax.Array, _: object, old: tuple[jax.Array, ...]) -> jax.Array:
-            return jnp.sign(ahead.mix(old[0], g))
+            return _sign(ahead.mix(old[0], g), mode, smooth_beta)
 
         return LeafRule(learn, direct)
 
     return moments("scale_by_lion", optax.ScaleByLionState, (Slot("mu", mu_dtype),), at)
+
+
+def _sign(x: jax.Array, mode: LionMode, smooth_beta: ArrayLike) -> jax.Array:
+    if mode == "hard":
+        return jnp.sign(x)
+    if mode == "smooth":
+        return jnp.tanh(jnp.asarray(smooth_beta, x.dtype) * x)
+    return jnp.clip(x, -1.0, 1.0)

@@ -67,7 +67,9 @@ def scale_by_rms(
     With ``centered``, :math:`\nu - \mu^2` stands for :math:`\nu`. Then a step has no bound but
     :math:`|g| / \sqrt\epsilon`: a constant gradient has no variance, and 1 makes a step 1400
     wide after 200 steps. Rounding, which makes the difference negative (NaN in optax), ends at
-    zero here.
+    zero here. ``bias_correction`` corrects :math:`\nu` alone then. One gradient has no variance,
+    so with both corrected, as in optax, the first step would be :math:`|g| / \sqrt\epsilon`, 10,000
+    for a gradient of 1. With :math:`\mu` as it is, it is 1.005.
 
     Args:
       decay: :math:`d`, in [0, 1). Default 0.9, as in the lecture; torch has 0.99.
@@ -76,7 +78,7 @@ def scale_by_rms(
       initial_scale: where :math:`\nu` starts, >= 0. Default 0; TensorFlow has 1.
       eps_in_sqrt: whether ``eps`` stands inside the root. Default ``True``, as in optax; torch
         adds it outside.
-      bias_correction: whether to divide the averages by :math:`1 - d^t`, as Adam does. Default
+      bias_correction: whether to divide the mean square by :math:`1 - d^t`, as Adam does. Default
         ``False``: as published, the first steps are too wide.
       centered: whether to divide by the standard deviation instead. Default ``False``.
       nu_dtype: dtype in which the averages are stored. Default float32 (wider for wider
@@ -115,10 +117,10 @@ def scale_by_rms(
             return (average.mix(old[0], g), nu) if centered else (nu,)
 
         def direct(g: jax.Array, new: tuple[jax.Array, ...], _: object) -> jax.Array:
-            seen = [average.correct(each) if bias_correction else each for each in new]
-            square = seen[-1]
+            square = average.correct(new[-1]) if bias_correction else new[-1]
             if centered:
-                square = jnp.maximum(square - abs_square(seen[0]), jnp.zeros_like(square))
+                # The mean without correction, or else one gradient would have no variance at all.
+                square = jnp.maximum(square - abs_square(new[0]), jnp.zeros_like(square))
             if eps_in_sqrt:
                 return over_root(g, square, eps)
             return divide(g, jnp.sqrt(square), eps)

@@ -41,7 +41,7 @@ def scale_by_sophia(
     *,
     b1: ArrayLike = 0.965,
     b2: ArrayLike = 0.99,
-    eps: ArrayLike = 1e-12,
+    eps: ArrayLike = 1e-8,
     gamma: ArrayLike = 0.01,
     clip_threshold: ArrayLike = 1.0,
     update_interval: ArrayLike = 10,
@@ -76,7 +76,7 @@ def scale_by_sophia(
     Args:
       b1: decay of the momentum, in [0, 1). Default 0.965 (the authors' code; the paper has 0.96).
       b2: decay of the diagonal, in [0, 1). Default 0.99 (the paper's).
-      eps: the least denominator, >= 0. Default 1e-12 (the paper's).
+      eps: the least denominator, >= 0. Default 1e-8, as in optax; 1e-12 in the paper.
       gamma: :math:`\gamma`, factor on the diagonal, > 0. Default 0.01 (the paper's for Sophia-H;
         0.05 for Sophia-G). Larger: fewer entries at the cap.
       clip_threshold: the cap, > 0. Default 1 (the paper's).

@@ -1,19 +1,20 @@
 """StableAdamW's moments: Adam whose step shrinks where gradients outgrow the second moment."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._core.checks import check_number, check_params, check_state, check_updates
+from gradstable._core.checks import check_number, check_state, check_updates
 from gradstable._core.layout import AxisName, Within, check_axis_name, together, withins_of
-from gradstable._core.numerics import is_zero, widen
+from gradstable._core.numerics import widen
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable._core.units import Units, check_units, unit_axes
+from gradstable._core.weight_decay import check_weight_decay, decay_at, decay_weights
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
@@ -36,7 +37,7 @@ def scale_by_stable_adam(
     eps: ArrayLike = 1e-8,
     max_rms: ArrayLike = 1.0,
     units: Units = "leaf",
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
@@ -75,7 +76,8 @@ def scale_by_stable_adam(
       max_rms: :math:`c`, the RMS above which steps shrink, > 0. Default 1 (the paper's).
       units: the parts that are judged alone, as for ``gs.guard``. Default ``"leaf"`` (the
         paper's); for stacked layers ``"layer"``, or else one layer that explodes holds up all.
-      weight_decay: :math:`\lambda`, >= 0. Default 0. Not 0: ``update`` needs ``params``.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0. Not 0: ``update`` needs
+        ``params``.
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.
@@ -108,7 +110,7 @@ def scale_by_stable_adam(
     check_decays(b1=b1, b2=b2)
     check_number("eps", eps, at_least=0.0)
     check_number("max_rms", max_rms, above=0.0)
-    check_number("weight_decay", weight_decay, at_least=0.0)
+    check_weight_decay("weight_decay", weight_decay)
     check_units(units)
     check_axis_name(axis_name)
     inner = moments(
@@ -117,7 +119,6 @@ def scale_by_stable_adam(
         (Slot("mu", mu_dtype), Slot("nu", nu_dtype, squared=True)),
         lambda count: _debiased(b1, b2, eps, count),
     )
-    decays = not is_zero(weight_decay)
 
     def init_fn(params: optax.Params) -> ScaleByStableAdamState:
         start: Any = inner.init(params)
@@ -135,10 +136,8 @@ def scale_by_stable_adam(
         gradients = widen(updates)
         raw, new = inner.update(gradients, optax.ScaleByAdamState(*old[:3]), params)
         moved: Any = new
-        if decays:
-            theta = widen(check_params(params, "scale_by_stable_adam with weight_decay"))
-            decay = optax.add_decayed_weights(cast("float", weight_decay), mask)
-            raw, _ = decay.update(raw, decay.init(theta), theta)
+        decay = decay_weights(decay_at(weight_decay, old.count), mask)
+        raw, _ = decay.update(raw, decay.init(raw), params)
         withins = _withins(gradients, units, axis_name)
         leaves, structure = jax.tree.flatten(updates)
         rms = _rms(jax.tree.leaves(gradients), jax.tree.leaves(moved.nu), withins, eps)

@@ -18,6 +18,7 @@ from gradstable._core.checks import (
     check_updates,
 )
 from gradstable._core.keys import key_numbers, key_of
+from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable.precision.fields import Field, Signs, fields, with_fields
@@ -28,12 +29,13 @@ _SIGNED = ("mu", "mu_slow", "mu_diff", "trace", "ema", "exp_avg")
 _NONNEGATIVE = ("nu", "sum_of_squares", "exp_avg_sq", "e_g", "e_x")
 
 
+@answers_as_inner
 class CompressMomentsState(NamedTuple):
     """State of ``compress_moments``."""
 
-    rng_key: jax.Array  # the plain numbers of a key
-    scales: tuple[Any, ...]  # for each statistic a tree like it: shape=(blocks,), float32
-    inner_state: Any  # that of inner, with its statistics as they are stored
+    rounding_key: jax.Array  # the plain numbers of a key
+    block_scales: tuple[Unnamed, ...]  # one a statistic: a tree like it, shape=(blocks,), float32
+    wrapped_state: Any  # that of inner, with its statistics as they are stored
 
 
 @shown
@@ -116,7 +118,7 @@ def compress_moments(
       >>> import gradstable as gs
       >>> tx = gs.guard(gs.compress_moments(optax.adamw(1e-3)))
       >>> state = tx.init({"kernel": jnp.ones((64, 64)), "bias": jnp.ones(64)})
-      >>> nu = state.inner_state.inner_state[0].nu
+      >>> nu = state.wrapped_state.wrapped_state[0].nu
       >>> nu["kernel"].dtype.name, nu["bias"].dtype.name
       ('uint8', 'float32')
 
@@ -140,9 +142,9 @@ def compress_moments(
             jax.tree.map(partial(start, to, signed, min_size), tree) for signed, tree in found
         ]
         state = CompressMomentsState(
-            rng_key=key_numbers(key),
-            scales=_parts(packed, "scale"),
-            inner_state=with_fields(inner_state, signs, params, _parts(packed, "stored")),
+            rounding_key=key_numbers(key),
+            block_scales=_scales(packed, params),
+            wrapped_state=with_fields(inner_state, signs, params, _parts(packed, "stored")),
         )
         return own_arrays(state)
 
@@ -154,24 +156,26 @@ def compress_moments(
     ) -> tuple[optax.Updates, CompressMomentsState]:
         old = check_state(state, CompressMomentsState, "compress_moments")
         check_updates(updates, params)
-        new_key, own_key = jax.random.split(key_of(old.rng_key, key))
-        kept = fields(old.inner_state, signs, updates)
+        new_key, own_key = jax.random.split(key_of(old.rounding_key, key))
+        kept = fields(old.wrapped_state, signs, updates)
+        pairs = zip(kept, old.block_scales, strict=True)
+        scales = [with_names(scale, stored) for (_, stored), scale in pairs]
         numbers = [
             jax.tree.map(partial(unpack, to, signed), stored, scale)
-            for (signed, stored), scale in zip(kept, old.scales, strict=True)
+            for (signed, stored), scale in zip(kept, scales, strict=True)
         ]
-        unpacked = with_fields(old.inner_state, signs, updates, numbers)
+        unpacked = with_fields(old.wrapped_state, signs, updates, numbers)
         stepped, new_state = inner.update(updates, unpacked, params, **extra_args)
         made = fields(new_state, signs, updates)
-        each = zip(made, numbers, kept, old.scales, _salts(own_key, numbers), strict=True)
+        each = zip(made, numbers, kept, scales, _salts(own_key, numbers), strict=True)
         packed = [
             jax.tree.map(partial(pack, to, signed), new, before, stored, scale, salts)
             for (signed, new), before, (_, stored), scale, salts in each
         ]
         return stepped, CompressMomentsState(
-            rng_key=jax.random.key_data(new_key),
-            scales=_parts(packed, "scale"),
-            inner_state=with_fields(new_state, signs, updates, _parts(packed, "stored")),
+            rounding_key=jax.random.key_data(new_key),
+            block_scales=_scales(packed, updates),
+            wrapped_state=with_fields(new_state, signs, updates, _parts(packed, "stored")),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -199,6 +203,10 @@ def _check_found(found: list[Field], signs: Signs) -> None:
             "compress: name its fields with signed= and nonnegative=, or do without"
         )
         raise ValueError(msg)
+
+
+def _scales(packed: list[Any], like: Any) -> tuple[Unnamed, ...]:
+    return tuple(without_names(tree, like) for tree in _parts(packed, "scale"))
 
 
 def _parts(packed: list[Any], part: Literal["stored", "scale"]) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ import jax
 from jax.typing import ArrayLike
 
 from gradstable._core.find import find_all
-from gradstable._core.types import Measure
 from gradstable.precision.loss_scale import LossScaleState
 
 
@@ -17,7 +16,7 @@ def unscale_inside(inner_state: Any, unscale: ArrayLike | None = None) -> ArrayL
       inner_state: the state before the update, whose scale the loss was multiplied by.
       unscale: the factor that a loss scale further out has passed, if there is one.
     """
-    scales = [state.scale for _, state in find_all(inner_state, LossScaleState)]
+    scales = [state.loss_scale for _, state in find_all(inner_state, LossScaleState)]
     for scale in scales:
         unscale = 1.0 / scale if unscale is None else unscale / scale
     return unscale
@@ -28,13 +27,13 @@ def has_loss_scale(inner_state: Any) -> bool:
     return bool(find_all(inner_state, LossScaleState))
 
 
-def runs_inner(accept: jax.Array, measure: Measure, inner_state: Any) -> jax.Array:
+def runs_inner(accept: jax.Array, finite: jax.Array, inner_state: Any) -> jax.Array:
     """Return whether a guard runs what is inside: where it accepts.
 
     A loss scale inside has to hear of overflows too, or it never falls; what judges inside of that
     keeps them out of moments.
     """
-    return accept | ~measure.finite if has_loss_scale(inner_state) else accept
+    return accept | ~finite if has_loss_scale(inner_state) else accept
 
 
 def check_one_loss_scale(inner_state: Any, factory: str) -> None:

@@ -15,16 +15,18 @@ from gradstable._core.checks import (
     check_transform,
     check_updates,
 )
+from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import is_low_precision, rounded
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 
 
+@answers_as_inner
 class KahanState(NamedTuple):
     """State of ``kahan``."""
 
-    compensation: Any  # like the parameters: what rounding has taken from them so far
-    inner_state: Any
+    compensation: Unnamed  # of a tree like the parameters: what rounding has taken from them
+    wrapped_state: Any
 
 
 @shown
@@ -84,8 +86,10 @@ def kahan(
 
     def init_fn(params: optax.Params) -> KahanState:
         return KahanState(
-            compensation=jax.tree.map(lambda leaf: _nothing(leaf, dtype), params),
-            inner_state=own_arrays(inner.init(params)),
+            compensation=without_names(
+                jax.tree.map(lambda leaf: _nothing(leaf, dtype), params), params
+            ),
+            wrapped_state=own_arrays(inner.init(params)),
         )
 
     def update_fn(
@@ -97,16 +101,17 @@ def kahan(
         old = check_state(state, KahanState, "kahan")
         check_params(params, "kahan")
         check_updates(updates, params)
-        stepped, inner_state = inner.update(updates, old.inner_state, params, **extra_args)
+        stepped, inner_state = inner.update(updates, old.wrapped_state, params, **extra_args)
         leaves, structure = jax.tree.flatten(stepped)
-        kept = structure.flatten_up_to(old.compensation)
+        kept = structure.flatten_up_to(with_names(old.compensation, params))
         pairs = [
             _compensate(u, c, p)
             for u, c, p in zip(leaves, kept, structure.flatten_up_to(params), strict=True)
         ]
+        lost = jax.tree.unflatten(structure, [lost for _, lost in pairs])
         return (
             jax.tree.unflatten(structure, [new for new, _ in pairs]),
-            KahanState(jax.tree.unflatten(structure, [lost for _, lost in pairs]), inner_state),
+            KahanState(without_names(lost, params), inner_state),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

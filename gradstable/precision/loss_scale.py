@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._core.act import keep_finite
 from gradstable._core.checks import (
     check_number,
     check_order,
@@ -17,6 +18,7 @@ from gradstable._core.checks import (
 )
 from gradstable._core.find import find_all, find_one
 from gradstable._core.ledger import Dropped, Ledger
+from gradstable._core.names import answers_as_inner
 from gradstable._core.numerics import increment, wide
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import UNSCALE, takes_unscale
@@ -25,16 +27,17 @@ from gradstable._core.shown import shown
 from gradstable._core.types import Tree
 
 
+@answers_as_inner
 class LossScaleState(NamedTuple):
     """State of ``loss_scale``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
-    scale: jax.Array  # shape=(), dtype=jnp.float32, the factor for the next loss
-    good: jax.Array  # shape=(), dtype=jnp.int32, finite gradients since the scale last moved
-    patience: jax.Array  # shape=(), dtype=jnp.int32, overflows until the scale falls
+    calls: jax.Array  # shape=(), dtype=jnp.int32
+    loss_scale: jax.Array  # shape=(), dtype=jnp.float32, the factor for the next loss
+    sound_calls: jax.Array  # shape=(), dtype=jnp.int32, finite gradients since the scale last moved
+    patience_left: jax.Array  # shape=(), dtype=jnp.int32, overflows until the scale falls
     overflows: jax.Array  # shape=(), dtype=jnp.int32, in all
     last_overflow: jax.Array  # shape=(), dtype=jnp.int32, the count of the last one (-1: never)
-    inner_state: Any
+    wrapped_state: Any
 
 
 @shown
@@ -101,7 +104,7 @@ def loss_scale(
       >>> float(gs.scale_loss(0.5, state))
       512.0
       >>> updates, state = tx.update(jnp.array([1024.0, jnp.inf]), state)
-      >>> updates.tolist(), float(state.scale)
+      >>> updates.tolist(), float(state.loss_scale)
       ([-0.0, -0.0], 512.0)
 
     Source:
@@ -136,33 +139,35 @@ def loss_scale(
     ) -> tuple[optax.Updates, LossScaleState]:
         old = check_state(state, LossScaleState, "loss_scale")
         check_updates(updates, params)
-        count = increment(old.count)
+        count = increment(old.calls)
         wide_params = params if params is None else _in_float32(params)
         given = _in_float32(updates)
         if enabled and takes_unscale(inner):
-            extra_args = {**extra_args, UNSCALE: 1.0 / old.scale}
+            extra_args = {**extra_args, UNSCALE: 1.0 / old.loss_scale}
         elif enabled:
-            given = _divide(updates, old.scale)
-        stepped, inner_state = inner.update(given, old.inner_state, wide_params, **extra_args)
+            given = _divide(updates, old.loss_scale)
+        stepped, inner_state = inner.update(given, old.wrapped_state, wide_params, **extra_args)
         stepped = jax.tree.map(lambda new, g: new.astype(_narrow(new, g)), stepped, updates)
-        new = old._replace(count=count)
+        # The guard inside judged them in float32, and against parameters in float32.
+        stepped = keep_finite(jnp.asarray(True), stepped, params)
+        new = old._replace(calls=count)
         if enabled:
-            overflow = _broken(inner_state) != _broken(old.inner_state)
+            overflow = _broken(inner_state) != _broken(old.wrapped_state)
             new = _move(new, overflow, settings)
-        return stepped, new._replace(inner_state=inner_state)
+        return stepped, new._replace(wrapped_state=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _start(scale: float, hysteresis: int, inner_state: Any) -> LossScaleState:
     return LossScaleState(
-        count=jnp.zeros((), jnp.int32),
-        scale=jnp.full((), scale, jnp.float32),
-        good=jnp.zeros((), jnp.int32),
-        patience=jnp.full((), hysteresis, jnp.int32),
+        calls=jnp.zeros((), jnp.int32),
+        loss_scale=jnp.full((), scale, jnp.float32),
+        sound_calls=jnp.zeros((), jnp.int32),
+        patience_left=jnp.full((), hysteresis, jnp.int32),
         overflows=jnp.zeros((), jnp.int32),
         last_overflow=jnp.full((), -1, jnp.int32),
-        inner_state=inner_state,
+        wrapped_state=inner_state,
     )
 
 
@@ -177,17 +182,17 @@ class _Settings(NamedTuple):
 
 def _move(state: LossScaleState, overflow: jax.Array, settings: _Settings) -> LossScaleState:
     """Return the state after the verdict on one gradient, which its count has in it already."""
-    patience = jnp.where(overflow, jnp.maximum(state.patience - 1, 0), state.patience)
-    good = jnp.where(overflow, 0, increment(state.good))
+    patience = jnp.where(overflow, jnp.maximum(state.patience_left - 1, 0), state.patience_left)
+    good = jnp.where(overflow, 0, increment(state.sound_calls))
     grows, falls = good >= settings.growth_interval, overflow & (patience == 0)
     factor = jnp.where(grows, settings.growth_factor, settings.backoff_factor)
-    moved = jnp.clip(state.scale * factor, settings.min_scale, settings.max_scale)
+    moved = jnp.clip(state.loss_scale * factor, settings.min_scale, settings.max_scale)
     return state._replace(
-        scale=jnp.where(grows | falls, moved, state.scale),
-        good=jnp.where(grows, 0, good),
-        patience=jnp.where(grows, settings.hysteresis, patience),
+        loss_scale=jnp.where(grows | falls, moved, state.loss_scale),
+        sound_calls=jnp.where(grows, 0, good),
+        patience_left=jnp.where(grows, settings.hysteresis, patience),
         overflows=jnp.where(overflow, increment(state.overflows), state.overflows),
-        last_overflow=jnp.where(overflow, state.count, state.last_overflow),
+        last_overflow=jnp.where(overflow, state.calls, state.last_overflow),
     )
 
 
@@ -245,7 +250,7 @@ def unscale(gradients: Tree, opt_state: object) -> Tree:
 
 def _the_scale(opt_state: object) -> jax.Array:
     wrap = "gradstable.loss_scale(gradstable.guard(optax.adamw(3e-4)))"
-    return find_one(opt_state, LossScaleState, name="loss scale", wrap=wrap).scale
+    return find_one(opt_state, LossScaleState, name="loss scale", wrap=wrap).loss_scale
 
 
 def _divide(gradients: Tree, scale: jax.Array) -> Tree:

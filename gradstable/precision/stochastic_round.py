@@ -17,8 +17,8 @@ from gradstable._core.shown import shown
 class StochasticRoundState(NamedTuple):
     """State of ``stochastic_round``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
-    rng_key: jax.Array  # the plain numbers of a key
+    calls: jax.Array  # shape=(), dtype=jnp.int32
+    rounding_key: jax.Array  # the plain numbers of a key
 
 
 @shown
@@ -75,7 +75,7 @@ def stochastic_round(
 
     def init_fn(params: optax.Params) -> StochasticRoundState:
         del params
-        return StochasticRoundState(count=jnp.zeros((), jnp.int32), rng_key=key_numbers(key))
+        return StochasticRoundState(calls=jnp.zeros((), jnp.int32), rounding_key=key_numbers(key))
 
     def update_fn(
         updates: optax.Updates,
@@ -88,12 +88,12 @@ def stochastic_round(
         check_params(params, "stochastic_round")
         check_updates(updates, params)
         leaves, structure = jax.tree.flatten(updates)
-        new_key, own_key = jax.random.split(key_of(old.rng_key, key))
+        new_key, own_key = jax.random.split(key_of(old.rounding_key, key))
         keys = jax.random.split(own_key, len(leaves))
         splits = splits_of(updates, axis_name)
         rows = zip(leaves, structure.flatten_up_to(params), keys, splits, strict=True)
         rounded_leaves = [_round(u, jnp.asarray(p), own, split) for u, p, own, split in rows]
-        new_state = StochasticRoundState(increment(old.count), jax.random.key_data(new_key))
+        new_state = StochasticRoundState(increment(old.calls), jax.random.key_data(new_key))
         return jax.tree.unflatten(structure, rounded_leaves), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_number, check_state, check_updates
+from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.norms import measure
 from gradstable._core.numerics import increment
@@ -22,8 +23,8 @@ from gradstable.rules.protocol import MAX_NORM, check_rules
 class BackoffOnSpikeState(NamedTuple):
     """State of ``backoff_on_spike``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
-    scale: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
+    calls: jax.Array  # shape=(), dtype=jnp.int32
+    step_factor: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
     spikes: jax.Array  # shape=(), dtype=jnp.int32, how many there were
     rule_state: tuple[Any, ...]
 
@@ -97,8 +98,8 @@ def backoff_on_spike(
 
     def init_fn(params: optax.Params) -> BackoffOnSpikeState:
         return BackoffOnSpikeState(
-            count=jnp.zeros((), jnp.int32),
-            scale=jnp.ones((), jnp.float32),
+            calls=jnp.zeros((), jnp.int32),
+            step_factor=jnp.ones((), jnp.float32),
             spikes=jnp.zeros((), jnp.int32),
             rule_state=judge.init(params),
         )
@@ -114,19 +115,19 @@ def backoff_on_spike(
         old = check_state(state, BackoffOnSpikeState, "backoff_on_spike")
         check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
-        incoming = measure(updates, axis_name=axis_name)
+        incoming = measure(constant(updates), axis_name=axis_name)
         seen = incoming if grad_norm is None else Measure.of(jnp.asarray(grad_norm, jnp.float32))
         verdict, rule_state = judge.decide(seen, old.rule_state, params=params, **extra_args)
         fall, grow = jnp.asarray(factor, jnp.float32), growth(factor, recovery)
         scale = jnp.where(
             verdict.accept,
-            jnp.minimum(old.scale * grow, 1.0),
-            jnp.maximum(old.scale * fall, jnp.asarray(min_scale, jnp.float32)),
+            jnp.minimum(old.step_factor * grow, 1.0),
+            jnp.maximum(old.step_factor * fall, jnp.asarray(min_scale, jnp.float32)),
         )
         countable = incoming.finite & (incoming.norm <= MAX_NORM)
         new_state = BackoffOnSpikeState(
-            count=increment(old.count),
-            scale=scale,
+            calls=increment(old.calls),
+            step_factor=scale,
             spikes=jnp.where(verdict.accept, old.spikes, increment(old.spikes)),
             rule_state=rule_state,
         )

@@ -85,7 +85,7 @@ def adamw(
     eps_root: ArrayLike = 0.0,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 1e-4,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     nesterov: bool = False,
     rules: tuple[Rule, ...] = (),
@@ -109,7 +109,8 @@ def adamw(
       eps_root: added inside the root, >= 0. Default 0.
       mu_dtype: dtype of the first moment. Default float32.
       nu_dtype: dtype of the second moment. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 1e-4, as in optax.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        1e-4, as in optax.
       mask: tree of bools, or a function from parameters to one: which leaves to decay. Default:
         all.
       nesterov: whether the first moment looks one step ahead. Default ``False``.
@@ -160,6 +161,7 @@ def nadam(
     eps_root: ArrayLike = 0.0,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
+    nesterov: bool = True,
     momentum_decay: ArrayLike | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -182,6 +184,8 @@ def nadam(
       eps_root: added inside the root, >= 0. Default 0.
       mu_dtype: dtype of the first moment. Default float32.
       nu_dtype: dtype of the second moment. Default float32.
+      nesterov: whether the first moment looks one step ahead. Default ``True``; without it this is
+        Adam.
       momentum_decay: how fast the momentum rises, >= 0: 4e-3 is Dozat's NAdam and torch's, as in
         ``gs.scale_by_nadam``. Default ``None``: a constant momentum, as in optax.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
@@ -208,6 +212,7 @@ def nadam(
         eps_root=eps_root,
         mu_dtype=mu_dtype,
         nu_dtype=nu_dtype,
+        nesterov=nesterov,
         momentum_decay=momentum_decay,
     )
     return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
@@ -223,8 +228,9 @@ def nadamw(
     eps_root: ArrayLike = 0.0,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 1e-4,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
     mask: Mask = None,
+    nesterov: bool = True,
     momentum_decay: ArrayLike | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -246,9 +252,12 @@ def nadamw(
       eps_root: added inside the root, >= 0. Default 0.
       mu_dtype: dtype of the first moment. Default float32.
       nu_dtype: dtype of the second moment. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 1e-4, as in optax.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        1e-4, as in optax.
       mask: tree of bools, or a function from parameters to one: which leaves to decay. Default:
         all.
+      nesterov: whether the first moment looks one step ahead. Default ``True``; without it this is
+        Adam.
       momentum_decay: how fast the momentum rises, >= 0: 4e-3 is Dozat's NAdam and torch's, as in
         ``gs.scale_by_nadam``. Default ``None``: a constant momentum, as in optax.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
@@ -276,6 +285,7 @@ def nadamw(
         eps_root=eps_root,
         mu_dtype=mu_dtype,
         nu_dtype=nu_dtype,
+        nesterov=nesterov,
         momentum_decay=momentum_decay,
     )
     return assemble(
@@ -289,8 +299,14 @@ def nadamw(
 
 
 def _look_ahead(
-    *, momentum_decay: ArrayLike | None, **options: Any
+    *, nesterov: bool, momentum_decay: ArrayLike | None, **options: Any
 ) -> optax.GradientTransformationExtraArgs:
     if momentum_decay is None:
-        return scale_by_adam(nesterov=True, **options)
+        return scale_by_adam(nesterov=nesterov, **options)
+    if not nesterov:
+        msg = (
+            f"nesterov must be True with momentum_decay={momentum_decay}, which is the schedule of "
+            "Nesterov's momentum, got False: leave one of them out"
+        )
+        raise ValueError(msg)
     return scale_by_nadam(momentum_decay=momentum_decay, **options)

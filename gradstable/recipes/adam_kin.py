@@ -5,12 +5,13 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
+from gradstable._core.types import Mask
 from gradstable.moments.adamax import scale_by_adamax
 from gradstable.moments.amsgrad import scale_by_amsgrad
 from gradstable.moments.belief import scale_by_belief
 from gradstable.moments.radam import scale_by_radam
 from gradstable.moments.yogi import scale_by_yogi
-from gradstable.recipes.assemble import assemble
+from gradstable.recipes.assemble import ABSENT, assemble
 from gradstable.rules import Rule
 
 
@@ -216,6 +217,8 @@ def adabelief(
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
     nesterov: bool = False,
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -224,7 +227,7 @@ def adabelief(
     Use it in place of ``optax.adabelief``: the arguments have the same names and defaults (by
     keyword after the first).
 
-    .. math:: \theta \leftarrow \theta - \eta\, u
+    .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
     with :math:`u` from ``gs.scale_by_belief``. A step has no bound where gradients do not change,
     which no guard sees: give a larger ``eps`` where features are rare.
@@ -238,6 +241,10 @@ def adabelief(
       mu_dtype: dtype of the first moment. Default float32.
       nu_dtype: dtype of the second moment. Default float32.
       nesterov: whether the first moment looks one step ahead. Default ``False``.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        ``None``: no decay, and the state of ``optax.adabelief``, which has none.
+      mask: tree of bools, or a function from parameters to one: which leaves to decay. Default:
+        all.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
 
@@ -265,7 +272,14 @@ def adabelief(
         nu_dtype=nu_dtype,
         nesterov=nesterov,
     )
-    return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
+    return assemble(
+        direction,
+        learning_rate=learning_rate,
+        weight_decay=ABSENT if weight_decay is None else weight_decay,
+        mask=mask,
+        rules=rules,
+        axis_name=axis_name,
+    )
 
 
 @shown

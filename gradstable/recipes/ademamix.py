@@ -23,7 +23,7 @@ def ademamix(
     eps_root: ArrayLike = 0.0,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -45,12 +45,13 @@ def ademamix(
       b2: decay of the second moment, in [0, 1).
       b3: decay of the slow momentum, in [0, 1), or a schedule from the number of the step (the
         first is 1) to it.
-      alpha: weight of the slow momentum, >= 0, or a schedule.
+      alpha: weight of the slow momentum, >= 0, or a schedule. Default 5 (the authors' JAX code).
       eps: added outside the root, >= 0. Default 1e-8.
       eps_root: added inside the root, >= 0.
       mu_dtype: dtype in which the first moment is stored. Default float32.
       nu_dtype: dtype in which the second moment is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0 (as in optax).
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default 0
+        (as in optax).
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.

@@ -1,25 +1,27 @@
 """What all recipes have in common: decay, rate, and the guard around them."""
 
-from typing import cast
+from typing import Any
 
 import optax
-from jax.typing import ArrayLike
 
-from gradstable._core.checks import check_number, check_rate
+from gradstable._core.checks import check_rate
 from gradstable._core.layout import AxisName
-from gradstable._core.numerics import is_zero
 from gradstable._core.types import Mask
+from gradstable._core.weight_decay import check_weight_decay, decay_weights
 from gradstable.guard import guard
 from gradstable.moments.engine import under_guard
 from gradstable.rules import Rule
 from gradstable.rules.protocol import check_rules
+
+# For a recipe that has no such argument.
+ABSENT: Any = object()
 
 
 def assemble(
     direction: optax.GradientTransformation,
     *after: optax.GradientTransformation,
     learning_rate: optax.ScalarOrSchedule,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = ABSENT,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -31,7 +33,8 @@ def assemble(
         estimator is freed from looking for unsound entries; in a chain, do it by ``under_guard``.
       *after: what follows the learning rate, such as a cap on the step.
       learning_rate: a number >= 0 or a schedule.
-      weight_decay: decoupled decay, times the learning rate; with 0 there is no such link.
+      weight_decay: decoupled decay, times the learning rate, a number >= 0 or a schedule. All
+        numbers, 0 included, make the same state; ``ABSENT`` makes no such link.
       mask: which leaves to decay.
       rules: what the guard decides by; none: the default rule.
       axis_name: as for ``guard``.
@@ -42,8 +45,8 @@ def assemble(
     check_rate("learning_rate", learning_rate)
     check_rules(rules)
     links = [under_guard(direction)]
-    check_number("weight_decay", weight_decay, at_least=0.0)
-    if not is_zero(weight_decay):
-        links.append(optax.add_decayed_weights(cast("float", weight_decay), mask))
+    if weight_decay is not ABSENT:
+        check_weight_decay("weight_decay", weight_decay)
+        links.append(decay_weights(weight_decay, mask))
     links += [optax.scale_by_learning_rate(learning_rate), *map(under_guard, after)]
     return guard(optax.chain(*links), *rules, axis_name=axis_name)

@@ -3,10 +3,10 @@
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._core.checks import check_rate
 from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
+from gradstable._core.weight_decay import check_weight_decay, decay_weights
 from gradstable.moments.adadelta import scale_by_adadelta
 from gradstable.moments.averages import trace
 from gradstable.moments.decay import check_decays
@@ -241,7 +241,7 @@ def adagrad(
 
 @shown
 def adadelta(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: optax.ScalarOrSchedule | None = None,
     *,
     rho: ArrayLike = 0.9,
     eps: ArrayLike = 1e-6,
@@ -254,14 +254,16 @@ def adadelta(
     r"""Train with Adadelta, whose steps have the unit of parameters, behind the guard.
 
     Use it in place of ``optax.adadelta``: the arguments have the same names and defaults (by
-    keyword after the first). The paper has no learning rate: give 1.
+    keyword after the first). The paper has no learning rate, and without one the step is that of
+    the paper, downhill; ``optax.adadelta()`` returns it with the sign of the gradient.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
     with :math:`u` from ``gs.scale_by_adadelta``, of :math:`g + \lambda \theta`.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
+      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate. Default ``None``,
+        which is 1.
       rho: decay of both averages, in [0, 1). Default 0.9.
       eps: added inside both roots, > 0. Default 1e-6.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule; it is *added to the gradient*,
@@ -281,14 +283,15 @@ def adadelta(
 
     Example:
       >>> import gradstable as gs
-      >>> tx = gs.adadelta(1.0)
+      >>> tx = gs.adadelta()
 
     Source:
       Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, arXiv:1212.5701.
     """
-    check_rate("weight_decay", weight_decay)
+    check_weight_decay("weight_decay", weight_decay)
     direction = optax.chain(
-        optax.add_decayed_weights(weight_decay, weight_decay_mask),
+        decay_weights(weight_decay, weight_decay_mask),
         under_guard(scale_by_adadelta(rho=rho, eps=eps, nu_dtype=nu_dtype)),
     )
-    return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
+    rate = 1.0 if learning_rate is None else learning_rate
+    return assemble(direction, learning_rate=rate, rules=rules, axis_name=axis_name)

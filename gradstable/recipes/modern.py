@@ -25,10 +25,10 @@ def adan(
     b2: ArrayLike = 0.92,
     b3: ArrayLike = 0.99,
     eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
+    eps_root: ArrayLike = 1e-8,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -50,10 +50,12 @@ def adan(
       b2: decay of the differences, and their weight, in [0, 1).
       b3: decay of the second moment, in [0, 1).
       eps: added outside the root, >= 0. Default 1e-8.
-      eps_root: added inside the root, >= 0. Default 0 (``optax.adan`` has 1e-8).
+      eps_root: added inside the root, >= 0. Default 1e-8, as in ``optax.adan``: 1e-4 in units of
+        the gradient. The paper's is 0, as that of ``gs.scale_by_adan``.
       mu_dtype: dtype in which the first moment is stored. Default float32.
       nu_dtype: dtype in which the second moment is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0 (the authors').
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default 0
+        (the authors').
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
@@ -104,7 +106,7 @@ def adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Callable[[jax.Array], ArrayLike] = fourth_root,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -128,7 +130,8 @@ def adopt(
       nesterov: whether the first moment looks one step ahead.
       use_clipping: whether to clip what enters the first moment. Leave it.
       clip_value_fn: from the number of steps before this one to the clip.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0 (the authors').
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default 0
+        (the authors').
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
@@ -177,7 +180,7 @@ def laprop(
     eps: ArrayLike = 1e-15,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -197,8 +200,8 @@ def laprop(
       eps: added outside the root, >= 0. Default 1e-15.
       mu_dtype: dtype in which the first moment is stored. Default float32.
       nu_dtype: dtype in which the second moment is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0 (the authors',
-        whose decay is not times the learning rate).
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default 0
+        (the authors', whose decay is not times the learning rate).
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
@@ -245,7 +248,7 @@ def adam_atan2(
     b: ArrayLike = 1.0,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -267,7 +270,8 @@ def adam_atan2(
       b: factor on the denominator, > 0.
       mu_dtype: dtype in which the first moment is stored. Default float32.
       nu_dtype: dtype in which the second moment is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        0.
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.

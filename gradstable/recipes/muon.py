@@ -1,7 +1,7 @@
 """Muon for matrices and Adam for the rest, guarded."""
 
 from collections.abc import Hashable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import optax
@@ -11,35 +11,46 @@ from gradstable._core.checks import check_number, check_rate
 from gradstable._core.layout import AxisName, whole_shapes
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
+from gradstable._core.weight_decay import check_weight_decay, decay_weights
 from gradstable.guard import guard
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.decay import check_decays
 from gradstable.moments.engine import under_guard
+from gradstable.moments.matrices import DimensionNumbers, is_matrix, matrix_axes, numbers_of
 from gradstable.moments.muon import Scale, scale_by_muon
-from gradstable.moments.newton_schulz import is_matrix, matrix_axes
+from gradstable.moments.newton_schulz import STANDARD, Coefficients, Preconditioning
 from gradstable.rules import Rule
 from gradstable.rules.protocol import check_rules
+
+_BOTH = (
+    "matrices and muon_weight_dimension_numbers both say which leaves go to Muon: give one of them"
+)
 
 
 @shown
 def muon(
     learning_rate: optax.ScalarOrSchedule,
     *,
+    ns_coeffs: Coefficients = STANDARD,
     ns_steps: int = 5,
     beta: ArrayLike = 0.95,
     eps: ArrayLike = 1e-8,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
     mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
-    scale: Scale = "jordan",
-    compute_dtype: DTypeLike = "float32",
-    matrices: Mask = None,
+    adaptive: bool = False,
+    preconditioning: Preconditioning = "frobenius",
     adam_b1: ArrayLike = 0.9,
     adam_b2: ArrayLike = 0.999,
     adam_eps_root: ArrayLike = 0.0,
-    adam_weight_decay: ArrayLike = 0.0,
+    adam_weight_decay: optax.ScalarOrSchedule = 0.0,
     adam_learning_rate: optax.ScalarOrSchedule | None = None,
+    muon_weight_dimension_numbers: DimensionNumbers | None = None,
+    consistent_rms: ArrayLike | None = None,
+    scale: Scale = "jordan",
+    compute_dtype: DTypeLike = "float32",
+    matrices: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -61,24 +72,33 @@ def muon(
     Args:
       learning_rate: :math:`\eta`, a number >= 0 or a schedule; 0.02 with "jordan" in the
         reference, that of AdamW with "moonshot".
+      ns_coeffs: coefficients of the Newton-Schulz steps, as for ``gs.scale_by_muon``.
       ns_steps: Newton-Schulz steps, >= 1. Default 5.
       beta: decay of the momentum, in [0, 1). Default 0.95.
       eps: added to the norm of the momentum, and to the root of Adam, >= 0. Default 1e-8.
-      weight_decay: :math:`\lambda` of matrices, >= 0, times the learning rate. Default 0.
+      weight_decay: :math:`\lambda` of matrices, a number >= 0 or a schedule, times the learning
+        rate. Default 0.
       weight_decay_mask: tree of bools, or a function from parameters to one: which matrices to
         decay.
       mu_dtype: dtype of momentum and of Adam's first moment. Default float32.
       nesterov: whether momentum and first moment look one step ahead. Default ``True``.
-      scale: ``"jordan"`` or ``"moonshot"`` (``consistent_rms=0.2`` in optax).
+      adaptive: whether updates of matrices are as large as their gradients. Default ``False``.
+      preconditioning: what makes singular values at most 1 at first. Default ``"frobenius"``.
+      adam_b1: decay of Adam's first moment, in [0, 1).
+      adam_b2: decay of Adam's second moment, in [0, 1).
+      adam_eps_root: added inside Adam's root, >= 0.
+      adam_weight_decay: :math:`\lambda` of all that is no matrix, a number >= 0 or a schedule.
+        Default 0.
+      adam_learning_rate: :math:`\eta` of all that is no matrix. Default: ``learning_rate``.
+      muon_weight_dimension_numbers: a tree of ``optax.contrib.MuonDimensionNumbers`` like the
+        parameters, with ``None`` for what goes to Adam, a prefix of it, or a function from
+        parameters to one. Default: by shape and name.
+      consistent_rms: the RMS of updates of matrices, > 0, in place of ``scale``. Default ``None``.
+      scale: ``"jordan"`` or ``"moonshot"``, which is ``consistent_rms=0.2``.
       compute_dtype: dtype of the products. Default float32.
       matrices: tree of bools, or a function from parameters to one: which leaves go to Muon.
         Default: all that have inputs and outputs, and so no embedding. (What has none is
         normalized there as ``gs.scale_by_muon`` does vectors.)
-      adam_b1: decay of Adam's first moment, in [0, 1).
-      adam_b2: decay of Adam's second moment, in [0, 1).
-      adam_eps_root: added inside Adam's root, >= 0.
-      adam_weight_decay: :math:`\lambda` of all that is no matrix, >= 0. Default 0.
-      adam_learning_rate: :math:`\eta` of all that is no matrix. Default: ``learning_rate``.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``, and for ``gs.scale_by_muon``.
 
@@ -101,43 +121,49 @@ def muon(
     check_rate("learning_rate", learning_rate)
     check_rules(rules)
     check_rate("adam_learning_rate", other_rate)
-    check_number("weight_decay", weight_decay, at_least=0.0)
+    check_weight_decay("weight_decay", weight_decay)
     check_decays(adam_b1=adam_b1, adam_b2=adam_b2)
     check_number("adam_eps_root", adam_eps_root, at_least=0.0)
-    check_number("adam_weight_decay", adam_weight_decay, at_least=0.0)
+    check_weight_decay("adam_weight_decay", adam_weight_decay)
+    numbers = muon_weight_dimension_numbers
+    labels = _labels(matrices, numbers, axis_name)
     orthogonal = scale_by_muon(
         beta=beta,
         nesterov=nesterov,
+        ns_coeffs=ns_coeffs,
         ns_steps=ns_steps,
         eps=eps,
+        adaptive=adaptive,
+        preconditioning=preconditioning,
+        weight_dimension_numbers=numbers,
         scale=scale,
+        consistent_rms=consistent_rms,
         mu_dtype=mu_dtype,
         compute_dtype=compute_dtype,
         axis_name=axis_name,
     )
     b1, b2, root = adam_b1, adam_b2, adam_eps_root
     adam = scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=root, mu_dtype=mu_dtype, nesterov=nesterov)
+    decay = decay_weights(weight_decay, weight_decay_mask)
+    rate, other_rate = map(optax.scale_by_learning_rate, (learning_rate, other_rate))
     parts: dict[Hashable, optax.GradientTransformation] = {
-        "matrix": optax.chain(
-            orthogonal,
-            optax.add_decayed_weights(cast("float", weight_decay), weight_decay_mask),
-            optax.scale_by_learning_rate(learning_rate),
-        ),
-        "other": optax.chain(
-            under_guard(adam),
-            optax.add_decayed_weights(cast("float", adam_weight_decay)),
-            optax.scale_by_learning_rate(other_rate),
-        ),
+        "matrix": optax.chain(orthogonal, decay, rate),
+        "other": optax.chain(under_guard(adam), decay_weights(adam_weight_decay), other_rate),
     }
-    return guard(optax.partition(parts, _labels(matrices, axis_name)), *rules, axis_name=axis_name)
+    return guard(optax.partition(parts, labels), *rules, axis_name=axis_name)
 
 
-def _labels(matrices: Mask, axis_name: AxisName) -> Any:
+def _labels(matrices: Mask, numbers: DimensionNumbers | None, axis_name: AxisName) -> Any:
     """Return the function that names for every leaf the part it belongs to."""
+    if matrices is not None and numbers is not None:
+        raise ValueError(_BOTH)
 
     def label(tree: Any) -> Any:
-        if matrices is None:
-            structure = jax.tree.structure(tree)
+        structure = jax.tree.structure(tree)
+        if numbers is not None:
+            named = numbers_of("muon_weight_dimension_numbers", numbers, tree)
+            chosen = jax.tree.unflatten(structure, [number is not None for number in named])
+        elif matrices is None:
             axes = matrix_axes(whole_shapes(tree, axis_name))
             chosen = jax.tree.unflatten(structure, map(is_matrix, axes))
         else:

@@ -1,13 +1,15 @@
 """Schedule-free averages of iterates, guarded."""
 
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import (
+    check_dtype,
     check_number,
     check_params,
     check_rate,
@@ -15,9 +17,10 @@ from gradstable._core.checks import (
     check_transform,
 )
 from gradstable._core.layout import AxisName
-from gradstable._core.numerics import widen
+from gradstable._core.numerics import wide, widen
 from gradstable._core.shown import shown
 from gradstable._core.types import Tree
+from gradstable._core.weight_decay import check_weight_decay, decay_weights
 from gradstable.guard import guard
 from gradstable.moments.decay import check_decays
 from gradstable.moments.engine import under_guard
@@ -33,6 +36,7 @@ def schedule_free(
     *,
     b1: ArrayLike = 0.9,
     weight_lr_power: ArrayLike = 2.0,
+    state_dtype: DTypeLike | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -61,6 +65,8 @@ def schedule_free(
         weights the average.
       b1: :math:`\beta_1`, in (0, 1). Default 0.9 (the paper's).
       weight_lr_power: ``p``, >= 0. Default 2 (the paper's).
+      state_dtype: dtype in which ``z`` is stored. Default float32 (wider for wider parameters);
+        optax takes that of the parameters.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
 
@@ -86,22 +92,25 @@ def schedule_free(
     check_rules(rules)
     check_number("b1", b1, above=0.0, below=1.0)
     check_number("weight_lr_power", weight_lr_power, at_least=0.0)
+    if state_dtype is not None:
+        check_dtype("state_dtype", state_dtype)
     averaged = optax.contrib.schedule_free(
-        inner, learning_rate, b1, weight_lr_power=weight_lr_power
+        inner, learning_rate, b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype
     )
     return guard(_in_float32(averaged), *rules, axis_name=axis_name)
 
 
 @shown
 def schedule_free_adamw(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: optax.ScalarOrSchedule = 0.0025,
     *,
     warmup_steps: int | None = None,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_lr_power: ArrayLike = 2.0,
+    state_dtype: DTypeLike | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -119,14 +128,17 @@ def schedule_free_adamw(
     step is as large as ``1/sqrt(1 - b2)`` times the rate (32) after a quiet time.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0; with ``warmup_steps`` the rate after it. 0.0025
-        is the default of optax. Or a schedule of warm-up alone, without ``warmup_steps``.
-      warmup_steps: length of a linear warm-up from 0, >= 1. Default: none.
+      learning_rate: :math:`\eta`, a number >= 0 or a schedule that does not fall. Default 0.0025,
+        as in optax.
+      warmup_steps: length of a linear warm-up from 0, >= 1, by which the rate is multiplied, a
+        number or a schedule. Default: none.
       b1: :math:`\beta_1` of the interpolation, in (0, 1). Default 0.9.
       b2: decay of the second moment, in [0, 1). Default 0.999.
       eps: added outside the root, >= 0. Default 1e-8.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        0.
       weight_lr_power: how the rate weights the average, >= 0. Default 2.
+      state_dtype: dtype in which ``z`` is stored, as for ``gs.schedule_free``.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
 
@@ -147,20 +159,35 @@ def schedule_free_adamw(
     check_rate("learning_rate", learning_rate)
     check_rules(rules)
     check_decays(b2=b2)
-    check_number("weight_decay", weight_decay, at_least=0.0)
+    check_weight_decay("weight_decay", weight_decay)
     rate = learning_rate
     if warmup_steps is not None:
         check_size("warmup_steps", warmup_steps, at_least=1)
-        check_number("learning_rate", learning_rate, hint="A schedule has its own warm-up")
-        rate = optax.warmup_constant_schedule(0.0, cast("float", learning_rate), warmup_steps)
+        rate = _warmed_up(learning_rate, warmup_steps)
     inner = optax.chain(
         under_guard(scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True)),
-        optax.add_decayed_weights(cast("float", weight_decay)),
+        decay_weights(weight_decay),
         optax.scale_by_learning_rate(rate),
     )
     return schedule_free(
-        inner, rate, b1=b1, weight_lr_power=weight_lr_power, rules=rules, axis_name=axis_name
+        inner,
+        rate,
+        b1=b1,
+        weight_lr_power=weight_lr_power,
+        state_dtype=state_dtype,
+        rules=rules,
+        axis_name=axis_name,
     )
+
+
+def _warmed_up(learning_rate: optax.ScalarOrSchedule, steps: int) -> optax.Schedule:
+    """Return a rate, or a schedule, that rises linearly from 0 for some steps."""
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        share = jnp.clip(jnp.asarray(count, jnp.float32) / steps, 0.0, 1.0)
+        return share * (learning_rate(count) if callable(learning_rate) else learning_rate)
+
+    return schedule
 
 
 def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
@@ -183,6 +210,7 @@ def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
 
     Example:
       >>> import jax.numpy as jnp
+    import numpy as np
       >>> import optax
       >>> import gradstable as gs
       >>> tx = gs.schedule_free(optax.sgd(0.5), 0.5)
@@ -202,8 +230,9 @@ def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
     state = found[0]
 
     def average(y: jax.Array, z: jax.Array) -> jax.Array:
-        b1 = jnp.asarray(state.b1, z.dtype)
-        return ((y.astype(z.dtype) - (1.0 - b1) * z) / b1).astype(y.dtype)
+        dtype = np.promote_types(wide(y.dtype), wide(z.dtype))
+        b1 = jnp.asarray(state.b1, dtype)
+        return ((y.astype(dtype) - (1.0 - b1) * z.astype(dtype)) / b1).astype(y.dtype)
 
     return jax.tree.map(average, params, state.z)
 

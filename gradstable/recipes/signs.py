@@ -20,7 +20,7 @@ def lion(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.99,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 1e-3,
+    weight_decay: optax.ScalarOrSchedule = 1e-3,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -40,7 +40,8 @@ def lion(
       b1: weight of the momentum in the sign, in [0, 1).
       b2: decay of the momentum, in [0, 1).
       mu_dtype: dtype in which the momentum is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 1e-3 (as in optax).
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        1e-3 (as in optax).
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
@@ -80,13 +81,13 @@ def sophia(
     *,
     b1: ArrayLike = 0.965,
     b2: ArrayLike = 0.99,
-    eps: ArrayLike = 1e-12,
+    eps: ArrayLike = 1e-8,
     gamma: ArrayLike = 0.01,
     clip_threshold: ArrayLike = 1.0,
     update_interval: ArrayLike = 10,
     mu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 1e-4,
-    mask: Mask = None,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
+    weight_decay_mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -95,7 +96,7 @@ def sophia(
     Use it where a Hessian-vector product in every tenth step is affordable. Pass ``hessian`` to
     ``update``, best as a function from parameters to an estimate of the diagonal: it runs in the
     steps that need it. A rejected step does not count, and so the function cannot fall out of
-    step.
+    step. Arguments as in ``optax.contrib.sophia``, except for those that estimate the diagonal.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
@@ -105,13 +106,14 @@ def sophia(
       learning_rate: a number >= 0 or a schedule from step to rate.
       b1: decay of the momentum, in [0, 1).
       b2: decay of the diagonal, in [0, 1).
-      eps: the least denominator, >= 0.
+      eps: the least denominator, >= 0. Default 1e-8, as in optax.
       gamma: factor on the diagonal, > 0.
       clip_threshold: the cap on every entry of the direction, > 0.
       update_interval: steps from one estimate to the next, >= 1.
       mu_dtype: dtype in which the momentum is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 1e-4 (as in optax).
-      mask: tree of bools, or a function from parameters to one: which leaves to decay.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        1e-4 (as in optax).
+      weight_decay_mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
 
@@ -152,7 +154,7 @@ def sophia(
         direction,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
-        mask=mask,
+        mask=weight_decay_mask,
         rules=rules,
         axis_name=axis_name,
     )
@@ -166,7 +168,7 @@ def s3(
     p: ArrayLike = 3.0,
     mu_dtype: DTypeLike | None = None,
     size_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -185,7 +187,8 @@ def s3(
       p: order of the norm, >= 1. Default 3 (the paper's).
       mu_dtype: dtype in which the first moment is stored. Default float32.
       size_dtype: dtype in which the p-norm is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        0.
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.

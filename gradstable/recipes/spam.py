@@ -25,7 +25,7 @@ def spam(
     clip_after: ArrayLike = 20,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -51,7 +51,8 @@ def spam(
       clip_after: steps after a reset before it clips again, >= 0.
       mu_dtype: dtype in which the first moment is stored. Default float32.
       nu_dtype: dtype in which the second moment is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0 (the authors').
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default 0
+        (the authors').
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``.
@@ -105,7 +106,7 @@ def stable_spam(
     reset_every: ArrayLike = 1000,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -129,7 +130,8 @@ def stable_spam(
       reset_every: steps from reset to reset, >= 1.
       mu_dtype: dtype in which the first moment is stored. Default float32.
       nu_dtype: dtype in which the second moment is stored. Default float32.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 0 (the authors').
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default 0
+        (the authors').
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``, and for the norms of leaves.

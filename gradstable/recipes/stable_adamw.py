@@ -8,6 +8,7 @@ from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable._core.units import Units, check_units
+from gradstable._core.weight_decay import check_weight_decay
 from gradstable.guard import guard
 from gradstable.recipes.two_sided import Caps, two_sided_adam
 from gradstable.rules import Rule
@@ -21,7 +22,7 @@ def stable_adamw(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.95,
     eps: ArrayLike = 1e-8,
-    weight_decay: ArrayLike = 1e-4,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     max_rms: ArrayLike = 1.0,
     max_ratio: ArrayLike = 0.1,
@@ -75,7 +76,8 @@ def stable_adamw(
         ``u`` exceeds 1.17, as against 7.27 with 0.999, and a stale ``nu`` is forgotten in 20
         steps instead of 1000; most large language models use it (GPT-3, Llama 2).
       eps: added outside the root, > 0. Default 1e-8.
-      weight_decay: :math:`\lambda`, >= 0, times the learning rate. Default 1e-4, as in optax.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        1e-4, as in optax.
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       max_rms: ``d``, the largest RMS of an update, > 0 (``inf``: no cap). Default 1.
       max_ratio: ``r``, how far a step may go beside its parameters, > 0 (``inf``: no cap).
@@ -112,7 +114,7 @@ def stable_adamw(
     check_rate("learning_rate", learning_rate)
     check_rules(rules)
     check_number("eps", eps, above=0.0)
-    check_number("weight_decay", weight_decay, at_least=0.0)
+    check_weight_decay("weight_decay", weight_decay)
     check_number("max_rms", max_rms, above=0.0, finite=False)
     check_number("max_ratio", max_ratio, above=0.0, finite=False)
     check_number("floor", floor, above=0.0)

@@ -1,7 +1,5 @@
 """LARS and LAMB, guarded: steps as long as their parameters are large."""
 
-from typing import cast
-
 import optax
 from jax.typing import ArrayLike
 
@@ -10,6 +8,7 @@ from gradstable._core.layout import AxisName
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable._core.units import Units
+from gradstable._core.weight_decay import check_weight_decay, decay_weights
 from gradstable.guard import guard
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.averages import trace
@@ -27,7 +26,7 @@ def lamb(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-6,
     eps_root: ArrayLike = 0.0,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     trust_clip: bool = False,
     units: Units = "leaf",
@@ -52,7 +51,8 @@ def lamb(
       b2: decay of the second moment, in [0, 1).
       eps: added outside the root, >= 0. Default 1e-6 (the paper's).
       eps_root: added inside the root, >= 0.
-      weight_decay: :math:`\lambda`, >= 0. Default 0, as in optax; 0.01 in the paper.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0, as in optax; 0.01 in
+        the paper.
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       trust_clip: whether the ratio is at most 1 (LAMBC). Default ``False``.
       units: the parts that have a ratio of their own, as for ``gs.cap_update_rms``.
@@ -76,10 +76,10 @@ def lamb(
     """
     check_rate("learning_rate", learning_rate)
     check_rules(rules)
-    check_number("weight_decay", weight_decay, at_least=0.0)
+    check_weight_decay("weight_decay", weight_decay)
     inner = optax.chain(
         under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root)),
-        optax.add_decayed_weights(cast("float", weight_decay), mask),
+        decay_weights(weight_decay, mask),
         scale_by_trust_ratio(trust_clip=trust_clip, units=units, axis_name=axis_name),
         optax.scale_by_learning_rate(learning_rate),
     )
@@ -90,7 +90,7 @@ def lamb(
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     *,
-    weight_decay: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = True,
     trust_coefficient: ArrayLike = 0.001,
     eps: ArrayLike = 0.0,
@@ -116,7 +116,7 @@ def lars(
 
     Args:
       learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
-      weight_decay: :math:`\lambda`, >= 0. Default 0.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0.
       weight_decay_mask: tree of bools, or a function from parameters to one: which to decay.
       trust_coefficient: ``c``, > 0. Default 0.001 (the paper's).
       eps: added to the norm of the update, >= 0. Default 0.
@@ -145,13 +145,13 @@ def lars(
     """
     check_rate("learning_rate", learning_rate)
     check_rules(rules)
-    check_number("weight_decay", weight_decay, at_least=0.0)
+    check_weight_decay("weight_decay", weight_decay)
     check_number("momentum", momentum, at_least=0.0, below=1.0)
     ratio = scale_by_trust_ratio(
         trust_coefficient=trust_coefficient, eps=eps, units=units, axis_name=axis_name
     )
     inner = optax.chain(
-        optax.add_decayed_weights(cast("float", weight_decay), weight_decay_mask),
+        decay_weights(weight_decay, weight_decay_mask),
         optax.masked(ratio, trust_ratio_mask),
         optax.scale_by_learning_rate(learning_rate),
         under_guard(trace(momentum, nesterov=nesterov)),

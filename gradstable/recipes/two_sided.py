@@ -14,6 +14,7 @@ from gradstable._core.layout import AxisName, Split, Within, together, withins_o
 from gradstable._core.numerics import abs_square, float32, widen
 from gradstable._core.types import Mask
 from gradstable._core.units import Units
+from gradstable._core.weight_decay import decay_at
 from gradstable.moments.adam import scale_by_adam
 from gradstable.moments.decay import Decay
 from gradstable.moments.engine import under_guard
@@ -36,7 +37,7 @@ def two_sided_adam(
     b1: ArrayLike,
     b2: ArrayLike,
     eps: ArrayLike,
-    weight_decay: ArrayLike,
+    weight_decay: optax.ScalarOrSchedule,
     mask: Mask,
     caps: Caps,
     axis_name: AxisName,
@@ -90,7 +91,8 @@ def two_sided_adam(
             trust = factor_to(limit, rate * (rms * longest + decay * norm))
             return _product(-rate * trust, _product(rms, u) + _product(decay, theta)), trust
 
-        decays = jax.tree.leaves(_decays(weight_decay, mask, params))
+        decay = float32(decay_at(weight_decay, old.count))
+        decays = jax.tree.leaves(_decays(decay, mask, params))
         rows = zip(moved[0], thetas, decays, norms, longest, withins, strict=True)
         exact = [step(*row) for row in rows]
         steps = map(_round, leaves, exact)
@@ -147,10 +149,9 @@ def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.A
     return [jnp.sqrt(total).astype(jnp.float32) for total in totals]
 
 
-def _decays(weight_decay: ArrayLike, mask: Mask, params: Any) -> Any:
+def _decays(decay: jax.Array, mask: Mask, params: Any) -> Any:
     """Return a float32 scalar for each leaf."""
     chosen = mask(params) if callable(mask) else True if mask is None else mask
-    decay = float32(weight_decay)
     each = jax.tree.broadcast(chosen, params)
     nothing = jnp.zeros_like(decay)
 

@@ -8,6 +8,7 @@ from gradstable.recovery.migrate import migrate_state
 from gradstable.recovery.rollback import rollback
 from gradstable.recovery.schema import check_schema, state_schema
 from gradstable.recovery.turn import RollbackState
+from gradstable.recovery.upgrade import upgrade_state
 
 __all__ = [
     "AccumulateState",
@@ -23,4 +24,5 @@ __all__ = [
     "restored",
     "rollback",
     "state_schema",
+    "upgrade_state",
 ]

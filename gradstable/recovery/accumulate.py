@@ -1,7 +1,8 @@
 """Gradient accumulation that a bad micro-batch cannot poison."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,33 +16,44 @@ from gradstable._core.checks import (
     check_transform,
     check_updates,
     check_value,
+    check_weight,
 )
-from gradstable._core.layout import AxisName, agreed, check_axis_name
+from gradstable._core.layout import AxisName, agreed, check_axis_name, mean_over
 from gradstable._core.ledger import Dropped, drop, new_dropped
+from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import increment, wide
 from gradstable._core.reasons import Reason
-from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
+from gradstable._core.scale import unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays, run_branch, take_types
 from gradstable._core.shown import shown
+from gradstable._core.taken import check_taken, takes
 from gradstable._core.types import Verdict
 from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable.precision.inside import has_loss_scale, unscale_inside
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
 
+_OWN = ("weight", "value", "unscale")
+_LEAST = 2.0**-126  # of the weights that are no 0 to XLA
+_FURTHEST = 2.0**60
 
+
+@answers_as_inner
 class AccumulateState(NamedTuple):
     """State of ``accumulate``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
+    calls: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
     position: jax.Array  # shape=(), dtype=jnp.int32, those of the group that is being gathered
-    kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that were sound
+    kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that count in the mean
     emitted: jax.Array  # shape=(), dtype=jnp.int32, steps of the inner optimizer
     dropped: Dropped
-    total: Any  # like the parameters, in float32 or wider: the sum of the sound gradients
-    value: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses
+    updated: jax.Array  # shape=(), dtype=jnp.bool_, whether the last call made such a step
+    unit: jax.Array  # shape=(), dtype=jnp.float32, the first weight of the group (0: none yet)
+    mass: jax.Array  # shape=(), dtype=jnp.float32, the sum of its weights, in units of the first
+    gradient_sum: Unnamed  # of a tree like the parameters, float32 or wider, so weighted
+    loss_sum: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses, so weighted
     rule_state: tuple[Any, ...]
-    inner_state: Any
+    wrapped_state: Any
 
 
 @shown
@@ -58,11 +70,17 @@ def accumulate(
     guard: ``gs.accumulate(gs.guard(optax.adamw(3e-4)), 8)``. With ``A`` the micro-batches of a
     group of ``k`` that are sound, at the last one the inner optimizer gets
 
-    .. math:: \bar g = \frac{1}{|A|} \sum_{i \in A} g_i
+    .. math:: \bar g = \sum_{i \in A} w_i g_i \Big/ \sum_{i \in A} w_i
+
+    with ``w = 1``, unless it is told: where micro-batches are means over unequal numbers of
+    samples or tokens, ``update(..., weight=n)`` makes it the mean over all of them. A weight of 0
+    contributes nothing, whatever the gradient is; weights of one group that are further apart than
+    ``2**60`` count as that far.
 
     and before it, and where ``A`` is empty, the updates are zero and its state stays bit-identical.
     Bad is a micro-batch whose gradient has an entry that is not finite, or a norm above ``2**60``,
-    one whose ``value`` is not finite, and what a rule rejects. Bad gradients are left out by
+    one whose ``value`` is not finite or whose weight is negative or not finite, and what a rule
+    rejects. Bad gradients are left out by
     selection, so that nothing of them remains.
 
     It is built anew: ``optax.MultiSteps`` resets its mean by a product, so that one NaN stays in it
@@ -82,11 +100,13 @@ def accumulate(
 
     Returns:
       A ``GradientTransformationExtraArgs`` with an ``AccumulateState``; updates are those of
-      ``inner``. ``state.position == 0`` after a call that ended a group. If ``value`` is passed,
-      ``inner`` gets the mean of the sound ones; other extra arguments are those of the last call.
+      ``inner``. ``gs.has_updated(state)`` tells whether the last call made a step. If ``value``
+      is passed, ``inner`` gets the mean of the sound ones, weighted alike; other extra arguments
+      are those of the last call.
 
     Raises:
-      TypeError: if ``inner`` is no transform, or a rule no ``Rule``.
+      TypeError: if ``inner`` is no transform, or a rule no ``Rule``; by ``update`` for an extra
+        argument that nobody takes.
       ValueError: if ``every`` is below 1.
 
     Example:
@@ -99,6 +119,10 @@ def accumulate(
       ...     u, state = tx.update(jnp.array(g), state)
       >>> u.tolist()
       [-2.0, -3.0]
+      >>> for g, tokens in ((1.0, 100), (3.0, 300), (0.0, 0)):
+      ...     u, state = tx.update(jnp.full(2, g), state, weight=tokens)
+      >>> u.tolist(), bool(gs.has_updated(state))
+      ([-2.5, -2.5], True)
 
     Source:
       Ours; ``optax.MultiSteps`` for the interface.
@@ -106,79 +130,118 @@ def accumulate(
     inner = check_transform("inner", inner)
     if not callable(every):
         check_size("every", every, at_least=1)
+    rules = tuple(rules)
     check_rules(rules)
     check_axis_name(axis_name)
-    judge = all_of(tuple(rules))
+    judge = all_of(rules)
 
     def init_fn(params: optax.Params) -> AccumulateState:
         return _start(params, judge.init(params), own_arrays(inner.init(params)))
 
-    def update_fn(
+    update = _Update(inner, every, rules, judge, axis_name, takes([inner.update], "weight"))
+    return optax.GradientTransformationExtraArgs(init_fn, update)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Update:
+    """The update function, in the order in which a micro-batch goes."""
+
+    inner: optax.GradientTransformationExtraArgs
+    every: int | Callable[[jax.Array], ArrayLike]
+    rules: tuple[Rule, ...]
+    judge: Rule
+    axis_name: AxisName
+    nested: bool  # whether what is inside weighs too
+
+    unscale: ClassVar[bool] = True  # it takes out a loss scale by itself
+
+    def __call__(
+        self,
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
         *,
+        weight: ArrayLike | None = None,
         unscale: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateState]:
-        old = check_state(state, AccumulateState, "accumulate")
+        old, inner = check_state(state, AccumulateState, "accumulate"), self.inner
         check_updates(updates, params)
-        extra_args = agreed(extra_args, axis_name)
-        measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
-        measured = unscale_measure(measured, unscale_inside(old.inner_state, unscale))
-        verdict, rule_state = judge.decide(measured, old.rule_state, params=params, **extra_args)
-        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
-        verdict = verdict._replace(scale=unscale_factors(scale, unscale))
-        value = extra_args.get("value")
-        loss = None if value is None else check_value(value, "accumulate")
-        new = _gather(old, updates, _judge_loss(verdict, loss), loss)
-        full = new.position >= (every(old.emitted) if callable(every) else every)
-        scaled = has_loss_scale(old.inner_state)
-        emit = full & (scaled | (new.kept > 0))
+        check_taken(extra_args, (inner.update, self.rules), own=_OWN, factory="accumulate")
+        extra_args = agreed(extra_args, self.axis_name)
+        verdict, rule_state = self._judge(updates, old, params, unscale, extra_args)
+        loss = _loss(extra_args)
+        share = _share(old, mean_over(weight, self.axis_name))
+        rule_state = _unless_empty(share, rule_state, old.rule_state)
+        new = _gather(old, updates, _judge_rest(verdict, loss, share), loss, share)
+        every = self.every(old.emitted) if callable(self.every) else self.every
+        full, scaled = new.position >= every, has_loss_scale(old.wrapped_state)
+        emit = full & _has_news(new, scaled=scaled)
+        passed = {"value": loss, "weight": weight if self.nested else None}
 
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
-            share = _share(new.kept, scaled=scaled)
-            mean = jax.tree.map(lambda t, g: (t * share).astype(g.dtype), new.total, updates)
-            given = extra_args if loss is None else {**extra_args, "value": new.value * share}
-            stepped, inner_state = inner.update(mean, old.inner_state, params, **given)
-            inner_state = take_types(inner_state, old.inner_state, name="state")
-            none = jax.tree.map(jnp.zeros_like, new.total)
+            mean, means = _means(new, updates, of_none=jnp.nan if scaled else 0.0)
+            means = {name: means[name] for name, one in passed.items() if one is not None}
+            given = {**extra_args, **means}
+            stepped, inner_state = inner.update(mean, old.wrapped_state, params, **given)
+            inner_state = take_types(inner_state, old.wrapped_state, name="state")
+            none = jax.tree.map(jnp.zeros_like, new.gradient_sum)
             return keep_finite(jnp.asarray(True), stepped, params), inner_state, none
 
         def wait() -> tuple[Any, Any, Any]:
-            return jax.tree.map(unmoved, jax.eval_shape(step)[0]), old.inner_state, new.total
+            unmoved_all = jax.tree.map(unmoved, jax.eval_shape(step)[0])
+            return unmoved_all, old.wrapped_state, new.gradient_sum
 
         new_updates, inner_state, total = run_branch(emit.astype(jnp.int32), (wait, step))
-        new = _begin_anew(new._replace(total=total), full, emit)
-        return new_updates, new._replace(rule_state=rule_state, inner_state=inner_state)
+        new = _begin_anew(new._replace(gradient_sum=total), full, emit)
+        return new_updates, new._replace(rule_state=rule_state, wrapped_state=inner_state)
 
-    setattr(update_fn, UNSCALE, True)
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    def _judge(
+        self,
+        updates: Any,
+        old: AccumulateState,
+        params: Any,
+        unscale: ArrayLike | None,
+        extra_args: dict[str, Any],
+    ) -> tuple[Verdict, tuple[Any, ...]]:
+        """Return the verdict on a gradient, whose scale takes out the loss scale further out."""
+        measured = measure_for(self.judge.needs, updates, params, axis_name=self.axis_name)
+        measured = unscale_measure(measured, unscale_inside(old.wrapped_state, unscale))
+        verdict, rule_state = self.judge.decide(
+            measured, old.rule_state, params=params, **extra_args
+        )
+        scale = local_scale(verdict.scale, updates, axis_name=self.axis_name)
+        return verdict._replace(scale=unscale_factors(scale, unscale)), rule_state
 
 
 def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> AccumulateState:
     return AccumulateState(
-        count=jnp.zeros((), jnp.int32),
+        calls=jnp.zeros((), jnp.int32),
         position=jnp.zeros((), jnp.int32),
         kept=jnp.zeros((), jnp.int32),
         emitted=jnp.zeros((), jnp.int32),
         dropped=new_dropped(),
-        total=jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide(leaf.dtype)), params),
-        value=jnp.zeros((), jnp.float32),
+        updated=jnp.zeros((), jnp.bool_),
+        unit=jnp.zeros((), jnp.float32),
+        mass=jnp.zeros((), jnp.float32),
+        gradient_sum=without_names(
+            jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide(leaf.dtype)), params), params
+        ),
+        loss_sum=jnp.zeros((), jnp.float32),
         rule_state=rule_state,
-        inner_state=inner_state,
+        wrapped_state=inner_state,
     )
 
 
-def _share(kept: jax.Array, *, scaled: bool) -> jax.Array:
-    """Return the share of each sound micro-batch in the mean.
+def _has_news(state: AccumulateState, *, scaled: bool) -> jax.Array:
+    """Return whether a group has anything for what is inside.
 
     A loss scale inside has to hear of a group in which all overflowed, or it never falls: the mean
     of nothing is NaN then.
     """
-    share = 1.0 / jnp.maximum(kept, 1).astype(jnp.float32)
-    return jnp.where(kept > 0, share, jnp.nan) if scaled else share
+    dropped = state.dropped.last_dropped > state.calls - state.position
+    return (state.kept > 0) | dropped if scaled else state.kept > 0
 
 
 def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> AccumulateState:
@@ -186,35 +249,89 @@ def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> Acc
         position=jnp.where(full, 0, state.position),
         kept=jnp.where(full, 0, state.kept),
         emitted=jnp.where(emit, increment(state.emitted), state.emitted),
-        value=jnp.where(full, 0.0, state.value),
+        updated=emit,
+        unit=jnp.where(full, 0.0, state.unit),
+        mass=jnp.where(full, 0.0, state.mass),
+        loss_sum=jnp.where(full, 0.0, state.loss_sum),
     )
 
 
-def _judge_loss(verdict: Verdict, loss: jax.Array | None) -> Verdict:
-    if loss is None:
-        return verdict
-    sound = jnp.isfinite(loss)
-    lost = jnp.asarray(Reason.LOSS_REJECTED, jnp.int32)
-    return verdict._replace(
-        accept=verdict.accept & sound,
-        reason=jnp.where(verdict.accept & ~sound, lost, verdict.reason),
-    )
+class _Share(NamedTuple):
+    """What a micro-batch has in the mean of its group."""
+
+    weight: jax.Array  # shape=(), dtype=jnp.float32, as it was given; 1 where it is no weight
+    ratio: jax.Array  # shape=(), dtype=jnp.float32, in units of the first weight of the group
+    bad: jax.Array  # shape=(), dtype=jnp.bool_, whether it was negative or not finite
+    empty: jax.Array  # shape=(), dtype=jnp.bool_, whether it was 0
+
+
+def _share(old: AccumulateState, weight: object) -> _Share:
+    given = jnp.ones((), jnp.float32) if weight is None else check_weight(weight, "accumulate")
+    bad = (given < 0) | ~jnp.isfinite(given)
+    empty = (given < _LEAST) & ~bad
+    sound = jnp.where(bad | empty, 1.0, given)
+    unit = jnp.where(old.unit > 0, old.unit, sound)
+    ratio = jnp.clip(sound / unit, 1.0 / _FURTHEST, _FURTHEST)
+    # Equal weights shall give the bits of none, and XLA may divide by a reciprocal.
+    return _Share(sound, jnp.where(sound == unit, 1.0, ratio), bad, empty)
+
+
+def _unless_empty(share: _Share, new: Any, old: Any) -> Any:
+    """Return what rules remember: the norm of a batch of padding is no part of a history."""
+    return jax.tree.map(lambda n, o: jnp.where(share.empty, o, n), new, old)
+
+
+def _loss(extra_args: dict[str, Any]) -> jax.Array | None:
+    value = extra_args.get("value")
+    return None if value is None else check_value(value, "accumulate")
+
+
+def _means(
+    state: AccumulateState, like: Any, *, of_none: float
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Return the mean gradient of a group, in the dtypes of a single one; its loss, its weight.
+
+    What has no mean, as nothing of the group is sound, is ``of_none``.
+    """
+    part = jnp.where(state.mass > 0, 1.0 / jnp.where(state.mass > 0, state.mass, 1.0), of_none)
+    total = with_names(state.gradient_sum, like)
+    mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), total, like)
+    weight = jnp.where(state.mass > 0, state.mass * state.unit, of_none)
+    return mean, {"value": state.loss_sum * part, "weight": weight}
+
+
+def _judge_rest(verdict: Verdict, loss: jax.Array | None, share: _Share) -> Verdict:
+    """Return the verdict on the gradient with those on the loss and the weight."""
+    causes = [(share.bad, Reason.WEIGHT_REJECTED)]
+    if loss is not None:
+        causes.append((~jnp.isfinite(loss), Reason.LOSS_REJECTED))
+    accept, reason = verdict.accept, verdict.reason
+    for bad, cause in causes:
+        reason = jnp.where(accept & bad, jnp.asarray(cause, jnp.int32), reason)
+        accept = accept & ~bad
+    # What has no weight is not looked at: the mean over no tokens is NaN.
+    return verdict._replace(accept=accept | share.empty, reason=reason)
 
 
 def _gather(
-    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None
+    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None, share: _Share
 ) -> AccumulateState:
     """Return the state with one more micro-batch in its sum, or in its count of bad ones."""
-    accept, count = verdict.accept, increment(old.count)
+    count, counts = increment(old.calls), verdict.accept & ~share.empty
 
-    def add(total: jax.Array, update: jax.Array) -> jax.Array:
-        return jnp.where(accept, total + update.astype(total.dtype), total)
+    def add(total: jax.Array, number: jax.Array) -> jax.Array:
+        weighted = number.astype(total.dtype) * share.ratio.astype(total.dtype)
+        return jnp.where(counts, total + weighted, total)
 
+    scaled = scale_updates(updates, verdict.scale)
+    total = jax.tree.map(add, with_names(old.gradient_sum, scaled), scaled)
     return old._replace(
-        count=count,
+        calls=count,
         position=increment(old.position),
-        kept=jnp.where(accept, increment(old.kept), old.kept),
+        kept=jnp.where(counts, increment(old.kept), old.kept),
         dropped=drop(old.dropped, count, verdict),
-        total=jax.tree.map(add, old.total, scale_updates(updates, verdict.scale)),
-        value=old.value if loss is None else jnp.where(accept, old.value + loss, old.value),
+        unit=jnp.where(counts & (old.unit == 0), share.weight, old.unit),
+        mass=jnp.where(counts, old.mass + share.ratio, old.mass),
+        gradient_sum=without_names(total, updates),
+        loss_sum=old.loss_sum if loss is None else add(old.loss_sum, loss),
     )

@@ -12,6 +12,7 @@ from gradstable._core.act import scale_updates
 from gradstable._core.checks import check_number, check_state, check_transform, check_updates
 from gradstable._core.find import find_all
 from gradstable._core.ledger import Ledger
+from gradstable._core.names import answers_as_inner
 from gradstable._core.numerics import increment
 from gradstable._core.scale import UNSCALE, takes_unscale
 from gradstable._core.select import own_arrays
@@ -21,14 +22,15 @@ from gradstable.recovery.counts import rejections, returns
 from gradstable.recovery.turn import RollbackState
 
 
+@answers_as_inner
 class BackoffState(NamedTuple):
     """State of ``backoff``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
-    scale: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
+    calls: jax.Array  # shape=(), dtype=jnp.int32
+    step_factor: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
     spikes: jax.Array  # shape=(), dtype=jnp.int32, runs of rejected steps that lowered it
     returns: jax.Array  # shape=(), dtype=jnp.int32, returns to a copy that lowered it
-    inner_state: Any
+    wrapped_state: Any
 
 
 @shown
@@ -105,11 +107,11 @@ def backoff(
         inner_state = own_arrays(inner.init(params))
         _seen(inner_state)
         return BackoffState(
-            count=jnp.zeros((), jnp.int32),
-            scale=jnp.ones((), jnp.float32),
+            calls=jnp.zeros((), jnp.int32),
+            step_factor=jnp.ones((), jnp.float32),
             spikes=jnp.zeros((), jnp.int32),
             returns=jnp.zeros((), jnp.int32),
-            inner_state=inner_state,
+            wrapped_state=inner_state,
         )
 
     def update_fn(
@@ -120,22 +122,22 @@ def backoff(
     ) -> tuple[optax.Updates, BackoffState]:
         old = check_state(state, BackoffState, "backoff")
         check_updates(updates, params)
-        stepped, inner_state = inner.update(updates, old.inner_state, params, **extra_args)
-        before, seen = _seen(old.inner_state), _seen(inner_state)
+        stepped, inner_state = inner.update(updates, old.wrapped_state, params, **extra_args)
+        before, seen = _seen(old.wrapped_state), _seen(inner_state)
         returned = seen.returns != before.returns
         rejected = (seen.rejected != before.rejected) & ~returned
         falls = rejected & (seen.in_a_row == after)
         idle = rejected | seen.going
         fall = jnp.where(returned, rollback_factor, jnp.where(falls, factor, 1.0))
-        lower = jnp.maximum(old.scale * fall, min_scale)
-        higher = jnp.minimum(old.scale * growth(factor, recovery), 1.0)
+        lower = jnp.maximum(old.step_factor * fall, min_scale)
+        higher = jnp.minimum(old.step_factor * growth(factor, recovery), 1.0)
         scale = jnp.where(idle | returned, lower, higher).astype(jnp.float32)
         new = BackoffState(
-            count=increment(old.count),
-            scale=scale,
+            calls=increment(old.calls),
+            step_factor=scale,
             spikes=jnp.where(falls, increment(old.spikes), old.spikes),
             returns=jnp.where(returned, increment(old.returns), old.returns),
-            inner_state=inner_state,
+            wrapped_state=inner_state,
         )
         return scale_updates(stepped, jnp.where(seen.going, 1.0, scale)), new
 
@@ -152,7 +154,7 @@ class _Seen(NamedTuple):
 
 
 def _seen(inner_state: object) -> _Seen:
-    ledgers = [ledger.health for _, ledger in find_all(inner_state, Ledger)]
+    ledgers = [ledger for _, ledger in find_all(inner_state, Ledger)]
     rollbacks = [state for _, state in find_all(inner_state, RollbackState)]
     if not ledgers and not rollbacks:
         msg = (
@@ -165,7 +167,7 @@ def _seen(inner_state: object) -> _Seen:
     return _Seen(
         rejected=rejections(inner_state),
         in_a_row=functools.reduce(
-            jnp.maximum, (health.consecutive_rejected for health in ledgers), zero
+            jnp.maximum, (ledger.consecutive_rejected for ledger in ledgers), zero
         ),
         returns=returns(inner_state),
         going=jnp.any(jnp.stack([no, *(state.attempts > 0 for state in rollbacks)])),

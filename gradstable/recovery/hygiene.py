@@ -17,6 +17,7 @@ from gradstable._core.checks import (
 )
 from gradstable._core.find import Snapshot, find_all
 from gradstable._core.ledger import Ledger
+from gradstable._core.names import answers_as_inner
 from gradstable._core.numerics import increment, is_inexact, wide
 from gradstable._core.scale import UNSCALE, takes_unscale
 from gradstable._core.select import own_arrays, run_if, take_types
@@ -31,15 +32,16 @@ _OTHER = frozenset(
 )
 
 
+@answers_as_inner
 class MomentHygieneState(NamedTuple):
     """State of ``moment_hygiene``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
+    calls: jax.Array  # shape=(), dtype=jnp.int32
     run: jax.Array  # shape=(), dtype=jnp.int32, rejected steps in a row up to now
     returns: jax.Array  # shape=(), dtype=jnp.int32, those to a copy that have been seen
     damped: jax.Array  # shape=(), dtype=jnp.int32, how often
     resets: jax.Array  # shape=(), dtype=jnp.int32, how often
-    inner_state: Any
+    wrapped_state: Any
 
 
 @shown
@@ -115,7 +117,7 @@ def moment_hygiene(
         inner_state = own_arrays(inner.init(params))
         _check_inner(inner_state)
         zeros = (jnp.zeros((), jnp.int32) for _ in MomentHygieneState._fields[:-1])
-        return MomentHygieneState(*zeros, inner_state=inner_state)
+        return MomentHygieneState(*zeros, wrapped_state=inner_state)
 
     def update_fn(
         updates: optax.Updates,
@@ -128,24 +130,24 @@ def moment_hygiene(
         check_updates(updates, params)
         damps, resets = old.run == damp_after, old.run == reset_after
         if reset_on_rollback:
-            resets |= returns(old.inner_state) != old.returns
+            resets |= returns(old.wrapped_state) != old.returns
 
         def begin_anew(now: Any) -> Any:
             fresh = take_types(inner.init(known), now, name="state")
             return _map(lambda _, new: new, now, fresh)
 
         # Before the step: behind it, XLA would have to copy what the step still reads.
-        before = run_if(damps, lambda now: _map(_damp(damp), now, now), old.inner_state)
+        before = run_if(damps, lambda now: _map(_damp(damp), now, now), old.wrapped_state)
         before = run_if(resets, begin_anew, before)
         stepped, inner_state = inner.update(updates, before, params, **extra_args)
-        more = rejections(inner_state) != rejections(old.inner_state)
+        more = rejections(inner_state) != rejections(old.wrapped_state)
         new = MomentHygieneState(
-            count=increment(old.count),
+            calls=increment(old.calls),
             run=jnp.where(more, increment(old.run), 0),
-            returns=returns(old.inner_state),
+            returns=returns(old.wrapped_state),
             damped=jnp.where(damps, increment(old.damped), old.damped),
             resets=jnp.where(resets, increment(old.resets), old.resets),
-            inner_state=inner_state,
+            wrapped_state=inner_state,
         )
         return stepped, new
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradstable._core.find import find_one
+from gradstable._core.names import named_again
 from gradstable._core.select import run_branch
 from gradstable._core.types import Tree
 from gradstable.recovery.snapshot import params_of
@@ -21,7 +22,7 @@ def last_good(opt_state: object) -> Any:
         ``TrainState``.
 
     Returns:
-      A tree like the parameters, in the dtypes of the copy.
+      A tree like the parameters, in the dtypes of the copy. Named tuples in it come as tuples.
 
     Raises:
       ValueError: if there is no rollback in the state, or more than one.
@@ -34,7 +35,7 @@ def last_good(opt_state: object) -> Any:
       >>> gs.last_good(state).tolist()
       [1.0, 1.0]
     """
-    return _the_state(opt_state).snapshots[0].params
+    return named_again(_the_state(opt_state).snapshots[0].kept_params)
 
 
 def restored(params: Tree, opt_state: object) -> Tree:

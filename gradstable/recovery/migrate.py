@@ -12,7 +12,7 @@ from gradstable._core.checks import check_transform
 from gradstable._core.select import own_arrays
 
 # Where wrappers, ours and optax's, keep the state of what they wrap.
-_INNER = ("inner_state", "inner_opt_state")
+_INNER = ("wrapped_state", "inner_state", "inner_opt_state")
 # What depends on the rules, and starts anew alone when they change.
 _RULES = "rule_state"
 

@@ -29,6 +29,7 @@ from gradstable._core.types import Measure, Verdict
 from gradstable._core.unit_norms import measure_for
 from gradstable.hold import hold
 from gradstable.precision.inside import unscale_inside
+from gradstable.recovery.counts import pass_by
 from gradstable.recovery.snapshot import lead_back, params_of, take
 from gradstable.recovery.turn import Limits, RollbackState, bring, look_back, start, turn_to
 from gradstable.recovery.watch import rejection_of, see
@@ -188,7 +189,7 @@ class _Update:
         check_params(params, "rollback")
         check_updates(updates, params)
         extra_args = agreed(extra_args, self.axis_name)
-        old = look_back(old._replace(count=increment(old.count)), params, self.axis_name)
+        old = look_back(old._replace(calls=increment(old.calls)), params, self.axis_name)
         measured, verdict, rule_state = self._judge(updates, old, params, extra_args)
         new, turn = turn_to(old, self.limits, verdict.accept)
         inner_state, kept_rules, snapshots = bring(new, turn, params, self.dtype)
@@ -201,6 +202,7 @@ class _Update:
         stepped, inner_state = hold(
             update, turn.runs, updates, inner_state, params, entries=not guarded
         )
+        inner_state = pass_by(inner_state, ~turn.runs, measured)
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
         seen = rejection_of(inner_state)
         watch = see(new.watch, verdict, broken if seen is None else seen)
@@ -209,11 +211,11 @@ class _Update:
         rule_state = select_tree(moved, self.judge.init(params), rule_state, name="rule state")
         watch = watch._replace(bad=jnp.where(moved, 0, watch.bad))
         new = new._replace(
-            restored_to=jnp.where(turn.leaves, snapshots[0].count, new.restored_to),
+            restored_to=jnp.where(turn.leaves, snapshots[0].taken_at, new.restored_to),
             watch=select_tree(turn.runs, watch, new.watch, name="watch"),
             rule_state=select_tree(turn.runs, rule_state, kept_rules, name="rule state"),
             snapshots=snapshots,
-            inner_state=inner_state,
+            wrapped_state=inner_state,
         )
         stepped = keep_finite(turn.runs, stepped, params)
         if self.by_updates:
@@ -225,7 +227,7 @@ class _Update:
         self, updates: Any, old: RollbackState, params: Any, extra_args: dict[str, Any]
     ) -> tuple[Measure, Verdict, Any]:
         measured = measure_for(self.judge.needs, updates, params, axis_name=self.axis_name)
-        unscale = unscale_inside(old.inner_state, extra_args.get(UNSCALE))
+        unscale = unscale_inside(old.wrapped_state, extra_args.get(UNSCALE))
         measured = unscale_measure(measured, unscale)
         context = {name: given for name, given in extra_args.items() if name != UNSCALE}
         return measured, *self.judge.decide(measured, old.rule_state, params=params, **context)

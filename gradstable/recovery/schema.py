@@ -11,7 +11,8 @@ import optax
 
 # The version of the structure of all states, raised when any of them changes; a test compares them
 # with tests/data/state_schemas.json. A change of meaning gives the field a new name.
-SCHEMA = 1
+SCHEMA = 2
+OLDEST = 1  # what gs.upgrade_state still reads
 
 
 def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
       >>> import gradstable as gs
       >>> schema = gs.state_schema(optax.adam(1e-3).init(jnp.ones((2, 3))))
       >>> schema["schema"], schema["leaves"]["[0].mu"]
-      (1, 'float32[2,3]')
+      (2, 'float32[2,3]')
     """
     return {
         "schema": SCHEMA,
@@ -118,7 +119,12 @@ def _remedy(schema: Mapping[str, Any]) -> str:
         )
     if schema["schema"] > SCHEMA:
         return f"Update to gradstable {schema['gradstable']} or newer"
+    if schema["schema"] < OLDEST:
+        return (
+            f"Load it with gradstable {schema['gradstable']} and go on there, or see what the "
+            "changelog says of it under Changed"
+        )
     return (
-        f"Load it with gradstable {schema['gradstable']} and go on there, or see what the "
-        "changelog says of it under Changed"
+        "Load it without a target, and pass what comes to gradstable.upgrade_state, which knows "
+        "the names of older versions"
     )

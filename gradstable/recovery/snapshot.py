@@ -10,41 +10,78 @@ from gradstable._core.act import applied, unmoved
 from gradstable._core.find import Snapshot
 from gradstable._core.layout import AxisName, splits_of, together
 from gradstable._core.ledger import Dropped, Ledger
+from gradstable._core.names import with_names, without_names
 from gradstable._core.numerics import is_low_precision, rounded, saturate, wide
 from gradstable._core.select import own_arrays
 
-# What happened stays known: going back takes nothing from the records.
+# What happened stays known: going back takes nothing from the records, nor from the counts of
+# calls and deeds in the states of wrappers.
 _RECORDS = (Ledger, Dropped)
+_STAY = frozenset(
+    {
+        "calls",
+        "rows",
+        "leaf_rows",
+        "alarms",
+        "spikes",
+        "returns",
+        "damped",
+        "resets",
+        "overflows",
+        "last_overflow",
+    }
+)
 
 
 def take(
-    count: jax.Array,
+    calls: jax.Array,
     params: Any,
     inner_state: Any,
     rule_state: tuple[Any, ...],
     dtype: DTypeLike | None,
 ) -> Snapshot:
-    """Return a copy, with arrays of its own outside of ``jit``."""
-    kept = Snapshot(count, params, inner_state, rule_state)
+    """Return a copy, with arrays of its own outside of ``jit``, and without names."""
     return own_arrays(
-        kept._replace(params=_narrow(params, dtype), inner_state=_narrow(inner_state, dtype))
+        Snapshot(
+            taken_at=calls,
+            kept_params=without_names(_narrow(params, dtype), params),
+            kept_state=without_names(_narrow(inner_state, dtype), params),
+            kept_rules=without_names(rule_state, params),
+        )
     )
 
 
 def state_of(snapshot: Snapshot, now: Any) -> Any:
     """Return the inner state of a copy in the dtypes of the present one, with its records."""
 
-    def back(new: Any, saved: Any) -> Any:
-        return new if isinstance(new, _RECORDS) else jnp.asarray(saved, new.dtype)
+    def is_ours(node: Any) -> bool:
+        return isinstance(node, _RECORDS) or "calls" in getattr(node, "_fields", ())
 
-    return jax.tree.map(
-        back, now, snapshot.inner_state, is_leaf=lambda node: isinstance(node, _RECORDS)
-    )
+    def back(new: Any, saved: Any) -> Any:
+        if isinstance(new, _RECORDS):
+            return new
+        if not is_ours(new):
+            return jnp.asarray(saved, new.dtype)
+        parts = zip(new._fields, new, saved, strict=True)
+        return type(new)(
+            *(here if name in _STAY else restore(here, old) for name, here, old in parts)
+        )
+
+    def restore(here: Any, saved: Any) -> Any:
+        return jax.tree.map(back, here, saved, is_leaf=is_ours)
+
+    return restore(now, with_names(snapshot.kept_state, now))
+
+
+def rules_of(snapshot: Snapshot, now: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the state of the rules in a copy."""
+    return with_names(snapshot.kept_rules, now)
 
 
 def params_of(snapshot: Snapshot, like: Any) -> Any:
     """Return the parameters of a copy in the dtypes of the present ones."""
-    return jax.tree.map(lambda p, q: jnp.asarray(q, p.dtype), like, snapshot.params)
+    kept = with_names(snapshot.kept_params, like)
+    return jax.tree.map(lambda p, q: jnp.asarray(q, p.dtype), like, kept)
 
 
 def equal(params: Any, wanted: Any, axis_name: AxisName) -> jax.Array:

@@ -8,28 +8,30 @@ from jax.typing import DTypeLike
 
 from gradstable._core.find import Snapshot
 from gradstable._core.layout import AxisName
+from gradstable._core.names import answers_as_inner
 from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
 from gradstable._core.select import run_branch, run_if, select_tree
-from gradstable.recovery.snapshot import equal, params_of, state_of, take
+from gradstable.recovery.snapshot import equal, params_of, rules_of, state_of, take
 from gradstable.recovery.watch import Watch, new_watch
 
 
+@answers_as_inner
 class RollbackState(NamedTuple):
     """State of ``rollback``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
+    calls: jax.Array  # shape=(), dtype=jnp.int32
     watch: Watch
     restores: jax.Array  # shape=(), dtype=jnp.int32, how often the run went back
     in_vain: jax.Array  # shape=(), dtype=jnp.int32, those since the last copy was taken
     attempts: jax.Array  # shape=(), dtype=jnp.int32, updates of the return under way; 0: none is
     exhausted: jax.Array  # shape=(), dtype=jnp.bool_, it stands still with the last good ones
-    last_restore: jax.Array  # shape=(), dtype=jnp.int32, count at which it went back (-1: never)
-    restored_to: jax.Array  # shape=(), dtype=jnp.int32, the count that it went back to
+    last_restore: jax.Array  # shape=(), dtype=jnp.int32, the call in which it went back (-1: never)
+    restored_to: jax.Array  # shape=(), dtype=jnp.int32, the call before which it had been copied
     reason: jax.Array  # shape=(), dtype=jnp.int32, why it went back
     rule_state: tuple[Any, ...]
     snapshots: tuple[Snapshot, ...]  # the newest first
-    inner_state: Any
+    wrapped_state: Any
 
 
 class Turn(NamedTuple):
@@ -58,7 +60,7 @@ def start(
         return jnp.full((), value, jnp.int32)
 
     return RollbackState(
-        count=integer(),
+        calls=integer(),
         watch=new_watch(),
         restores=integer(),
         in_vain=integer(),
@@ -69,7 +71,7 @@ def start(
         reason=integer(),
         rule_state=rule_state,
         snapshots=snapshots,
-        inner_state=inner_state,
+        wrapped_state=inner_state,
     )
 
 
@@ -104,7 +106,7 @@ def turn_to(state: RollbackState, limits: Limits, good: jax.Array) -> tuple[Roll
         in_vain=jnp.where(copies, 0, in_vain),
         attempts=jnp.where(leaves | going, increment(state.attempts), 0),
         exhausted=state.exhausted | (leaves & (in_vain > limits.max_restores)),
-        last_restore=jnp.where(leaves, state.count, state.last_restore),
+        last_restore=jnp.where(leaves, state.calls, state.last_restore),
         reason=jnp.where(leaves, watch.reason, state.reason),
     )
     new = new._replace(watch=new.watch._replace(age=jnp.where(copies, 0, new.watch.age)))
@@ -115,17 +117,18 @@ def bring(
     state: RollbackState, turn: Turn, params: Any, dtype: DTypeLike | None
 ) -> tuple[Any, tuple[Any, ...], tuple[Snapshot, ...]]:
     """Return inner state, rule state and copies, as this step begins with them."""
-    inner_state, rule_state = state.inner_state, state.rule_state
+    inner_state, rule_state = state.wrapped_state, state.rule_state
 
     def copy(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return take(state.count, params, inner_state, rule_state, dtype), *snapshots[:-1]
+        return take(state.calls, params, inner_state, rule_state, dtype), *snapshots[:-1]
 
     def go_back(now: Any) -> Any:
         _, _, snapshots = now
         # If the run went back already, what the newest copy holds has been tried.
         older = (*snapshots[1:], snapshots[-1])
         chosen = select_tree(state.in_vain > 1, older, snapshots, name="copies")
-        return state_of(chosen[0], inner_state), chosen[0].rule_state, chosen
+        kept = state_of(chosen[0], inner_state), rules_of(chosen[0], rule_state)
+        return *kept, chosen
 
     snapshots = run_if(turn.copies, copy, state.snapshots)
     return run_if(turn.leaves, go_back, (inner_state, rule_state, snapshots))

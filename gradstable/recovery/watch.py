@@ -57,6 +57,6 @@ def rejection_of(inner_state: object) -> jax.Array | None:
         return None
     reason = jnp.zeros((), jnp.int32)
     for ledger in ledgers:
-        here = jnp.where(ledger.health.consecutive_rejected > 0, ledger.health.reason, 0)
+        here = jnp.where(ledger.consecutive_rejected > 0, ledger.reason, 0)
         reason = jnp.where(reason > 0, reason, here)
     return reason

@@ -50,16 +50,12 @@ def maxima(x: np.ndarray, rows: np.ndarray, *, bins: int) -> tuple[np.ndarray, t
       ``[L, b]`` with at most so many bins (NaN where a bin is empty, or has only NaN; infinite
       where there was an infinity), and the left end of the first with the right one of the last.
     """
-    # The larger distances, or there would be empty bins where the smaller ones are the rule.
-    usual = np.percentile(np.diff(x), 90) if len(x) > 1 else 1.0
-    cells = int(min(bins, np.ceil((x[-1] - x[0]) / usual + 1)))
-    left, right = x[0] - usual / 2, x[-1] + usual / 2
-    place = np.minimum(((x - left) / (right - left) * cells).astype(np.int64), cells - 1)
+    place, cells, ends = _cells(x, bins)
     found = np.full((cells, rows.shape[1]), np.nan)
-    for cell in np.unique(place):
-        # fmax passes a NaN over.
-        found[cell] = np.fmax.reduce(rows[place == cell], axis=0)
-    return found.T, (float(left), float(right))
+    begins = np.flatnonzero(np.diff(place, prepend=-1))
+    # fmax passes a NaN over.
+    found[place[begins]] = np.fmax.reduceat(rows, begins, axis=0)
+    return found.T, ends
 
 
 def clusters(steps: np.ndarray, *, within: float) -> list[tuple[int, int]]:
@@ -68,6 +64,17 @@ def clusters(steps: np.ndarray, *, within: float) -> list[tuple[int, int]]:
         return []
     cut = np.flatnonzero(np.diff(steps) > max(within, 1)) + 1
     return [(int(group[0]), int(group[-1])) for group in np.split(steps, cut)]
+
+
+def merged(spans: Spans, *, within: float) -> list[tuple[int, int]]:
+    """Return spans in order, those that lie so close together as one."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if found and first - found[-1][1] <= max(within, 1):
+            found[-1] = (found[-1][0], max(found[-1][1], last))
+        else:
+            found.append((first, last))
+    return found
 
 
 def lonely(y: np.ndarray) -> np.ndarray:
@@ -87,6 +94,16 @@ def _parts(x: np.ndarray, bins: int) -> Iterator[slice]:
         yield slice(start, stop)
 
 
+def _cells(x: np.ndarray, bins: int) -> tuple[np.ndarray, int, tuple[float, float]]:
+    """Return the bin of each ``x``, how many bins there are, and the ends of them all."""
+    # The larger distances, or there would be empty bins where the smaller ones are the rule.
+    usual = np.percentile(np.diff(x), 90) if len(x) > 1 else 1.0
+    cells = int(min(bins, np.ceil((x[-1] - x[0]) / usual + 1)))
+    left, right = x[0] - usual / 2, x[-1] + usual / 2
+    place = np.minimum(((x - left) / (right - left) * cells).astype(np.int64), cells - 1)
+    return place, cells, (float(left), float(right))
+
+
 def _extremes(y: np.ndarray, part: slice) -> np.ndarray:
     values = y[part]
     if np.all(np.isnan(values)):
@@ -97,5 +114,6 @@ def _extremes(y: np.ndarray, part: slice) -> np.ndarray:
 
 def _with_gaps(x: np.ndarray, y: np.ndarray, lost: Spans) -> tuple[np.ndarray, np.ndarray]:
     starts = np.array([first for first, _ in lost if len(x) and x[0] < first <= x[-1]], np.float64)
-    places = np.searchsorted(x, starts)
-    return np.insert(x, places, starts), np.insert(y, places, np.nan)
+    # One gap between two points is as good as many.
+    places, kept = np.unique(np.searchsorted(x, starts), return_index=True)
+    return np.insert(x, places, starts[kept]), np.insert(y, places, np.nan)

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from gradstable.report.binning import Spans, clusters, envelope, lonely, medians
+from gradstable.report.binning import Spans, clusters, envelope, lonely, medians, merged
 from gradstable.report.theme import FONT, color
-from gradstable.telemetry.run import Run
+from gradstable.telemetry.run import Note, Run
 
 # Pixels at the top of a chart, kept free above the curves for marks: one row, and each further.
 _LANE, _ROW = 20.0, 12.0
@@ -22,6 +22,7 @@ _A_MEDIAN, _MEDIANS = 12, 120
 # Below so many steps the curve itself is easy to read.
 _MANY = 400
 _MARK = 7  # pixels between two marks
+_LINES = 300  # upright lines side by side, at most
 # Far beyond what float32 holds, and near enough for the margins and ticks of a log axis.
 LARGEST = 1e100
 
@@ -90,7 +91,8 @@ def over_steps(axes: Axes, span: Span, size: Size, *, lost: Spans = (), last: bo
         axes.set_xlabel("step", labelpad=2)
     else:
         axes.tick_params(labelbottom=False)
-    for first, end in lost:
+    pixel = (span.last - span.first) / (size.width - size.left - _RIGHT)
+    for first, end in merged(lost, within=2 * pixel):
         axes.axvspan(
             first - 0.5, end + 0.5, facecolor="none", edgecolor=color("line"), hatch="///",
             linewidth=0, zorder=0.5,
@@ -116,6 +118,7 @@ def _scale_log(axes: Axes, low: float, high: float, lane: float) -> None:
 
 def _scale_linear(axes: Axes, low: float, high: float, lane: float) -> None:
     """Make the vertical axis linear, from a little below ``low`` to a lane above ``high``."""
+    low, high = (min(max(end, -LARGEST), LARGEST) for end in (low, high))
     span = max(high - low, 1e-3 * max(abs(high), abs(low)), 1e-12)
     top = span / (1 - lane / _height(axes)) - span
     axes.set_ylim(low - 0.05 * span, high + 0.03 * span + top)
@@ -209,19 +212,33 @@ def mark_at(
 
 
 def mark_rollbacks(axes: Axes, run: Run) -> None:
-    """Draw a dashed line where a run went back."""
-    for step in rollbacks(run):
-        axes.axvline(step, color=color("note"), linewidth=1.3, linestyle=(0, (4, 3)), zorder=2)
+    """Draw a dashed line where a run went back: one for what is a few pixels wide."""
+    steps = np.array(rollbacks(run), np.float64)
+    if not steps.size:
+        return
+    low, high = axes.get_xlim()
+    _, first = np.unique(np.floor((steps - low) / (high - low) * _LINES), return_index=True)
+    gap = np.full(len(first), np.nan)
+    x = np.stack([steps[first], steps[first], gap], axis=1).ravel()
+    axes.plot(
+        x, np.tile([0.0, 1.0, np.nan], len(first)), transform=axes.get_xaxis_transform(),
+        color=color("note"), linewidth=1.3, linestyle=(0, (4, 3)), zorder=2,
+    )  # fmt: skip
 
 
 def rollbacks(run: Run) -> list[int]:
     """Return the steps whose note says that the run went back."""
-    return [note.step for note in run.notes if note.text.lower().startswith("rollback")]
+    return [note.step for note in run.notes if went_back(note)]
+
+
+def went_back(note: Note) -> bool:
+    """Return whether a note says that the run went back."""
+    return note.text.lower().startswith("rollback")
 
 
 def plain(value: float) -> str:
     """Return a number as text without markup: 0.05, 300, 2·10⁻⁵."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+    if value == 0 or 1e-3 <= abs(value) < 1e5 or not math.isfinite(value):
         return f"{value:,.6g}".replace("-", "−")
     mantissa, exponent = f"{value:.1e}".split("e")
     power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

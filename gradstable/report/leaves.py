@@ -52,14 +52,14 @@ def leaf_norms(run: Run) -> Panel:
             f" Shown are {len(rows)} of {len(run.leaves)} leaves: those that were not finite, then "
             "those that rejected steps name, then those with the largest norms."
         )
-    shown = run.leaf_norms[:, rows]
+    shown = run.leaf_norms if len(rows) == len(run.leaves) else run.leaf_norms[:, rows]
     broken = ~np.isfinite(shown)
     keys = [Key("line", "bad", "NaN or infinite")] if broken.any() else []
 
     def draw(size: Size) -> Figure:
-        return _draw(run, rows, size)
+        return _draw(run, rows, shown, broken, size)
 
-    largest = rows[int(np.argmax(np.nanmax(np.where(broken, -1.0, shown), axis=0)))]
+    largest = rows[int(np.argmax(_largest(shown)))]
     label = (
         f"Gradient norms of {len(rows)} leaves at {len(run.leaf_steps):,} steps. The largest is in "
         f"{run.leaves[largest]}; {int(broken.any(axis=0).sum())} leaves were NaN or infinite at "
@@ -70,13 +70,12 @@ def leaf_norms(run: Run) -> Panel:
 
 def chosen(run: Run, *, most: int = MOST_LEAVES) -> list[int]:
     """Return which leaves to show, in tree order: at most so many, the telling ones first."""
-    norms = run.leaf_norms
-    finite = np.isfinite(norms)
+    broken = np.count_nonzero(~np.isfinite(run.leaf_norms), axis=0)
     named = Counter(run.worst_leaf[run.rejected].tolist())
-    largest = np.max(np.where(finite, norms, -1.0), axis=0, initial=-1.0)
+    largest = _largest(run.leaf_norms)
 
     def weight(leaf: int) -> tuple[int, int, float]:
-        return int(np.count_nonzero(~finite[:, leaf])), named[leaf], float(largest[leaf])
+        return int(broken[leaf]), named[leaf], float(largest[leaf])
 
     ranked = sorted(range(len(run.leaves)), key=weight, reverse=True)
     return sorted(ranked[:most])
@@ -98,14 +97,19 @@ def short_path(path: str, *, letters: int) -> str:
     return f"{text[: letters - 1 - tail]}…{text[-tail:]}"
 
 
-def _draw(run: Run, rows: list[int], size: Size) -> Figure:
+def _largest(norms: np.ndarray) -> np.ndarray:
+    """Return the largest finite norm of each leaf, -1 where there is none."""
+    return np.max(norms, axis=0, initial=-1.0, where=np.isfinite(norms))
+
+
+def _draw(run: Run, rows: list[int], shown: np.ndarray, broken: np.ndarray, size: Size) -> Figure:
     most = 32 if size.width > 600 else 18
     names = [short_path(run.leaves[row], letters=most) for row in rows]
     left = int(max(map(len, names)) * _LETTER) + 14
     height = max(_LEAST_HEIGHT, _ROW * len(rows))
     drawn, (axes, bar) = figure(size._replace(left=left), (height, _SCALE))
     columns = _COLUMNS.get(size.name, 200)
-    cells, (first, last) = maxima(run.leaf_steps, run.leaf_norms[:, rows], bins=columns)
+    cells, (first, last) = maxima(run.leaf_steps, shown, bins=columns)
     positive = cells[np.isfinite(cells) & (cells > 0)]
     low, high = np.percentile(positive, (_LOW, _HIGH)) if positive.size else (0.1, 1.0)
     low, high = (float(np.clip(end, 1 / LARGEST, LARGEST)) for end in (low, high))
@@ -117,7 +121,7 @@ def _draw(run: Run, rows: list[int], size: Size) -> Figure:
     axes.imshow(
         colors, aspect="auto", interpolation="none", extent=(first, last, len(rows) - 0.5, -0.5)
     )
-    _draw_broken(axes, run, rows, columns)
+    _draw_broken(axes, run, broken, columns)
     over_steps(axes, Span.of([run]), size, lost=run.lost)
     mark_rollbacks(axes, run)
     axes.grid(visible=False)
@@ -128,10 +132,9 @@ def _draw(run: Run, rows: list[int], size: Size) -> Figure:
     return drawn
 
 
-def _draw_broken(axes: Axes, run: Run, rows: list[int], columns: int) -> None:
+def _draw_broken(axes: Axes, run: Run, broken: np.ndarray, columns: int) -> None:
     """Draw a line through a row for as long as its leaf is not finite."""
-    broken = np.where(np.isfinite(run.leaf_norms[:, rows]), 0.0, 1.0)
-    cells, (first, last) = maxima(run.leaf_steps, broken, bins=columns)
+    cells, (first, last) = maxima(run.leaf_steps, broken.astype(np.float16), bins=columns)
     width = (last - first) / cells.shape[1]
     x, y = [], []
     for row, cell in enumerate(cells):

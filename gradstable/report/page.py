@@ -12,7 +12,7 @@ from gradstable.report.events import Event, events, most_telling, reasons
 from gradstable.report.histogram import norms
 from gradstable.report.leaves import leaf_norms
 from gradstable.report.panel import Panel, section, shape
-from gradstable.report.summary import counted, tiles, verdict
+from gradstable.report.summary import tiles, verdict
 from gradstable.report.template import facts, page
 from gradstable.telemetry.run import Run
 
@@ -20,6 +20,7 @@ _TONES = {"rejected": "bad", "clipped": "warn"}
 _SIGNS = {"good": "✓", "warn": "–", "bad": "✗"}
 
 
+@np.errstate(all="ignore")  # wild numbers are what it is for
 def render(runs: Sequence[Run], *, title: str | None = None) -> str:
     r"""Return a page about one run, or one that compares several.
 
@@ -85,10 +86,9 @@ def _one(run: Run, title: str) -> str:
 def _facts(run: Run) -> dict[str, str]:
     found = {"file": run.path}
     if run.leaves:
-        entries = int(np.sum(run.sizes))
-        found["parameters"] = f"{entries:,} in {counted(len(run.leaves), 'leaf')}".replace(
-            "leafs", "leaves"
-        )
+        leaves = "1 leaf" if len(run.leaves) == 1 else f"{len(run.leaves):,} leaves"
+        known = len(run.sizes) == len(run.leaves)
+        found["parameters"] = f"{sum(run.sizes.tolist()):,} in {leaves}" if known else leaves
     dtypes = sorted(set(run.dtypes))
     return {**found, "dtype": ", ".join(dtypes)} if dtypes else found
 

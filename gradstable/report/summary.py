@@ -58,6 +58,7 @@ def tiles(run: Run) -> list[Tile]:
     ]
 
 
+@np.errstate(all="ignore")  # wild numbers are what it is for
 def verdict(run: Run) -> Verdict:
     """Return in a sentence or two how the run went."""
     if not len(run.step):
@@ -189,7 +190,13 @@ def _open(run: Run) -> str:
     if run.lost:
         missing = sum(last - first + 1 for first, last in run.lost)
         verb = "was" if missing == 1 else "were"
-        told += f" {counted(missing, 'step')} {verb} overwritten before being read."
+        told += f" {counted(missing, 'step')} {verb} overwritten before being read, or not written."
+    if run.damaged:
+        verb = "was" if run.damaged == 1 else "were"
+        told += f" {counted(run.damaged, 'line')} of the file {verb} broken and left out"
+        told += f" ({run.remarks[0]})." if run.remarks else "."
+    elif run.remarks:
+        told += f" Of the file: {run.remarks[0]}."
     if not run.ended:
         told += " The log was not closed: the run still goes on, or its process died."
     return told

@@ -18,8 +18,10 @@ from gradstable.rules.protocol import Rule
 class AdagcState(NamedTuple):
     """State of ``adagc``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, steps seen
-    mean: jax.Array  # shape=(L,), dtype=jnp.float32, of the clipped norms of a leaf; 0: unknown
+    norms_seen: jax.Array  # shape=(), dtype=jnp.int32
+    mean_norms: (
+        jax.Array
+    )  # shape=(L,), dtype=jnp.float32, of the clipped norms of a leaf; 0: unknown
 
 
 @shown
@@ -85,28 +87,28 @@ def adagc(
     def init(params: Any) -> AdagcState:
         num_leaves = len(jax.tree.leaves(params))
         return AdagcState(
-            count=jnp.zeros((), jnp.int32), mean=jnp.zeros((num_leaves,), jnp.float32)
+            norms_seen=jnp.zeros((), jnp.int32), mean_norms=jnp.zeros((num_leaves,), jnp.float32)
         )
 
     def decide(measure: Measure, state: AdagcState, **_: Any) -> tuple[Verdict, AdagcState]:
-        count = increment(state.count)
+        count = increment(jnp.maximum(state.norms_seen, 0))
         warming = count < warmup
         fixed = jnp.asarray(max_norm, jnp.float32)
-        known = state.mean > 0
-        limits = jnp.where(known, jnp.multiply(factor, state.mean), jnp.inf)
+        known = state.mean_norms > 0
+        limits = jnp.where(known, jnp.multiply(factor, state.mean_norms), jnp.inf)
         scale = jnp.where(
             warming, down_to(fixed, measure.norm), down_to(limits, measure.leaf_norms)
         )
         norms = scale * measure.leaf_norms
-        least = jnp.where(known, jnp.minimum(state.mean, norms), norms)
-        mean = jnp.where(known, decay * state.mean + (1.0 - decay) * norms, norms)
-        learned = jnp.where(norms > 0, jnp.where(warming, least, mean), state.mean)
+        least = jnp.where(known, jnp.minimum(state.mean_norms, norms), norms)
+        mean = jnp.where(known, decay * state.mean_norms + (1.0 - decay) * norms, norms)
+        learned = jnp.where(norms > 0, jnp.where(warming, least, mean), state.mean_norms)
         because = jnp.where(warming, Reason.NORM_CLIPPED, Reason.HISTORY_CLIPPED)
         verdict = Verdict.of(
             scale=scale,
             reason=jnp.where(jnp.any(scale != 1.0), because, Reason.OK),
             threshold=jnp.where(warming, fixed, jnp.inf),
         )
-        return verdict, AdagcState(count=count, mean=learned)
+        return verdict, AdagcState(norms_seen=count, mean_norms=learned)
 
     return Rule(init=init, decide=decide)

@@ -17,8 +17,8 @@ from gradstable.rules.protocol import Rule
 class EmaMultipleState(NamedTuple):
     """State of ``ema_multiple``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, accepted norms above 0
-    mean: jax.Array  # shape=(), dtype=jnp.float32, moving average of accepted norms
+    norms_seen: jax.Array  # shape=(), dtype=jnp.int32, accepted norms above 0
+    mean_norm: jax.Array  # shape=(), dtype=jnp.float32, moving average of accepted norms
 
 
 @shown
@@ -85,17 +85,20 @@ def ema_multiple(
     def init(params: Any) -> EmaMultipleState:
         del params
         return EmaMultipleState(
-            count=jnp.zeros((), jnp.int32),
-            mean=jnp.asarray(0.0 if start is None else start, jnp.float32),
+            norms_seen=jnp.zeros((), jnp.int32),
+            mean_norm=jnp.asarray(0.0 if start is None else start, jnp.float32),
         )
 
     def decide(
         measure: Measure, state: EmaMultipleState, **_: Any
     ) -> tuple[Verdict, EmaMultipleState]:
         norm = measure.norm
-        limit = jnp.multiply(jnp.asarray(multiple, jnp.float32), state.mean)
+        # Without a mean no norm was accepted, whatever the number says that was set from outside.
+        known = state.mean_norm > 0
+        state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
+        limit = jnp.multiply(jnp.asarray(multiple, jnp.float32), state.mean_norm)
         if start is None:
-            limit = jnp.where(state.count > 0, limit, jnp.inf)
+            limit = jnp.where(known, limit, jnp.inf)
         accept = norm < limit
         ceiling = jnp.asarray(jnp.inf if max_norm is None else max_norm, jnp.float32)
         clip = norm > ceiling
@@ -107,8 +110,8 @@ def ema_multiple(
             threshold=jnp.where(accept, jnp.minimum(limit, ceiling), limit),
         )
         learned = EmaMultipleState(
-            count=increment(state.count),
-            mean=_average(state, norm, jnp.asarray(decay, jnp.float32)),
+            norms_seen=increment(state.norms_seen),
+            mean_norm=_average(state, norm, jnp.asarray(decay, jnp.float32)),
         )
         # A mean of zero would reject every norm after it.
         learn = accept & (norm > 0)
@@ -119,6 +122,6 @@ def ema_multiple(
 
 def _average(state: EmaMultipleState, norm: jax.Array, decay: jax.Array) -> jax.Array:
     # The same as beta_n, but exactly 1 for the first norm.
-    seen = (state.count + 1).astype(jnp.float32)
+    seen = increment(state.norms_seen).astype(jnp.float32)
     weight = (1.0 - decay) / (1.0 - jnp.power(decay, seen))
-    return (1.0 - weight) * state.mean + weight * norm
+    return (1.0 - weight) * state.mean_norm + weight * norm

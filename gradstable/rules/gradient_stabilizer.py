@@ -20,9 +20,9 @@ _TINY = 2.0**-100
 class GradientStabilizerState(NamedTuple):
     """State of ``gradient_stabilizer``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, steps seen
-    mu: jax.Array  # shape=(L,), dtype=jnp.float32, running mean of the norms of a leaf
-    root_nu: jax.Array  # shape=(L,), dtype=jnp.float32, root of the running mean of their squares
+    norms_seen: jax.Array  # shape=(), dtype=jnp.int32, steps seen
+    mean_norms: jax.Array  # shape=(L,), dtype=jnp.float32, running mean of the norms of a leaf
+    rms_norms: jax.Array  # shape=(L,), dtype=jnp.float32, root of the running mean of their squares
 
 
 @shown
@@ -85,17 +85,17 @@ def gradient_stabilizer(
     def init(params: Any) -> GradientStabilizerState:
         shape = (len(jax.tree.leaves(params)),)
         return GradientStabilizerState(
-            count=jnp.zeros((), jnp.int32),
-            mu=jnp.zeros(shape, jnp.float32),
-            root_nu=jnp.zeros(shape, jnp.float32),
+            norms_seen=jnp.zeros((), jnp.int32),
+            mean_norms=jnp.zeros(shape, jnp.float32),
+            rms_norms=jnp.zeros(shape, jnp.float32),
         )
 
     def decide(
         measure: Measure, state: GradientStabilizerState, **_: Any
     ) -> tuple[Verdict, GradientStabilizerState]:
-        norms, count = measure.leaf_norms, increment(state.count)
-        mu = jnp.multiply(b1, state.mu) + jnp.multiply(1.0 - b1, norms)
-        root_nu = _root_mean_square(state.root_nu, norms, b2)
+        norms, count = measure.leaf_norms, increment(jnp.maximum(state.norms_seen, 0))
+        mu = jnp.multiply(b1, state.mean_norms) + jnp.multiply(1.0 - b1, norms)
+        root_nu = _root_mean_square(state.rms_norms, norms, b2)
         m, root_v = mu, root_nu
         if bias_correction:
             m, root_v = mu / _weight(b1, count), root_nu / jnp.sqrt(_weight(b2, count))
@@ -108,7 +108,7 @@ def gradient_stabilizer(
             scale=scale,
             reason=jnp.where(jnp.any(scale != 1.0), Reason.NORM_STABILIZED, Reason.OK),
         )
-        return verdict, GradientStabilizerState(count=count, mu=mu, root_nu=root_nu)
+        return verdict, GradientStabilizerState(norms_seen=count, mean_norms=mu, rms_norms=root_nu)
 
     return Rule(init=init, decide=decide)
 

@@ -23,9 +23,9 @@ _TINY = 2.0**-100  # below it a norm counts as zero: its inverse leaves float32
 class GroupNormState(NamedTuple):
     """State of ``group_norm``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, steps seen
-    group: jax.Array  # shape=(L,), dtype=jnp.int32, number of the group of a leaf
-    mean: jax.Array  # shape=(L,), dtype=jnp.float32, running norm of the group of a leaf
+    norms_seen: jax.Array  # shape=(), dtype=jnp.int32, steps seen
+    group_of_leaf: jax.Array  # shape=(L,), dtype=jnp.int32, number of the group of a leaf
+    mean_norms: jax.Array  # shape=(L,), dtype=jnp.float32, running norm of the group of a leaf
 
 
 @shown
@@ -113,7 +113,9 @@ def group_norm(
     def init(params: Any) -> GroupNormState:
         group = jnp.asarray(_numbers(groups, params), jnp.int32)
         return GroupNormState(
-            count=jnp.zeros((), jnp.int32), group=group, mean=jnp.zeros(group.shape, jnp.float32)
+            norms_seen=jnp.zeros((), jnp.int32),
+            group_of_leaf=group,
+            mean_norms=jnp.zeros(group.shape, jnp.float32),
         )
 
     def late(count: jax.Array) -> ArrayLike:
@@ -123,9 +125,10 @@ def group_norm(
         return jnp.clip((progress - switch) / transition, 0.0, 1.0)
 
     def decide(measure: Measure, state: GroupNormState, **_: Any) -> tuple[Verdict, GroupNormState]:
-        alpha, norms = late(state.count), _norms_of_groups(measure.leaf_norms, state.group)
-        upper = (high + alpha * (jnp.subtract(late_high, high))) * state.mean
-        lower = jnp.maximum(min_norm, (low + alpha * jnp.subtract(late_low, low)) * state.mean)
+        seen, group, mean = state
+        alpha, norms = late(seen), _norms_of_groups(measure.leaf_norms, group)
+        upper = (high + alpha * (jnp.subtract(late_high, high))) * mean
+        lower = jnp.maximum(min_norm, (low + alpha * jnp.subtract(late_low, low)) * mean)
         some = jnp.where(norms > _TINY, norms, 1.0)
         shrink = (norms > upper) & (upper > 0)
         scale = jnp.where(shrink, jnp.maximum(upper / some, min_scale), 1.0)
@@ -135,8 +138,8 @@ def group_norm(
         verdict = Verdict.of(
             scale=scale, reason=jnp.where(jnp.any(scale != 1.0), Reason.GROUP_SCALED, Reason.OK)
         )
-        mean = jnp.multiply(decay, state.mean) + jnp.multiply(1.0 - decay, scale * norms)
-        return verdict, GroupNormState(count=increment(state.count), group=state.group, mean=mean)
+        mean = jnp.multiply(decay, mean) + jnp.multiply(1.0 - decay, scale * norms)
+        return verdict, state._replace(norms_seen=increment(seen), mean_norms=mean)
 
     return Rule(init=init, decide=decide)
 

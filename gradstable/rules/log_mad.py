@@ -24,9 +24,11 @@ _SETTLING = 10
 class LogMadState(NamedTuple):
     """Streaming median and median absolute deviation of ``log(norm)``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, norms seen
-    center: jax.Array  # shape=(), dtype=jnp.float32, median of log(norm)
-    spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation from it
+    norms_seen: jax.Array  # shape=(), dtype=jnp.int32, norms seen
+    log_center: jax.Array  # shape=(), dtype=jnp.float32, median of log(norm)
+    log_spread: (
+        jax.Array
+    )  # shape=(), dtype=jnp.float32, median absolute deviation from it; 0: unknown
 
 
 @shown
@@ -60,10 +62,10 @@ def log_mad(
     where the sign is that of :math:`|e| - s`. The statistics learn the *fact* of an outlier
     but not its size. So one spike of any size moves them by at most a fixed small step (it
     does not mask the next one), while a lasting change of level widens :math:`s`
-    geometrically (it is not rejected for ever). Measured on log-normal norms: a level that
-    rises for good by a factor of 3, 30 or 1000 is rejected for at most 1, 61 and 114 steps
-    (47 and 102 where norms scatter by 30 %, since a noisy run is less surprised); with 10 % of
-    all norms at 50 times the rest, every one of these is rejected.
+    geometrically (it is not rejected for ever). After how many steps a level that rises for
+    good is let through, by a factor of 3, 30 or 1000, ``docs/figures`` says; a noisy run is
+    less surprised, and lets go sooner. With 10 % of all norms at 50 times the rest, every one
+    of these is rejected.
 
     The very first norm has no history to be judged by. For ten steps, a norm below the whole
     range replaces the history, so that a bad *first* batch does not open the door for the
@@ -117,22 +119,24 @@ def log_mad(
     def init(params: Any) -> LogMadState:
         del params
         return LogMadState(
-            count=jnp.zeros((), jnp.int32),
-            center=jnp.zeros((), jnp.float32),
-            spread=jnp.asarray(_FIRST_SPREAD, jnp.float32),
+            norms_seen=jnp.zeros((), jnp.int32),
+            log_center=jnp.zeros((), jnp.float32),
+            log_spread=jnp.zeros((), jnp.float32),
         )
 
     def decide(measure: Measure, state: LogMadState, **_: Any) -> tuple[Verdict, LogMadState]:
-        known, counts = state.count > 0, measure.norm > 0
+        # Not by the number of norms: one that was set from outside tells of no history.
+        known, counts = state.log_spread > 0, measure.norm > 0
+        state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
         x = _finite_log(measure.norm)
-        sigma = SIGMA_PER_MAD * jnp.minimum(state.spread, max_spread)
+        sigma = SIGMA_PER_MAD * jnp.minimum(state.log_spread, max_spread)
         clip_above = jnp.multiply(clip_at, sigma)
-        excess = jnp.where(known & counts, x - state.center, 0.0)
+        excess = jnp.where(known & counts, x - state.log_center, 0.0)
         reject = jnp.maximum(jnp.multiply(reject_at, sigma), jnp.log(reject_above))
         verdict = _judge(excess, clip_above, reject)
-        limit = jnp.where(known, jnp.exp(state.center + clip_above), jnp.inf)
+        limit = jnp.where(known, jnp.exp(state.log_center + clip_above), jnp.inf)
 
-        restart = ~known | ((state.count < _SETTLING) & (excess < -clip_above))
+        restart = ~known | ((state.norms_seen < _SETTLING) & (excess < -clip_above))
         learned = _learn(state, x, excess, rate, min_spread, restart)
         state = jax.tree.map(lambda new, old: jnp.where(counts, new, old), learned, state)
         return verdict._replace(threshold=limit), state
@@ -164,11 +168,11 @@ def _learn(
     min_spread: ArrayLike,
     restart: jax.Array,
 ) -> LogMadState:
-    count = increment(state.count)
+    count = increment(state.norms_seen)
     gain = jnp.maximum(rate, 1.0 / count.astype(jnp.float32))
-    center, spread = follow(state.center, state.spread, excess, gain)
+    center, spread = follow(state.log_center, state.log_spread, excess, gain)
     return LogMadState(
-        count=count,
-        center=jnp.where(restart, x, center),
-        spread=jnp.where(restart, _FIRST_SPREAD, jnp.clip(spread, min_spread, _MAX_SPREAD)),
+        norms_seen=count,
+        log_center=jnp.where(restart, x, center),
+        log_spread=jnp.where(restart, _FIRST_SPREAD, jnp.clip(spread, min_spread, _MAX_SPREAD)),
     )

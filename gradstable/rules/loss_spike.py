@@ -12,17 +12,17 @@ from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import MAX_NORM, Rule
-from gradstable.rules.ring import Ring, median_and_mad, new_ring, push
+from gradstable.rules.ring import Ring, median_and_mad, new_ring, number_held, push
 from gradstable.rules.streaming import SIGMA_PER_MAD, follow
 
 
 class LossSpikeState(NamedTuple):
     """Streaming median and median absolute deviation of the loss."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, losses seen
-    center: jax.Array  # shape=(), dtype=jnp.float32, median of the loss
-    spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation; 0: not known
-    first: Ring  # the losses of the warm-up
+    losses_seen: jax.Array  # shape=(), dtype=jnp.int32, losses seen
+    loss_center: jax.Array  # shape=(), dtype=jnp.float32, median of the loss
+    loss_spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation; 0: not known
+    first_losses: Ring  # the losses of the warm-up
 
 
 @shown
@@ -98,10 +98,10 @@ def loss_spike(
     def init(params: Any) -> LossSpikeState:
         del params
         return LossSpikeState(
-            count=jnp.zeros((), jnp.int32),
-            center=jnp.zeros((), jnp.float32),
-            spread=jnp.zeros((), jnp.float32),
-            first=new_ring(warmup),
+            losses_seen=jnp.zeros((), jnp.int32),
+            loss_center=jnp.zeros((), jnp.float32),
+            loss_spread=jnp.zeros((), jnp.float32),
+            first_losses=new_ring(warmup),
         )
 
     def decide(
@@ -110,9 +110,9 @@ def loss_spike(
         del measure
         loss = check_value(value, "loss_spike")
         countable = jnp.abs(loss) <= MAX_NORM
-        limit = jnp.multiply(jnp.asarray(reject_at, jnp.float32), SIGMA_PER_MAD * state.spread)
-        judged = (state.count >= warmup) & (state.spread > 0)
-        accept = countable & ~(judged & (loss - state.center > limit))
+        limit = jnp.multiply(jnp.asarray(reject_at, jnp.float32), SIGMA_PER_MAD * state.loss_spread)
+        judged = (number_held(state.first_losses) >= warmup) & (state.loss_spread > 0)
+        accept = countable & ~(judged & (loss - state.loss_center > limit))
         verdict = Verdict.of(
             accept=accept, reason=jnp.where(accept, Reason.OK, Reason.LOSS_REJECTED)
         )
@@ -131,15 +131,18 @@ def _learn(
     rate: ArrayLike,
     min_spread: ArrayLike,
 ) -> LossSpikeState:
-    count = increment(state.count)
-    first = push(state.first, loss, when=state.count < warmup)
+    watching = number_held(state.first_losses) < warmup
+    first = push(state.first_losses, loss, when=watching)
+    # The number of losses sets the pace alone; that there were some is seen in what was kept.
+    count = jnp.maximum(increment(state.losses_seen), number_held(first))
     median, deviation = median_and_mad(first)
     gain = jnp.maximum(jnp.asarray(rate, jnp.float32), 1.0 / count.astype(jnp.float32))
-    excess = loss - state.center
-    known = jnp.where(state.spread > 0, state.spread, jnp.abs(excess))
-    center, spread = follow(state.center, known, excess, gain)
-    watching = count <= warmup
+    excess = loss - state.loss_center
+    known = jnp.where(state.loss_spread > 0, state.loss_spread, jnp.abs(excess))
+    center, spread = follow(state.loss_center, known, excess, gain)
     center = jnp.where(watching, median, center)
     least = jnp.multiply(jnp.asarray(min_spread, jnp.float32), jnp.abs(center))
     spread = jnp.maximum(jnp.where(watching, deviation, spread), least)
-    return LossSpikeState(count=count, center=center, spread=spread, first=first)
+    return LossSpikeState(
+        losses_seen=count, loss_center=center, loss_spread=spread, first_losses=first
+    )

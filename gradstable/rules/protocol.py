@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._core.act import settle
+from gradstable._core.derivatives import constant
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import combine, largest_norm, positive
 from gradstable._core.select import own_arrays, select_tree
@@ -125,6 +126,8 @@ def all_of(rules: Sequence[Rule]) -> Rule:
         return own_arrays(tuple(rule.init(params) for rule in rules))
 
     def decide(measure: Measure, state: tuple[Any, ...], **context: Any) -> tuple[Verdict, Any]:
+        # No derivative goes through a decision, nor through what it was made from.
+        measure, state, context = constant((measure, state, context))
         total = Verdict.of()
         new_state: list[Any] = []
         units = iter(measure.units)

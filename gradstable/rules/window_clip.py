@@ -10,7 +10,7 @@ from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
-from gradstable.rules.ring import Ring, mean_and_std, new_ring, push
+from gradstable.rules.ring import Ring, mean_and_std, new_ring, number_held, push
 
 # In units of the update: below it, a spread is taken to be rounding.
 _MIN_STD = 1e-6
@@ -63,7 +63,7 @@ def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
         norm = measure.norm
         mean, std = mean_and_std(state, ddof=0)
         limit = mean + jnp.multiply(jnp.asarray(sigmas, jnp.float32), jnp.maximum(std, _MIN_STD))
-        limit = jnp.where(state.count >= max(2, window // 2), limit, jnp.inf)
+        limit = jnp.where(number_held(state) >= max(2, window // 2), limit, jnp.inf)
         above = norm > limit
         verdict = Verdict.of(
             scale=jnp.where(above, limit / norm, 1.0),

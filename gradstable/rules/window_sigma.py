@@ -11,14 +11,14 @@ from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import MAX_NORM, Rule
-from gradstable.rules.ring import Ring, mean_and_std, new_ring, push
+from gradstable.rules.ring import Ring, mean_and_std, new_ring, number_held, push
 
 
 class WindowSigmaState(NamedTuple):
-    """State of ``window_sigma``; each ``Ring`` counts for itself."""
+    """State of ``window_sigma``; a ``Ring`` for each of both."""
 
-    norms: Ring
-    losses: Ring | None  # None unless losses are judged
+    last_norms: Ring
+    last_losses: Ring | None  # None unless losses are judged
 
 
 @shown
@@ -73,7 +73,7 @@ def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool
     def limit(ring: Ring) -> jax.Array:
         mean, std = mean_and_std(ring, ddof=1)
         return jnp.where(
-            ring.count >= needed,
+            number_held(ring) >= needed,
             mean + jnp.multiply(jnp.asarray(sigmas, jnp.float32), std),
             jnp.inf,
         )
@@ -85,20 +85,20 @@ def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool
     def decide(
         measure: Measure, state: WindowSigmaState, *, value: ArrayLike | None = None, **_: Any
     ) -> tuple[Verdict, WindowSigmaState]:
-        threshold = limit(state.norms)
+        threshold = limit(state.last_norms)
         calm = measure.norm <= threshold
         usual, losses = jnp.asarray(True), None
-        if state.losses is not None:
+        if state.last_losses is not None:
             loss = check_value(value, "window_sigma(judge_loss=True)")
             finite = jnp.abs(loss) <= MAX_NORM
-            usual = finite & (loss <= limit(state.losses))
-            losses = push(state.losses, loss, when=finite)
+            usual = finite & (loss <= limit(state.last_losses))
+            losses = push(state.last_losses, loss, when=finite)
         of_both = jnp.where(calm, Reason.LOSS_REJECTED, Reason.HISTORY_REJECTED)
         verdict = Verdict.of(
             accept=calm & usual,
             reason=jnp.where(calm & usual, Reason.OK, of_both),
             threshold=threshold,
         )
-        return verdict, WindowSigmaState(push(state.norms, measure.norm), losses)
+        return verdict, WindowSigmaState(push(state.last_norms, measure.norm), losses)
 
     return Rule(init=init, decide=decide)

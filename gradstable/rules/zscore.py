@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number, check_size
+from gradstable._core.numerics import increment
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -18,9 +19,9 @@ Mode = Literal["adaptive_scaling", "mean", "percentile"]
 class ZScoreState(NamedTuple):
     """State of ``zscore``: moving averages of the norms after clipping."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32, norms seen; stops at warmup
-    mean: jax.Array  # shape=(), dtype=jnp.float32
-    var: jax.Array  # shape=(), dtype=jnp.float32
+    norms_seen: jax.Array  # shape=(), dtype=jnp.int32, norms seen; stops at warmup
+    mean_norm: jax.Array  # shape=(), dtype=jnp.float32
+    norm_variance: jax.Array  # shape=(), dtype=jnp.float32
 
 
 @shown
@@ -110,13 +111,16 @@ def zscore(
     def init(params: Any) -> ZScoreState:
         del params
         return ZScoreState(
-            count=jnp.zeros((), jnp.int32),
-            mean=jnp.zeros((), jnp.float32),
-            var=jnp.zeros((), jnp.float32),
+            norms_seen=jnp.zeros((), jnp.int32),
+            mean_norm=jnp.zeros((), jnp.float32),
+            norm_variance=jnp.zeros((), jnp.float32),
         )
 
     def decide(measure: Measure, state: ZScoreState, **_: Any) -> tuple[Verdict, ZScoreState]:
-        norm, known = measure.norm, state.count >= warmup
+        # Without a mean there was no norm, whatever the number says that was set from outside.
+        seen = jnp.where(state.mean_norm > 0, jnp.maximum(state.norms_seen, 0), 0)
+        state = state._replace(norms_seen=seen)
+        norm, known = measure.norm, seen >= warmup
         limit, target = _spike(state, norm, mode, z_threshold, clip_factor, eps)
         limit = jnp.where(known, limit, jnp.inf)
         spike = norm > limit
@@ -151,28 +155,31 @@ def _spike(
 ) -> tuple[jax.Array, jax.Array]:
     """Return the norm above which there is a spike, and what a spike is clipped to."""
     z_limit, factor, eps = (jnp.asarray(x, jnp.float32) for x in (z_threshold, clip_factor, eps))
-    std = jnp.sqrt(state.var)
+    std = jnp.sqrt(state.norm_variance)
     if mode == "percentile":
-        limit = state.mean + z_limit * std
+        limit = state.mean_norm + z_limit * std
         return limit, limit
-    limit = state.mean + z_limit * (std + eps)
+    limit = state.mean_norm + z_limit * (std + eps)
     if mode == "mean":
-        return limit, state.mean
-    z = (norm - state.mean) / (std + eps)
+        return limit, state.mean_norm
+    z = (norm - state.mean_norm) / (std + eps)
     # Only used where z is above z_limit; the maximum keeps the rest finite.
-    return limit, factor * (state.mean + z_limit * std * (z_limit / jnp.maximum(z, z_limit)))
+    return limit, factor * (state.mean_norm + z_limit * std * (z_limit / jnp.maximum(z, z_limit)))
 
 
 def _watch(state: ZScoreState, norm: jax.Array) -> ZScoreState:
     """Return mean and variance of all norms so far (Welford)."""
-    count = state.count + 1
+    count = increment(state.norms_seen)
     seen = count.astype(jnp.float32)
-    mean = state.mean + (norm - state.mean) / seen
-    var = state.var + ((norm - state.mean) * (norm - mean) - state.var) / seen
-    return ZScoreState(count=count, mean=mean, var=var)
+    mean = state.mean_norm + (norm - state.mean_norm) / seen
+    var = (
+        state.norm_variance
+        + ((norm - state.mean_norm) * (norm - mean) - state.norm_variance) / seen
+    )
+    return ZScoreState(norms_seen=count, mean_norm=mean, norm_variance=var)
 
 
 def _follow(state: ZScoreState, norm: jax.Array, decay: jax.Array) -> ZScoreState:
-    mean = decay * state.mean + (1.0 - decay) * norm
-    var = decay * state.var + (1.0 - decay) * jnp.square(norm - mean)
-    return ZScoreState(count=state.count, mean=mean, var=var)
+    mean = decay * state.mean_norm + (1.0 - decay) * norm
+    var = decay * state.norm_variance + (1.0 - decay) * jnp.square(norm - mean)
+    return ZScoreState(norms_seen=state.norms_seen, mean_norm=mean, norm_variance=var)

@@ -8,6 +8,8 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from gradstable._core.checks import check_transform, leaves_by_path
+from gradstable._core.find import Snapshot
+from gradstable._core.names import Unnamed, without_names
 
 
 def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings: Any = None) -> Any:
@@ -64,7 +66,7 @@ def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings:
             return leaf
         return sharding if leaf.shape == param.shape else everywhere
 
-    return optax.tree.map_params(
+    placed = optax.tree.map_params(
         tx,
         place,
         state,
@@ -73,6 +75,67 @@ def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings:
         transform_non_params=lambda _: everywhere,
         is_leaf=lambda node: isinstance(node, optax.MaskedNode),
     )
+    like = without_names(jax.tree.map(_Param, shapes, shardings), params).unnamed
+    return _fill(placed, state, like, everywhere)
+
+
+class _Param:
+    """What is known of a parameter: its type and where it lies. A leaf of a tree."""
+
+    def __init__(self, shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> None:
+        self.shape, self.sharding = shape.shape, sharding
+
+
+def _fill(placed: Any, state: Any, like: Any, everywhere: NamedSharding) -> Any:
+    """Return the shardings with those of the trees that wrappers keep without names.
+
+    Such a tree is like the parameters, or in a copy like the state beside it.
+    """
+
+    def has_copies(node: Any) -> bool:
+        return "snapshots" in getattr(node, "_fields", ())
+
+    def visit(node: Any, given: Any) -> Any:
+        if isinstance(node, Unnamed):
+            return Unnamed(_like_params(node.unnamed, like, everywhere))
+        if not has_copies(node):
+            return given
+        fields = node._asdict()
+        copies = fields.pop("snapshots")
+        new = {
+            name: _fill(getattr(given, name), part, like, everywhere)
+            for name, part in fields.items()
+        }
+        inner = jax.tree.leaves(new["wrapped_state"])
+        return type(node)(
+            **new, snapshots=tuple(_copy(one, inner, like, everywhere) for one in copies)
+        )
+
+    return jax.tree.map(
+        visit, state, placed, is_leaf=lambda node: isinstance(node, Unnamed) or has_copies(node)
+    )
+
+
+def _copy(copy: Snapshot, inner: list[Any], like: Any, everywhere: Any) -> Snapshot:
+    return Snapshot(
+        taken_at=everywhere,
+        kept_params=Unnamed(_like_params(copy.kept_params.unnamed, like, everywhere)),
+        kept_state=jax.tree.unflatten(jax.tree.structure(copy.kept_state), inner),
+        kept_rules=jax.tree.map(lambda _: everywhere, copy.kept_rules),
+    )
+
+
+def _like_params(tree: Any, like: Any, everywhere: NamedSharding) -> Any:
+    def place(param: _Param, part: Any) -> Any:
+        # A part that is no leaf is where a mask left a parameter out.
+        return jax.tree.map(
+            lambda leaf: param.sharding if leaf.shape == param.shape else everywhere, part
+        )
+
+    try:
+        return jax.tree.map(place, like, tree)
+    except ValueError:  # it is not like the parameters after all
+        return jax.tree.map(lambda _: everywhere, tree)
 
 
 def _mesh_of(shardings: Any) -> Any:

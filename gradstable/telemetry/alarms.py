@@ -23,19 +23,19 @@ _ENOUGH = 64
 class Warned(NamedTuple):
     """One kind of warning: how often it came, and its last time."""
 
-    total: jax.Array  # shape=(), dtype=jnp.int32
-    step: jax.Array  # shape=(), dtype=jnp.int32, -1: never
-    leaf: jax.Array  # shape=(), dtype=jnp.int32, -1: of no leaf
-    value: jax.Array  # shape=(), dtype=jnp.float32
-    usual: jax.Array  # shape=(), dtype=jnp.float32
+    warnings: jax.Array  # shape=(), dtype=jnp.int32
+    at_call: jax.Array  # shape=(), dtype=jnp.int32, -1: never
+    of_leaf: jax.Array  # shape=(), dtype=jnp.int32, -1: of no leaf
+    seen_value: jax.Array  # shape=(), dtype=jnp.float32
+    usual_value: jax.Array  # shape=(), dtype=jnp.float32
 
 
 class AlarmState(NamedTuple):
     """The usual range of the logs of ``RMS_t``, one a leaf, and of the update ratio."""
 
-    seen: jax.Array  # shape=(L + 1,), dtype=jnp.int32
-    center: jax.Array  # shape=(L + 1,), dtype=jnp.float32
-    spread: jax.Array  # shape=(L + 1,), dtype=jnp.float32
+    steps_seen: jax.Array  # shape=(L + 1,), dtype=jnp.int32
+    log_center: jax.Array  # shape=(L + 1,), dtype=jnp.float32
+    log_spread: jax.Array  # shape=(L + 1,), dtype=jnp.float32, 0: unknown
     rms: Warned
     ratio: Warned
 
@@ -45,18 +45,18 @@ def new_alarms(num_leaves: int) -> AlarmState:
 
     def never() -> Warned:
         return Warned(
-            total=jnp.zeros((), jnp.int32),
-            step=jnp.full((), -1, jnp.int32),
-            leaf=jnp.full((), -1, jnp.int32),
-            value=jnp.full((), jnp.nan, jnp.float32),
-            usual=jnp.full((), jnp.nan, jnp.float32),
+            warnings=jnp.zeros((), jnp.int32),
+            at_call=jnp.full((), -1, jnp.int32),
+            of_leaf=jnp.full((), -1, jnp.int32),
+            seen_value=jnp.full((), jnp.nan, jnp.float32),
+            usual_value=jnp.full((), jnp.nan, jnp.float32),
         )
 
     streams = (num_leaves + 1,)
     return AlarmState(
-        seen=jnp.zeros(streams, jnp.int32),
-        center=jnp.zeros(streams, jnp.float32),
-        spread=jnp.full(streams, 1.0, jnp.float32),
+        steps_seen=jnp.zeros(streams, jnp.int32),
+        log_center=jnp.zeros(streams, jnp.float32),
+        log_spread=jnp.zeros(streams, jnp.float32),
         rms=never(),
         ratio=never(),
     )
@@ -89,14 +89,17 @@ def watch(
     limit = jnp.concatenate([jnp.full_like(rms, limits[0]), limits[1][None]])
     # Zero is what a frozen leaf gives, and says nothing of its usual size.
     known = when & (values > 0)
-    excess = jnp.log(values) - state.center
+    logs = jnp.log(values)
+    excess = logs - state.log_center
     # RMS_t has a scale of its own, on which the limit means what it meant to those who set it;
     # the mean over a few entries exceeds it by chance.
     large = jnp.asarray([size >= _ENOUGH for size in sizes] + [False]) & (values > limit)
-    unusual = large | (excess > _SIGMAS * SIGMA_PER_MAD * state.spread)
-    raised = known & (state.seen >= _WARMUP) & (excess > jnp.log(limit)) & unusual
-    learned = _learn(state, jnp.where(known, excess, 0.0), known & jnp.isfinite(values))
-    usual = jnp.exp(state.center)
+    unusual = large | (excess > _SIGMAS * SIGMA_PER_MAD * state.log_spread)
+    # A number of steps that was set from outside tells of no usual value.
+    usually = (state.steps_seen >= _WARMUP) & (state.log_spread > 0)
+    raised = known & usually & (excess > jnp.log(limit)) & unusual
+    learned = _learn(state, jnp.where(known, logs, 0.0), known & jnp.isfinite(values))
+    usual = jnp.exp(state.log_center)
     leaf = jnp.argmax(jnp.where(raised[:-1], excess[:-1], -jnp.inf)) if rms.size else jnp.array(-1)
     bits = Alarm.RMS * jnp.any(raised[:-1]) + Alarm.UPDATE_RATIO * raised[-1]
     return bits.astype(jnp.int32), learned._replace(
@@ -105,17 +108,18 @@ def watch(
     )
 
 
-def _learn(state: AlarmState, excess: jax.Array, known: jax.Array) -> AlarmState:
-    seen = jnp.where(known, increment(state.seen), state.seen)
+def _learn(state: AlarmState, logs: jax.Array, known: jax.Array) -> AlarmState:
+    first = state.log_spread == 0
+    before = jnp.where(first, 0, jnp.maximum(state.steps_seen, 0))
+    seen = jnp.where(known, increment(before), before)
     gain = jnp.maximum(_RATE, 1.0 / jnp.maximum(seen, 1).astype(jnp.float32))
-    center, spread = follow(state.center, state.spread, excess, gain)
-    first = seen == 1
-    center = jnp.where(first, excess, center)
+    center, spread = follow(state.log_center, state.log_spread, logs - state.log_center, gain)
+    center = jnp.where(first, logs, center)
     spread = jnp.maximum(jnp.where(first, 1.0, spread), _MIN_SPREAD)
     return state._replace(
-        seen=seen,
-        center=jnp.where(known, center, state.center),
-        spread=jnp.where(known, spread, state.spread),
+        steps_seen=seen,
+        log_center=jnp.where(known, center, state.log_center),
+        log_spread=jnp.where(known, spread, state.log_spread),
     )
 
 
@@ -128,10 +132,10 @@ def _note(
     usual: jax.Array,
 ) -> Warned:
     new = Warned(
-        total=increment(old.total),
-        step=count,
-        leaf=leaf.astype(jnp.int32),
-        value=values[leaf],  # -1 is the last: the ratio
-        usual=usual[leaf],
+        warnings=increment(old.warnings),
+        at_call=count,
+        of_leaf=leaf.astype(jnp.int32),
+        seen_value=values[leaf],  # -1 is the last: the ratio
+        usual_value=usual[leaf],
     )
     return jax.tree.map(lambda now, before: jnp.where(raised, now, before), new, old)

@@ -45,6 +45,7 @@ class Blame(NamedTuple):
         )
 
 
+@np.errstate(all="ignore")  # wild numbers are what it is for
 def blame(run: Run, *, at: int | None = None) -> Blame | None:
     """Find the leaf that exploded first, and when its growth began.
 
@@ -94,8 +95,8 @@ def blame(run: Run, *, at: int | None = None) -> Blame | None:
             raise ValueError(msg)
         index = int(matches[0])
     step = int(run.step[index])
-    until = run.leaf_norms[run.leaf_steps <= step]
-    steps = run.leaf_steps[run.leaf_steps <= step]
+    end = int(np.searchsorted(run.leaf_steps, step, side="right"))
+    until, steps = run.leaf_norms[:end], run.leaf_steps[:end]
     began = {leaf: first for leaf in range(len(run.leaves)) if (first := _began(until[:, leaf]))}
     # In order of time; of two at once the one that had grown more.
     growth = {leaf: _growth(until[:, leaf]) for leaf in began}

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 # To be raised when a field changes its meaning.
 FORMAT = 1
@@ -14,6 +14,66 @@ INTEGERS = ("reason", "worst_leaf", "rms_leaf", "alarms")
 # The last column has a bit for each number that is known: a loss that is NaN is, one that nobody
 # passed is not.
 FIELDS = (*NUMBERS, *INTEGERS, "known")
+
+
+class Kind(enum.Enum):
+    """What a value in a run file may be."""
+
+    STEP = "a number of a step"  # 1 .. 2^31 - 1, which is as far as the counter goes
+    COUNT = "a whole number"  # of 64 bits
+    INDEX = "a small whole number"  # -1 .. 2^31 - 1
+    NUMBER = "a number"  # or one of the strings that stand for NaN and infinities
+    NUMBERS = "a list of numbers"
+    TEXT = "text"
+    TEXTS = "a list of texts"
+    COUNTS = "a list of whole numbers"
+    OBJECT = "an object"
+
+
+class Field(NamedTuple):
+    """One field of a line: what it may be, and whether the line means anything without it."""
+
+    kind: Kind
+    required: bool = False
+
+
+# Every line of a run file, by its event. What is written, read and tried by the tests is this
+# table: a field that is added here is read with care, and one that is not is not read at all.
+LINES: Mapping[str, Mapping[str, Field]] = {
+    "run": {
+        "format": Field(Kind.COUNT),
+        "gradstable": Field(Kind.TEXT),
+        "jax": Field(Kind.TEXT),
+        "name": Field(Kind.TEXT),
+        "leaves": Field(Kind.TEXTS),
+        "sizes": Field(Kind.COUNTS),
+        "dtypes": Field(Kind.TEXTS),
+        "config": Field(Kind.OBJECT),
+    },
+    "step": {
+        "step": Field(Kind.STEP, required=True),
+        **{name: Field(Kind.NUMBER) for name in NUMBERS},
+        **{name: Field(Kind.INDEX) for name in INTEGERS},
+        "leaf_norms": Field(Kind.NUMBERS),
+    },
+    # Instead of those of the header, where the recorder sees others.
+    "leaves": {
+        "leaves": Field(Kind.TEXTS, required=True),
+        "sizes": Field(Kind.COUNTS),
+        "dtypes": Field(Kind.TEXTS),
+    },
+    # All other fields of this one are numbers with names of the training loop's.
+    "scalars": {"step": Field(Kind.COUNT, required=True)},
+    "note": {
+        "step": Field(Kind.COUNT, required=True),
+        "text": Field(Kind.TEXT, required=True),
+    },
+    "lost": {
+        "first": Field(Kind.COUNT, required=True),
+        "last": Field(Kind.COUNT, required=True),
+    },
+    "end": {"step": Field(Kind.COUNT)},
+}
 
 
 class Alarm(enum.IntFlag):

@@ -8,24 +8,23 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._core.equations import only_arrays
 from gradstable._core.find import find_all, present
 from gradstable._core.layout import AxisName, splits_of
 from gradstable._core.ledger import Dropped, Ledger
+from gradstable._core.names import without_names
 from gradstable._core.norms import sums_of_squares
 from gradstable._core.numerics import widen
 from gradstable._core.select import own_arrays, run_branch
 from gradstable.recovery.accumulate import AccumulateState
-from gradstable.telemetry.places import arrays_of
 from gradstable.telemetry.sample import sample
 from gradstable.telemetry.state import SecondMoment
 
-# States, ours and optax's, whose field ``scale`` lowers the step size.
-_LOWERING = (
-    "BackoffState",
-    "BackoffOnSpikeState",
-    "ReduceOnPlateauState",
-    "ReduceLROnPlateauState",
-)
+# Fields of states, ours and optax's, that lower the step size, and the states that have them.
+_LOWERING = {
+    "step_factor": ("BackoffState", "BackoffOnSpikeState"),
+    "scale": ("ReduceOnPlateauState", "ReduceLROnPlateauState"),
+}
 # Below this a second moment does not set the size of a step: the eps of Adam.
 _EPS = 1e-8
 _TIE = 1.0 - 2.0**-16
@@ -91,9 +90,10 @@ def _drop_reason(before: Any, opt_state: Any) -> jax.Array:
 def lr_factor(opt_state: Any) -> jax.Array:
     """Return the factor by which back-off and plateaus have lowered the step."""
     factor = jnp.float32(1.0)
-    for path, value in optax.tree.get_all_with_path(present(opt_state), "scale"):
-        if getattr(path[-1], "tuple_name", None) in _LOWERING:
-            factor = factor * jnp.asarray(value, jnp.float32)
+    for name, states in _LOWERING.items():
+        for path, value in optax.tree.get_all_with_path(present(opt_state), name):
+            if getattr(path[-1], "tuple_name", None) in states:
+                factor = factor * jnp.asarray(value, jnp.float32)
     return factor
 
 
@@ -107,11 +107,11 @@ def update_ratio(
     if params is None:
         return None, previous
 
-    params = arrays_of(params)
+    params = only_arrays(params)
     splits = splits_of(params, axis_name)
 
     def read() -> tuple[jax.Array, Any]:
-        sampled = own_arrays(sample(jax.tree.map(jnp.asarray, params)))
+        sampled = own_arrays(without_names(sample(jax.tree.map(jnp.asarray, params)), params))
         new, old = map(widen, (jax.tree.leaves(sampled), jax.tree.leaves(previous)))
         sizes = zip(jax.tree.leaves(params), new, strict=True)
         weights = jnp.asarray([jnp.size(p) / max(part.size, 1) for p, part in sizes], jnp.float32)
@@ -156,7 +156,7 @@ def leaf_rms(
     splits = splits_of(updates, axis_name)
     roots = sums_of_squares([jnp.sqrt(x) for x in v], splits)
     moment = _age(moment, sums_of_squares(g, splits), roots, accepted)
-    weight = jnp.where(moment.weight > 0, moment.weight, 1.0)
+    weight = jnp.where(moment.moment_weight > 0, moment.moment_weight, 1.0)
     each = [x / jnp.maximum(jnp.sqrt(y / weight), _EPS) for x, y in zip(g, v, strict=True)]
     sizes = jnp.asarray([x.size * split.parts for x, split in zip(each, splits, strict=True)])
     return moment, jnp.where(made, jnp.sqrt(sums_of_squares(each, splits) / sizes), jnp.nan)
@@ -184,13 +184,13 @@ def _age(
     ratio = jnp.sum(moments) / jnp.sum(squares)
     usable = accepted & jnp.isfinite(ratio) & (ratio > 0)
     first = jnp.clip(ratio, 0.0, 1.0)
-    later = moment.b2 * moment.weight + (1.0 - moment.b2)
-    unknown = moment.weight == 0
+    later = moment.moment_decay * moment.moment_weight + (1.0 - moment.moment_decay)
+    unknown = moment.moment_weight == 0
     return SecondMoment(
-        weight=jnp.where(
-            unknown, jnp.where(usable, first, 0.0), jnp.where(accepted, later, moment.weight)
+        moment_weight=jnp.where(
+            unknown, jnp.where(usable, first, 0.0), jnp.where(accepted, later, moment.moment_weight)
         ),
-        b2=jnp.where(unknown & usable, 1.0 - first, moment.b2),
+        moment_decay=jnp.where(unknown & usable, 1.0 - first, moment.moment_decay),
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -10,12 +11,13 @@ import numpy as np
 
 from gradstable._core.checks import check_size
 from gradstable._core.find import find_all
-from gradstable._core.paths import find_leaves, leaf_paths
+from gradstable._core.paths import leaf_paths
 from gradstable.recovery.turn import RollbackState
 from gradstable.telemetry.json_lines import JsonLines
+from gradstable.telemetry.leaves import recorded_header
+from gradstable.telemetry.outlet import Outlet
 from gradstable.telemetry.rows import Member, find_record, read_members
-from gradstable.telemetry.sink import Header, NamesLeaves, Sink
-from gradstable.telemetry.state import RecordState
+from gradstable.telemetry.sink import Header, Sink
 
 
 class Log:
@@ -26,6 +28,10 @@ class Log:
     nothing. Use it as a context manager, or call ``close`` at the end, which fetches the rest
     from the last state it was shown. A state of several runs (``vmap`` over seeds) is written to a
     file for each, ``run.member3.jsonl`` beside ``run.jsonl``; equal replicas are written once.
+
+    No sink can end a training: what one of them raises, as on a full disk, is told by one warning,
+    and the others go on. Only mistakes are raised, and only here: a path that cannot be written, or
+    that another log is writing.
 
     Args:
       params: the parameters (or their shapes), for the names of leaves; also an ``nnx.Module``'s
@@ -73,7 +79,6 @@ class Log:
         leaves = jax.tree.leaves(params)
         # Names only: the parameters themselves may be given away.
         self._params = jax.tree.map(lambda _: 0, params)
-        self._plain: list[Sink] = []
         self._sinks = [*([] if path is None else [JsonLines(path)]), *sinks]
         self._every = every
         self._calls = 0
@@ -88,8 +93,8 @@ class Log:
             dtypes=tuple(str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves),
             config=dict(config or {}),
         )
-        for sink in self._sinks:
-            sink.open(header)
+        self._outlets: list[Outlet] = []
+        self._open(header)
 
     def __call__(self, opt_state: object) -> None:
         """Take note of a step; every so many calls, read and write."""
@@ -102,18 +107,18 @@ class Log:
 
     def flush(self) -> None:
         """Read now what has been recorded up to the state that was shown last."""
-        if self._last is None or find_record(self._last).count.is_deleted():
+        if self._last is None or find_record(self._last).calls.is_deleted():
             return  # the last: given away to a step that then failed
         apart = len(self._seen) > 1
         found = read_members(self._last, since=self._seen, apart=apart)
         returns = _returns(self._last)
         self._last = None
         self._seen = {member: rows.count for member, rows in found.items()}
-        for sink in self._sinks:
-            for lost in dict.fromkeys(rows.lost for rows in found.values() if rows.lost):
-                sink.lost(*lost)
-            rows = [row for one in found.values() for row in one.steps]
-            sink.steps([_unnamed(row) for row in rows] if sink in self._plain else rows)
+        rows = [row for one in found.values() for row in one.steps]
+        for outlet in self._outlets:
+            for lost in dict.fromkeys(one.lost for one in found.values() if one.lost):
+                outlet.lost(*lost)
+            outlet.steps(rows)
         told: set[tuple[int, str]] = set()
         for before, after in zip(self._returns, returns, strict=True):
             more = after.total - before.total
@@ -127,23 +132,26 @@ class Log:
 
     def scalars(self, step: int, **values: Any) -> None:
         """Write numbers of your own: a metric, the learning rate, the loss scale."""
+        if "event" in values:
+            msg = "event is no name for a number of yours: it says what a line is. Choose another"
+            raise ValueError(msg)
         numbers = {name: float(value) for name, value in values.items()}
-        for sink in self._sinks:
-            sink.scalars(int(step), numbers)
+        for outlet in self._outlets:
+            outlet.scalars(int(step), numbers)
 
     def note(self, step: int, text: str) -> None:
         """Write something that happened, in words."""
-        for sink in self._sinks:
-            sink.note(int(step), text)
+        for outlet in self._outlets:
+            outlet.note(int(step), text)
 
     def close(self) -> None:
         """Write the rest and close all sinks."""
         try:
             self.flush()
         finally:
-            for sink in self._sinks:
-                sink.close(max(self._seen.values(), default=0))
-            self._sinks = []
+            outlets, self._outlets = self._outlets, []
+            for outlet in outlets:
+                outlet.close(self._step)
 
     def __enter__(self) -> Self:
         """Return the log itself."""
@@ -156,11 +164,30 @@ class Log:
         trace: TracebackType | None,
     ) -> None:
         """Close, and note the exception that ended the run."""
-        if error is not None:
-            self.note(
-                max(self._seen.values(), default=0), f"ended by {type(error).__name__}: {error}"
-            )
-        self.close()
+        if error is None:
+            self.close()
+            return
+        self.note(self._step, f"ended by {type(error).__name__}: {error}")
+        # What failed may have taken the last state with it, and is what should be seen.
+        with suppress(Exception):
+            self.close()
+
+    @property
+    def _step(self) -> int:
+        """The last step that has been read."""
+        return max(self._seen.values(), default=0)
+
+    def _open(self, header: Header) -> None:
+        try:
+            for sink in self._sinks:
+                outlet = Outlet(sink)
+                outlet.open(header)
+                self._outlets.append(outlet)
+        except BaseException:
+            # What is open holds a file or a connection that the next try may want.
+            for outlet in self._outlets:
+                outlet.close(0)
+            raise
 
     def _check(self, opt_state: object) -> None:
         record = find_record(opt_state)
@@ -174,35 +201,13 @@ class Log:
             )
             raise ValueError(msg)
         # A run that is resumed begins where it was: what lies before has been written before.
-        counts = np.asarray(record.count)
-        self._seen = {(): max(int(counts.min()) - 1, 0)}
+        self._seen = {(): max(int(np.min(record.calls)) - 1, 0)}
         self._returns = _returns(opt_state)
-        self._name(record)
+        header = recorded_header(record, self._params, self._header)
+        if header is not None:
+            for outlet in self._outlets:
+                outlet.leaves(header)
         self._checked = True
-
-    def _name(self, record: RecordState) -> None:
-        """Tell the sinks which leaves the recorder sees, if they are not those of ``params``."""
-        seen = leaf_paths(record.sampled_params)
-        places = find_leaves(record.sampled_params, self._params)
-        known = self._header
-        if places == list(range(len(known.leaves))):
-            return
-        samples = jax.tree.leaves(record.sampled_params)
-        header = known._replace(
-            leaves=tuple(known.leaves[i] if i >= 0 else seen[j] for j, i in enumerate(places)),
-            sizes=tuple(
-                known.sizes[i] if i >= 0 else int(np.prod(samples[j].shape))
-                for j, i in enumerate(places)
-            ),
-            dtypes=tuple(
-                known.dtypes[i] if i >= 0 else str(samples[j].dtype) for j, i in enumerate(places)
-            ),
-        )
-        for sink in self._sinks:
-            if isinstance(sink, NamesLeaves):
-                sink.leaves(header)
-            else:
-                self._plain.append(sink)
 
 
 class _Return(NamedTuple):
@@ -223,9 +228,3 @@ def _returns(opt_state: object) -> list[_Return]:
             whose = f"member {'-'.join(map(str, member))}: " if member else ""
             returns.append(_Return(whose, *(int(array[member]) for array in arrays)))
     return returns
-
-
-def _unnamed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row without the numbers of leaves, for what knows others by these numbers."""
-    kept = {name: value for name, value in row.items() if name != "leaf_norms"}
-    return {**kept, "worst_leaf": -1, "rms_leaf": -1}

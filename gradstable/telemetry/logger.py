@@ -53,7 +53,7 @@ class Logging:
                 f"{_whose(row)}step %d: loss %.4g, gradient norm %.3g, %d of %d steps clipped",
                 row["step"],
                 row.get("loss", float("nan")),
-                row["grad_norm"],
+                row.get("grad_norm", float("nan")),
                 clipped,
                 len(mine),
             )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstable._core.names import Unnamed, without_names
 from gradstable._core.paths import leaf_keys
 
 
@@ -22,7 +23,7 @@ class Places(NamedTuple):
     total: int
 
     @classmethod
-    def of(cls, updates: Any, recorded: Any) -> "Places":
+    def of(cls, updates: Any, recorded: Unnamed) -> "Places":
         """Find leaves by their paths, unless all are there: then they have the same order."""
         total, number = len(jax.tree.leaves(recorded)), len(jax.tree.leaves(updates))
         if number == total:
@@ -30,7 +31,9 @@ class Places(NamedTuple):
         known: dict[int, int] = {}
         for column, key in enumerate(leaf_keys(recorded).tolist()):
             known.setdefault(key, column)
-        return cls(tuple(known.get(key, -1) for key in leaf_keys(updates).tolist()), total)
+        # Both without the names of fields, which the record has not.
+        keys = leaf_keys(without_names(updates, ())).tolist()
+        return cls(tuple(known.get(key, -1) for key in keys), total)
 
     def spread(self, values: jax.Array, empty: float) -> jax.Array:
         """Return values of the gradient's leaves in their columns, ``empty`` in the others."""
@@ -61,13 +64,3 @@ class Places(NamedTuple):
         columns = np.asarray(self.columns, np.int64)
         kept = np.flatnonzero(columns >= 0)
         return columns[kept], kept
-
-
-def arrays_of(params: Any) -> Any:
-    """Return parameters with ``None`` for what is no array: functions and names in a model."""
-
-    def keep(leaf: Any) -> Any:
-        is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
-        return leaf if is_array or isinstance(leaf, (bool, int, float, complex)) else None
-
-    return jax.tree.map(keep, params)

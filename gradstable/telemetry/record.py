@@ -160,16 +160,16 @@ class _Update:
     ) -> tuple[optax.Updates, RecordState]:
         old = check_state(state, RecordState, "record")
         check_updates(updates, params)
-        extra_args, count = agreed(extra_args, self.axis_name), increment(old.count)
+        extra_args, count = agreed(extra_args, self.axis_name), increment(old.calls)
         places = Places.of(updates, old.sampled_params)
-        factor = unscale_inside(old.inner_state, unscale)
+        factor = unscale_inside(old.wrapped_state, unscale)
         measured = unscale_measure(measure(updates, axis_name=self.axis_name), factor)
         ratio, sampled_params = update_ratio(old.sampled_params, params, count, self.axis_name)
-        given = updates if judged(old.inner_state) else after(measured.norm, updates)
+        given = updates if judged(old.wrapped_state) else after(measured.norm, updates)
         passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
-        new_updates, inner_state = self.inner.update(given, old.inner_state, params, **passed)
+        new_updates, inner_state = self.inner.update(given, old.wrapped_state, params, **passed)
 
-        verdict, made = last_verdict(old.inner_state, inner_state)
+        verdict, made = last_verdict(old.wrapped_state, inner_state)
         moment, rms = leaf_rms(
             old.second_moment,
             updates,
@@ -192,13 +192,14 @@ class _Update:
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         norms = places.spread(measured.leaf_norms, 0.0)
         new_state = RecordState(
-            count=count,
-            rows=put(old.rows, pack(row), at=old.count),
-            leaf_rows=put_every(old.leaf_rows, norms, at=old.count, every=self.leaf_every),
+            calls=count,
+            rows=put(old.rows, pack(row), at=old.calls),
+            leaf_rows=put_every(old.leaf_rows, norms, at=old.calls, every=self.leaf_every),
             alarms=alarms,
             second_moment=moment,
+            leaf_keys=old.leaf_keys,
             sampled_params=sampled_params,
-            inner_state=inner_state,
+            wrapped_state=inner_state,
         )
         return after(ratio, new_updates), new_state
 

@@ -75,9 +75,9 @@ def read_members(
     """
     state = find_record(opt_state)
     # Only these are fetched: the state of the inner optimizer stays where it is.
-    count, rows, leaf_rows = jax.device_get((state.count, state.rows, state.leaf_rows))
+    count, rows, leaf_rows = jax.device_get((state.calls, state.rows, state.leaf_rows))
     rings = (np.asarray(count), rows, leaf_rows)
-    num_leaves = state.alarms.seen.shape[-1] - 1
+    num_leaves = state.alarms.steps_seen.shape[-1] - 1
     members: list[Member] = list(np.ndindex(rings[0].shape))
     if not apart and all(_alike(ring, rings[0].ndim) for ring in rings):
         first = tuple(ring[members[0]] for ring in rings)

@@ -1,16 +1,15 @@
 """A run read back from its file: one array a column, whatever has happened to the file."""
 
 import dataclasses
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradstable.telemetry.columns import leaf_columns
-from gradstable.telemetry.fields import FORMAT, INTEGERS, NUMBERS
+from gradstable.telemetry.assembly import LaterFormatError, Read, read_file
+from gradstable.telemetry.fields import NUMBERS
 
 
 class Note(NamedTuple):
@@ -55,9 +54,12 @@ class Run:
       leaf_norms: float64 ``[m, L]``, gradient norms of all leaves.
       scalars: what else was reported, by name.
       notes: what happened, in words.
-      lost: first and last step of each stretch that was overwritten before it was read.
+      lost: first and last step of each stretch that was overwritten before it was read, or that
+        could not be written.
       ended: whether the log was closed.
       known: the names of the columns that hold anything; a NaN in one of these was one.
+      damaged: how many lines of the file were broken; what they said is not in here.
+      remarks: what is wrong with the file, in words: the first few of the broken lines.
     """
 
     path: str
@@ -86,6 +88,8 @@ class Run:
     lost: tuple[tuple[int, int], ...]
     ended: bool
     known: frozenset[str]
+    damaged: int = 0
+    remarks: tuple[str, ...] = ()
 
     @property
     def rejected(self) -> np.ndarray:
@@ -104,10 +108,12 @@ class Run:
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
-    """Read what ``gs.telemetry.Log`` has written.
+    """Read what ``gs.telemetry.Log`` has written, whatever has happened to the file since.
 
-    A file that ends in the middle of a line, since the process died, is read up to there. Where
-    a run was resumed into the same file, the later record of a step counts.
+    Each line is judged alone: what is broken is skipped and counted in ``Run.damaged``, and every
+    sound line is kept, in whatever order they are. Of a step that is there twice, as where a run
+    was resumed into the same file, the later record counts. Where the first line is lost, which
+    names the leaves, these are numbered.
 
     Args:
       path: a file of JSON lines.
@@ -116,8 +122,8 @@ def read_run(path: str | os.PathLike[str]) -> Run:
       A ``Run``.
 
     Raises:
-      ValueError: if the file is no record of a run, or one of a later format.
-      FileNotFoundError: if there is no such file.
+      ValueError: if nothing in the file is of a run, or it is one of a later format.
+      OSError: if there is no such file, or it may not be read.
 
     Example:
       >>> import tempfile
@@ -135,90 +141,106 @@ def read_run(path: str | os.PathLike[str]) -> Run:
       >>> gs.telemetry.read_run(file).rejected.tolist()
       [False, True, False]
     """
-    lines = list(_parse(Path(path)))
-    if not lines or lines[0].get("event") != "run":
-        msg = f"{path} is no record of a run: its first line must be an object with event 'run'"
+    place = Path(path)
+    if place.is_dir():
+        msg = f"{path} is no record of a run: it is a folder"
         raise ValueError(msg)
-    header = lines[0]
-    if header.get("format", 0) > FORMAT:
-        msg = (
-            f"{path} has format {header['format']}, this version reads up to {FORMAT}: "
-            "update gradstable"
-        )
-        raise ValueError(msg)
-    return _build(str(path), header, lines[1:])
-
-
-def _parse(path: Path) -> Iterable[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(text, start=1):
-        if not line.strip():
-            continue
+    with place.open("rb") as file:
         try:
-            event = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(text) and number > 1:
-                return  # the process died while it wrote this
-            msg = f"{path}, line {number} is not JSON: {error}"
+            read = read_file(file)
+        except LaterFormatError as error:
+            msg = f"{path} {error}"
             raise ValueError(msg) from error
-        if not isinstance(event, dict):
-            msg = f"{path}, line {number} is not a JSON object"
-            raise ValueError(msg)  # noqa: TRY004
-        yield event
+    if not _is_run(read):
+        msg = f"{path} is no record of a run: {_instead(place, read)}"
+        raise ValueError(msg)
+    return _build(str(path), read)
 
 
-def _build(path: str, header: Mapping[str, Any], events: list[dict[str, Any]]) -> Run:
-    steps = {one["step"]: one for one in events if one.get("event") == "step"}
-    rows = [steps[number] for number in sorted(steps)]
-    detailed = [row for row in rows if row.get("leaf_norms") is not None]
-    leaves = leaf_columns(header, events, detailed)
-    config = header.get("config")
+def _is_run(read: Read) -> bool:
+    """Return whether anything in a file is of a run."""
+    if read.header is not None or (read.known and len(read.columns["step"])):
+        return True
+    # Other files may have lines with an event too: without a header, it takes a broken line that
+    # may have been it.
+    found = bool(len(read.columns["step"]) or read.notes or read.scalars or read.lost)
+    return found and read.damage.lines > 0
+
+
+def _instead(path: Path, read: Read) -> str:
+    with path.open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            return "it is compressed: unpack it first, as with gunzip"
+    told = f" ({read.damage.told[0]})" if read.damage.told else ""
+    return f"no line of it is an object with event 'run', or a step with numbers{told}"
+
+
+def _build(path: str, read: Read) -> Run:
+    header, config = read.header or {}, (read.header or {}).get("config")
+    kept = _latest(read.columns["step"])
     columns: dict[str, Any] = {
-        name: np.array([_number(row.get(name)) for row in rows], np.float64) for name in NUMBERS
+        name: one if kept is None else one[kept] for name, one in read.columns.items()
     }
-    for name in INTEGERS:
-        columns[name] = np.array([_index(row.get(name)) for row in rows], np.int64)
+    rows, norms = read.leaf_rows, read.leaf_norms
+    if kept is not None:
+        place = np.full(len(read.columns["step"]), -1, np.int64)
+        place[kept] = np.arange(len(kept))
+        order = np.argsort(place[rows], kind="stable")
+        order = order[place[rows][order] >= 0]
+        rows, norms = place[rows][order], norms[order]
     return Run(
         path=path,
         name=header.get("name") or Path(path).stem,
-        versions={key: str(header[key]) for key in ("gradstable", "jax") if key in header},
-        config=config if isinstance(config, dict) else {},
-        leaves=leaves.leaves,
-        sizes=leaves.sizes,
-        dtypes=leaves.dtypes,
-        step=np.array([row["step"] for row in rows], np.int64),
-        leaf_steps=leaves.steps,
-        leaf_norms=leaves.norms,
-        scalars=_scalars(events),
-        notes=tuple(Note(e["step"], e["text"]) for e in events if e.get("event") == "note"),
-        lost=tuple((e["first"], e["last"]) for e in events if e.get("event") == "lost"),
-        ended=any(e.get("event") == "end" for e in events),
-        known=frozenset(name for name in NUMBERS if any(row.get(name) is not None for row in rows)),
+        versions={key: header[key] for key in ("gradstable", "jax") if header.get(key)},
+        config=config or {},
+        **_leaves(read),
         **columns,
+        leaf_steps=columns["step"][rows],
+        leaf_norms=norms,
+        scalars={name: Scalars(step, value) for name, (step, value) in read.scalars.items()},
+        notes=tuple(Note(step, text) for step, text in read.notes),
+        lost=tuple(read.lost),
+        # A run that was closed, and then resumed, has steps beyond the end.
+        ended=read.end is not None and read.end >= np.max(columns["step"], initial=0),
+        known=read.known & frozenset(NUMBERS),
+        damaged=read.damage.lines,
+        remarks=tuple(read.damage.told),
     )
 
 
-def _number(value: Any) -> float:
-    # "nan", "inf" and "-inf" are spelled as Python reads them.
-    return float("nan") if value is None else float(value)
+def _latest(step: np.ndarray) -> np.ndarray | None:
+    """Return the rows in the order of steps, of each step the last; ``None``: as they are.
+
+    A number between 76 and 78 that is not 77 is a broken one: it takes no other row's place.
+    """
+    if np.all(np.diff(step) > 0):
+        return None
+    odd = np.zeros(len(step), bool)
+    odd[1:-1] = (step[2:] == step[:-2] + 2) & (step[1:-1] != step[:-2] + 1)
+    order = np.lexsort((~odd, step))
+    last = np.append(np.diff(step[order]) > 0, True)
+    return order[last]
 
 
-def _index(value: Any) -> int:
-    return -1 if value is None else int(value)
-
-
-def _scalars(events: list[dict[str, Any]]) -> dict[str, Scalars]:
-    found: dict[str, list[tuple[int, float]]] = {}
-    for event in events:
-        if event.get("event") != "scalars":
-            continue
-        for name, value in event.items():
-            if name not in ("event", "step"):
-                found.setdefault(name, []).append((event["step"], _number(value)))
-    return {
-        name: Scalars(
-            np.array([step for step, _ in pairs], np.int64),
-            np.array([value for _, value in pairs], np.float64),
+def _leaves(read: Read) -> dict[str, Any]:
+    """Return names, sizes and dtypes of the leaves, as far as they belong to the norms."""
+    # Behind a mask, say, the recorder sees other leaves than the log was given: then it says so.
+    header = read.leaves or read.header or {}
+    leaves, number = tuple(header.get("leaves") or ()), read.leaf_norms.shape[1]
+    if read.header is None:
+        read.damage.tell("the first line is lost, which names the run and its leaves")
+    elif number != len(leaves):
+        read.damage.tell(
+            f"{len(leaves)} leaves are named, but norms are of {number}: leaves are numbered"
         )
-        for name, pairs in found.items()
+    if number != len(leaves):
+        return {
+            "leaves": tuple(f"leaf {leaf}" for leaf in range(number)),
+            "sizes": np.zeros(0, np.int64),
+            "dtypes": (),
+        }
+    return {
+        "leaves": leaves,
+        "sizes": np.array(header.get("sizes") or (), np.int64),
+        "dtypes": tuple(header.get("dtypes") or ()),
     }

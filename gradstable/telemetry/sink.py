@@ -3,6 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+# What is wrong with how a log is made, and will not mend itself. Of all that a sink may raise, only
+# these are raised, and only when it is opened: a sink never ends a training that has begun.
+MISTAKES = (
+    ValueError,
+    TypeError,
+    ImportError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    FileExistsError,
+)
+
 
 class Header(NamedTuple):
     """What is known of a run before its first step.
@@ -27,6 +39,9 @@ class Sink(Protocol):
     """Somewhere to write telemetry to. Each method is called on the host, in this order.
 
     Rows of several runs in one state (``vmap``, ``pmap``) have an index ``member``.
+
+    A sink may raise: the log goes on without it, warns once, and tells it by ``lost`` which steps
+    it missed as soon as it works again. Only mistakes in ``open`` are passed on.
     """
 
     def open(self, header: Header) -> None:

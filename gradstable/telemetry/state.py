@@ -6,46 +6,52 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradstable._core.equations import only_arrays
+from gradstable._core.names import Unnamed, answers_as_inner, without_names
+from gradstable._core.paths import leaf_keys
 from gradstable._core.select import own_arrays
 from gradstable.telemetry.alarms import AlarmState, new_alarms
 from gradstable.telemetry.fields import FIELDS, NUMBERS
-from gradstable.telemetry.places import arrays_of
 from gradstable.telemetry.sample import sample
 
 
 class SecondMoment(NamedTuple):
     """How much of the second moment of the inner optimizer is there yet."""
 
-    weight: jax.Array  # shape=(), dtype=jnp.float32, sum of its weights; 0: not known
-    b2: jax.Array  # shape=(), dtype=jnp.float32
+    moment_weight: jax.Array  # shape=(), dtype=jnp.float32, sum of its weights; 0: not known
+    moment_decay: jax.Array  # shape=(), dtype=jnp.float32
 
 
+@answers_as_inner
 class RecordState(NamedTuple):
     """State of ``record``."""
 
-    count: jax.Array  # shape=(), dtype=jnp.int32
+    calls: jax.Array  # shape=(), dtype=jnp.int32
     rows: jax.Array  # shape=(capacity, len(FIELDS)), dtype=jnp.float32
     leaf_rows: jax.Array  # shape=(capacity // leaf_every, L), dtype=jnp.float32
     alarms: AlarmState
     second_moment: SecondMoment
-    sampled_params: Any  # a few entries of each parameter, before the last update
-    inner_state: Any
+    leaf_keys: jax.Array  # shape=(L,), dtype=jnp.int32, numbers of the paths of the parameters
+    sampled_params: Unnamed  # a few entries of each parameter, before the last update
+    wrapped_state: Any
 
 
 def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int) -> RecordState:
     """Return the state before the first step."""
-    arrays = arrays_of(params)
-    num_leaves = len(jax.tree.leaves(arrays))
+    arrays = jax.tree.map(jnp.asarray, only_arrays(params))
+    # An empty tree has a column too: states have no arrays of size zero.
+    keys, num_leaves = leaf_keys(arrays), len(jax.tree.leaves(arrays))
     return RecordState(
-        count=jnp.zeros((), jnp.int32),
+        calls=jnp.zeros((), jnp.int32),
         rows=jnp.zeros((capacity, len(FIELDS)), jnp.float32),
         leaf_rows=jnp.zeros((capacity // leaf_every, max(num_leaves, 1)), jnp.float32),
         alarms=new_alarms(num_leaves),
         second_moment=SecondMoment(
-            weight=jnp.zeros((), jnp.float32), b2=jnp.zeros((), jnp.float32)
+            moment_weight=jnp.zeros((), jnp.float32), moment_decay=jnp.zeros((), jnp.float32)
         ),
-        sampled_params=own_arrays(sample(jax.tree.map(jnp.asarray, arrays))),
-        inner_state=inner_state,
+        leaf_keys=jnp.asarray(keys if num_leaves else [0], jnp.int32),
+        sampled_params=own_arrays(without_names(sample(arrays), arrays)),
+        wrapped_state=inner_state,
     )
 
 

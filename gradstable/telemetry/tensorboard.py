@@ -45,7 +45,7 @@ class TensorBoard:
 
     def open(self, header: Header) -> None:
         """Create the event file; write down the settings."""
-        self._writer = self._module.SummaryWriter(self._folder)
+        self._writer = self._new_writer()
         settings = "\n".join(f"- {key}: {value}" for key, value in header.config.items())
         self._writer.add_text("run", f"{header.name}\n\n{settings}", 0)
 
@@ -55,6 +55,7 @@ class TensorBoard:
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write scalars, histograms and events."""
+        self._revive()
         for row in rows:
             step, member = row["step"], member_of(row)
             whose = f"/member_{member}" if member else ""
@@ -78,6 +79,7 @@ class TensorBoard:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write numbers of the training loop."""
+        self._revive()
         for name, value in values.items():
             if np.isfinite(value):
                 self._writer.add_scalar(f"metrics/{name}", value, step)
@@ -93,7 +95,24 @@ class TensorBoard:
     def close(self, step: int) -> None:
         """Close the event file."""
         del step
+        self._revive()
         self._writer.close()
+
+    def _new_writer(self) -> Any:
+        # Its queue has no bounds, or else a thread that has died would be waited for.
+        return self._module.SummaryWriter(self._folder, max_queue=0)
+
+    def _revive(self) -> None:
+        """Begin another event file where the thread that writes has died, as on a full disk."""
+        events = getattr(getattr(self._writer, "file_writer", None), "event_writer", None)
+        thread = getattr(events, "_worker", None)
+        if thread is None or thread.is_alive():
+            return
+        queue = getattr(events, "_event_queue", None)
+        if queue is not None:
+            # Nobody reads it any more: the process must not wait for that when it ends.
+            queue.cancel_join_thread()
+        self._writer = self._new_writer()
 
 
 _TAGS = {

@@ -85,8 +85,8 @@ def test_what_is_not_a_terminal_gets_plain_text(capsys: pytest.CaptureFixture[st
         (["none.jsonl"], 2, "cannot read none.jsonl"),
         (["."], 2, "cannot read .: Is a directory"),
         (["empty.jsonl"], 1, "is no record of a run"),
-        (["broken.jsonl"], 1, "line 2 is not JSON"),
-        (["foreign.jsonl"], 1, "foreign.jsonl is no record of a run: KeyError: 'step'"),
+        (["broken.jsonl"], 1, "broken.jsonl is no record of a run"),
+        (["foreign.jsonl"], 1, "foreign.jsonl is no record of a run"),
         (["good.jsonl", "--jsno"], 2, "--jsno"),
     ],
 )
@@ -101,13 +101,28 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     monkeypatch.chdir(tmp_path)
     shutil.copy(RUNS / "letters.jsonl", "good.jsonl")
     Path("empty.jsonl").write_text("")
-    lines = Path("good.jsonl").read_text().splitlines()
-    Path("broken.jsonl").write_text("\n".join([lines[0], "{", *lines[1:]]))
-    Path("foreign.jsonl").write_text(f'{lines[0]}\n{{"event": "step"}}\n')
+    Path("broken.jsonl").write_text("{\n" * 9)
+    Path("foreign.jsonl").write_text('{"event": "step", "step": 1}\n')
     assert main(["doctor", *args]) == status
     shown = capsys.readouterr()
     assert message in shown.err + shown.out
     assert "Traceback" not in shown.err
+
+
+def test_what_is_broken_in_a_run_is_said_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (RUNS / "letters.jsonl").read_text().splitlines()
+    file = tmp_path / "run.jsonl"
+    file.write_text("\n".join([lines[0], "{", *lines[1:], '{"event": "step"}']))
+    assert main(["doctor", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "120 steps recorded, 1 to 120, 2 broken lines left out" in shown
+    assert "- lines that are broken: 2 (rule: >= 1)" in shown
+    assert main(["doctor", str(file), "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["broken_lines"] == 2
+    assert report["remarks"] == ["line 2: cut off", f"line {len(lines) + 2}: step is broken"]
 
 
 def test_a_run_without_steps_is_no_error(

@@ -52,7 +52,7 @@ def test_several_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["a.jsonl", "-o", "a.jsonl"], 2, "would overwrite the run itself"),
         (["none.jsonl"], 2, "cannot read none.jsonl"),
         (["empty.jsonl"], 1, "is no record of a run"),
-        (["broken.jsonl"], 1, "line 2 is not JSON"),
+        (["broken.jsonl"], 1, "is no record of a run"),
         (["a.jsonl", "-o", "no/folder/page.html"], 1, "cannot write"),
         (["a.jsonl", "--otu", "x"], 2, "--otu"),
     ],
@@ -65,8 +65,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (runs / "empty.jsonl").write_text("")
-    lines = (runs / "a.jsonl").read_text().splitlines()
-    (runs / "broken.jsonl").write_text("\n".join([lines[0], "{", *lines[1:]]))
+    (runs / "broken.jsonl").write_text("{\n" * 9)
     before = (runs / "a.jsonl").read_text()
     assert main(["report", *args]) == status
     shown = capsys.readouterr()
@@ -74,6 +73,17 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     assert "Traceback" not in shown.err
     assert (runs / "a.jsonl").read_text() == before
     assert not (runs / "report.html").exists()
+
+
+def test_what_is_broken_in_a_run_is_said_and_left_out(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (runs / "b.jsonl").read_text().splitlines()
+    (runs / "b.jsonl").write_text("\n".join([lines[0], "{", *lines[1:]]))
+    assert main(["report", "b.jsonl"]) == 0
+    told = "1 line of the file was broken and left out (line 2: cut off)."
+    assert told in capsys.readouterr().out
+    assert told in (runs / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "tyro"])

@@ -28,7 +28,7 @@ def test_every_leaf_is_found_by_its_number() -> None:
 def test_numbers_are_no_matter_of_the_other_leaves_nor_of_their_order() -> None:
     part = {"c": [None, 4.0]}
     assert Namer(TREE)(0, key_of(part)) == "['c'][1]"
-    assert find_leaves(part, TREE) == [3]
+    assert find_leaves(leaf_keys(part).tolist(), TREE) == [3]
 
 
 def test_no_number_is_zero_which_stands_for_no_name() -> None:
@@ -78,7 +78,7 @@ def test_a_model_its_state_and_a_plain_dictionary_have_the_same_numbers() -> Non
     keys = set(leaf_keys(state).tolist())
     assert set(leaf_keys(model).tolist()) == keys
     assert set(leaf_keys(nnx.to_pure_dict(state)).tolist()) == keys
-    places = find_leaves(nnx.state(model, nnx.LoRAParam), state)
+    places = find_leaves(leaf_keys(nnx.state(model, nnx.LoRAParam)).tolist(), state)
     assert ["lora" in path for path in leaf_paths(state)].count(True) == len(places)
     assert all("lora" in leaf_paths(state)[place] for place in places)
 

@@ -152,8 +152,7 @@ def test_counters_stop_at_the_largest_int32() -> None:
     tx = gs.guard(optax.sgd(0.1))
     state = tx.init(PARAMS)
     largest = jnp.asarray(2**31 - 1, jnp.int32)
-    health = state.ledger.health._replace(count=largest, accepted=largest)
-    state = state._replace(ledger=state.ledger._replace(health=health))
+    state = state._replace(ledger=state.ledger._replace(calls=largest, accepted=largest))
     _, state = tx.update(CALM, state, PARAMS)
     assert gs.health(state).count == largest
     assert gs.health(state).accepted == largest

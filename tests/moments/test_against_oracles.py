@@ -39,6 +39,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("rms", {"decay": 0.99, "eps_in_sqrt": False, "initial_scale": 1.0}),
     ("rms", {"bias_correction": True, "eps": 1e-3}),
     ("rms", {"centered": True, "eps": 1.0, "decay": 0.5}),
+    ("rms", {"centered": True, "bias_correction": True, "eps": 1e-3}),
     ("rss", {"initial_accumulator_value": 0.0, "eps": 1e-12}),
     ("adadelta", {"rho": 0.95, "eps": 1e-3}),
     ("adamax", {"b1": 0.5, "b2": 0.9, "eps": 1e-2}),

@@ -62,6 +62,16 @@ def test_pitfall_centered_rms_has_no_bound_for_a_constant_gradient_but_no_nan() 
     assert (np.abs(ours) <= constant / 1e-4 * (1 + 1e-5)).all()
 
 
+def test_pitfall_centered_rms_with_bias_correction_begins_with_a_step_of_1() -> None:
+    """Both averages corrected, the variance of one gradient is 0: a step of 1 / sqrt(eps)."""
+    for inside in (True, False):
+        tx = gs.rmsprop(0.01, centered=True, bias_correction=True, eps_in_sqrt=inside)
+        updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
+        np.testing.assert_allclose(np.asarray(updates), -0.01005, rtol=1e-3)
+    theirs = optax.rmsprop(0.01, centered=True, bias_correction=True)
+    assert theirs.update(jnp.ones(2), theirs.init(jnp.ones(2)))[0][0] < -10.0
+
+
 @pytest.mark.parametrize("make", [gs.scale_by_rss, gs.scale_by_rms, gs.scale_by_adadelta])
 def test_pitfall_float16_eps_does_not_vanish(make: type) -> None:
     tx = make(eps=1e-8)

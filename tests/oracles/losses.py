@@ -118,3 +118,42 @@ def sam_ascent(
     squares = sum((t * g) ** 2 for t, g in zip(scale, gradients.astype(float), strict=True))
     triples = zip(params.astype(float), scale, gradients.astype(float), strict=True)
     return np.asarray([w + rho * t**2 * g / np.sqrt(squares) for w, t, g in triples])
+
+
+def soft_cap(logits: np.ndarray, cap: float) -> np.ndarray:
+    return np.asarray([cap * np.tanh(x / cap) for x in logits.ravel()]).reshape(logits.shape)
+
+
+def smooth_labels(labels: np.ndarray, alpha: float, there: np.ndarray | None = None) -> np.ndarray:
+    """Return smoothed rows ``[n, k]``, over the classes that there are."""
+    there = np.ones(labels.shape, bool) if there is None else there
+    counts = there.sum(axis=1, keepdims=True)
+    return np.where(there, (1 - alpha) * labels + alpha / np.maximum(counts, 1), 0.0)
+
+
+def masked_mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    counted = [x for x, there in zip(values.ravel(), where.ravel(), strict=True) if there]
+    return np.asarray(sum(counted) / max(len(counted), 1))
+
+
+def l1_penalty(weights: np.ndarray, weight: float) -> np.ndarray:
+    return np.asarray(weight * sum(abs(w) for w in weights.ravel()))
+
+
+def l2_penalty(weights: np.ndarray, weight: float) -> np.ndarray:
+    return np.asarray(weight / 2 * sum(w**2 for w in weights.ravel()))
+
+
+def slopes_by(function: Callable[..., np.ndarray], at: Params, by: str) -> np.ndarray:
+    """Return the derivatives of every output by every entry of an argument: central differences."""
+    columns = []
+    for index in np.ndindex(at[by].shape):
+        size = abs(float(at[by][index]))
+        step = 1e-5 * max(1.0, size**0.5 if np.isfinite(size) else 1.0)
+        sides = []
+        for sign in (1, -1):
+            moved = {**at, by: at[by].copy()}
+            moved[by][index] += sign * step
+            sides.append(np.asarray(function(**moved), np.float64))
+        columns.append((sides[0] - sides[1]) / (2 * step))
+    return np.stack(columns, axis=-1).reshape(np.shape(columns[0]) + at[by].shape)

@@ -13,7 +13,10 @@ def rmsprop(
     bias_correction: bool = False,
     centered: bool = False,
 ) -> np.ndarray:
-    """Hinton (2012), lecture 6e; centered as in Graves (2013), equations 38 to 41."""
+    """Hinton (2012), lecture 6e; centered as in Graves (2013), equations 38 to 41.
+
+    Corrected, the mean square alone is: one gradient has no variance.
+    """
     n = np.full(gradients.shape[1:], initial_scale)
     mean = np.zeros(gradients.shape[1:])
     out = []
@@ -21,7 +24,7 @@ def rmsprop(
         n = decay * n + (1 - decay) * g**2
         mean = decay * mean + (1 - decay) * g
         correction = 1 - decay**t if bias_correction else 1.0
-        square = n / correction - ((mean / correction) ** 2 if centered else 0.0)
+        square = n / correction - (mean**2 if centered else 0.0)
         out.append(g / np.sqrt(square + eps) if eps_in_sqrt else g / (np.sqrt(square) + eps))
     return np.stack(out)
 

@@ -1,7 +1,8 @@
 """Small checkpoints that every later version loads; ``python -m tests.persistence.golden`` adds.
 
 Each is a run of a few steps, saved by Flax's msgpack and, all in one, by Orbax. What is there is
-never trained anew: a new entry of ``RUNS`` joins those that an older version has written.
+never trained anew: a new entry of ``RUNS`` joins those that an older version has written. Those of
+state schema 1 come by way of ``gs.upgrade_state``, as they do to users.
 """
 
 import json
@@ -106,8 +107,18 @@ def expected() -> dict[str, Any]:
 
 
 def load_msgpack(name: str) -> Any:
-    data = (FOLDER / f"{name}.msgpack").read_bytes()
-    return flax.serialization.from_bytes(targets()[name], data)
+    """Return a checkpoint as it was saved: nested dictionaries."""
+    return flax.serialization.msgpack_restore((FOLDER / f"{name}.msgpack").read_bytes())
+
+
+def upgraded(name: str, saved: Any) -> Any:
+    """Return a checkpoint in the types of this version."""
+    run = RUNS[name]
+    params = jax.tree.map(jnp.asarray, saved["params"])
+    return {
+        "params": params,
+        "opt_state": gs.upgrade_state(saved["opt_state"], run.tx, params=params),
+    }
 
 
 def as_lists(tree: Any) -> Any:
@@ -120,7 +131,7 @@ def main() -> None:
     checkpoints = {}
     for name, run in RUNS.items():
         if name in told:
-            checkpoints[name] = load_msgpack(name)
+            checkpoints[name] = upgraded(name, load_msgpack(name))
             continue
         _, saved = advance(run, start(run), STEPS)
         updates, _ = advance(run, saved, LATER)

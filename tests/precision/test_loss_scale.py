@@ -43,30 +43,32 @@ def scaler(**options: Any) -> optax.GradientTransformation:
 )
 def test_scale_grows_after_the_interval_and_falls_at_once(broken: list[bool], scale: float) -> None:
     state = after(scaler(init_scale=8.0, growth_interval=3), broken)
-    assert float(state.scale) == scale
+    assert float(state.loss_scale) == scale
     assert int(state.overflows) == sum(broken)
 
 
 def test_factors_are_those_of_the_caller() -> None:
     options = {"init_scale": 100.0, "growth_factor": 3.0, "backoff_factor": 0.1}
-    assert float(after(scaler(growth_interval=2, **options), [False] * 2).scale) == 300.0
-    assert float(after(scaler(growth_interval=2, **options), [True]).scale) == pytest.approx(10.0)
+    assert float(after(scaler(growth_interval=2, **options), [False] * 2).loss_scale) == 300.0
+    assert float(after(scaler(growth_interval=2, **options), [True]).loss_scale) == pytest.approx(
+        10.0
+    )
 
 
 def test_hysteresis_lets_overflows_pass_until_the_scale_has_grown() -> None:
     """Megatron's: what was let pass is counted anew only when the scale grows."""
     tx = scaler(init_scale=8.0, growth_interval=3, hysteresis=2)
-    assert float(after(tx, [True]).scale) == 8.0
-    assert float(after(tx, [True, True]).scale) == 4.0
-    assert float(after(tx, [True, True, True]).scale) == 2.0
-    assert float(after(tx, [True, False, False, False, True]).scale) == 16.0
+    assert float(after(tx, [True]).loss_scale) == 8.0
+    assert float(after(tx, [True, True]).loss_scale) == 4.0
+    assert float(after(tx, [True, True, True]).loss_scale) == 2.0
+    assert float(after(tx, [True, False, False, False, True]).loss_scale) == 16.0
 
 
 def test_scale_stays_between_its_bounds() -> None:
     low = scaler(init_scale=4.0, min_scale=2.0)
-    assert float(after(low, [True] * 5).scale) == 2.0
+    assert float(after(low, [True] * 5).loss_scale) == 2.0
     high = scaler(init_scale=4.0, max_scale=8.0, growth_interval=1)
-    assert float(after(high, [False] * 5).scale) == 8.0
+    assert float(after(high, [False] * 5).loss_scale) == 8.0
 
 
 @pytest.mark.parametrize("at", range(SIZE))
@@ -80,7 +82,7 @@ def test_perfect_storm_an_infinity_at_every_index_is_found(at: int, bad: float) 
     chex.assert_trees_all_equal(optax.apply_updates(params, updates), params)
     inner, old = new.inner_state.inner_state, state.inner_state.inner_state
     chex.assert_trees_all_equal(inner, old)
-    assert float(new.scale) == 2.0**15
+    assert float(new.loss_scale) == 2.0**15
     assert int(new.last_overflow) == 1
 
 
@@ -93,7 +95,7 @@ def test_disabled_is_as_if_it_were_not_there() -> None:
     updates, state = off.update(g, state, params)
     chex.assert_trees_all_equal((updates, state.inner_state), inner.update(g, inner.init(params)))
     _, state = off.update(jnp.full(SIZE, jnp.inf), state, params)
-    assert float(state.scale) == 1.0
+    assert float(state.loss_scale) == 1.0
 
 
 def test_powers_of_two_change_no_bit() -> None:
@@ -145,7 +147,7 @@ def test_accumulation_drops_the_overflow_and_lowers_the_scale() -> None:
     state = tx.init(params)
     scales = []
     for g in (1.0, jnp.inf, 1.0, 1.0):
-        scales.append(float(state.scale))
+        scales.append(float(state.loss_scale))
         updates, state = tx.update(jnp.full(2, g) * scales[-1], state, params)
     assert scales == [8.0, 8.0, 4.0, 4.0]
     assert updates.tolist() == [-1.0, -1.0]
@@ -158,7 +160,7 @@ def test_a_spike_is_no_overflow() -> None:
     for size in [1.0] * 30 + [1e6]:
         _, state = jax.jit(tx.update)(jnp.full(SIZE, size * 8.0), state, params)
     assert int(gs.health(state).rejected) == 1
-    assert float(state.scale) == 8.0
+    assert float(state.loss_scale) == 8.0
 
 
 def test_gradient_penalty_with_double_backward() -> None:

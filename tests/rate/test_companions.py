@@ -22,7 +22,8 @@ def scales(tx: Any, name: str, values: Any, updates: Any = None) -> np.ndarray:
     def body(state: Any, given: Any) -> tuple[Any, Any]:
         value, update = given
         new, state = tx.update(update, state, **{name: value})
-        return state, (new, state.scale)
+        factor = state.step_factor if hasattr(state, "step_factor") else state.scale
+        return state, (new, factor)
 
     run = jax.jit(lambda v, u: jax.lax.scan(body, tx.init(updates[0]), (v, u))[1])
     new, scale = run(values, updates)

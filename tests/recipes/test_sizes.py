@@ -210,8 +210,24 @@ def test_eval_params_need_one_average() -> None:
         gs.schedule_free_eval_params(tx.init(jnp.ones(2)), jnp.ones(2))
 
 
-def test_schedule_with_warmup_steps_is_told() -> None:
-    with pytest.raises(TypeError, match="learning_rate must be a real number"):
-        gs.schedule_free_adamw(SCHEDULE, warmup_steps=3)
+def test_schedule_free_multiplies_a_schedule_by_its_warmup() -> None:
+    """Constant after it has risen, both are one; and so they are as numbers and in optax."""
+    g = jnp.asarray([1.0, -2.0])
+    made = []
+    for tx in (
+        gs.schedule_free_adamw(optax.constant_schedule(0.1), warmup_steps=3),
+        gs.schedule_free_adamw(0.1, warmup_steps=3),
+        optax.contrib.schedule_free_adamw(0.1, warmup_steps=3),
+    ):
+        params, state = g, tx.init(g)
+        for _ in range(5):
+            updates, state = tx.update(g, state, params)
+            params = optax.apply_updates(params, updates)
+        made.append(np.asarray(params))
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_allclose(made[0], made[2], rtol=1e-5)
+
+
+def test_what_is_no_optimizer_is_told() -> None:
     with pytest.raises(TypeError, match=r"inner must be .*call it first, as in sgd"):
         gs.schedule_free(optax.sgd, 0.1)  # pyright: ignore[reportArgumentType]

@@ -50,7 +50,7 @@ def test_one_bad_micro_batch_in_eight_leaves_the_mean_of_the_other_seven(
     assert not updates[:7].any()
     np.testing.assert_allclose(updates[7], -others, rtol=1e-6, atol=1e-7)
     assert int(state.dropped.by_reason.sum()) == 1
-    assert int(state.dropped.last) == at + 1
+    assert int(state.dropped.last_dropped) == at + 1
     assert (int(state.emitted), int(state.position)) == (1, 0)
 
 
@@ -133,7 +133,7 @@ def test_bfloat16_gradients_are_gathered_in_float32() -> None:
     tx = gs.accumulate(optax.sgd(1.0), 512)
     params = jnp.zeros(2, jnp.bfloat16)
     state = tx.init(params)
-    chex.assert_type(state.total, jnp.float32)
+    chex.assert_type(state.gradient_sum, jnp.float32)
     step = jax.jit(tx.update)
     for g in [1.0] * 256 + [0.25] * 256:
         updates, state = step(jnp.full(2, g, jnp.bfloat16), state, params)

@@ -13,6 +13,7 @@ import pytest
 
 import gradstable as gs
 from benchmarks.counting import compile_step, count_common_path, large_tree
+from gradstable._core.names import with_names
 from gradstable.recovery import turn
 from gradstable.recovery.snapshot import lead_back
 from tests.bits import bits
@@ -127,8 +128,9 @@ def test_state_comes_back_too_and_records_stay() -> None:
     run.step(HEALTHY, gradient=np.nan)
     run.until_back()
     snapshot = run.state.snapshots[0]
-    assert bits(run.state.inner_state.inner_state) == bits(snapshot.inner_state.inner_state)
-    assert bits(run.state.rule_state) == bits(snapshot.rule_state)
+    kept = with_names(snapshot.kept_state, run.state.wrapped_state)
+    assert bits(run.state.wrapped_state.wrapped_state) == bits(kept.wrapped_state)
+    assert bits(run.state.rule_state) == bits(snapshot.kept_rules)
     assert int(gs.health(run.state).rejected) == 1
     told = gs.explain(run.state, run.params)
     assert "It went back once, at step" in told
@@ -142,7 +144,7 @@ def test_a_run_that_went_back_goes_on_as_from_the_copy() -> None:
     run.until_back()
     run.step(HEALTHY)
     twin = Run(rollback(), gs.last_good(run.state))
-    twin.state = twin.state._replace(inner_state=run.state.inner_state)
+    twin.state = twin.state._replace(wrapped_state=run.state.wrapped_state)
     twin.rng = np.random.default_rng(5)
     run.rng = np.random.default_rng(5)
     run.steps(3, HEALTHY)
@@ -186,11 +188,11 @@ def test_the_second_return_takes_the_older_copy() -> None:
     run.steps(40, HEALTHY)
     newest, older = run.state.snapshots
     run.until_back()
-    assert bits(run.state.snapshots[0].params) == bits(newest.params)
+    assert bits(run.state.snapshots[0].kept_params) == bits(newest.kept_params)
     run.steps(2, HEALTHY)
     run.until_back()
-    assert bits(run.state.snapshots[0].params) == bits(older.params)
-    assert int(run.state.restored_to) == int(older.count) < int(newest.count)
+    assert bits(run.state.snapshots[0].kept_params) == bits(older.kept_params)
+    assert int(run.state.restored_to) == int(older.taken_at) < int(newest.taken_at)
 
 
 def test_data_that_have_changed_are_no_reason_to_go_back_for_ever() -> None:
@@ -226,13 +228,13 @@ def test_pitfall_it_does_not_go_back_for_ever() -> None:
 def test_a_copy_waits_for_good_steps() -> None:
     run = Run(rollback(patience=5, every=10), params_like(jnp.float32))
     run.steps(33, HEALTHY)
-    copied = int(run.state.snapshots[0].count)
+    copied = int(run.state.snapshots[0].taken_at)
     for _ in range(10):
         run.steps(3, HEALTHY)
         run.step(LOST)
-    assert int(run.state.snapshots[0].count) == copied
+    assert int(run.state.snapshots[0].taken_at) == copied
     run.steps(7, HEALTHY)
-    assert int(run.state.snapshots[0].count) > copied
+    assert int(run.state.snapshots[0].taken_at) > copied
 
 
 def test_the_caller_restores_exactly_what_updates_cannot() -> None:
@@ -256,8 +258,9 @@ def test_the_caller_restores_exactly_what_updates_cannot() -> None:
 def test_copies_in_bfloat16_take_half_and_lead_to_their_rounded_numbers() -> None:
     run = Run(rollback(dtype=jnp.bfloat16), params_like(jnp.float32))
     kept = run.state.snapshots[0]
-    assert {leaf.dtype for leaf in jax.tree.leaves(kept.params)} == {jnp.dtype(jnp.bfloat16)}
-    assert kept.inner_state.inner_state[0].mu["wide"].dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(kept.kept_params)} == {jnp.dtype(jnp.bfloat16)}
+    of_guard = with_names(kept.kept_state, run.state.wrapped_state)
+    assert of_guard.wrapped_state[0].mu["wide"].dtype == jnp.bfloat16
     run.steps(30, HEALTHY)
     run.until_back()
     run.step(HEALTHY)

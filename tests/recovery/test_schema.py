@@ -60,7 +60,11 @@ def test_first_leaf_that_differs_is_named_with_the_remedy(state: Any, told: str)
 
 @pytest.mark.parametrize(
     ("version", "told"),
-    [(0, r"Load it with gradstable 0\.0\.9 .* Changed"), (9, r"Update to gradstable 0\.0\.9")],
+    [
+        (0, r"Load it with gradstable 0\.0\.9 .* Changed"),
+        (1, r"Load it without a target, and pass what comes to gradstable\.upgrade_state"),
+        (9, r"Update to gradstable 0\.0\.9"),
+    ],
 )
 def test_another_version_is_named(version: int, told: str) -> None:
     schema = gs.state_schema(ADAMW.init(PARAMS)) | {"schema": version, "gradstable": "0.0.9"}

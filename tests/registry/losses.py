@@ -10,7 +10,8 @@ FAMILY = "The loss side"
 
 _BATCH = jnp.ones((4, 2))
 _WEIGHT = {"weight": (-1.0, jnp.inf)}
-_AXIS = {"axis": (7, -7, 0.5)}
+_AXIS = {"axis": (7, -7, 0.5, (0, 7), (0, 0), (), (0, 0.5))}
+_ALL = frozenset({"axis"})  # None: all axes
 _SHARE = (-0.1, 1.0, 1.5)
 
 
@@ -64,6 +65,7 @@ ENTRIES = [
         promise="the normalizer of a softmax stays near 1, where logits keep their digits",
         weakness="above log Z = 5000 it pulls harder than the cross-entropy can",
         numbers={**_WEIGHT, **_AXIS},
+        optional=_ALL,
         required={"logits": _BATCH},
     ),
     Entry(
@@ -82,6 +84,7 @@ ENTRIES = [
         promise="the best gap between logits is finite: 4.51 for ten classes and 0.1",
         weakness="the loss cannot fall below 0.50 there",
         numbers={"alpha": _SHARE, **_AXIS},
+        optional=_ALL,
         required={"labels": _BATCH},
     ),
     Entry(
@@ -91,6 +94,7 @@ ENTRIES = [
         promise="gradients of a norm of at most sqrt(2), and no NaN from masked classes or rows",
         weakness="it leaves a shift of all logits free: they drift without the z-loss",
         numbers={"label_smoothing": _SHARE, "z_weight": BELOW_ZERO, **_AXIS},
+        optional=_ALL,
         required={"logits": _BATCH, "labels": _BATCH / 2},
     ),
     Entry(

@@ -20,7 +20,13 @@ ENTRIES = [
         promise="the update of a matrix has a spectral norm of about 1, whatever the gradient",
         weakness="a spike of 1000 owns the direction for 76 steps; noise is amplified by up to 485",
         cases=[Case("scale_by_muon", gs.scale_by_muon())],
-        numbers={"beta": DECAY, "eps": BELOW_ZERO, "ns_steps": (0, -1, 2.5, np.inf)},
+        numbers={
+            "beta": DECAY,
+            "eps": BELOW_ZERO,
+            "ns_steps": (0, -1, 2.5, np.inf),
+            "consistent_rms": NOT_POSITIVE,
+        },
+        optional=frozenset({"consistent_rms"}),
     ),
     Entry(
         "muon",
@@ -40,8 +46,9 @@ ENTRIES = [
             "adam_b1": DECAY,
             "adam_b2": DECAY,
             "adam_eps_root": BELOW_ZERO,
+            "consistent_rms": NOT_POSITIVE,
         },
-        optional=frozenset({"adam_learning_rate"}),
+        optional=frozenset({"adam_learning_rate", "consistent_rms"}),
         required={"learning_rate": 1e-3},
     ),
     Entry(

@@ -35,8 +35,11 @@ def diagonal(params: Any) -> Any:
     return jax.tree.map(lambda p: jnp.cos(3.0 * p.astype(jnp.float32)), params)
 
 
-def estimator(name: str, case: optax.GradientTransformation, **told: Any) -> Entry:
-    return Entry(name, FAMILY, cases=[Case(name, case)], **told)
+NARROW = gs.scale_by_laprop(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16)
+
+
+def estimator(name: str, case: optax.GradientTransformation, *more: Case, **told: Any) -> Entry:
+    return Entry(name, FAMILY, cases=[Case(name, case), *more], **told)
 
 
 def recipe(name: str, tx: optax.GradientTransformation, of: str, numbers: dict[str, Any]) -> Entry:
@@ -84,7 +87,8 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_laprop",
-        gs.scale_by_laprop(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16),
+        gs.scale_by_laprop(),
+        Case("scale_by_laprop(narrow)", NARROW),
         source=SOURCES["scale_by_laprop"],
         promise="a step is bounded by 1/sqrt(1-b2) in every coordinate, for any two decay rates",
         weakness="the bound is wide: 31.6 with b2 = 0.999, for gradients that explode",
@@ -121,7 +125,7 @@ ENTRIES = [
         source=SOURCES["scale_by_lion"],
         promise="a step is 1 in every coordinate",
         weakness="the sign is that of a spike of 1000 for 237 steps, against all gradients since",
-        numbers={"b1": DECAY, "b2": DECAY},
+        numbers={"b1": DECAY, "b2": DECAY, "smooth_beta": NOT_POSITIVE},
     ),
     estimator(
         "scale_by_sophia",

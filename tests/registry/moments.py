@@ -57,7 +57,10 @@ ENTRIES = [
         source="Hinton 2012",
         promise="a step is bounded by 1/sqrt(1-decay) in every coordinate: 3.16",
         weakness="the first step takes the whole bound; gradients below 1e-4 vanish in eps",
-        cases=[Case("scale_by_rms", gs.scale_by_rms(centered=True))],
+        cases=[
+            Case("scale_by_rms", gs.scale_by_rms()),
+            Case("scale_by_rms(centered)", gs.scale_by_rms(centered=True, bias_correction=True)),
+        ],
         numbers=RMS,
     ),
     Entry(

@@ -46,6 +46,7 @@ ENTRIES = [
         cases=[Case("backoff(adamw)", gs.backoff(_ADAMW))],
         numbers={
             "factor": FRACTION,
+            "after": (0, -1),
             "rollback_factor": (0.0, -0.1, 1.5),
             "recovery": NOT_POSITIVE,
             "min_scale": (0.0, -0.1, 1.5),
@@ -64,4 +65,12 @@ ENTRIES = [
     ),
 ]
 
-OTHERS = ("check_schema", "last_good", "migrate_state", "restored", "state_schema")
+OTHERS = (
+    "check_schema",
+    "has_updated",
+    "last_good",
+    "migrate_state",
+    "restored",
+    "state_schema",
+    "upgrade_state",
+)

@@ -23,18 +23,18 @@ def test_equals_the_float64_oracle(options: dict[str, float]) -> None:
     norms = stormy()
     scales, state = run(ema_multiple(**options), norms)
     assert share(scales, np.asarray(list(oracle(norms, **options))), 1e-5) == 1.0
-    assert int(state.count) == ((scales > 0.0) & (norms > 0.0)).sum()
+    assert int(state.norms_seen) == ((scales > 0.0) & (norms > 0.0)).sum()
 
 
 def test_decay_of_zero_is_the_last_accepted_norm() -> None:
     _, state = run(ema_multiple(decay=0.0), [1.0, 3.0, 5.0, 2_000.0])
-    assert state.mean == 5.0
+    assert state.mean_norm == 5.0
 
 
 def test_mean_of_the_first_norms_has_no_bias_towards_the_start() -> None:
     for start in (None, 1.0, 3.0):
         _, state = run(ema_multiple(decay=0.9, start=start), [8.0] * 3)
-        assert float(state.mean) == pytest.approx(8.0, rel=1e-6)
+        assert float(state.mean_norm) == pytest.approx(8.0, rel=1e-6)
 
 
 def test_large_multiple_is_the_identity() -> None:

@@ -84,7 +84,7 @@ def test_weakness_a_spike_of_1000_passes_at_900() -> None:
 def test_weakness_without_the_bound_the_mean_can_only_fall() -> None:
     scales, state = run(group_norm(min_scale=0.0), np.ones(101))
     assert scales[100, 0] == pytest.approx(0.004, abs=5e-4)
-    assert state.mean[0] < 0.01
+    assert state.mean_norms[0] < 0.01
 
 
 def test_pitfall_norms_of_groups_do_not_overflow() -> None:

@@ -98,8 +98,11 @@ def test_one_spike_moves_the_statistics_by_a_fixed_step(size: float) -> None:
     _, before = judge(losses)
     rejected, after = judge(np.append(losses, size))
     assert rejected[-1]
-    assert abs(float(after.center - before.center)) <= 0.03 * 1.5 * float(before.spread) + 1e-6
-    assert float(after.spread / before.spread) == pytest.approx(np.exp(0.03), rel=1e-5)
+    assert (
+        abs(float(after.loss_center - before.loss_center))
+        <= 0.03 * 1.5 * float(before.loss_spread) + 1e-6
+    )
+    assert float(after.loss_spread / before.loss_spread) == pytest.approx(np.exp(0.03), rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [100.0, 1e6, 1e15, -1e15])
@@ -124,15 +127,15 @@ def test_nan_in_the_warmup_is_rejected_and_not_counted() -> None:
     losses[[0, 7]] = np.nan
     rejected, state = judge(losses)
     assert np.flatnonzero(rejected).tolist() == [0, 7]
-    assert int(state.count) == 28
-    assert np.isfinite(state.first.values).all()
+    assert int(state.losses_seen) == 28
+    assert np.isfinite(state.first_losses.last_numbers).all()
 
 
 def test_losses_without_any_spread_are_not_judged_until_they_have_one() -> None:
     losses = np.append(np.zeros(100), [0.5, 0.4, 0.6])
     rejected, state = judge(losses)
     assert not rejected.any()
-    assert float(state.spread) > 0.0
+    assert float(state.loss_spread) > 0.0
 
 
 def test_pitfall_steady_loss_may_rise_by_nine_percent() -> None:
@@ -170,8 +173,8 @@ def test_takes_losses_of_any_dtype(dtype: str) -> None:
     loss = 2.5 if dtype == "python" else jnp.asarray(2.5, dtype)
     verdict, state = RULE.decide(gs.Measure.of(1.0), RULE.init({}), value=loss)
     assert verdict.accept
-    assert state.center == 2.5
-    assert state.center.dtype == jnp.float32
+    assert state.loss_center == 2.5
+    assert state.loss_center.dtype == jnp.float32
 
 
 def test_guard_holds_everything_and_explains() -> None:

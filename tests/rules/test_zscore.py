@@ -43,16 +43,16 @@ def test_large_threshold_is_the_clip_by_global_norm() -> None:
 
 def test_decay_of_zero_is_the_last_norm() -> None:
     _, state = run(zscore(decay=0.0, warmup=2, z_threshold=1e12, max_norm=None), [1, 2, 5, 3])
-    assert state.mean == 3.0
-    assert state.var == 0.0
+    assert state.mean_norm == 3.0
+    assert state.norm_variance == 0.0
 
 
 def test_warmup_gives_mean_and_variance_of_the_first_norms() -> None:
     norms = lognormal(25, 0.3)
     scales, state = run(FREE, norms)
     assert (scales == 1.0).all()
-    assert float(state.mean) == pytest.approx(norms.mean(), rel=1e-5)
-    assert float(state.var) == pytest.approx(norms.var(), rel=1e-5)
+    assert float(state.mean_norm) == pytest.approx(norms.mean(), rel=1e-5)
+    assert float(state.norm_variance) == pytest.approx(norms.var(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("sigma", "share"), [(0.1, 0.020), (0.3, 0.037), (0.6, 0.068)])
@@ -65,10 +65,10 @@ def test_learns_what_was_clipped_but_not_the_effect_of_max_norm() -> None:
     norms = lognormal(400, 0.2) * 10.0
     scales, state = run(zscore(max_norm=1.0), norms)
     np.testing.assert_allclose(scales * norms, 1.0, rtol=1e-5)
-    assert float(state.mean) == pytest.approx(10.0, rel=0.1)
+    assert float(state.mean_norm) == pytest.approx(10.0, rel=0.1)
     norms[300] = 1e6
     _, spiked = run(zscore(max_norm=1.0), norms)
-    assert float(spiked.mean) == pytest.approx(float(state.mean), rel=0.05)
+    assert float(spiked.mean_norm) == pytest.approx(float(state.mean_norm), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_pitfall_level_shift_locks_in(
     scales, state = run(FREE, norms)
     assert (scales[-1_000:] < 1).mean() == pytest.approx(clipped, abs=0.01)
     assert (scales * norms)[-1_000:].mean() == pytest.approx(level, abs=0.01)
-    assert (state.var == 0.0) == (clipped == 1.0)
+    assert (state.norm_variance == 0.0) == (clipped == 1.0)
 
 
 @pytest.mark.parametrize("factor", [2.0, 30.0])
@@ -121,7 +121,7 @@ def test_pitfall_nan_does_not_switch_it_off() -> None:
     scales, state = run(FREE, norms)
     assert scales[[10, 100]].tolist() == [0.0, 0.0]
     assert scales[150] <= 0.002
-    assert np.isfinite(state.var)
+    assert np.isfinite(state.norm_variance)
 
 
 def test_pitfall_zero_norms_do_not_stop_learning() -> None:

@@ -105,7 +105,7 @@ def test_an_accumulation_outside_tells_the_loss_scale_of_overflows() -> None:
         grads = jax.tree.map(lambda g: (g * factor).astype(jnp.float16).astype(g.dtype), GRADS)  # noqa: B023
         updates, state = update(grads, state, params, value=1.0)
         params = optax.apply_updates(params, updates)
-    assert float(state.inner_state.scale) == 2.0**14
+    assert float(state.inner_state.loss_scale) == 2.0**14
     assert gs.health(state).accepted == 4
     np.testing.assert_allclose(np.asarray(params["b"]), 1.0 - 4 * 2.0)
 
@@ -121,7 +121,7 @@ def test_a_guard_outside_tells_the_loss_scale_of_overflows_and_judges_without_it
         grads = jax.tree.map(lambda g: (g * factor).astype(jnp.float16).astype(g.dtype), GRADS)  # noqa: B023
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)
-    assert float(state.inner_state.scale) == 2.0**14
+    assert float(state.inner_state.loss_scale) == 2.0**14
     outer = state.ledger.health
     assert (outer.accepted, outer.rejected, outer.clipped) == (4, 6, 0)
     np.testing.assert_allclose(outer.grad_norm, NORM, rtol=1e-6)

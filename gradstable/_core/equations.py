@@ -1,0 +1,196 @@
+"""An update as equations: trace it once, see what it reads, evaluate it with other values.
+
+What is no array (an activation function, a string, a ``float0`` gradient) never becomes an input of
+the equations: it goes around them, as it does under ``equinox.filter_jit``.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import source_info_util
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+Update = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+# Equations that do what the one jaxpr in them does, input by input and output by output.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "shard_map": "jaxpr",
+}
+
+
+class Equations(NamedTuple):
+    """What ``trace`` finds.
+
+    Attributes:
+      closed: the equations, from the arrays among the arguments to those among the results.
+      args: these arrays.
+      num_updates: how many of the results' leaves are updates, counting what is no array.
+      results: structure of what the update returns.
+      shapes: shape and dtype of each leaf of the results, or the leaf itself if it is no array.
+    """
+
+    closed: ClosedJaxpr
+    args: tuple[Any, ...]
+    num_updates: int
+    results: jax.tree_util.PyTreeDef
+    shapes: tuple[Any, ...]
+
+    @property
+    def outputs(self) -> list[Var | Literal | None]:
+        """Where each leaf of the results comes from; ``None`` for what is no array."""
+        atoms = iter(self.closed.jaxpr.outvars)
+        return [next(atoms) if _is_shape(leaf) else None for leaf in self.shapes]
+
+    def read(self, leaves: Sequence[Any]) -> list[bool]:
+        """Return whether any result depends on each of the first arguments, the gradients.
+
+        It says yes where it cannot tell, as inside a loop.
+        """
+        jaxpr = self.closed.jaxpr
+        used = iter(_used(jaxpr, [True] * len(jaxpr.outvars)))
+        return [is_array(leaf) and next(used) for leaf in leaves]
+
+    def transformed(self, leaves: Sequence[Any]) -> list[bool]:
+        """Return the same, except for gradients that are handed through as they are."""
+        jaxpr = self.closed.jaxpr
+        inputs = {*jaxpr.invars}
+        defined = [isinstance(v, Literal) or v not in inputs for v in jaxpr.outvars]
+        used = iter(_used(jaxpr, defined))
+        return [is_array(leaf) and next(used) for leaf in leaves]
+
+
+def trace(update: Update, updates: object, state: object, params: object) -> Equations:
+    """Return the equations of ``update(updates, state, params) -> (updates, state)``."""
+    leaves, structure = jax.tree.flatten((updates, state, params))
+    found: list[Any] = []
+
+    def run(*given: Any) -> list[Any]:
+        arrays = iter(given)
+        full = [next(arrays) if is_array(leaf) else leaf for leaf in leaves]
+        results = update(*jax.tree.unflatten(structure, full))
+        outs, out_structure = jax.tree.flatten(results)
+        found[:] = len(jax.tree.leaves(results[0])), out_structure, [*map(_if_no_array, outs)]
+        return [out for out in outs if is_array(out)]
+
+    args = tuple(leaf for leaf in leaves if is_array(leaf))
+    closed, shapes = jax.make_jaxpr(run, return_shape=True)(*args)
+    num_updates, results, others = found
+    each = iter(shapes)
+    known = tuple(next(each) if other is _ARRAY else other for other in others)
+    return Equations(closed, args, num_updates, results, known)
+
+
+def evaluate(
+    closed: ClosedJaxpr,
+    consts: Sequence[Any],
+    args: Iterable[Any],
+    define: Callable[[Var, Any], Any],
+) -> list[Any]:
+    """Evaluate equations; ``define`` may replace the value that one of them gives a variable.
+
+    Equations with jaxprs of their own (``jit``, ``cond``, ``custom_jvp``, ...) are bound as they
+    are: a leaf defined inside is held after them, which is right, if less economical. Each is bound
+    in the scope and with the line of the source where it was written, so that a profile of the
+    compiled program reads as that of the update itself.
+    """
+    jaxpr = closed.jaxpr
+    env: dict[Var, Any] = dict(
+        zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True)
+    )
+
+    def read(atom: Var | Literal) -> Any:
+        return atom.val if isinstance(atom, Literal) else env[atom]
+
+    outer = source_info_util.current_name_stack()
+    for eqn in jaxpr.eqns:
+        bind_params = eqn.primitive.get_bind_params(eqn.params)
+        source = eqn.source_info
+        scope = source_info_util.user_context(
+            source.traceback, name_stack=outer + source.name_stack
+        )
+        with scope, eqn.ctx.manager:
+            result = eqn.primitive.bind(*map(read, eqn.invars), **bind_params)
+        values = result if eqn.primitive.multiple_results else [result]
+        for var, value in zip(eqn.outvars, values, strict=True):
+            env[var] = define(var, value)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def is_array(leaf: object) -> bool:
+    """Whether a leaf is an array or a number; a ``float0`` gradient is neither."""
+    if isinstance(leaf, (jax.Array, int, float, complex)):
+        return True
+    if not isinstance(leaf, (np.ndarray, np.generic)) and not hasattr(leaf, "__jax_array__"):
+        return False
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and (
+        jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)
+    )
+
+
+def as_arrays(tree: Any) -> Any:
+    """Return a tree whose numbers are arrays, as ``jit`` makes them; what is no number stays."""
+
+    def convert(leaf: Any) -> Any:
+        return jnp.asarray(leaf) if is_array(leaf) and not isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def only_arrays(tree: Any) -> Any:
+    """Return a tree with ``None`` in the place of what is no array."""
+    return jax.tree.map(lambda leaf: leaf if is_array(leaf) else None, tree)
+
+
+class _Array:
+    """Stands for a leaf that is an array, which is found among the results of the equations."""
+
+
+_ARRAY = _Array()
+
+
+def _if_no_array(leaf: Any) -> Any:
+    return _ARRAY if is_array(leaf) else leaf
+
+
+def _is_shape(leaf: object) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _used(jaxpr: Jaxpr, outputs: Sequence[bool]) -> list[bool]:
+    """Return which inputs of a jaxpr some of its outputs depend on."""
+    live = {
+        atom
+        for atom, used in zip(jaxpr.outvars, outputs, strict=True)
+        if used and isinstance(atom, Var)
+    }
+    for eqn in reversed(jaxpr.eqns):
+        needed = [var in live for var in eqn.outvars]
+        if any(needed):
+            inputs = zip(eqn.invars, _inputs_used(eqn, needed), strict=True)
+            live |= {atom for atom, used in inputs if used and isinstance(atom, Var)}
+    return [var in live for var in jaxpr.invars]
+
+
+def _inputs_used(eqn: JaxprEqn, outputs: Sequence[bool]) -> list[bool]:
+    everything = [True] * len(eqn.invars)
+    if eqn.primitive.name == "cond":
+        branches = [_used(branch.jaxpr, outputs) for branch in eqn.params["branches"]]
+        return [True, *map(any, zip(*branches, strict=True))]
+    inner = eqn.params.get(_CALLS.get(eqn.primitive.name, ""))
+    jaxpr = getattr(inner, "jaxpr", inner)
+    if jaxpr is None or len(jaxpr.invars) != len(eqn.invars):
+        return everything
+    return _used(jaxpr, outputs)

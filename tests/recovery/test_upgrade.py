@@ -1,0 +1,104 @@
+"""States of schema 1, whose fields had other names, are read leaf by leaf."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradstable as gs
+from gradstable.testing.compare import require_same_bits
+from tests.persistence.pins import PARAMS
+from tests.registry import cases
+
+OLD = json.loads(
+    (Path(__file__).parents[1] / "data" / "state_schemas_1.json").read_text(encoding="utf-8")
+)["states"]
+CASES = {case.name: case for case in cases()}
+_KEY = re.compile(r"\.(\w+)|\[(\d+)\]|\['([^']+)'\]")
+
+
+def saved(leaves: dict[str, str]) -> tuple[Any, list[bytes]]:
+    """Return a state of schema 1 as dictionaries, each leaf with a number of its own."""
+    root: dict[str, Any] = {}
+    numbers = []
+    for number, (path, told) in enumerate(leaves.items()):
+        match = re.fullmatch(r"(\w+)\[([\d,]*)\]", told)
+        if not match:
+            continue  # a place without leaves
+        shape = tuple(int(size) for size in match[2].split(",") if size)
+        dtype = jnp.dtype(match[1])
+        if path.endswith("count") and f"{path.removesuffix('count')}values" in leaves:
+            array = np.full(shape, 2**30, dtype)  # a full ring, whose numbers are not counted now
+        else:
+            array = np.full(shape, number % 2 if match[1] == "bool" else number, dtype)
+            numbers.append(array.tobytes())
+        node = root
+        keys = ["".join(key) for key in _KEY.findall(path)]
+        for key in keys[:-1]:
+            node = node.setdefault(key, {})
+        if not keys:
+            return array, numbers
+        node[keys[-1]] = array
+    return root, numbers
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_every_leaf_of_every_state_finds_its_place(name: str) -> None:
+    state, numbers = saved(OLD[name])
+    new = gs.upgrade_state(state, CASES[name].tx, params=PARAMS)
+    assert sorted(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(new)) == sorted(numbers)
+
+
+def test_values_are_under_their_new_names() -> None:
+    name = "rollback(adamw)"
+    old, _ = saved(OLD[name])
+    new: Any = gs.upgrade_state(old, CASES[name].tx, params=PARAMS)
+    was, now = old["inner_state"]["ledger"], new.wrapped_state.ledger
+    for field, value in gs.health(new)._asdict().items():
+        assert value == was["health"][field], field
+    assert now.last_rejection.norm_limit == was["last_rejection"]["threshold"]
+    assert new.calls == old["count"]
+    assert new.rule_state[0].loss_spread == old["rule_state"]["0"]["spread"]
+    assert new.rule_state[0].first_losses.next_place == old["rule_state"]["0"]["first"]["position"]
+    kept, copy = new.snapshots[1], old["snapshots"]["1"]
+    assert kept.taken_at == copy["count"]
+    np.testing.assert_array_equal(kept.kept_params.unnamed["~kernel"], copy["params"]["kernel"])
+    mu = kept.kept_state.unnamed[2][0][1]["~kernel"]
+    np.testing.assert_array_equal(mu, copy["inner_state"]["inner_state"]["0"]["mu"]["kernel"])
+
+
+class Pair(NamedTuple):
+    """Parameters with names of another kind."""
+
+    b: Any
+    a: Any
+
+
+def test_this_schema_and_any_parameters_are_read_too() -> None:
+    params = Pair(jnp.ones(2), {"x": [jnp.zeros(3), {"y": jnp.ones(())}]})
+    tx = gs.kahan(gs.rollback(gs.guard(optax.adam(1e-3)), dtype=jnp.bfloat16))
+    state = jax.tree.map(lambda leaf: (leaf + 1).astype(leaf.dtype), tx.init(params))
+    data = flax.serialization.msgpack_restore(flax.serialization.to_bytes(state))
+    again = gs.upgrade_state(data, tx, params=params)
+    require_same_bits(again, state, name="state", when="read back")
+
+
+def test_what_is_missing_or_of_another_type_is_named() -> None:
+    tx = gs.guard(optax.adam(1e-3))
+    old, _ = saved(OLD["guard(adamw)"])
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), PARAMS)
+    told = (
+        r"float32\[3,4\] where bfloat16\[3,4\] is expected, at \.wrapped_state\[0\]\.mu\['kernel'\]"
+    )
+    with pytest.raises(ValueError, match=told):
+        gs.upgrade_state(old, tx, params=half)
+    del old["ledger"]["health"]["count"]
+    with pytest.raises(ValueError, match=r"nothing was saved at saved\.ledger\.calls, where"):
+        gs.upgrade_state(old, tx, params=PARAMS)
