@@ -21,6 +21,7 @@ from gradstable._core.shown import shown
 from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable._core.units import Units, check_units
 from gradstable.hold import hold
+from gradstable.precision.inside import runs_inner, unscale_inside
 from gradstable.rules import Rule, all_of, log_mad
 from gradstable.rules.protocol import check_rules
 
@@ -164,11 +165,13 @@ class _Update:
             equations, read = self._reach.look(update, trees, extra_args)
             seen, arrays = judged(updates, read), only_arrays(params)
             decide = self._decide_in_a_loop if equations is None else self._decide
-            accept, scaled, ledger, rule_state = decide(
-                seen, updates, arrays, old.ledger, old.rule_state, unscale, extra_args
+            factors = unscale, unscale_inside(old.wrapped_state, unscale)
+            accept, finite, scaled, ledger, rule_state = decide(
+                seen, updates, arrays, old.ledger, old.rule_state, factors, extra_args
             )
+            runs = runs_inner(accept, finite, old.wrapped_state)
             new_updates, inner_state = hold(
-                update, accept, scaled, old.wrapped_state, params, equations=equations
+                update, runs, scaled, old.wrapped_state, params, equations=equations
             )
         check_results(new_updates, updates, params)
         new_state = GuardState(ledger=ledger, rule_state=rule_state, wrapped_state=inner_state)
@@ -181,16 +184,22 @@ class _Update:
         params: Any,
         ledger: Ledger,
         rule_state: tuple[Any, ...],
-        unscale: ArrayLike | None,
+        factors: tuple[ArrayLike | None, ArrayLike | None],
         extra_args: dict[str, Any],
         *,
         exact: bool = False,
-    ) -> tuple[jax.Array, Any, Ledger, tuple[Any, ...]]:
-        """Return whether to accept, the scaled gradients, and the record with this step in it."""
+    ) -> tuple[jax.Array, jax.Array, Any, Ledger, tuple[Any, ...]]:
+        """Return whether to accept, whether all is finite, the scaled gradients, and the record.
+
+        The first of the factors takes out a loss scale further out, and is part of what is handed
+        on; the second takes out one further in too, and is for what is judged alone.
+        """
         judge, axis_name = self._judge, self._axis_name
         measured = measure_for(judge.needs, seen, params, axis_name=axis_name, units=self._units)
-        measured = unscale_measure(measured, unscale)
+        unscale, unscale_all = factors
+        measured = unscale_measure(measured, unscale_all)
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
         scale = local_scale(verdict.scale, seen, axis_name=axis_name)
         scaled = scale_updates(updates, unscale_factors(scale, unscale), exact=exact)
-        return verdict.accept, scaled, enter(ledger, measured, verdict), rule_state
+        ledger = enter(ledger, measured, verdict)
+        return verdict.accept, measured.finite, scaled, ledger, rule_state

@@ -9,7 +9,10 @@ from gradstable._core.names import Unnamed
 Found = TypeVar("Found")
 
 # Fields of our states that hold trees like the parameters, or what wraps them.
-_LARGE = frozenset({"wrapped_state", "snapshots", "rule_state", "gradient_sum"})
+_LARGE = frozenset(
+    {"wrapped_state", "snapshots", "rule_state", "gradient_sum"}
+    | {"rows", "leaf_rows", "sampled_params"}
+)
 
 
 class Snapshot(NamedTuple):
@@ -27,15 +30,18 @@ def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
     Reads plain optax states and what Flax makes of them: ``nnx.Optimizer``, ``TrainState`` or
     their ``opt_state``.
     """
-    # A state may answer as what it wraps does, and states of optax have a field of this name.
-    is_state = isinstance(opt_state, tuple)
-    tree = opt_state if is_state else getattr(opt_state, "opt_state", opt_state)
     flat, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda node: isinstance(node, (kind, Snapshot))
+        state_in(opt_state), is_leaf=lambda node: isinstance(node, (kind, Snapshot))
     )
     return [
         (jax.tree_util.keystr(path), _bare(node)) for path, node in flat if isinstance(node, kind)
     ]
+
+
+def state_in(holder: Any) -> Any:
+    """Return the optimizer state in an ``nnx.Optimizer`` or a ``TrainState``, or what is given."""
+    # A state may answer as what it wraps does, and states of optax have a field of this name.
+    return holder if isinstance(holder, tuple) else getattr(holder, "opt_state", holder)
 
 
 def find_one(opt_state: object, kind: type[Found], *, name: str, wrap: str) -> Found:

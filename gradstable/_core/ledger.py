@@ -17,6 +17,7 @@ class Rejection(NamedTuple):
     worst_leaf: jax.Array  # shape=(), dtype=jnp.int32
     grad_norm: jax.Array  # shape=(), dtype=jnp.float32, may be inf or nan
     norm_limit: jax.Array  # shape=(), dtype=jnp.float32
+    leaf_key: jax.Array  # shape=(), dtype=jnp.int32, number of the path of worst_leaf; 0: unknown
 
 
 class Ledger(NamedTuple):
@@ -86,7 +87,11 @@ def new_ledger() -> Ledger:
         return jnp.full((), value, jnp.float32)
 
     rejection = Rejection(
-        reason=integer(), worst_leaf=integer(-1), grad_norm=real(0.0), norm_limit=real(jnp.inf)
+        reason=integer(),
+        worst_leaf=integer(-1),
+        grad_norm=real(0.0),
+        norm_limit=real(jnp.inf),
+        leaf_key=integer(),
     )
     return Ledger(
         calls=integer(),
@@ -115,6 +120,7 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
         worst_leaf=measure.worst_leaf,
         grad_norm=measure.norm,
         norm_limit=verdict.threshold,
+        leaf_key=measure.worst_key,
     )
     here = jnp.arange(NUM_REASONS) == verdict.reason
     return Ledger(

@@ -18,6 +18,7 @@ from jax import lax
 
 from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, Split, splits_of
+from gradstable._core.paths import path_keys
 from gradstable._core.select import run_branch
 from gradstable._core.squares import (
     Shift,
@@ -103,7 +104,8 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
     rare = huge | (total < range_of(dtype).tiny)
     # The last is never taken. Of two branches without a loop XLA may make a select, and run both.
     norms = run_branch(rare.astype(jnp.int32), (ordinary, shifted, ordinary))
-    return Measure(*norms, leaf_sizes=leaf_sizes)
+    keys = path_keys([path for path, _ in flat])
+    return Measure(*norms, leaf_sizes=leaf_sizes, leaf_keys=keys)
 
 
 def large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:

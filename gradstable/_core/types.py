@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -50,6 +51,8 @@ class Measure(NamedTuple):
       nonfinite: bool ``[L]``, whether a leaf has NaN or infinite entries.
       leaf_sizes: float32 ``[L]``, the number of entries of each leaf.
       units: one ``UnitNorms`` for each request in ``Rule.needs``, in their order.
+      leaf_keys: int32 ``[L]``, a number for the path of each leaf, by which readers name it;
+        ``None`` where there are no paths.
     """
 
     norm: jax.Array
@@ -57,6 +60,7 @@ class Measure(NamedTuple):
     nonfinite: jax.Array
     leaf_sizes: jax.Array
     units: tuple[UnitNorms, ...] = ()
+    leaf_keys: np.ndarray | jax.Array | None = None
 
     @classmethod
     def of(
@@ -80,6 +84,13 @@ class Measure(NamedTuple):
             return jnp.asarray(-1, jnp.int32)
         worst = jnp.where(self.finite, jnp.argmax(self.leaf_norms), jnp.argmax(self.nonfinite))
         return worst.astype(jnp.int32)
+
+    @property
+    def worst_key(self) -> jax.Array:
+        """The number of the path of that leaf; 0 where there is none."""
+        if self.leaf_keys is None or not self.leaf_norms.shape[0]:
+            return jnp.zeros((), jnp.int32)
+        return jnp.asarray(self.leaf_keys, jnp.int32)[self.worst_leaf]
 
 
 class Verdict(NamedTuple):
@@ -157,7 +168,7 @@ class Health(NamedTuple):
         the least of them (0: rejected).
       reason: int32, code of the last verdict.
       worst_leaf: int32, index of the leaf that was first to be non-finite, else of the largest
-        norm (-1: an empty tree, or no step yet).
+        norm, among the gradients that the guard saw (-1: an empty tree, or no step yet).
       last_rejected: int32, the ``count`` of the last rejected step (-1: never).
     """
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from gradstable.doctor.diagnosis import Diagnosis, Evidence, Severity, all_hold, counted, listed
+from gradstable.doctor.kept import kept_nan
 from gradstable.doctor.rate import learning_rate_too_high
 from gradstable.doctor.signals import (
     LOSS_SPIKE,
@@ -80,7 +81,10 @@ def gradient_overflows(run: Run) -> Diagnosis | None:
     """
     if not run.has_loss:
         return None
-    found = np.flatnonzero(gradient_broken(run) & np.isfinite(run.loss))
+    broken = gradient_broken(run) & np.isfinite(run.loss)
+    # Of a NaN that is kept to the end, no single gradient says anything.
+    broken[len(broken) - kept_nan(run) :] = False
+    found = np.flatnonzero(broken)
     half = _computes_in_half(run)
     needed = _OVERFLOWS_IN_HALF if half else _OVERFLOWS
     broke = bool(found.size) and found[0] == broken_since(run) and sudden(run, int(found[0]))

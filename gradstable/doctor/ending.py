@@ -4,6 +4,7 @@ import numpy as np
 
 from gradstable._core.reasons import sentence
 from gradstable.doctor.diagnosis import Diagnosis, Evidence, Severity, all_hold, counted
+from gradstable.doctor.kept import kept_nan
 from gradstable.doctor.signals import (
     ENOUGH,
     broken_since,
@@ -22,6 +23,23 @@ _DEAD_RATIO = 1e-6
 _ZERO_SHARE = 0.5
 # A loss that ends at so many times its first value has diverged, finite or not.
 _DIVERGED_LOSS = 100.0
+_KEPT = (
+    " What the guard sees has a NaN each time, while the loss is not broken: most likely something "
+    "in front of it gathers gradients and keeps the NaN of one bad batch, as optax.MultiSteps "
+    "around a guard does for ever."
+)
+_LET_GO = (
+    "If loss or gradient are not finite, cure that. If they are, the level has changed and the "
+    "rule does not let go: gs.rules.log_mad() does, or begin anew with fresh rules. gs.check "
+    "raises where this happens."
+)
+_CURE = (
+    "Put gs.accumulate(gs.guard(optimizer), k) in the place of optax.MultiSteps. If a framework "
+    "wraps your optimizer in it (Tunix does where gradient_accumulation_steps is set), leave that "
+    "setting out and pass this optimizer. gs.explain and gs.check find the NaN in the optimizer "
+    "state, and say how to go on from it. If nothing gathers gradients, look for a derivative "
+    "that is NaN for the parameters as they are."
+)
 # So many rejections in a row at the end are what the run has come to; as in gradstable report.
 # A run that has only begun is stuck with fewer, but two or three say nothing.
 _STUCK, _STUCK_AT_FIRST = 20, 8
@@ -94,7 +112,8 @@ def diverged(run: Run) -> Diagnosis | None:
 def locked_in(run: Run) -> Diagnosis | None:
     """Find that every step is rejected, to the very end.
 
-    Rule: the last 20 steps or more were rejected; or all that there are, 8 at least.
+    Rule: the last 20 steps or more were rejected; or all that there are, 8 at least. Where they
+    look like a NaN that is kept in front of the guard (``kept_nan``), it says so.
     """
     number = trailing(run.rejected)
     needed = max(min(_STUCK, len(run.step)), _STUCK_AT_FIRST)
@@ -103,15 +122,17 @@ def locked_in(run: Run) -> Diagnosis | None:
         return None
     reasons, counts = np.unique(run.reason[-number:], return_counts=True)
     why = sentence(int(reasons[np.argmax(counts)]))
+    kept = kept_nan(run)
+    if kept:
+        evidence += (Evidence("of these as if a NaN was kept", kept, ">=", _STUCK),)
     return Diagnosis(
         "locked_in",
         Severity.FATAL,
         f"The last {counted(number, 'step')} were all rejected, from step {run.step[-number]:,} "
-        f"on, most because {why}. Parameters are those of the last good step.",
+        f"on, most because {why}. Parameters are those of the last good step."
+        + (_KEPT if kept else ""),
         evidence,
-        "If loss or gradient are not finite, cure that. If they are, the level has changed and the "
-        "rule does not let go: gs.rules.log_mad() does, or begin anew with fresh rules. gs.check "
-        "raises where this happens.",
+        _CURE if kept else _LET_GO,
     )
 
 

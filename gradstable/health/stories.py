@@ -1,6 +1,6 @@
 """What states beside the guard have to tell: accumulation, loss scale, recovery, the recorder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,8 +14,8 @@ from gradstable.recovery.turn import RollbackState
 from gradstable.telemetry.alarms import AlarmState
 from gradstable.telemetry.fields import ALARM_SENTENCES, Alarm
 
-# From a state, fetched, and the paths of the leaves to sentences.
-Teller: TypeAlias = Callable[[Any, Sequence[str] | None], list[str]]
+# From the numbers of a state, fetched, to sentences.
+Teller: TypeAlias = Callable[[Any], list[str]]
 
 
 def steps(number: int) -> str:
@@ -23,14 +23,7 @@ def steps(number: int) -> str:
     return f"{number} step" if number == 1 else f"{number} steps"
 
 
-def leaf_name(index: int, paths: Sequence[str] | None) -> str:
-    """Return the path of a leaf, or its position where paths are not known."""
-    if paths is not None and 0 <= index < len(paths):
-        return paths[index]
-    return f"leaf {index} (pass params to see its name)"
-
-
-def _tell_dropped(state: AccumulateState, _: object) -> list[str]:
+def _tell_dropped(state: AccumulateState) -> list[str]:
     totals = state.dropped.by_reason
     return [
         f"{totals[code]} of {state.calls} micro-batches {'was' if totals[code] == 1 else 'were'} "
@@ -39,7 +32,7 @@ def _tell_dropped(state: AccumulateState, _: object) -> list[str]:
     ]
 
 
-def _tell_scale(state: LossScaleState, _: object) -> list[str]:
+def _tell_scale(state: LossScaleState) -> list[str]:
     told = f"The loss scale is {state.loss_scale:.6g}"
     if not state.overflows:
         return [f"{told}, without an overflow."]
@@ -47,7 +40,7 @@ def _tell_scale(state: LossScaleState, _: object) -> list[str]:
     return [f"{told}, after {often}, the last in call {state.last_overflow}."]
 
 
-def _tell_rollback(state: RollbackState, _: object) -> list[str]:
+def _tell_rollback(state: RollbackState) -> list[str]:
     if not state.restores:
         return []
     often = "once, at" if state.restores == 1 else f"{state.restores} times, the last at"
@@ -65,7 +58,7 @@ def _tell_rollback(state: RollbackState, _: object) -> list[str]:
     return story
 
 
-def _tell_backoff(state: BackoffState, _: object) -> list[str]:
+def _tell_backoff(state: BackoffState) -> list[str]:
     if not state.spikes and not state.returns:
         return []
     causes = [
@@ -76,7 +69,7 @@ def _tell_backoff(state: BackoffState, _: object) -> list[str]:
     return [f"Steps have {state.step_factor:.2g} of their length, after {' and '.join(causes)}."]
 
 
-def _tell_hygiene(state: MomentHygieneState, _: object) -> list[str]:
+def _tell_hygiene(state: MomentHygieneState) -> list[str]:
     deeds = [
         f"{deed} {'once' if total == 1 else f'{total} times'}"
         for total, deed in ((state.damped, "damped"), (state.resets, "begun anew"))
@@ -85,11 +78,12 @@ def _tell_hygiene(state: MomentHygieneState, _: object) -> list[str]:
     return [f"Moments were {' and '.join(deeds)}."] if deeds else []
 
 
-def _tell_alarms(alarms: AlarmState, paths: Sequence[str] | None) -> list[str]:
+def tell_alarms(alarms: AlarmState, name: Callable[[int], str]) -> list[str]:
+    """Tell of early warnings; ``name`` gives the name of the leaf with an index."""
     return [
         f"{_number(int(warned.warnings), 'early warning')} that {ALARM_SENTENCES[alarm]}, the last "
         f"at step {warned.at_call}: {warned.seen_value:.3g}, usually {warned.usual_value:.2g}"
-        + (f", in {leaf_name(int(warned.of_leaf), paths)}." if warned.of_leaf >= 0 else ".")
+        + (f", in {name(int(warned.of_leaf))}." if warned.of_leaf >= 0 else ".")
         for alarm, warned in ((Alarm.RMS, alarms.rms), (Alarm.UPDATE_RATIO, alarms.ratio))
         if warned.warnings
     ]
@@ -106,5 +100,4 @@ TELLERS: tuple[tuple[type[Any], Teller], ...] = (
     (RollbackState, _tell_rollback),
     (MomentHygieneState, _tell_hygiene),
     (BackoffState, _tell_backoff),
-    (AlarmState, _tell_alarms),
 )

@@ -1,7 +1,8 @@
 """Gradient accumulation that a bad micro-batch cannot poison."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +23,13 @@ from gradstable._core.ledger import Dropped, drop, new_dropped
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import increment, wide
 from gradstable._core.reasons import Reason
-from gradstable._core.scale import UNSCALE, unscale_factors, unscale_measure
+from gradstable._core.scale import unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays, run_branch, take_types
 from gradstable._core.shown import shown
 from gradstable._core.taken import check_taken, takes
 from gradstable._core.types import Verdict
 from gradstable._core.unit_norms import local_scale, measure_for
+from gradstable.precision.inside import has_loss_scale, unscale_inside
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
 
@@ -131,12 +133,30 @@ def accumulate(
     rules = tuple(rules)
     check_rules(rules)
     check_axis_name(axis_name)
-    judge, nested = all_of(rules), takes([inner.update], "weight")
+    judge = all_of(rules)
 
     def init_fn(params: optax.Params) -> AccumulateState:
         return _start(params, judge.init(params), own_arrays(inner.init(params)))
 
-    def update_fn(
+    update = _Update(inner, every, rules, judge, axis_name, takes([inner.update], "weight"))
+    return optax.GradientTransformationExtraArgs(init_fn, update)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Update:
+    """The update function, in the order in which a micro-batch goes."""
+
+    inner: optax.GradientTransformationExtraArgs
+    every: int | Callable[[jax.Array], ArrayLike]
+    rules: tuple[Rule, ...]
+    judge: Rule
+    axis_name: AxisName
+    nested: bool  # whether what is inside weighs too
+
+    unscale: ClassVar[bool] = True  # it takes out a loss scale by itself
+
+    def __call__(
+        self,
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
@@ -145,25 +165,24 @@ def accumulate(
         unscale: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateState]:
-        old = check_state(state, AccumulateState, "accumulate")
+        old, inner = check_state(state, AccumulateState, "accumulate"), self.inner
         check_updates(updates, params)
-        check_taken(extra_args, (inner.update, rules), own=_OWN, factory="accumulate")
-        extra_args = agreed(extra_args, axis_name)
-        measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
-        measured = unscale_measure(measured, unscale)
-        verdict, rule_state = judge.decide(measured, old.rule_state, params=params, **extra_args)
-        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
-        verdict = verdict._replace(scale=unscale_factors(scale, unscale))
+        check_taken(extra_args, (inner.update, self.rules), own=_OWN, factory="accumulate")
+        extra_args = agreed(extra_args, self.axis_name)
+        verdict, rule_state = self._judge(updates, old, params, unscale, extra_args)
         loss = _loss(extra_args)
-        share = _share(old, mean_over(weight, axis_name))
+        share = _share(old, mean_over(weight, self.axis_name))
         rule_state = _unless_empty(share, rule_state, old.rule_state)
         new = _gather(old, updates, _judge_rest(verdict, loss, share), loss, share)
-        full = new.position >= (every(old.emitted) if callable(every) else every)
-        emit = full & (new.kept > 0)
+        every = self.every(old.emitted) if callable(self.every) else self.every
+        full, scaled = new.position >= every, has_loss_scale(old.wrapped_state)
+        emit = full & _has_news(new, scaled=scaled)
+        weighed = self.nested and weight is not None
 
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
-            mean, given = _means(new, updates, extra_args, nested and weight is not None)
+            of_none = jnp.nan if scaled else 0.0
+            mean, given = _means(new, updates, extra_args, weighed=weighed, of_none=of_none)
             stepped, inner_state = inner.update(mean, old.wrapped_state, params, **given)
             inner_state = take_types(inner_state, old.wrapped_state, name="state")
             none = jax.tree.map(jnp.zeros_like, new.gradient_sum)
@@ -177,8 +196,22 @@ def accumulate(
         new = _begin_anew(new._replace(gradient_sum=total), full, emit)
         return new_updates, new._replace(rule_state=rule_state, wrapped_state=inner_state)
 
-    setattr(update_fn, UNSCALE, True)
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    def _judge(
+        self,
+        updates: Any,
+        old: AccumulateState,
+        params: Any,
+        unscale: ArrayLike | None,
+        extra_args: dict[str, Any],
+    ) -> tuple[Verdict, tuple[Any, ...]]:
+        """Return the verdict on a gradient, whose scale takes out the loss scale further out."""
+        measured = measure_for(self.judge.needs, updates, params, axis_name=self.axis_name)
+        measured = unscale_measure(measured, unscale_inside(old.wrapped_state, unscale))
+        verdict, rule_state = self.judge.decide(
+            measured, old.rule_state, params=params, **extra_args
+        )
+        scale = local_scale(verdict.scale, updates, axis_name=self.axis_name)
+        return verdict._replace(scale=unscale_factors(scale, unscale)), rule_state
 
 
 def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> AccumulateState:
@@ -198,6 +231,16 @@ def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> Accumu
         rule_state=rule_state,
         wrapped_state=inner_state,
     )
+
+
+def _has_news(state: AccumulateState, *, scaled: bool) -> jax.Array:
+    """Return whether a group has anything for what is inside.
+
+    A loss scale inside has to hear of a group in which all overflowed, or it never falls: the mean
+    of nothing is NaN then.
+    """
+    dropped = state.dropped.last_dropped > state.calls - state.position
+    return (state.kept > 0) | dropped if scaled else state.kept > 0
 
 
 def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> AccumulateState:
@@ -243,15 +286,19 @@ def _loss(extra_args: dict[str, Any]) -> jax.Array | None:
 
 
 def _means(
-    state: AccumulateState, like: Any, extra_args: dict[str, Any], weighed: bool
+    state: AccumulateState, like: Any, extra_args: dict[str, Any], *, weighed: bool, of_none: float
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the mean gradient of a group, in the dtypes of one, and what else goes with it."""
-    part = 1.0 / jnp.where(state.mass > 0, state.mass, 1.0)
+    """Return the mean gradient of a group, in the dtypes of one, and what else goes with it.
+
+    What has no mean, as nothing of the group is sound, is ``of_none``.
+    """
+    sound = state.mass > 0
+    part = jnp.where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
     total = with_names(state.gradient_sum, like)
     mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), total, like)
     given = {} if extra_args.get("value") is None else {"value": state.loss_sum * part}
     if weighed:
-        given["weight"] = state.mass * state.unit
+        given["weight"] = jnp.where(sound, state.mass * state.unit, of_none)
     return mean, {**extra_args, **given}
 
 

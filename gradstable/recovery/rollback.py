@@ -28,6 +28,7 @@ from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable._core.unit_norms import measure_for
 from gradstable.hold import hold
+from gradstable.precision.inside import unscale_inside
 from gradstable.recovery.counts import pass_by
 from gradstable.recovery.snapshot import lead_back, params_of, take
 from gradstable.recovery.turn import Limits, RollbackState, bring, look_back, start, turn_to
@@ -189,7 +190,7 @@ class _Update:
         check_updates(updates, params)
         extra_args = agreed(extra_args, self.axis_name)
         old = look_back(old._replace(calls=increment(old.calls)), params, self.axis_name)
-        measured, verdict, rule_state = self._judge(updates, old.rule_state, params, extra_args)
+        measured, verdict, rule_state = self._judge(updates, old, params, extra_args)
         new, turn = turn_to(old, self.limits, verdict.accept)
         inner_state, kept_rules, snapshots = bring(new, turn, params, self.dtype)
 
@@ -223,9 +224,10 @@ class _Update:
         return stepped, new
 
     def _judge(
-        self, updates: Any, rule_state: Any, params: Any, extra_args: dict[str, Any]
+        self, updates: Any, old: RollbackState, params: Any, extra_args: dict[str, Any]
     ) -> tuple[Measure, Verdict, Any]:
         measured = measure_for(self.judge.needs, updates, params, axis_name=self.axis_name)
-        measured = unscale_measure(measured, extra_args.get(UNSCALE))
+        unscale = unscale_inside(old.wrapped_state, extra_args.get(UNSCALE))
+        measured = unscale_measure(measured, unscale)
         context = {name: given for name, given in extra_args.items() if name != UNSCALE}
-        return measured, *self.judge.decide(measured, rule_state, params=params, **context)
+        return measured, *self.judge.decide(measured, old.rule_state, params=params, **context)

@@ -72,7 +72,7 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "usual_value": ("usual",),
 }
 # Fields of ours that schema 1 had not at all: they begin as in a new run.
-_ADDED: frozenset[str] = frozenset()
+_ADDED = frozenset({"leaf_key", "leaf_keys", "updated", "unit", "mass"})
 _MISSING = object()
 
 
@@ -81,6 +81,14 @@ def _empty_places(new: dict[str, Any], raw: Any) -> dict[str, Any]:
     values = np.asarray(new["last_numbers"])
     there = np.arange(values.size) < np.asarray(raw.get("count", values.size))
     return {**new, "last_numbers": np.where(there, values, np.float32(EMPTY))}
+
+
+def _equal_weights(new: dict[str, Any], raw: Any) -> dict[str, Any]:
+    """Return a group of micro-batches that were not weighed: each of those kept weighs 1."""
+    if "mass" in raw:
+        return new
+    kept = np.asarray(new["kept"])
+    return {**new, "unit": (kept > 0).astype(np.float32), "mass": kept.astype(np.float32)}
 
 
 def _unknown(count: str, spread: str) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
@@ -97,6 +105,7 @@ _CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
     "Ring": _empty_places,
     "LogMadState": _unknown("norms_seen", "log_spread"),
     "AlarmState": _unknown("steps_seen", "log_spread"),
+    "AccumulateState": _equal_weights,
 }
 
 

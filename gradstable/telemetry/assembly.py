@@ -23,6 +23,7 @@ class Read(NamedTuple):
     """What a run file holds; see ``Run`` for what the names mean."""
 
     header: Mapping[str, Any] | None
+    leaves: Mapping[str, Any] | None  # what stands in the place of the header's leaves, if anything
     columns: Mapping[str, np.ndarray]
     leaf_rows: np.ndarray  # int64 [m], the rows of leaf_norms
     leaf_norms: np.ndarray  # float64 [m, L]
@@ -68,6 +69,7 @@ class _Assembly:
     def __init__(self) -> None:
         self.damage = Damage()
         self._header: dict[str, Any] | None = None
+        self._leaves: dict[str, Any] | None = None
         self._batch: list[tuple[int, dict[str, Any]]] = []
         self._columns = {name: _Growing(floating=name in NUMBERS) for name in _COLUMNS}
         # By the number of leaves: there should be one, and most rows say which.
@@ -79,6 +81,7 @@ class _Assembly:
         self._end: float | None = None
         self._takes = {
             "run": self._take_header,
+            "leaves": self._take_leaves,
             "scalars": self._take_scalars,
             "note": self._take_note,
             "lost": self._take_lost,
@@ -111,6 +114,7 @@ class _Assembly:
             columns, rows = self._without_others(columns, rows, width)
         return Read(
             header=self._header,
+            leaves=self._leaves,
             columns=columns,
             leaf_rows=rows,
             leaf_norms=norms,
@@ -162,7 +166,7 @@ class _Assembly:
 
     def _finish_norms(self) -> tuple[int | None, np.ndarray, np.ndarray]:
         """Return the number of leaves that most rows have, these rows, and their norms."""
-        named = len((self._header or {}).get("leaves") or ())
+        named = len((self._leaves or self._header or {}).get("leaves") or ())
         counts = {width: (len(at), width == named) for width, (at, _) in self._norms.items()}
         if not any(number for number, _ in counts.values()):
             return None, np.empty(0, np.int64), np.empty((0, named))
@@ -198,6 +202,9 @@ class _Assembly:
             raise LaterFormatError(msg)
         if broken:
             raise ValueError("; ".join(broken))
+
+    def _take_leaves(self, event: dict[str, Any]) -> None:
+        self._leaves = fields(event)
 
     def _take_scalars(self, event: dict[str, Any]) -> None:
         step = fields(event)["step"]

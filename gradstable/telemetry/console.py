@@ -42,7 +42,7 @@ class Console:
         self._curves: dict[str, deque[float]] = {
             name: deque(maxlen=256) for name in ("loss", "grad_norm")
         }
-        self._step = self._clipped = self._rejected = 0
+        self._step = self._rows = self._clipped = self._rejected = 0
 
     def open(self, header: Header) -> None:
         """Show an empty panel."""
@@ -52,8 +52,13 @@ class Console:
         self._live = Live(self._panel(), console=self._console, auto_refresh=False)
         self._live.start()
 
+    def leaves(self, header: Header) -> None:
+        """Take these names."""
+        self._header = header
+
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Count and draw anew."""
+        self._rows += len(rows)
         for row in rows:
             self._step = row["step"]
             self._rejected += row.get("scale") == 0
@@ -101,7 +106,8 @@ class Console:
                 table.add_row(name.replace("_", " "), f"{curve[-1]:.4g}", sparkline(curve))
         for name, value in self._numbers.items():
             table.add_row(name, f"{value:.4g}")
-        good = self._step - self._rejected
+        # Of several runs there are more rows than steps, of one that has lost some there are fewer.
+        good = max(self._step, self._rows) - self._rejected
         counts = f"step {self._step}: {good} accepted, {self._clipped} of them clipped, "
         told = Text(counts).append(
             f"{self._rejected} rejected", style="bold red" if self._rejected else ""

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # To be raised when a field changes its meaning.
 FORMAT = 1
@@ -56,6 +56,12 @@ LINES: Mapping[str, Mapping[str, Field]] = {
         **{name: Field(Kind.INDEX) for name in INTEGERS},
         "leaf_norms": Field(Kind.NUMBERS),
     },
+    # Instead of those of the header, where the recorder sees others.
+    "leaves": {
+        "leaves": Field(Kind.TEXTS, required=True),
+        "sizes": Field(Kind.COUNTS),
+        "dtypes": Field(Kind.TEXTS),
+    },
     # All other fields of this one are numbers with names of the training loop's.
     "scalars": {"step": Field(Kind.COUNT, required=True)},
     "note": {
@@ -81,3 +87,8 @@ ALARM_SENTENCES = {
     Alarm.RMS: "the second moment lagged behind the gradient (RMS_t)",
     Alarm.UPDATE_RATIO: "updates were large beside the parameters",
 }
+
+
+def member_of(row: Mapping[str, Any]) -> str:
+    """Return which of several runs a row is of: ``3``, or ``1-3`` of two axes; empty for one."""
+    return "-".join(map(str, row.get("member", ())))

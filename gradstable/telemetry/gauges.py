@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
+from gradstable._core.equations import only_arrays
 from gradstable._core.find import find_all, present
 from gradstable._core.layout import AxisName, splits_of
-from gradstable._core.ledger import Ledger
+from gradstable._core.ledger import Dropped, Ledger
 from gradstable._core.names import without_names
 from gradstable._core.norms import sums_of_squares
 from gradstable._core.numerics import widen
 from gradstable._core.select import own_arrays, run_branch
+from gradstable.recovery.accumulate import AccumulateState
 from gradstable.telemetry.sample import sample
 from gradstable.telemetry.state import SecondMoment
 
@@ -40,15 +43,48 @@ def judged(opt_state: Any) -> bool:
     return bool(find_all(opt_state, Ledger))
 
 
-def last_verdict(opt_state: Any) -> VerdictRow:
-    """Return what was decided of the last step, by all guards in the state together."""
+def last_verdict(before: Any, opt_state: Any) -> tuple[VerdictRow, jax.Array]:
+    """Return what was decided of a gradient, by all guards in the state together.
+
+    Args:
+      before: the state of the inner optimizer before the update.
+      opt_state: the state behind it.
+
+    Returns:
+      The verdict, and whether the optimizer made a step or rejected one (bool scalar). While
+      micro-batches are gathered it does neither: the verdict is that on the last mean then, unless
+      this micro-batch is left out.
+    """
     threshold, scale, reason = jnp.float32(jnp.inf), jnp.float32(1.0), jnp.int32(0)
     for _, ledger in find_all(opt_state, Ledger):
         health = ledger.health
         threshold = jnp.minimum(threshold, health.threshold)
         scale = scale * health.scale
         reason = jnp.where(reason == 0, health.reason, reason)
-    return VerdictRow(threshold=threshold, scale=scale, reason=reason)
+    steps = zip(_group_steps(before), _group_steps(opt_state), strict=True)
+    ended = jnp.all(jnp.stack([jnp.asarray(True), *(new != old for old, new in steps)]))
+    dropped = _drop_reason(before, opt_state)
+    left_out = ~ended & (dropped > 0)
+    reason = jnp.where(left_out | (reason == 0), dropped, reason)
+    scale = jnp.where(left_out, 0.0, scale)
+    return VerdictRow(threshold=threshold, scale=scale, reason=reason), ended
+
+
+def _group_steps(opt_state: Any) -> list[jax.Array]:
+    """Return how many groups of micro-batches have come to an end."""
+    counters = [state.emitted for _, state in find_all(opt_state, AccumulateState)]
+    gathered = find_all(opt_state, optax.MultiStepsState)
+    return counters + [jnp.asarray(state.gradient_step) for _, state in gathered]
+
+
+def _drop_reason(before: Any, opt_state: Any) -> jax.Array:
+    """Return why this micro-batch was left out of its group, 0 if it was not."""
+    reason = jnp.int32(0)
+    pairs = zip(find_all(before, Dropped), find_all(opt_state, Dropped), strict=True)
+    for (_, old), (_, new) in pairs:
+        moved = new.by_reason != old.by_reason
+        reason = jnp.where(jnp.any(moved), jnp.argmax(moved).astype(jnp.int32), reason)
+    return reason
 
 
 def lr_factor(opt_state: Any) -> jax.Array:
@@ -71,6 +107,7 @@ def update_ratio(
     if params is None:
         return None, previous
 
+    params = only_arrays(params)
     splits = splits_of(params, axis_name)
 
     def read() -> tuple[jax.Array, Any]:
@@ -98,14 +135,21 @@ def leaf_rms(
     inner_state: Any,
     verdict: VerdictRow,
     axis_name: AxisName,
+    *,
+    made: jax.Array,
+    unscale: ArrayLike | None = None,
 ) -> tuple[SecondMoment, jax.Array]:
-    """Return ``RMS_t`` of each leaf, float32 ``[L]``; NaN where there is no second moment."""
+    """Return ``RMS_t`` of each leaf, float32 ``[L]``; NaN where there is no second moment.
+
+    It is NaN too where the optimizer ``made`` no step of this gradient, nor rejected it.
+    """
     leaves = jax.tree.leaves(updates)
     nu = _find_nu(inner_state, updates)
     if nu is None or not leaves:
         return moment, jnp.full((len(leaves),), jnp.nan, jnp.float32)
-    accepted = verdict["scale"] > 0
+    accepted = made & (verdict["scale"] > 0)
     scale = jnp.where(accepted, verdict["scale"], 1.0)
+    scale = scale if unscale is None else scale * unscale
     # What the optimizer got. Squares may overflow, which is then what is reported.
     g = [jnp.abs(x) * scale for x in widen(jax.tree.leaves(sample(updates)))]
     v = [jnp.abs(x) for x in widen(jax.tree.leaves(sample(nu)))]
@@ -115,7 +159,7 @@ def leaf_rms(
     weight = jnp.where(moment.moment_weight > 0, moment.moment_weight, 1.0)
     each = [x / jnp.maximum(jnp.sqrt(y / weight), _EPS) for x, y in zip(g, v, strict=True)]
     sizes = jnp.asarray([x.size * split.parts for x, split in zip(each, splits, strict=True)])
-    return moment, jnp.sqrt(sums_of_squares(each, splits) / sizes)
+    return moment, jnp.where(made, jnp.sqrt(sums_of_squares(each, splits) / sizes), jnp.nan)
 
 
 def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradstable.telemetry.exclusive import TakenError, open_exclusively
-from gradstable.telemetry.fields import FORMAT
+from gradstable.telemetry.fields import FORMAT, member_of
 from gradstable.telemetry.last_words import write_last_words
 from gradstable.telemetry.sink import MISTAKES, Header
 from gradstable.telemetry.telling import reason_of, steps_of, tell
@@ -38,7 +38,8 @@ class JsonLines:
     system has locks. The lock goes with its process, so a run that was killed can be restarted.
 
     Args:
-      path: the file; its folder is made. An existing file is begun anew.
+      path: the file; its folder is made. An existing file is begun anew. Of several runs in one
+        state (``vmap``) each has a file of its own beside it: ``run.member3.jsonl``.
       append: go on with an existing file instead, as after a restart; of a step that is there
         twice, the later record counts when it is read.
 
@@ -55,11 +56,15 @@ class JsonLines:
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False) -> None:
         self._path = Path(path)
-        self._append = append
+        # The first changes once the file is open.
+        self._append = self._append_members = append
         self._file: FileIO | None = None
         self._waiting = Waiting(_MOST_WAITING)
         self._is_open = False
         self._trouble = ""
+        self._header = Header("", (), (), (), {})
+        self._others: dict[str, Any] | None = None  # the line of leaves that are not the header's
+        self._members: dict[str, JsonLines] = {}
 
     def open(self, header: Header) -> None:
         """Open the file; write the header.
@@ -70,6 +75,7 @@ class JsonLines:
         """
         first = {"event": "run", "format": FORMAT, "gradstable": _version("gradstable"),
                  "jax": _version("jax"), **header._asdict()}  # fmt: skip
+        self._header = header
         if not (self._append and _has_header(self._path)):
             self._waiting.begin(_line(first))
         self._is_open = True
@@ -83,29 +89,57 @@ class JsonLines:
         self._drain()
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write one line a step."""
-        for row in rows:
-            self._put({"event": "step", **row}, (row["step"], row["step"]))
+        """Write one line a step; those of several runs to a file for each."""
+        failed: Exception | None = None
+        for member, own in by_member(rows).items():
+            if member:
+                try:
+                    self._file_of(member).steps(own)
+                except Exception as error:  # of one file, which says nothing of the others
+                    failed = error
+                continue
+            for row in own:
+                self._put({"event": "step", **row}, (row["step"], row["step"]))
         self._drain()
+        if failed is not None:
+            raise failed
+
+    def leaves(self, header: Header) -> None:
+        """Write one line with the leaves that are recorded."""
+        self._header = header
+        names = {"leaves": header.leaves, "sizes": header.sizes, "dtypes": header.dtypes}
+        self._others = {"event": "leaves", **names}
+        self._put(self._others)
+        self._drain()
+        for file in self._members.values():
+            file.leaves(header)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one line."""
         self._put({"event": "scalars", "step": step, **values})
         self._drain()
+        for file in self._members.values():
+            file.scalars(step, values)
 
     def note(self, step: int, text: str) -> None:
         """Write one line."""
         self._put({"event": "note", "step": step, "text": str(text)})
         self._drain()
+        for file in self._members.values():
+            file.note(step, text)
 
     def lost(self, first: int, last: int) -> None:
         """Write one line."""
         self._put({"event": "lost", "first": first, "last": last}, (first, last))
+        for file in self._members.values():
+            file.lost(first, last)
 
     def close(self, step: int) -> None:
         """Write the last line and close the file."""
         if not self._is_open:
             return
+        for file in self._members.values():
+            file.close(step)
         self._put({"event": "end", "step": step})
         done = self._drain()
         self._is_open = False
@@ -121,6 +155,17 @@ class JsonLines:
                 file.close()
         except OSError as error:  # a quota or a server that finds out only now
             tell(f"{self._path} could not be closed: {reason_of(error)}")
+
+    def _file_of(self, member: str) -> "JsonLines":
+        """Return the file of one of several runs, ``run.member3.jsonl`` beside ``run.jsonl``."""
+        if member not in self._members:
+            path = self._path.with_name(f"{self._path.stem}.member{member}{self._path.suffix}")
+            file = JsonLines(path, append=self._append_members)
+            file.open(self._header._replace(name=f"{self._header.name}, member {member}"))
+            self._members[member] = file
+            text = f"member {member} differs from others: its steps are in {path.name}"
+            self._put({"event": "note", "step": 0, "text": text})
+        return self._members[member]
 
     def _put(self, event: Mapping[str, Any], steps: tuple[int, int] | None = None) -> None:
         if not self._is_open:
@@ -155,6 +200,8 @@ class JsonLines:
     def _admit(self) -> None:
         """Let the file say which steps are not in it."""
         spans, self._waiting.dropped = self._waiting.dropped, []
+        if spans and self._others is not None:  # which may be among what was dropped
+            self._waiting.put(Line(_line(self._others)))
         for first, last in spans:
             data = _line({"event": "lost", "first": first, "last": last})
             self._waiting.put(Line(data, (first, last)))
@@ -173,6 +220,15 @@ class JsonLines:
             file, self._file = self._file, None
             with contextlib.suppress(OSError):
                 file.close()
+
+
+def by_member(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the rows of each of several runs without its index; those of one under ``""``."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        plain = {name: value for name, value in row.items() if name != "member"}
+        found.setdefault(member_of(row), []).append(plain)
+    return found
 
 
 def _version(package: str) -> str:

@@ -26,7 +26,7 @@ def write_last_words(path: Path, lost: Spans, *, step: int) -> None:
             file.seek(begin)
             tail = file.read(_TAIL)
             cut = tail.rfind(b"\n") + 1
-            # Never the first line, which names the leaves.
+            # Never a line that names the leaves, such as the first.
             while cut > 0 and (begin or b"\n" in tail[: cut - 1]):
                 words = _words(lost, step)
                 if len(words) <= size - begin - cut:
@@ -35,6 +35,8 @@ def write_last_words(path: Path, lost: Spans, *, step: int) -> None:
                     file.truncate()
                     return
                 cut, last = tail.rfind(b"\n", 0, cut - 1) + 1, cut
+                if tail.startswith(b'{"event": "leaves"', cut):
+                    return
                 _give_up(tail[cut:last], lost)
     except OSError:
         return

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -14,8 +14,9 @@ from gradstable._core.find import find_all
 from gradstable._core.paths import leaf_paths
 from gradstable.recovery.turn import RollbackState
 from gradstable.telemetry.json_lines import JsonLines
+from gradstable.telemetry.leaves import recorded_header
 from gradstable.telemetry.outlet import Outlet
-from gradstable.telemetry.rows import find_record, read_rows
+from gradstable.telemetry.rows import Member, find_record, read_members
 from gradstable.telemetry.sink import Header, Sink
 
 
@@ -25,7 +26,8 @@ class Log:
     Call it after every step with the optimizer state. Every ``every`` calls it fetches what the
     device has recorded since, in one transfer; all other calls return at once and wait for
     nothing. Use it as a context manager, or call ``close`` at the end, which fetches the rest
-    from the last state it was shown.
+    from the last state it was shown. A state of several runs (``vmap`` over seeds) is written to a
+    file for each, ``run.member3.jsonl`` beside ``run.jsonl``; equal replicas are written once.
 
     No sink can end a training: what one of them raises, as on a full disk, is told by one warning,
     and the others go on. Only mistakes are raised, and only here: a path that cannot be written, or
@@ -33,7 +35,8 @@ class Log:
 
     Args:
       params: the parameters (or their shapes), for the names of leaves; also an ``nnx.Module``'s
-        ``nnx.state(model, nnx.Param)``.
+        ``nnx.state(model, nnx.Param)``. They may be more than the recorder sees, as behind
+        ``optax.masked``: what is written has the leaves that it sees.
       path: a file of JSON lines; ``None``: none.
       sinks: where else to write, see ``gs.telemetry.Sink``.
       every: how many calls lie between two readings, at least 1 and at most the capacity of the
@@ -74,18 +77,20 @@ class Log:
         if every is not None:
             check_size("every", every, at_least=1)
         leaves = jax.tree.leaves(params)
+        # Names only: the parameters themselves may be given away.
+        self._params = jax.tree.map(lambda _: 0, params)
         self._sinks = [*([] if path is None else [JsonLines(path)]), *sinks]
         self._every = every
         self._calls = 0
-        self._seen = 0
+        self._seen: dict[Member, int] = {}
         self._last: Any = None
-        self._returns: list[int] = []
+        self._returns: list[_Return] = []
         self._checked = False
-        header = Header(
+        header = self._header = Header(
             name=name or (os.path.splitext(os.path.basename(path))[0] if path else "run"),
             leaves=tuple(leaf_paths(params)),
             sizes=tuple(int(np.prod(np.shape(leaf))) for leaf in leaves),
-            dtypes=tuple(str(leaf.dtype) for leaf in leaves),
+            dtypes=tuple(str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves),
             config=dict(config or {}),
         )
         self._outlets: list[Outlet] = []
@@ -104,19 +109,26 @@ class Log:
         """Read now what has been recorded up to the state that was shown last."""
         if self._last is None or find_record(self._last).calls.is_deleted():
             return  # the last: given away to a step that then failed
-        rows = read_rows(self._last, since=self._seen)
+        apart = len(self._seen) > 1
+        found = read_members(self._last, since=self._seen, apart=apart)
         returns = _returns(self._last)
         self._last = None
-        self._seen = rows.count
+        self._seen = {member: rows.count for member, rows in found.items()}
+        rows = [row for one in found.values() for row in one.steps]
         for outlet in self._outlets:
-            if rows.lost:
-                outlet.lost(*rows.lost)
-            outlet.steps(rows.steps)
-        for before, (total, step, target) in zip(self._returns, returns, strict=True):
-            if total > before:
-                more = f" (the last of {total - before})" if total > before + 1 else ""
-                self.note(step, f"rollback to what was before step {max(target, 1)}{more}")
-        self._returns = [total for total, _, _ in returns]
+            for lost in dict.fromkeys(one.lost for one in found.values() if one.lost):
+                outlet.lost(*lost)
+            outlet.steps(rows)
+        told: set[tuple[int, str]] = set()
+        for before, after in zip(self._returns, returns, strict=True):
+            more = after.total - before.total
+            if more > 0:
+                last = f" (the last of {more})" if more > 1 else ""
+                text = f"rollback to what was before step {max(after.target, 1)}{last}"
+                told.add((after.step, f"{after.whose}{text}" if len(found) > 1 else text))
+        for step, text in sorted(told):
+            self.note(step, text)
+        self._returns = returns
 
     def scalars(self, step: int, **values: Any) -> None:
         """Write numbers of your own: a metric, the learning rate, the loss scale."""
@@ -139,7 +151,7 @@ class Log:
         finally:
             outlets, self._outlets = self._outlets, []
             for outlet in outlets:
-                outlet.close(self._seen)
+                outlet.close(self._step)
 
     def __enter__(self) -> Self:
         """Return the log itself."""
@@ -155,10 +167,15 @@ class Log:
         if error is None:
             self.close()
             return
-        self.note(self._seen, f"ended by {type(error).__name__}: {error}")
+        self.note(self._step, f"ended by {type(error).__name__}: {error}")
         # What failed may have taken the last state with it, and is what should be seen.
         with suppress(Exception):
             self.close()
+
+    @property
+    def _step(self) -> int:
+        """The last step that has been read."""
+        return max(self._seen.values(), default=0)
 
     def _open(self, header: Header) -> None:
         try:
@@ -174,7 +191,7 @@ class Log:
 
     def _check(self, opt_state: object) -> None:
         record = find_record(opt_state)
-        capacity = record.rows.shape[0]
+        capacity = record.rows.shape[-2]
         if self._every is None:
             self._every = max(capacity // 2, 1)
         elif self._every > capacity:
@@ -184,14 +201,30 @@ class Log:
             )
             raise ValueError(msg)
         # A run that is resumed begins where it was: what lies before has been written before.
-        self._seen = max(int(record.calls) - 1, 0)
-        self._returns = [total for total, _, _ in _returns(opt_state)]
+        self._seen = {(): max(int(np.min(record.calls)) - 1, 0)}
+        self._returns = _returns(opt_state)
+        header = recorded_header(record, self._params, self._header)
+        if header is not None:
+            for outlet in self._outlets:
+                outlet.leaves(header)
         self._checked = True
 
 
-def _returns(opt_state: object) -> list[tuple[int, int, int]]:
-    """Return for every rollback how often it went back, when last, and to what."""
+class _Return(NamedTuple):
+    whose: str
+    total: int
+    step: int
+    target: int
+
+
+def _returns(opt_state: object) -> list[_Return]:
+    """Return for every rollback, of every member, how often it went back, when last, to what."""
     found = [state for _, state in find_all(opt_state, RollbackState)]
     numbers = [(state.restores, state.last_restore, state.restored_to) for state in found]
-    fetched = jax.device_get(numbers) if numbers else []
-    return [(int(total), int(step), int(target)) for total, step, target in fetched]
+    returns: list[_Return] = []
+    for fetched in jax.device_get(numbers) if numbers else []:
+        arrays = [np.asarray(number) for number in fetched]
+        for member in np.ndindex(arrays[0].shape):
+            whose = f"member {'-'.join(map(str, member))}: " if member else ""
+            returns.append(_Return(whose, *(int(array[member]) for array in arrays)))
+    return returns

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradstable._core.reasons import sentence
-from gradstable.telemetry.fields import ALARM_SENTENCES
+from gradstable.telemetry.fields import ALARM_SENTENCES, member_of
 from gradstable.telemetry.sink import Header
 
 
@@ -36,21 +36,26 @@ class Logging:
             "%s: %d parameters in %d leaves", header.name, sum(header.sizes), len(header.leaves)
         )
 
+    def leaves(self, header: Header) -> None:
+        """Take these names."""
+        self._leaves = header.leaves
+
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Tell of what was unusual, and where the run is."""
         for first, last, text in events(rows, self._leaves):
             place = f"step {first}" if first == last else f"steps {first} to {last}"
             self._logger.warning("%s: %s", place, text)
-        if rows:
-            row = rows[-1]
-            clipped = sum(one.get("scale") not in (0, 1, None) for one in rows)
+        for member in dict.fromkeys(map(member_of, rows)):
+            mine = [row for row in rows if member_of(row) == member]
+            row = mine[-1]
+            clipped = sum(one.get("scale") not in (0, 1, None) for one in mine)
             self._logger.info(
-                "step %d: loss %.4g, gradient norm %.3g, %d of %d steps clipped",
+                f"{_whose(row)}step %d: loss %.4g, gradient norm %.3g, %d of %d steps clipped",
                 row["step"],
                 row.get("loss", float("nan")),
                 row.get("grad_norm", float("nan")),
                 clipped,
-                len(rows),
+                len(mine),
             )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -83,6 +88,11 @@ def events(rows: Sequence[Mapping[str, Any]], leaves: Sequence[str]) -> list[tup
     return found
 
 
+def _whose(row: Mapping[str, Any]) -> str:
+    member = member_of(row)
+    return f"member {member}: " if member else ""
+
+
 def _unusual(row: Mapping[str, Any], leaves: Sequence[str]) -> list[str]:
     told = []
     if row.get("scale") == 0:
@@ -91,4 +101,4 @@ def _unusual(row: Mapping[str, Any], leaves: Sequence[str]) -> list[str]:
         told.append(f"rejected: {sentence(row['reason'])}{place}")
     bits = row.get("alarms", 0)
     told += [f"early warning: {text}" for alarm, text in ALARM_SENTENCES.items() if bits & alarm]
-    return told
+    return [f"{_whose(row)}{text}" for text in told]

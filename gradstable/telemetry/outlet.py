@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradstable.telemetry.sink import MISTAKES, Header, Sink
+from gradstable.telemetry.sink import MISTAKES, Header, NamesLeaves, Sink
 from gradstable.telemetry.telling import reason_of, steps_of, tell
 from gradstable.telemetry.waiting import Spans, add_span
 
@@ -17,6 +17,7 @@ class Outlet:
         self._missed: Spans = []
         self._failures = 0
         self._works = False
+        self._unnamed = False
 
     def open(self, header: Header) -> None:
         """Open the sink; raises what is a mistake in how it was made."""
@@ -29,12 +30,19 @@ class Outlet:
         else:
             self._works = True
 
+    def leaves(self, header: Header) -> None:
+        """Pass on which leaves are recorded; what does not take it gets no numbers of leaves."""
+        takes = isinstance(self._sink, NamesLeaves)
+        self._unnamed = not (takes and self._call("leaves", header))
+
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Pass on recorded steps, and what was missed before them once that works again."""
         if not rows:
             return
-        if not self._call("steps", rows):
-            add_span(self._missed, (rows[0]["step"], rows[-1]["step"]))
+        if not self._call("steps", [_unnamed(row) for row in rows] if self._unnamed else rows):
+            # Of several runs, the steps of one follow those of another.
+            numbers = [row["step"] for row in rows]
+            add_span(self._missed, (min(numbers), max(numbers)))
             return
         missed, self._missed = self._missed, []
         for span in missed:
@@ -77,3 +85,9 @@ class Outlet:
         self._failures += 1
         if self._failures == 1:
             tell(f"{self._name} has failed, training goes on: {reason_of(error)}.")
+
+
+def _unnamed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without the numbers of leaves, for what knows others by these numbers."""
+    kept = {name: value for name, value in row.items() if name != "leaf_norms"}
+    return {**kept, "worst_leaf": -1, "rms_leaf": -1}

@@ -1,8 +1,10 @@
 """Record what happens in every step, in ring buffers that live in the optimizer state."""
 
+import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
@@ -17,8 +19,10 @@ from gradstable._core.checks import (
 from gradstable._core.layout import AxisName, agreed, check_axis_name, splits_of
 from gradstable._core.norms import measure
 from gradstable._core.numerics import float32, increment
+from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
+from gradstable.precision.inside import check_one_loss_scale, unscale_inside
 from gradstable.telemetry.alarms import watch
 from gradstable.telemetry.gauges import (
     judged,
@@ -29,6 +33,7 @@ from gradstable.telemetry.gauges import (
     worst_rms,
 )
 from gradstable.telemetry.order import after
+from gradstable.telemetry.places import Places
 from gradstable.telemetry.sample import sample_sizes
 from gradstable.telemetry.state import RecordState, new_record, pack, put, put_every
 
@@ -50,9 +55,9 @@ def record(
     you like. Updates are those of ``inner``, and nothing is ever compiled anew.
 
     Of each step are kept, in ring buffers of fixed size: the loss (if you pass ``value=loss``),
-    the norm of the raw gradient, threshold, scale and reason of the guard, the leaf that was
-    worst, the factor by which back-off and plateaus have lowered the step, and two signs of
-    danger that move early. The first is
+    the norm of the raw gradient (with the factor of a ``gs.loss_scale`` taken out), threshold,
+    scale and reason of the guard, the leaf that was worst, the factor by which back-off and
+    plateaus have lowered the step, and two signs of danger that move early. The first is
 
     .. math:: RMS_t = \sqrt{\mathrm{mean}(g^2 / \max(\hat v, \epsilon^2))}
 
@@ -91,7 +96,8 @@ def record(
 
     Raises:
       TypeError: if ``inner`` is no transform.
-      ValueError: if a number is out of its range, or the loss is no scalar.
+      ValueError: if a number is out of its range, or the loss is no scalar; in ``init``, if there
+        are several loss scales in ``inner``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -116,7 +122,10 @@ def record(
 
     def init_fn(params: optax.Params) -> RecordState:
         inner_state = own_arrays(inner.init(params))
+        check_one_loss_scale(inner_state, "record")
         return new_record(params, inner_state, capacity=capacity, leaf_every=leaf_every)
+
+    update = _Update(inner, limits, leaf_every, axis_name)
 
     def update_fn(
         updates: optax.Updates,
@@ -124,40 +133,75 @@ def record(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, RecordState]:
+        return update(updates, state, params, **extra_args)
+
+    if takes_unscale(inner):
+        setattr(update_fn, UNSCALE, True)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Update:
+    """The update function, in the order in which a step goes."""
+
+    inner: optax.GradientTransformationExtraArgs
+    limits: tuple[jax.Array, ...]
+    leaf_every: int
+    axis_name: AxisName
+
+    def __call__(
+        self,
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        unscale: ArrayLike | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, RecordState]:
         old = check_state(state, RecordState, "record")
         check_updates(updates, params)
-        extra_args = agreed(extra_args, axis_name)
-        count = increment(old.calls)
-        measured = measure(updates, axis_name=axis_name)
-        ratio, sampled_params = update_ratio(old.sampled_params, params, count, axis_name)
+        extra_args, count = agreed(extra_args, self.axis_name), increment(old.calls)
+        places = Places.of(updates, old.sampled_params)
+        factor = unscale_inside(old.wrapped_state, unscale)
+        measured = unscale_measure(measure(updates, axis_name=self.axis_name), factor)
+        ratio, sampled_params = update_ratio(old.sampled_params, params, count, self.axis_name)
         given = updates if judged(old.wrapped_state) else after(measured.norm, updates)
-        new_updates, inner_state = inner.update(given, old.wrapped_state, params, **extra_args)
+        passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
+        new_updates, inner_state = self.inner.update(given, old.wrapped_state, params, **passed)
 
-        verdict = last_verdict(inner_state)
-        moment, rms = leaf_rms(old.second_moment, updates, inner_state, verdict, axis_name)
+        verdict, made = last_verdict(old.wrapped_state, inner_state)
+        moment, rms = leaf_rms(
+            old.second_moment,
+            updates,
+            inner_state,
+            verdict,
+            self.axis_name,
+            made=made,
+            unscale=factor,
+        )
         bits, alarms = watch(
             old.alarms,
-            (rms, ratio),
-            limits=limits,
-            sizes=_sampled(updates, axis_name),
-            when=verdict["scale"] > 0,
+            (rms := places.spread(rms, jnp.nan), ratio),
+            limits=self.limits,
+            sizes=places.spread_sizes(_sampled(updates, self.axis_name)),
+            when=made & (verdict["scale"] > 0),
             count=count,
         )
         row = {"loss": _loss(extra_args.get("value")), "update_ratio": ratio, "alarms": bits}
-        row |= {"grad_norm": measured.norm, "worst_leaf": measured.worst_leaf}
+        row |= {"grad_norm": measured.norm, "worst_leaf": places.column_of(measured.worst_leaf)}
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
+        norms = places.spread(measured.leaf_norms, 0.0)
         new_state = RecordState(
             calls=count,
             rows=put(old.rows, pack(row), at=old.calls),
-            leaf_rows=put_every(old.leaf_rows, measured.leaf_norms, at=old.calls, every=leaf_every),
+            leaf_rows=put_every(old.leaf_rows, norms, at=old.calls, every=self.leaf_every),
             alarms=alarms,
             second_moment=moment,
+            leaf_keys=old.leaf_keys,
             sampled_params=sampled_params,
             wrapped_state=inner_state,
         )
         return after(ratio, new_updates), new_state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:

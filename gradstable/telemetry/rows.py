@@ -1,7 +1,7 @@
 """From the ring buffers on the device to rows on the host, in one transfer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -10,13 +10,17 @@ from gradstable._core.find import find_all
 from gradstable.telemetry.fields import FIELDS, INTEGERS, NUMBERS
 from gradstable.telemetry.state import RecordState
 
+# Which of several runs, by its index along each axis; () for the only one.
+Member: TypeAlias = tuple[int, ...]
+
 
 class Rows(NamedTuple):
     """The steps that were recorded since the last reading.
 
     Attributes:
       steps: one dictionary a step, oldest first: ``step``, the names of the columns that are
-        known, and on some steps ``leaf_norms``.
+        known, and on some steps ``leaf_norms``. In a state of several runs (``vmap``, ``pmap``)
+        that differ, the steps of one follow those of another, and ``member`` is its index.
       lost: first and last of the steps that were overwritten before they were read, or ``None``.
       count: how many steps there have been; pass it as ``since`` the next time.
     """
@@ -37,7 +41,7 @@ def read_rows(opt_state: object, *, since: int = 0) -> Rows:
       since: the steps that are known already, >= 0.
 
     Returns:
-      ``Rows``; at most ``capacity`` steps of them.
+      ``Rows``; at most ``capacity`` steps of each run.
 
     Raises:
       ValueError: if there is no recorder in the state, or more than one.
@@ -52,12 +56,50 @@ def read_rows(opt_state: object, *, since: int = 0) -> Rows:
       >>> gs.telemetry.read_rows(state).steps[0]["grad_norm"]
       5.0
     """
+    found = read_members(opt_state, since={}, start=since)
+    steps = [row for rows in found.values() for row in rows.steps]
+    lost = next((rows.lost for rows in found.values() if rows.lost), None)
+    return Rows(steps, lost, max((rows.count for rows in found.values()), default=0))
+
+
+def read_members(
+    opt_state: object, *, since: Mapping[Member, int], start: int = 0, apart: bool = False
+) -> dict[Member, Rows]:
+    """Return what was recorded of each run in a state; of one, or of equal replicas, under ``()``.
+
+    Args:
+      opt_state: as for ``read_rows``.
+      since: the steps of each member that are known already.
+      start: the same of all that are not named.
+      apart: whether to tell equal members apart too, since they have differed before.
+    """
     state = find_record(opt_state)
     # Only these are fetched: the state of the inner optimizer stays where it is.
     count, rows, leaf_rows = jax.device_get((state.calls, state.rows, state.leaf_rows))
+    rings = (np.asarray(count), rows, leaf_rows)
+    num_leaves = state.alarms.steps_seen.shape[-1] - 1
+    members: list[Member] = list(np.ndindex(rings[0].shape))
+    if not apart and all(_alike(ring, rings[0].ndim) for ring in rings):
+        first = tuple(ring[members[0]] for ring in rings)
+        return {(): _rows(first, num_leaves, since=since.get((), start))}
+    found: dict[Member, Rows] = {}
+    for member in members:
+        known = since.get(member, since.get((), start))
+        here = _rows(tuple(ring[member] for ring in rings), num_leaves, since=known)
+        found[member] = here._replace(steps=[{**row, "member": member} for row in here.steps])
+    return found
+
+
+def _alike(ring: np.ndarray, axes: int) -> bool:
+    each = ring.reshape(-1, *ring.shape[axes:])
+    return bool(np.array_equal(each, np.broadcast_to(each[:1], each.shape), equal_nan=True))
+
+
+def _rows(rings: tuple[np.ndarray, ...], num_leaves: int, *, since: int) -> Rows:
+    count, rows, leaf_rows = rings
     count, capacity = int(count), rows.shape[0]
     first = max(since, count - capacity) + 1
-    every, num_leaves = capacity // leaf_rows.shape[0], state.alarms.steps_seen.shape[0] - 1
+    every = capacity // leaf_rows.shape[0]
     steps: list[dict[str, Any]] = []
     for step in range(first, count + 1):
         row = _named(step, rows[(step - 1) % capacity])

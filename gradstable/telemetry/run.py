@@ -35,7 +35,7 @@ class Run:
       name: what the run was called.
       versions: of this library and of JAX, as they were.
       config: what was written down of its settings.
-      leaves: the paths of the parameters, in tree order.
+      leaves: the paths of the parameters that were recorded, in tree order.
       sizes: int64 ``[L]``, entries of each leaf.
       dtypes: of each leaf.
       step: int64 ``[n]``, counted from 1; ascending, perhaps with gaps.
@@ -224,7 +224,8 @@ def _latest(step: np.ndarray) -> np.ndarray | None:
 
 def _leaves(read: Read) -> dict[str, Any]:
     """Return names, sizes and dtypes of the leaves, as far as they belong to the norms."""
-    header = read.header or {}
+    # Behind a mask, say, the recorder sees other leaves than the log was given: then it says so.
+    header = read.leaves or read.header or {}
     leaves, number = tuple(header.get("leaves") or ()), read.leaf_norms.shape[1]
     if read.header is None:
         read.damage.tell("the first line is lost, which names the run and its leaves")

@@ -1,7 +1,7 @@
 """What writes telemetry somewhere: the protocol of all sinks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 # What is wrong with how a log is made, and will not mend itself. Of all that a sink may raise, only
 # these are raised, and only when it is opened: a sink never ends a training that has begun.
@@ -21,7 +21,8 @@ class Header(NamedTuple):
 
     Attributes:
       name: what the run is called.
-      leaves: paths of the parameters, in tree order.
+      leaves: paths of the parameters, in tree order; where the recorder sees others, a sink that
+        has a method ``leaves`` learns of them.
       sizes: entries of each.
       dtypes: of each.
       config: settings of the run, as given.
@@ -36,6 +37,8 @@ class Header(NamedTuple):
 
 class Sink(Protocol):
     """Somewhere to write telemetry to. Each method is called on the host, in this order.
+
+    Rows of several runs in one state (``vmap``, ``pmap``) have an index ``member``.
 
     A sink may raise: the log goes on without it, warns once, and tells it by ``lost`` which steps
     it missed as soon as it works again. Only mistakes in ``open`` are passed on.
@@ -63,4 +66,17 @@ class Sink(Protocol):
 
     def close(self, step: int) -> None:
         """End after so many steps; called once."""
+        ...
+
+
+@runtime_checkable
+class NamesLeaves(Protocol):
+    """A sink that names leaves.
+
+    One that does not is given rows without the numbers of leaves if the recorder turns out to see
+    other leaves than the header has.
+    """
+
+    def leaves(self, header: Header) -> None:
+        """Take the leaves of this header instead of those at the beginning."""
         ...

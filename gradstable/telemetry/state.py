@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradstable._core.equations import only_arrays
 from gradstable._core.names import Unnamed, answers_as_inner, without_names
+from gradstable._core.paths import leaf_keys
 from gradstable._core.select import own_arrays
 from gradstable.telemetry.alarms import AlarmState, new_alarms
 from gradstable.telemetry.fields import FIELDS, NUMBERS
@@ -29,13 +31,16 @@ class RecordState(NamedTuple):
     leaf_rows: jax.Array  # shape=(capacity // leaf_every, L), dtype=jnp.float32
     alarms: AlarmState
     second_moment: SecondMoment
+    leaf_keys: jax.Array  # shape=(L,), dtype=jnp.int32, numbers of the paths of the parameters
     sampled_params: Unnamed  # a few entries of each parameter, before the last update
     wrapped_state: Any
 
 
 def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int) -> RecordState:
     """Return the state before the first step."""
-    num_leaves = len(jax.tree.leaves(params))
+    arrays = jax.tree.map(jnp.asarray, only_arrays(params))
+    # An empty tree has a column too: states have no arrays of size zero.
+    keys, num_leaves = leaf_keys(arrays), len(jax.tree.leaves(arrays))
     return RecordState(
         calls=jnp.zeros((), jnp.int32),
         rows=jnp.zeros((capacity, len(FIELDS)), jnp.float32),
@@ -44,7 +49,8 @@ def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int)
         second_moment=SecondMoment(
             moment_weight=jnp.zeros((), jnp.float32), moment_decay=jnp.zeros((), jnp.float32)
         ),
-        sampled_params=own_arrays(without_names(sample(jax.tree.map(jnp.asarray, params)), params)),
+        leaf_keys=jnp.asarray(keys if num_leaves else [0], jnp.int32),
+        sampled_params=own_arrays(without_names(sample(arrays), arrays)),
         wrapped_state=inner_state,
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstable._core.reasons import sentence
 from gradstable.telemetry.extras import need
-from gradstable.telemetry.fields import NUMBERS
+from gradstable.telemetry.fields import NUMBERS, member_of
 from gradstable.telemetry.sink import Header
 
 
@@ -49,12 +49,17 @@ class TensorBoard:
         settings = "\n".join(f"- {key}: {value}" for key, value in header.config.items())
         self._writer.add_text("run", f"{header.name}\n\n{settings}", 0)
 
+    def leaves(self, header: Header) -> None:
+        """Do nothing: leaves have no names here."""
+        del header
+
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write scalars, histograms and events."""
         self._revive()
         for row in rows:
-            step = row["step"]
-            known = {_TAGS[name]: row[name] for name in NUMBERS if name in row}
+            step, member = row["step"], member_of(row)
+            whose = f"/member_{member}" if member else ""
+            known = {f"{_TAGS[name]}{whose}": row[name] for name in NUMBERS if name in row}
             finite = {tag: value for tag, value in known.items() if np.isfinite(value)}
             for tag, value in finite.items():
                 self._writer.add_scalar(tag, value, step)
@@ -62,11 +67,14 @@ class TensorBoard:
                 self._not_finite += 1
                 self._writer.add_scalar("guard/not_finite", self._not_finite, step)
             if row.get("scale") == 0:
-                self._writer.add_text("events", f"rejected: {sentence(row['reason'])}", step)
+                self._writer.add_text(
+                    f"events{whose}", f"rejected: {sentence(row['reason'])}", step
+                )
             norms = np.asarray(row.get("leaf_norms", ()), np.float64)
             norms = norms[np.isfinite(norms) & (norms > 0)]
             if norms.size:
-                self._writer.add_histogram("gradient/log10_leaf_norms", np.log10(norms), step)
+                tag = f"gradient/log10_leaf_norms{whose}"
+                self._writer.add_histogram(tag, np.log10(norms), step)
         self._writer.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

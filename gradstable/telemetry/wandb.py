@@ -5,7 +5,7 @@ from typing import Any
 
 from gradstable._core.reasons import sentence
 from gradstable.telemetry.extras import need
-from gradstable.telemetry.fields import NUMBERS
+from gradstable.telemetry.fields import NUMBERS, member_of
 from gradstable.telemetry.sink import Header
 
 
@@ -47,14 +47,21 @@ class WandB:
         self._run.define_metric(_STEP, hidden=True)
         self._run.define_metric("*", step_metric=_STEP)
 
+    def leaves(self, header: Header) -> None:
+        """Do nothing: leaves have no names here."""
+        del header
+
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Send the numbers of each step."""
         for row in rows:
-            values = {f"gradstable/{name}": row[name] for name in NUMBERS if name in row}
+            member = member_of(row)
+            whose = f"/member_{member}" if member else ""
+            values = {f"gradstable/{name}{whose}": row[name] for name in NUMBERS if name in row}
             if row.get("scale") == 0:
                 self._rejected += 1
                 self._run.summary["gradstable/last_rejection"] = (
-                    f"step {row['step']}: {sentence(row['reason'])}"
+                    f"step {row['step']}{f' of member {member}' if member else ''}: "
+                    f"{sentence(row['reason'])}"
                 )
             values["gradstable/rejected"] = self._rejected
             self._run.log({**values, _STEP: row["step"]})

@@ -23,6 +23,7 @@ from tests.report.running import header, steps, stormy
 Lines = list[bytes]
 STEPS = 60
 HEADER = json.dumps(header(4)).encode()
+LEAVES = json.dumps({**header(4), "event": "leaves"}).encode()
 SOUND: Lines = [HEADER, *(json.dumps(event).encode() for event in stormy(STEPS))]
 # Each of these is wrong for at least one kind of field, and none may be a surprise.
 WILD: list[Any] = [
@@ -218,14 +219,15 @@ def test_a_folder_is_no_run(tmp_path: Path) -> None:
 def test_every_field_may_be_anything(event: str, field: str, tmp_path: Path) -> None:
     """Generated from the table of lines: a field that is added to it is tried here."""
     kind = LINES[event][field]
+    before = [HEADER, LEAVES, *SOUND[1:]] if event == "leaves" else SOUND
     place = next(
-        at for at, line in enumerate(SOUND)
+        at for at, line in enumerate(before)
         if json.loads(line)["event"] == event and (event != "step" or b"leaf_norms" in line)
     )  # fmt: skip
-    others = step_numbers(SOUND[:place] + SOUND[place + 1 :])
+    others = step_numbers(before[:place] + before[place + 1 :])
     for value in WILD:
-        changed = {**json.loads(SOUND[place]), field: value}
-        lines = [*SOUND[:place], json.dumps(changed).encode(), *SOUND[place + 1 :]]
+        changed = {**json.loads(before[place]), field: value}
+        lines = [*before[:place], json.dumps(changed).encode(), *before[place + 1 :]]
         path = tmp_path / "run.jsonl"
         path.write_bytes(joined(lines))
         if field == "format" and ALLOWED[kind.kind](value) and (value or 0) > 1:

@@ -1,0 +1,112 @@
+"""States of several runs at once, as ``vmap`` and ``pmap`` make them: one story for each member."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+# Which member, by its index along each axis; () where there is one run only.
+Member: TypeAlias = tuple[int, ...]
+
+# So many different stories are told in full; the rest is counted.
+_MOST = 8
+
+
+class Section(NamedTuple):
+    """A part of the story: numbers from the device, and how to tell them.
+
+    Attributes:
+      numbers: a tree of arrays, whose first leaf is a scalar for each member.
+      tell: from the numbers of one member to sentences.
+      weight: from the same to how bad it is, for what is told first.
+    """
+
+    numbers: Any
+    tell: Callable[[Any], list[str]]
+    weight: Callable[[Any], int] = lambda _: 0
+
+
+def shape_of(numbers: Any) -> tuple[int, ...]:
+    """Return the axes of the members: those that a scalar has."""
+    return np.shape(jax.tree.leaves(numbers)[0])
+
+
+def of_member(numbers: Any, member: Member) -> Any:
+    """Return the numbers of one member."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[member], numbers) if member else numbers
+
+
+def tell_all(sections: Sequence[Section], *, only: Sequence[Member] = ()) -> list[str]:
+    """Return what each member has to tell; those that tell the same are named together.
+
+    Args:
+      sections: in order, with numbers that have been fetched.
+      only: the members that matter. Default: all.
+    """
+    told: list[str] = []
+    for shape in dict.fromkeys(shape_of(one.numbers) for one in sections):
+        here = [one for one in sections if shape_of(one.numbers) == shape]
+        told += _tell(here, shape, [one for one in only if len(one) == len(shape)])
+    return told
+
+
+def named(members: Sequence[Member], shape: tuple[int, ...]) -> str:
+    """Return members in words: ``member 3 of 8``, ``members 0-2 and 5 of 8``, ``all 8 members``."""
+    total = int(np.prod(shape))
+    if total == 1:
+        return "the run"
+    size = f"{total}" if len(shape) == 1 else f"{shape}"
+    if len(members) == total > 1:
+        return f"all {size} members"
+    if len(members) == 1:
+        return f"member {_one(members[0])} of {size}"
+    parts = _ranges(members) if len(shape) == 1 else [_one(one) for one in members]
+    if len(parts) > _MOST:
+        parts = [*parts[:_MOST], "more"]
+    listed = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+    return f"members {listed} of {size}"
+
+
+def _tell(sections: Sequence[Section], shape: tuple[int, ...], only: Sequence[Member]) -> list[str]:
+    if np.prod(shape) == 1:  # one run only, perhaps on one device of pmap
+        only_one = (0,) * len(shape)
+        return [line for one in sections for line in one.tell(of_member(one.numbers, only_one))]
+    stories: dict[tuple[str, ...], list[Member]] = {}
+    weights: dict[tuple[str, ...], int] = {}
+    for member in only or list(np.ndindex(shape)):
+        parts = [(one, of_member(one.numbers, member)) for one in sections]
+        story = tuple(line for one, numbers in parts for line in one.tell(numbers))
+        stories.setdefault(story, []).append(member)
+        weight = max(one.weight(numbers) for one, numbers in parts)
+        weights[story] = max(weight, weights.get(story, 0))
+    worst = sorted(stories, key=lambda story: -weights[story])[:_MOST]
+    told: list[str] = []
+    for story, members in stories.items():
+        if story in worst and story:
+            name = named(members, shape)
+            told += [f"{name[0].upper()}{name[1:]}:", *story]
+    left = sum(len(members) for story, members in stories.items() if story not in worst)
+    if left:
+        told.append(
+            f"{left} more members have a story of their own each, none of them worse. Pass "
+            "jax.tree.map(lambda x: x[i], opt_state) to read that of member i."
+        )
+    return told
+
+
+def _one(member: Member) -> str:
+    return f"{member[0]}" if len(member) == 1 else f"{member}"
+
+
+def _ranges(members: Sequence[Member]) -> list[str]:
+    runs: list[list[int]] = []
+    for (number,) in members:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts: list[str] = []
+    for run in runs:
+        parts += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)
+    return parts
