@@ -63,6 +63,12 @@ def without_extra_args() -> Transform:
     return optax.GradientTransformationExtraArgs(sound.init, update)  # pyright: ignore[reportArgumentType]
 
 
+class Homonym(NamedTuple):
+    """A state that counts under the name that wrappers of ours count under."""
+
+    calls: jax.Array
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Static:
@@ -143,7 +149,9 @@ _DRIFT = {"stable_state", "state_dtypes", "one_trace", "abstract", "train_state"
 # and one of another structure: also where it is carried or restored.
 _RESTRUCTURED = {*_DRIFT, "scan", "cond", "extra_args", "flax_bytes"}
 _OTHER_TREES = {"extra_args", "masked", "partition", "nnx_optimizer"}
-_NEVER_TRACED = {"no_empty_arrays", "own_buffers", "map_params", "integer_leaves", "flax_bytes"}
+_NEVER_TRACED = {"no_empty_arrays", "own_buffers", "map_params", "integer_leaves", "flax_bytes"} | {
+    "optax_readers"
+}
 # What is broken, and exactly the checks that notice.
 BROKEN: dict[str, tuple[Transform, set[str]]] = {
     "nothing": (transform(), set()),
@@ -176,6 +184,10 @@ BROKEN: dict[str, tuple[Transform, set[str]]] = {
     "list of leaves in the state": (
         transform(more=lambda params: [jnp.zeros(leaf.shape) for leaf in jax.tree.leaves(params)]),
         {"map_params"},
+    ),
+    "field with the name of one of ours": (
+        transform(more=lambda params: Homonym(jnp.zeros((), jnp.int32))),
+        {"optax_readers"},
     ),
     "branch in Python": (transform(act=_branch), set(CHECKS) - _NEVER_TRACED),
     "another way when traced": (
