@@ -80,13 +80,7 @@ def momentum() -> Transform:
         check_updates(updates, params)
         updates = as_arrays(updates)
         more = jax.tree.map(learn, state.more, updates)
-        act = jax.tree.map(
-            lambda g, m: (_bounded(g).astype(jnp.float32) / (1.0 + m.astype(jnp.float32))).astype(
-                g.dtype
-            ),
-            updates,
-            more,
-        )
+        act = jax.tree.map(divide, updates, more)
         return act, SoundState(optax.safe_increment(state.count), more)
 
     def init(params: Any) -> SoundState:
@@ -110,6 +104,12 @@ def _only_arrays(updates: Any, params: Any = None) -> None:
     check_updates(updates, params)
     for leaf in jax.tree.leaves(params):
         assert isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+
+
+class Homonym(NamedTuple):
+    """A state that counts under the name that wrappers of ours count under."""
+
+    calls: jax.Array
 
 
 @jax.tree_util.register_static
@@ -207,6 +207,7 @@ _NEVER_TRACED = {
     "integer_leaves",
     "last_cast",
     "flax_bytes",
+    "optax_readers",
 }
 # What is broken, and exactly the checks that notice.
 BROKEN: dict[str, tuple[Transform, set[str]]] = {
@@ -240,6 +241,10 @@ BROKEN: dict[str, tuple[Transform, set[str]]] = {
     "list of leaves in the state": (
         transform(more=lambda params: [jnp.zeros(leaf.shape) for leaf in jax.tree.leaves(params)]),
         {"other_leaves", "map_params"},
+    ),
+    "field with the name of one of ours": (
+        transform(more=lambda params: Homonym(jnp.zeros((), jnp.int32))),
+        {"optax_readers"},
     ),
     "branch in Python": (transform(act=_branch), set(CHECKS) - _NEVER_TRACED),
     "another way when traced": (

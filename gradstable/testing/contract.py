@@ -9,7 +9,16 @@ import optax
 from jax.sharding import Mesh
 
 from gradstable._core.checks import check_transform
-from gradstable.testing import compose, derivatives, flax, numerics, state, tracing, trees
+from gradstable.testing import (
+    compose,
+    derivatives,
+    flax,
+    numerics,
+    readers,
+    state,
+    tracing,
+    trees,
+)
 from gradstable.testing import mesh as mesh_checks
 from gradstable.testing.material import default_params
 
@@ -25,6 +34,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             state.check_own_buffers,
             state.check_no_empty_arrays,
             state.check_map_params,
+            readers.check_optax_readers,
             state.check_scan,
             state.check_cond,
             state.check_donation,

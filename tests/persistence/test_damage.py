@@ -30,7 +30,7 @@ def state(step: int) -> Any:
     adam = opt_state.inner_state[0]._replace(nu=jax.tree.map(jnp.square, params))
     return {
         "params": params,
-        "opt_state": opt_state._replace(inner_state=(adam, *opt_state[2][1:])),
+        "opt_state": opt_state._replace(wrapped_state=(adam, *opt_state[2][1:])),
     }
 
 
