@@ -1,11 +1,11 @@
 """What was decided, kept in the state: totals per reason, the last step, the last rejection."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, narrowed, widest
 from gradstable._core.reasons import NUM_REASONS
 from gradstable._core.types import Health, Measure, Verdict
 
@@ -49,14 +49,18 @@ def drop(dropped: Dropped, count: jax.Array, verdict: Verdict) -> Dropped:
     )
 
 
-def new_ledger() -> Ledger:
-    """Return the ledger of a run that has not begun. No two leaves share a buffer."""
+def new_ledger(params: Any) -> Ledger:
+    """Return the ledger of a run that has not begun. No two leaves share a buffer.
+
+    Its numbers are float64 where a parameter is, else float32.
+    """
+    dtype = widest(params)
 
     def integer(value: int = 0) -> jax.Array:
         return jnp.full((), value, jnp.int32)
 
     def real(value: float) -> jax.Array:
-        return jnp.full((), value, jnp.float32)
+        return jnp.full((), value, dtype)
 
     health = Health(
         count=integer(),
@@ -87,15 +91,17 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
     old = ledger.health
     count = increment(old.count)
     rejected, clipped = ~verdict.accept, verdict.clipped
+    dtype = old.grad_norm.dtype
+    grad_norm, threshold = narrowed(measure.norm, dtype), narrowed(verdict.threshold, dtype)
     health = Health(
         count=count,
         accepted=_increment_if(verdict.accept, old.accepted),
         rejected=_increment_if(rejected, old.rejected),
         clipped=_increment_if(clipped, old.clipped),
         consecutive_rejected=jnp.where(rejected, increment(old.consecutive_rejected), 0),
-        grad_norm=measure.norm,
-        threshold=verdict.threshold,
-        scale=verdict.least_scale,
+        grad_norm=grad_norm,
+        threshold=threshold,
+        scale=verdict.least_scale.astype(dtype),
         reason=verdict.reason,
         worst_leaf=measure.worst_leaf,
         last_rejected=jnp.where(rejected, count, old.last_rejected),
@@ -103,8 +109,8 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
     this = Rejection(
         reason=verdict.reason,
         worst_leaf=measure.worst_leaf,
-        grad_norm=measure.norm,
-        threshold=verdict.threshold,
+        grad_norm=grad_norm,
+        threshold=threshold,
     )
     here = jnp.arange(NUM_REASONS) == verdict.reason
     return Ledger(

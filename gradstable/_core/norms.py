@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradstable._core.layout import AxisName, Split, splits_of
+from gradstable._core.numerics import largest_norm_in, widest
 from gradstable._core.select import run_branch
 from gradstable._core.squares import (
     Shift,
@@ -25,7 +26,6 @@ from gradstable._core.squares import (
     root,
     sum_shifted_squares,
     sum_squares,
-    widest,
 )
 from gradstable._core.stacks import Stacks
 from gradstable._core.types import Measure
@@ -98,7 +98,10 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
     rare = huge | (total < range_of(dtype).tiny)
     # The last is never taken. Of two branches without a loop XLA may make a select, and run both.
     norms = run_branch(rare.astype(jnp.int32), (ordinary, shifted, ordinary))
-    return Measure(*norms, leaf_sizes=leaf_sizes)
+    limits = None
+    if dtype != jnp.float32:
+        limits = jnp.asarray([largest_norm_in(leaf.dtype) for leaf in leaves], dtype)
+    return Measure(*norms, leaf_sizes=leaf_sizes, limits=limits)
 
 
 def large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:

@@ -148,7 +148,7 @@ def record(
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         new_state = RecordState(
             count=count,
-            rows=put(old.rows, pack(row), at=old.count),
+            rows=put(old.rows, pack(row, old.rows.dtype), at=old.count),
             leaf_rows=put_every(old.leaf_rows, measured.leaf_norms, at=old.count, every=leaf_every),
             alarms=alarms,
             second_moment=moment,
