@@ -92,7 +92,7 @@ def every_case() -> Iterator[Any]:
         yield pytest.param(case, id=case.name, marks=[] if quick else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize("case", every_case())
+@pytest.mark.parametrize("case", list(every_case()))
 def test_a_calm_run_is_accepted_whatever_its_unit(case: Case) -> None:
     params = tree(1.0)
     states = {size: case.tx.init(params) for size in (1.0, 1e50, 1e-60)}
