@@ -119,7 +119,7 @@ def guard(
 
     def init_fn(params: optax.Params) -> GuardState:
         return GuardState(
-            ledger=new_ledger(),
+            ledger=new_ledger(params),
             rule_state=judge.init(params),
             wrapped_state=own_arrays(inner.init(params)),
         )

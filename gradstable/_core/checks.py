@@ -16,6 +16,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 
 from gradstable._core.equations import as_arrays, only_arrays
 
@@ -317,8 +318,8 @@ def check_axes(axis: object, ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def check_value(value: object, factory: str) -> jax.Array:
-    """Return the loss that was passed to ``update`` as a float32 scalar.
+def check_value(value: object, factory: str, dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Return the loss that was passed to ``update`` as a scalar, float32 unless told otherwise.
 
     Raises:
       ValueError: if it is missing or no scalar; the message tells how to pass it.
@@ -334,7 +335,7 @@ def check_value(value: object, factory: str) -> jax.Array:
             f"{type(value).__name__}: {remedy}{aux}"
         )
         raise TypeError(msg)
-    loss = jnp.asarray(cast("Any", value), jnp.float32)
+    loss = jnp.asarray(cast("Any", value), dtype)
     if loss.ndim:
         msg = (
             f"{factory} judges the loss, and value must be a scalar, got one of shape "

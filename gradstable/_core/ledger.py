@@ -1,11 +1,11 @@
 """What was decided, kept in the state: totals per reason, the last step, the last rejection."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, narrowed, widest
 from gradstable._core.reasons import NUM_REASONS
 from gradstable._core.types import Health, Measure, Verdict
 
@@ -77,14 +77,18 @@ def drop(dropped: Dropped, count: jax.Array, verdict: Verdict) -> Dropped:
     )
 
 
-def new_ledger() -> Ledger:
-    """Return the ledger of a run that has not begun. No two leaves share a buffer."""
+def new_ledger(params: Any) -> Ledger:
+    """Return the ledger of a run that has not begun. No two leaves share a buffer.
+
+    Its numbers are float64 where a parameter is, else float32.
+    """
+    dtype = widest(params)
 
     def integer(value: int = 0) -> jax.Array:
         return jnp.full((), value, jnp.int32)
 
     def real(value: float) -> jax.Array:
-        return jnp.full((), value, jnp.float32)
+        return jnp.full((), value, dtype)
 
     rejection = Rejection(
         reason=integer(),
@@ -115,11 +119,13 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
     """Return the ledger with one more step in it. Counters stop at the largest int32."""
     calls = increment(ledger.calls)
     rejected, clipped = ~verdict.accept, verdict.clipped
+    dtype = ledger.grad_norm.dtype
+    grad_norm, norm_limit = narrowed(measure.norm, dtype), narrowed(verdict.threshold, dtype)
     this = Rejection(
         reason=verdict.reason,
         worst_leaf=measure.worst_leaf,
-        grad_norm=measure.norm,
-        norm_limit=verdict.threshold,
+        grad_norm=grad_norm,
+        norm_limit=norm_limit,
         leaf_key=measure.worst_key,
     )
     here = jnp.arange(NUM_REASONS) == verdict.reason
@@ -129,9 +135,9 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
         rejected=_increment_if(rejected, ledger.rejected),
         clipped=_increment_if(clipped, ledger.clipped),
         consecutive_rejected=jnp.where(rejected, increment(ledger.consecutive_rejected), 0),
-        grad_norm=measure.norm,
-        norm_limit=verdict.threshold,
-        grad_factor=verdict.least_scale,
+        grad_norm=grad_norm,
+        norm_limit=norm_limit,
+        grad_factor=verdict.least_scale.astype(dtype),
         reason=verdict.reason,
         worst_leaf=measure.worst_leaf,
         last_rejected=jnp.where(rejected, calls, ledger.last_rejected),

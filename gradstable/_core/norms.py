@@ -18,6 +18,7 @@ from jax import lax
 
 from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, Split, splits_of
+from gradstable._core.numerics import largest_norm_in, widest
 from gradstable._core.paths import path_keys
 from gradstable._core.select import run_branch
 from gradstable._core.squares import (
@@ -27,7 +28,6 @@ from gradstable._core.squares import (
     root,
     sum_shifted_squares,
     sum_squares,
-    widest,
 )
 from gradstable._core.stacks import Stacks
 from gradstable._core.types import Measure
@@ -105,7 +105,10 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
     # The last is never taken. Of two branches without a loop XLA may make a select, and run both.
     norms = run_branch(rare.astype(jnp.int32), (ordinary, shifted, ordinary))
     keys = path_keys([path for path, _ in flat])
-    return Measure(*norms, leaf_sizes=leaf_sizes, leaf_keys=keys)
+    limits = None
+    if dtype != jnp.float32:
+        limits = jnp.asarray([largest_norm_in(leaf.dtype) for leaf in leaves], dtype)
+    return Measure(*norms, leaf_sizes=leaf_sizes, leaf_keys=keys, limits=limits)
 
 
 def large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:

@@ -1,13 +1,15 @@
 """Dtypes to compute in, and counters that stop instead of wrapping round."""
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
+
+Tree = TypeVar("Tree")
 
 # A dtype whose largest number is below overflows where float32 is far from it.
 _FULL_RANGE = 2.0**100
@@ -17,6 +19,48 @@ def wide(dtype: DTypeLike) -> np.dtype:
     """Return the dtype to compute in: float32, unless the dtype is wider or complex."""
     kind = np.dtype(dtype)  # jnp.promote_types would refuse under strict promotion
     return kind if kind.itemsize > 4 else np.dtype(np.float32)
+
+
+def widest(tree: Any) -> np.dtype:
+    """Return the dtype for numbers about a tree: float64 if a leaf has it, else float32."""
+    dtypes = (getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(tree))
+    double = any(dtype in (np.float64, np.complex128) for dtype in dtypes)
+    return np.dtype(np.float64 if double else np.float32)
+
+
+def statistic(value: ArrayLike) -> jax.Array:
+    """Return a number that is no parameter: float32, unless it is an array of float64."""
+    double = isinstance(value, jax.Array) and value.dtype == np.float64
+    return jnp.asarray(value, np.float64 if double else np.float32)
+
+
+def largest_norm_in(dtype: DTypeLike) -> float:
+    """Return the largest norm whose square leaves room in a second moment of this dtype.
+
+    One more power of two would do; this leaves room to add up 2**8 such squares.
+    """
+    return 2.0**500 if wide(dtype) in (np.float64, np.complex128) else 2.0**60
+
+
+def smallest_norm_in(dtype: DTypeLike) -> float:
+    """Return the norm below which one counts as zero: its inverse, or that squared, overflows."""
+    return 2.0**-500 if np.dtype(dtype) == np.float64 else 2.0**-100
+
+
+def in_dtype(states: Tree, dtype: DTypeLike) -> Tree:
+    """Return statistics with their float32 numbers in the dtype of the parameters, if wider."""
+
+    def to(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if leaf.dtype == np.float32 else leaf
+
+    return jax.tree.map(to, states)
+
+
+def narrowed(number: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Return a number in the dtype of a state; what is finite stays so."""
+    if number.dtype == dtype:
+        return number
+    return jnp.where(jnp.isfinite(number), saturate(number, dtype), number.astype(dtype))
 
 
 def widen(tree: Any) -> Any:

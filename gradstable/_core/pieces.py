@@ -112,13 +112,17 @@ def _loop(array: jax.Array, term: Callable[[jax.Array], jax.Array], layout: _Lay
     whole = lax.reshape(array, layout.shape, out_sharding=layout.sharding_of(array))
 
     def piece(index: jax.Array) -> jax.Array:
+        index = index.astype(jnp.int32)  # under jax_enable_x64 a loop counts in int64
         # Together with the index, so that XLA can do nothing with the whole before the loop: it
         # would convert bfloat16 there, all at once.
         here, index = lax.optimization_barrier((whole, index))
         starts = [jnp.zeros((), jnp.int32)] * len(layout.shape)
         counted: list[jax.Array] = []
         for axis, cut in layout.cut_axes:
-            index, place = lax.div(index, jnp.int32(cut.number)), lax.rem(index, cut.number)
+            index, place = (
+                lax.div(index, jnp.int32(cut.number)),
+                lax.rem(index, jnp.int32(cut.number)),
+            )
             start = jnp.minimum(place * cut.width, cut.rest - cut.width)
             starts[axis] = start
             if cut.rest % cut.width:

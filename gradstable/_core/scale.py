@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._core.numerics import largest_norm_in, statistic
 from gradstable._core.types import Measure, Scale
 
 # The keyword of ``update`` that brings the factor, and the mark of an ``update`` that knows it.
@@ -20,7 +21,7 @@ def unscale_measure(measure: Measure, factor: ArrayLike | None) -> Measure:
     """Return the measure that gradients will have when they are multiplied by a factor."""
     if factor is None:
         return measure
-    by = jnp.asarray(factor, jnp.float32)
+    by = statistic(factor)
     units = tuple(
         norms._replace(updates=tuple(leaf * by for leaf in norms.updates))
         for norms in measure.units
@@ -32,7 +33,7 @@ def unscale_factors(scale: Scale, factor: ArrayLike | None) -> Scale:
     """Return the factors of a verdict, times a factor for all."""
     if factor is None:
         return scale
-    return jax.tree.map(lambda part: part * jnp.asarray(factor, jnp.float32), scale)
+    return jax.tree.map(lambda part: part * statistic(factor), scale)
 
 
 def combine(first: Scale, second: Scale) -> Scale:
@@ -72,6 +73,16 @@ def largest_norm(measure: Measure, scale: Scale) -> jax.Array:
     if not scale.ndim:
         return measure.norm * scale
     return jnp.max(measure.leaf_norms * scale, initial=0.0)
+
+
+def countable(measure: Measure, scale: Scale | None = None) -> jax.Array:
+    """Whether the squares of a gradient, after scaling, can be added up (bool scalar)."""
+    scale = jnp.ones((), measure.norm.dtype) if scale is None else scale
+    if measure.limits is None:
+        return largest_norm(measure, scale) <= largest_norm_in(jnp.float32)
+    if isinstance(scale, tuple):
+        scale = jnp.stack([jnp.max(part, initial=0.0) for part in scale])
+    return jnp.all(measure.leaf_norms * scale <= measure.limits)
 
 
 def _combine(first: jax.Array, second: jax.Array) -> jax.Array:

@@ -1,6 +1,5 @@
 """Sums of squares, plain and shifted by a power of two, in float32 or float64."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -55,12 +54,6 @@ class Shift(NamedTuple):
 def range_of(dtype: DTypeLike) -> Range:
     """Return what a dtype to sum in can bear."""
     return _F64 if np.dtype(dtype) == np.float64 else _F32
-
-
-def widest(leaves: Sequence[jax.Array]) -> np.dtype:
-    """Return the dtype for norms of these arrays: float64 if one has it, else float32."""
-    double = (np.float64, np.complex128)
-    return np.dtype(np.float64 if any(leaf.dtype in double for leaf in leaves) else np.float32)
 
 
 def sum_squares(stack: jax.Array, dtype: DTypeLike, *, large: bool) -> jax.Array:

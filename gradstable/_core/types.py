@@ -13,6 +13,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._core.numerics import statistic
+
 # A tree that comes back as what it was: a dict of arrays stays one to the type checker.
 Tree = TypeVar("Tree")
 
@@ -53,6 +55,10 @@ class Measure(NamedTuple):
       units: one ``UnitNorms`` for each request in ``Rule.needs``, in their order.
       leaf_keys: int32 ``[L]``, a number for the path of each leaf, by which readers name it;
         ``None`` where there are no paths.
+      limits: the largest norm of each leaf whose square its moments can hold, ``[L]``, where some
+        leaves are float64. Default ``None``: ``2**60``, that of float32, for all.
+
+    All norms are float64 where a leaf is.
     """
 
     norm: jax.Array
@@ -61,14 +67,15 @@ class Measure(NamedTuple):
     leaf_sizes: jax.Array
     units: tuple[UnitNorms, ...] = ()
     leaf_keys: np.ndarray | jax.Array | None = None
+    limits: jax.Array | None = None
 
     @classmethod
     def of(
         cls, leaf_norms: ArrayLike | Sequence[ArrayLike], leaf_sizes: ArrayLike = 1.0
     ) -> "Measure":
         """Return the measure of leaves with these norms, to try a rule on scalars."""
-        norms = jnp.atleast_1d(jnp.asarray(leaf_norms, jnp.float32))
-        sizes = jnp.broadcast_to(jnp.asarray(leaf_sizes, jnp.float32), norms.shape)
+        norms = jnp.atleast_1d(statistic(jnp.asarray(leaf_norms)))
+        sizes = jnp.broadcast_to(jnp.asarray(leaf_sizes, norms.dtype), norms.shape)
         norm = norms[0] if norms.shape == (1,) else jnp.linalg.norm(norms)
         return cls(norm, norms, ~jnp.isfinite(norms), sizes)
 
@@ -119,16 +126,12 @@ class Verdict(NamedTuple):
         threshold: ArrayLike = float("inf"),
     ) -> "Verdict":
         """Return a verdict with the right dtypes; what is not given leaves the step alone."""
-        factors = (
-            tuple(jnp.asarray(factor, jnp.float32) for factor in scale)
-            if isinstance(scale, tuple)
-            else jnp.asarray(scale, jnp.float32)
-        )
+        factors = tuple(map(statistic, scale)) if isinstance(scale, tuple) else statistic(scale)
         return cls(
             accept=jnp.asarray(accept, jnp.bool_),
             scale=factors,
             reason=jnp.asarray(reason, jnp.int32),
-            threshold=jnp.asarray(threshold, jnp.float32),
+            threshold=statistic(threshold),
         )
 
     @property

@@ -12,7 +12,7 @@ from gradstable._core.checks import check_params
 from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, Split, Within, splits_of, together, withins_of
 from gradstable._core.norms import measure
-from gradstable._core.numerics import abs_square
+from gradstable._core.numerics import abs_square, largest_norm_in
 from gradstable._core.select import run_branch
 from gradstable._core.squares import apart, as_wide, range_of
 from gradstable._core.types import Measure, Scale, UnitNorms
@@ -71,6 +71,11 @@ def measure_for(
     """
     updates, params = constant((updates, params))
     measured = measure(updates, axis_name=axis_name)
+    if measured.limits is not None and params is not None:
+        # Moments are kept in the dtype of the parameters, whatever the gradients have.
+        dtypes = [param.dtype for param in jax.tree.leaves(params_like(params, updates))]
+        kept = jnp.asarray(list(map(largest_norm_in, dtypes)), measured.limits.dtype)
+        measured = measured._replace(limits=jnp.minimum(measured.limits, kept))
     found: list[UnitNorms] = []
     for need in needs:
         if need.params:

@@ -55,7 +55,7 @@ def clip_by_rule(*rules: Rule, axis_name: AxisName = None) -> optax.GradientTran
     judge = all_of(rules)
 
     def init_fn(params: optax.Params) -> JudgedState:
-        return JudgedState(ledger=new_ledger(), rule_state=judge.init(params))
+        return JudgedState(ledger=new_ledger(params), rule_state=judge.init(params))
 
     def update_fn(
         updates: optax.Updates,

@@ -19,10 +19,15 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_dtype, check_real, check_state, check_updates
 from gradstable._core.layout import AxisName, Split, check_axis_name, splits_of
-from gradstable._core.numerics import increment, saturate, wide
+from gradstable._core.numerics import increment, largest_norm_in, saturate, wide
 
 # The square of a larger gradient leaves float32 no room.
 MAX_SQUARED = 2.0**62
+
+
+def max_squared(dtype: DTypeLike) -> float:
+    """Return the same for any dtype to compute in."""
+    return 4.0 * largest_norm_in(dtype)
 
 
 class Slot(NamedTuple):
@@ -178,7 +183,9 @@ def _move(
     if guarded:
         new = learn(x, *old)
     else:
-        sound = jnp.abs(x) <= MAX_SQUARED
+        pairs = zip(slots, stored, strict=True)
+        squares = (leaf.dtype for slot, leaf in pairs if slot.squared)
+        sound = jnp.abs(x) <= min(map(max_squared, (x.dtype, *squares)))
         x = jnp.where(sound, x, jnp.zeros_like(x))
         learned = learn(x, *old)
         # Selected here, so that all that follows reads what is kept.

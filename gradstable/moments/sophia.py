@@ -19,7 +19,7 @@ from gradstable._core.checks import (
 from gradstable._core.select import run_branch
 from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
-from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
+from gradstable.moments.engine import LeafRule, Slot, max_squared, moments
 
 _MISSING = (
     "scale_by_sophia needs an estimate of the diagonal of the Hessian: call update(updates, "
@@ -172,5 +172,5 @@ def _estimate(hessian: Any, params: optax.Params | None) -> Any:
 
 def _mix(second: Decay, new: ArrayLike, h: jax.Array) -> jax.Array:
     new = jnp.asarray(new)
-    sound = jnp.abs(new) <= MAX_SQUARED
+    sound = jnp.abs(new) <= max_squared(new.dtype)
     return jnp.where(sound, second.mix(h, jnp.where(sound, new, 0).astype(h.dtype)), h)

@@ -17,7 +17,7 @@ from gradstable._core.units import Units, check_units, unit_axes
 from gradstable._core.weight_decay import check_weight_decay, decay_at, decay_weights
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
-from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
+from gradstable.moments.engine import LeafRule, Slot, max_squared, moments
 
 
 class ScaleByStableAdamState(NamedTuple):
@@ -180,7 +180,7 @@ def _rms(
     """Return the root mean square of each unit of each whole leaf, on every device."""
 
     def total(g: jax.Array, nu: jax.Array, within: Within) -> jax.Array:
-        nu, sound = nu.astype(g.dtype), jnp.abs(g) <= MAX_SQUARED
+        nu, sound = nu.astype(g.dtype), jnp.abs(g) <= max_squared(g.dtype)
         square = jnp.where(sound, g, jnp.zeros_like(g)) ** 2
         floor = jnp.square(jnp.asarray(eps, g.dtype))
         ratio = square / jnp.maximum(nu, jnp.maximum(floor, jnp.finfo(g.dtype).tiny))

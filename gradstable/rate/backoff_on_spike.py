@@ -12,11 +12,12 @@ from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import check_number, check_state, check_updates
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.norms import measure
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, statistic
+from gradstable._core.scale import countable
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure
 from gradstable.rules import Rule, all_of, log_mad
-from gradstable.rules.protocol import MAX_NORM, check_rules
+from gradstable.rules.protocol import check_rules
 
 
 class BackoffOnSpikeState(NamedTuple):
@@ -115,7 +116,7 @@ def backoff_on_spike(
         updates, params = check_updates(updates, params)
         extra_args = agreed(extra_args, axis_name)
         incoming = measure(updates, axis_name=axis_name)
-        seen = incoming if grad_norm is None else Measure.of(jnp.asarray(grad_norm, jnp.float32))
+        seen = incoming if grad_norm is None else Measure.of(statistic(grad_norm))
         verdict, rule_state = judge.decide(seen, old.rule_state, params=params, **extra_args)
         fall, grow = jnp.asarray(factor, jnp.float32), growth(factor, recovery)
         scale = jnp.where(
@@ -123,14 +124,14 @@ def backoff_on_spike(
             jnp.minimum(old.step_factor * grow, 1.0),
             jnp.maximum(old.step_factor * fall, jnp.asarray(min_scale, jnp.float32)),
         )
-        countable = incoming.finite & (incoming.norm <= MAX_NORM)
+        sound = incoming.finite & countable(incoming)
         new_state = BackoffOnSpikeState(
             calls=increment(old.calls),
             step_factor=scale,
             spikes=jnp.where(verdict.accept, old.spikes, increment(old.spikes)),
             rule_state=rule_state,
         )
-        return keep_finite(countable, scale_updates(updates, scale), None), new_state
+        return keep_finite(sound, scale_updates(updates, scale), None), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

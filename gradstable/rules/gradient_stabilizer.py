@@ -7,14 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, smallest_norm_in
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable.rules.protocol import Rule
-
-# Below it a norm counts as zero: its inverse, or the square of that, leaves float32.
-_TINY = 2.0**-100
 
 
 class GradientStabilizerState(NamedTuple):
@@ -100,7 +97,8 @@ def gradient_stabilizer(
         if bias_correction:
             m, root_v = mu / _weight(b1, count), root_nu / jnp.sqrt(_weight(b2, count))
         size = root_v + eps
-        acts = (norms > _TINY) & (size > _TINY)
+        tiny = smallest_norm_in(norms.dtype)
+        acts = (norms > tiny) & (size > tiny)
         # The select in between keeps XLA from dividing by a product, which would underflow.
         ratio = jnp.where(acts, m / jnp.where(acts, size, 1.0), 1.0)
         scale = jnp.where(acts, ratio / jnp.where(acts, norms, 1.0), 1.0)

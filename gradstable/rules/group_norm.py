@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, smallest_norm_in
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -16,8 +16,6 @@ from gradstable._core.units import leaf_names
 from gradstable.rules.protocol import Rule
 
 Groups: TypeAlias = Callable[[str], str] | Mapping[Any, Any] | Sequence[Any]
-
-_TINY = 2.0**-100  # below it a norm counts as zero: its inverse leaves float32
 
 
 class GroupNormState(NamedTuple):
@@ -129,11 +127,12 @@ def group_norm(
         alpha, norms = late(seen), _norms_of_groups(measure.leaf_norms, group)
         upper = (high + alpha * (jnp.subtract(late_high, high))) * mean
         lower = jnp.maximum(min_norm, (low + alpha * jnp.subtract(late_low, low)) * mean)
-        some = jnp.where(norms > _TINY, norms, 1.0)
+        there = norms > smallest_norm_in(norms.dtype)
+        some = jnp.where(there, norms, 1.0)
         shrink = (norms > upper) & (upper > 0)
         scale = jnp.where(shrink, jnp.maximum(upper / some, min_scale), 1.0)
         if raise_small:
-            lift = ~shrink & (norms > _TINY) & (norms < lower)
+            lift = ~shrink & there & (norms < lower)
             scale = jnp.where(lift, jnp.minimum(lower / some, max_scale), scale)
         verdict = Verdict.of(
             scale=scale, reason=jnp.where(jnp.any(scale != 1.0), Reason.GROUP_SCALED, Reason.OK)

@@ -145,7 +145,7 @@ def log_mad(
 
 
 def _finite_log(norm: jax.Array) -> jax.Array:
-    limits = jnp.finfo(jnp.float32)
+    limits = jnp.finfo(norm.dtype)
     return jnp.log(jnp.clip(norm, limits.tiny, limits.max))
 
 

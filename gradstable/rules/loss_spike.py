@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_size, check_value
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, largest_norm_in
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
-from gradstable.rules.protocol import MAX_NORM, Rule
+from gradstable.rules.protocol import Rule
 from gradstable.rules.ring import Ring, median_and_mad, new_ring, number_held, push
 from gradstable.rules.streaming import SIGMA_PER_MAD, follow
 
@@ -108,8 +108,8 @@ def loss_spike(
         measure: Measure, state: LossSpikeState, *, value: ArrayLike | None = None, **_: Any
     ) -> tuple[Verdict, LossSpikeState]:
         del measure
-        loss = check_value(value, "loss_spike")
-        countable = jnp.abs(loss) <= MAX_NORM
+        loss = check_value(value, "loss_spike", state.loss_center.dtype)
+        countable = jnp.abs(loss) <= largest_norm_in(loss.dtype)
         limit = jnp.multiply(jnp.asarray(reject_at, jnp.float32), SIGMA_PER_MAD * state.loss_spread)
         judged = (number_held(state.first_losses) >= warmup) & (state.loss_spread > 0)
         accept = countable & ~(judged & (loss - state.loss_center > limit))

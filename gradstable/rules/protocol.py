@@ -15,16 +15,17 @@ import optax
 
 from gradstable._core.act import settle
 from gradstable._core.derivatives import constant
+from gradstable._core.numerics import in_dtype, largest_norm_in, widest
 from gradstable._core.reasons import Reason
-from gradstable._core.scale import combine, largest_norm, positive
+from gradstable._core.scale import combine, countable, positive
 from gradstable._core.select import own_arrays, select_tree
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable._core.unit_norms import UnitRequest
 
 # A norm above this overflows (or all but overflows) float32 when it is squared: second moments
-# would become inf. 2**60 leaves room to add up 2**8 such squares.
-MAX_NORM = 2.0**60
+# would become inf.
+MAX_NORM = largest_norm_in(jnp.float32)
 
 
 class Rule(NamedTuple):
@@ -99,7 +100,8 @@ def all_of(rules: Sequence[Rule]) -> Rule:
     to clip. Around them stand two checks that need no history:
 
     - a gradient with a NaN or infinite entry is rejected;
-    - so is one which, after scaling, has a norm above ``2**60``: its square overflows.
+    - so is one which, after scaling, has a norm above ``2**60``: its square overflows float32
+      (float64 leaves of float64 parameters: above ``2**500``).
 
     Neither ever reaches the statistics of a rule, so none can be poisoned. A scale that is
     zero, negative or NaN cannot be applied and rejects as well.
@@ -123,7 +125,8 @@ def all_of(rules: Sequence[Rule]) -> Rule:
     check_rules(rules)
 
     def init(params: Any) -> tuple[Any, ...]:
-        return own_arrays(tuple(rule.init(params) for rule in rules))
+        states = own_arrays(tuple(rule.init(params) for rule in rules))
+        return in_dtype(states, widest(params))
 
     def decide(measure: Measure, state: tuple[Any, ...], **context: Any) -> tuple[Verdict, Any]:
         # No derivative goes through a decision, nor through what it was made from.
@@ -137,8 +140,8 @@ def all_of(rules: Sequence[Rule]) -> Rule:
             verdict, rule_state = _check_decided(position, decided)
             total = _merge(total, Verdict.of(*verdict))
             new_state.append(rule_state)
-        finite, countable = measure.finite, measure.norm <= MAX_NORM
-        kept = select_tree(finite & countable, tuple(new_state), state, name="rule state")
+        finite = measure.finite
+        kept = select_tree(finite & countable(measure), tuple(new_state), state, name="rule state")
         return settle(_finish(total, measure, finite), measure), kept
 
     return Rule(
@@ -170,7 +173,7 @@ def _merge(first: Verdict, second: Verdict) -> Verdict:
 
 def _finish(verdict: Verdict, measure: Measure, finite: jax.Array) -> Verdict:
     # A NaN scale or norm makes every comparison False, and so rejects.
-    bounded = positive(verdict.scale) & (largest_norm(measure, verdict.scale) <= MAX_NORM)
+    bounded = positive(verdict.scale) & countable(measure, verdict.scale)
     accept = finite & verdict.accept & bounded
     reason = jnp.where(verdict.accept & ~bounded, Reason.OVERFLOW, verdict.reason)
     reason = jnp.where(finite, reason, Reason.NONFINITE)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_size, check_value
+from gradstable._core.numerics import largest_norm_in
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
-from gradstable.rules.protocol import MAX_NORM, Rule
+from gradstable.rules.protocol import Rule
 from gradstable.rules.ring import Ring, mean_and_std, new_ring, number_held, push
 
 
@@ -89,8 +90,9 @@ def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool
         calm = measure.norm <= threshold
         usual, losses = jnp.asarray(True), None
         if state.last_losses is not None:
-            loss = check_value(value, "window_sigma(judge_loss=True)")
-            finite = jnp.abs(loss) <= MAX_NORM
+            dtype = state.last_losses.last_numbers.dtype
+            loss = check_value(value, "window_sigma(judge_loss=True)", dtype)
+            finite = jnp.abs(loss) <= largest_norm_in(dtype)
             usual = finite & (loss <= limit(state.last_losses))
             losses = push(state.last_losses, loss, when=finite)
         of_both = jnp.where(calm, Reason.LOSS_REJECTED, Reason.HISTORY_REJECTED)

@@ -14,7 +14,7 @@ from gradstable._core.layout import AxisName, splits_of
 from gradstable._core.ledger import Dropped, Ledger
 from gradstable._core.names import without_names
 from gradstable._core.norms import sums_of_squares
-from gradstable._core.numerics import widen
+from gradstable._core.numerics import widen, widest
 from gradstable._core.select import own_arrays, run_branch
 from gradstable.recovery.accumulate import AccumulateState
 from gradstable.telemetry.sample import sample
@@ -55,8 +55,11 @@ def last_verdict(before: Any, opt_state: Any) -> tuple[VerdictRow, jax.Array]:
       micro-batches are gathered it does neither: the verdict is that on the last mean then, unless
       this micro-batch is left out.
     """
-    threshold, scale, reason = jnp.float32(jnp.inf), jnp.float32(1.0), jnp.int32(0)
-    for _, ledger in find_all(opt_state, Ledger):
+    ledgers = [ledger for _, ledger in find_all(opt_state, Ledger)]
+    dtype = widest(ledgers)
+    threshold, scale = jnp.full((), jnp.inf, dtype), jnp.ones((), dtype)
+    reason = jnp.int32(0)
+    for ledger in ledgers:
         health = ledger.health
         threshold = jnp.minimum(threshold, health.threshold)
         scale = scale * health.scale
@@ -117,7 +120,7 @@ def update_ratio(
         weights = jnp.asarray([jnp.size(p) / max(part.size, 1) for p, part in sizes], jnp.float32)
         moved = [one - other for one, other in zip(new, old, strict=True)]
         far, size = (jnp.sum(weights * sums_of_squares(each, splits)) for each in (moved, new))
-        ratio = jnp.sqrt(far / size)
+        ratio = jnp.sqrt(far / size).astype(jnp.float32)
         return ratio, sampled
 
     def unread() -> tuple[jax.Array, Any]:
@@ -159,7 +162,8 @@ def leaf_rms(
     weight = jnp.where(moment.moment_weight > 0, moment.moment_weight, 1.0)
     each = [x / jnp.maximum(jnp.sqrt(y / weight), _EPS) for x, y in zip(g, v, strict=True)]
     sizes = jnp.asarray([x.size * split.parts for x, split in zip(each, splits, strict=True)])
-    return moment, jnp.where(made, jnp.sqrt(sums_of_squares(each, splits) / sizes), jnp.nan)
+    roots = jnp.sqrt(sums_of_squares(each, splits) / sizes).astype(jnp.float32)
+    return moment, jnp.where(made, roots, jnp.nan)
 
 
 def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
@@ -181,7 +185,7 @@ def _age(
     ``b2`` is not known, but the first step tells: ``v = (1 - b2) g^2``. In a state that is older
     than its record this comes out as 1, which is as much as to say that there is no bias.
     """
-    ratio = jnp.sum(moments) / jnp.sum(squares)
+    ratio = (jnp.sum(moments) / jnp.sum(squares)).astype(jnp.float32)
     usable = accepted & jnp.isfinite(ratio) & (ratio > 0)
     first = jnp.clip(ratio, 0.0, 1.0)
     later = moment.moment_decay * moment.moment_weight + (1.0 - moment.moment_decay)

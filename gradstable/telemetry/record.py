@@ -193,7 +193,7 @@ class _Update:
         norms = places.spread(measured.leaf_norms, 0.0)
         new_state = RecordState(
             calls=count,
-            rows=put(old.rows, pack(row), at=old.calls),
+            rows=put(old.rows, pack(row, old.rows.dtype), at=old.calls),
             leaf_rows=put_every(old.leaf_rows, norms, at=old.calls, every=self.leaf_every),
             alarms=alarms,
             second_moment=moment,

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradstable._core.equations import only_arrays
 from gradstable._core.names import Unnamed, answers_as_inner, without_names
+from gradstable._core.numerics import widest
 from gradstable._core.paths import leaf_keys
 from gradstable._core.select import own_arrays
 from gradstable.telemetry.alarms import AlarmState, new_alarms
@@ -40,11 +42,11 @@ def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int)
     """Return the state before the first step."""
     arrays = jax.tree.map(jnp.asarray, only_arrays(params))
     # An empty tree has a column too: states have no arrays of size zero.
-    keys, num_leaves = leaf_keys(arrays), len(jax.tree.leaves(arrays))
+    keys, num_leaves, dtype = leaf_keys(arrays), len(jax.tree.leaves(arrays)), widest(arrays)
     return RecordState(
         calls=jnp.zeros((), jnp.int32),
-        rows=jnp.zeros((capacity, len(FIELDS)), jnp.float32),
-        leaf_rows=jnp.zeros((capacity // leaf_every, max(num_leaves, 1)), jnp.float32),
+        rows=jnp.zeros((capacity, len(FIELDS)), dtype),
+        leaf_rows=jnp.zeros((capacity // leaf_every, max(num_leaves, 1)), dtype),
         alarms=new_alarms(num_leaves),
         second_moment=SecondMoment(
             moment_weight=jnp.zeros((), jnp.float32), moment_decay=jnp.zeros((), jnp.float32)
@@ -55,12 +57,12 @@ def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int)
     )
 
 
-def pack(row: Mapping[str, jax.Array | None]) -> jax.Array:
-    """Return a row of the ring: float32 in the order of the fields, ``None`` for not known."""
+def pack(row: Mapping[str, jax.Array | None], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Return a row of the ring: numbers in the order of the fields, ``None`` for not known."""
     known = sum(1 << bit for bit, name in enumerate(NUMBERS) if row.get(name) is not None)
     values = {**row, "known": jnp.asarray(known)}
     columns = [values.get(name) for name in FIELDS]
-    return jnp.stack([jnp.asarray(jnp.nan if one is None else one, jnp.float32) for one in columns])
+    return jnp.stack([jnp.asarray(jnp.nan if one is None else one, dtype) for one in columns])
 
 
 def put(ring: jax.Array, row: jax.Array, *, at: jax.Array) -> jax.Array:
@@ -72,5 +74,5 @@ def put_every(ring: jax.Array, row: jax.Array, *, at: jax.Array, every: int) -> 
     """Do the same for each ``every``-th step only, beginning with the first."""
     index = (at // every) % ring.shape[0]
     # An empty tree has a column too: states have no arrays of size zero.
-    wide = jnp.zeros((ring.shape[1],), jnp.float32).at[: row.shape[0]].set(row)
+    wide = jnp.zeros((ring.shape[1],), ring.dtype).at[: row.shape[0]].set(row.astype(ring.dtype))
     return ring.at[index].set(jnp.where(at % every == 0, wide, ring[index]))
