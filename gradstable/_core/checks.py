@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax.typing import DTypeLike
 
-from gradstable._core.equations import as_arrays, only_arrays
+from gradstable._core.equations import as_arrays, with_gradient
 
 State = TypeVar("State")
 Params = TypeVar("Params")
@@ -192,7 +192,7 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
     """Check at trace time that gradients are floating-point and match the parameters.
 
     Returns:
-      Both with numbers of Python and NumPy as arrays, and ``None`` for parameters that are none.
+      Both with numbers of Python and NumPy as arrays, and ``None`` for parameters without gradient.
 
     Raises:
       TypeError: if a leaf is not floating-point (or complex), with its path.
@@ -213,7 +213,7 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
         if isinstance(updates, tuple) and not isinstance(params, tuple):
             hint += ", and not with the (value, gradients) of jax.value_and_grad"
         check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
-    return as_arrays(updates), only_arrays(params)
+    return as_arrays(updates), None if params is None else with_gradient(params, updates)
 
 
 @contextlib.contextmanager
