@@ -70,6 +70,14 @@ class Equations(NamedTuple):
         used = iter(_used(jaxpr, defined))
         return [is_array(leaf) and next(used) for leaf in leaves]
 
+    def run(self, updates: object, state: object, params: object) -> Any:
+        """Return what the update returns, for arguments of the same types."""
+        leaves = jax.tree.leaves((updates, state, params))
+        arrays = [leaf for leaf in leaves if is_array(leaf)]
+        values = iter(evaluate(self.closed, self.closed.consts, arrays, lambda _, value: value))
+        found = [next(values) if _is_shape(leaf) else leaf for leaf in self.shapes]
+        return jax.tree.unflatten(self.results, found)
+
 
 def trace(update: Update, updates: object, state: object, params: object) -> Equations:
     """Return the equations of ``update(updates, state, params) -> (updates, state)``."""

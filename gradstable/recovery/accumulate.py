@@ -9,19 +9,21 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._core.act import keep_finite, scale_updates, unmoved
+from gradstable._core.act import is_gradient, keep_finite, scale_updates, unmoved
 from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    check_updates,
     check_value,
     check_weight,
+    explaining,
 )
+from gradstable._core.equations import as_arrays, is_array, only_arrays
 from gradstable._core.layout import AxisName, agreed, check_axis_name, mean_over
 from gradstable._core.ledger import Dropped, drop, new_dropped
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import increment, wide
+from gradstable._core.reach import Reach, judged
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays, run_branch, take_types
@@ -152,6 +154,7 @@ class _Update:
     judge: Rule
     axis_name: AxisName
     nested: bool  # whether what is inside weighs too
+    reach: Reach = dataclasses.field(default_factory=Reach)
 
     unscale: ClassVar[bool] = True  # it takes out a loss scale by itself
 
@@ -166,18 +169,26 @@ class _Update:
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateState]:
         old, inner = check_state(state, AccumulateState, "accumulate"), self.inner
-        check_updates(updates, params)
+        updates = as_arrays(updates)
         check_taken(extra_args, (inner.update, self.rules), own=_OWN, factory="accumulate")
         extra_args = agreed(extra_args, self.axis_name)
-        verdict, rule_state = self._judge(updates, old, params, unscale, extra_args)
+        weighed = self.nested and weight is not None
+        of_inner = {**extra_args, "weight": weight} if weighed else extra_args
+
+        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            return inner.update(updates, state, params, **of_inner)
+
+        with explaining(updates, params):
+            _, read = self.reach.look(update, (updates, old.wrapped_state, params), of_inner)
+        seen = judged(updates, read)
+        verdict, rule_state = self._judge(seen, old, params, unscale, extra_args)
         loss = _loss(extra_args)
         share = _share(old, mean_over(weight, self.axis_name))
         rule_state = _unless_empty(share, rule_state, old.rule_state)
-        new = _gather(old, updates, _judge_rest(verdict, loss, share), loss, share)
+        new = _gather(old, seen, _judge_rest(verdict, loss, share), loss, share)
         every = self.every(old.emitted) if callable(self.every) else self.every
         full, scaled = new.position >= every, has_loss_scale(old.wrapped_state)
         emit = full & _has_news(new, scaled=scaled)
-        weighed = self.nested and weight is not None
 
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
@@ -186,13 +197,16 @@ class _Update:
             stepped, inner_state = inner.update(mean, old.wrapped_state, params, **given)
             inner_state = take_types(inner_state, old.wrapped_state, name="state")
             none = jax.tree.map(jnp.zeros_like, new.gradient_sum)
-            return keep_finite(jnp.asarray(True), stepped, params), inner_state, none
+            stepped = only_arrays(keep_finite(jnp.asarray(True), stepped, params))
+            return stepped, inner_state, none
 
         def wait() -> tuple[Any, Any, Any]:
             unmoved_all = jax.tree.map(unmoved, jax.eval_shape(step)[0])
             return unmoved_all, old.wrapped_state, new.gradient_sum
 
-        new_updates, inner_state, total = run_branch(emit.astype(jnp.int32), (wait, step))
+        with explaining(updates, params):
+            new_updates, inner_state, total = run_branch(emit.astype(jnp.int32), (wait, step))
+        new_updates = _put_back(new_updates, updates)
         new = _begin_anew(new._replace(gradient_sum=total), full, emit)
         return new_updates, new._replace(rule_state=rule_state, wrapped_state=inner_state)
 
@@ -214,6 +228,15 @@ class _Update:
         return verdict._replace(scale=unscale_factors(scale, unscale)), rule_state
 
 
+def _put_back(stepped: Any, updates: Any) -> Any:
+    """Return the updates with what is no array in them again, as it was given."""
+    given = [leaf for leaf in jax.tree.leaves(updates) if not is_array(leaf)]
+    if not given:
+        return stepped
+    is_none: Callable[[object], bool] = lambda leaf: leaf is None  # noqa: E731
+    return jax.tree.map(lambda new, g: g if new is None else new, stepped, updates, is_leaf=is_none)
+
+
 def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> AccumulateState:
     return AccumulateState(
         calls=jnp.zeros((), jnp.int32),
@@ -225,12 +248,17 @@ def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> Accumu
         unit=jnp.zeros((), jnp.float32),
         mass=jnp.zeros((), jnp.float32),
         gradient_sum=without_names(
-            jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide(leaf.dtype)), params), params
+            jax.tree.map(lambda leaf: jnp.zeros_like(leaf, _sum_dtype(leaf)), as_arrays(params)),
+            params,
         ),
         loss_sum=jnp.zeros((), jnp.float32),
         rule_state=rule_state,
         wrapped_state=inner_state,
     )
+
+
+def _sum_dtype(param: jax.Array) -> Any:
+    return wide(param.dtype) if is_gradient(param) else jnp.float32
 
 
 def _has_news(state: AccumulateState, *, scaled: bool) -> jax.Array:
@@ -295,7 +323,9 @@ def _means(
     sound = state.mass > 0
     part = jnp.where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
     total = with_names(state.gradient_sum, like)
-    mean = jax.tree.map(lambda t, g: (t * part).astype(g.dtype), total, like)
+    mean = jax.tree.map(
+        lambda t, g: (t * part).astype(g.dtype) if is_gradient(g) else g, total, like
+    )
     given = {} if extra_args.get("value") is None else {"value": state.loss_sum * part}
     if weighed:
         given["weight"] = jnp.where(sound, state.mass * state.unit, of_none)

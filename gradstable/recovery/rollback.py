@@ -15,12 +15,14 @@ from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    check_updates,
+    explaining,
 )
+from gradstable._core.equations import as_arrays, as_at_init, only_arrays
 from gradstable._core.find import find_all
 from gradstable._core.layout import AxisName, agreed
 from gradstable._core.ledger import Ledger
 from gradstable._core.numerics import increment
+from gradstable._core.reach import Reach, judged
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays, select_tree
@@ -154,7 +156,8 @@ def rollback(
         inner_state = own_arrays(inner.init(params))
         rule_state = judge.init(params)
         zero = jnp.zeros((), jnp.int32)
-        snapshots = [take(zero, params, inner_state, rule_state, dtype) for _ in range(copies)]
+        known = only_arrays(params)
+        snapshots = [take(zero, known, inner_state, rule_state, dtype) for _ in range(copies)]
         return start(rule_state, tuple(snapshots), inner_state)
 
     limits = Limits(every, patience, rejections, max_restores)
@@ -172,6 +175,7 @@ class _Update:
     dtype: DTypeLike | None
     by_updates: bool
     axis_name: AxisName
+    reach: Reach = dataclasses.field(default_factory=Reach)
 
     @property
     def unscale(self) -> bool:
@@ -186,29 +190,39 @@ class _Update:
         **extra_args: Any,
     ) -> tuple[optax.Updates, RollbackState]:
         old = check_state(state, RollbackState, "rollback")
-        check_params(params, "rollback")
-        check_updates(updates, params)
-        extra_args = agreed(extra_args, self.axis_name)
-        old = look_back(old._replace(calls=increment(old.calls)), params, self.axis_name)
-        measured, verdict, rule_state = self._judge(updates, old, params, extra_args)
-        new, turn = turn_to(old, self.limits, verdict.accept)
-        inner_state, kept_rules, snapshots = bring(new, turn, params, self.dtype)
+        updates, extra_args = as_arrays(updates), agreed(extra_args, self.axis_name)
+        known = as_at_init(check_params(params, "rollback"), updates)
 
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
             return self.inner.update(updates, state, params, **extra_args)
 
+        with explaining(updates, params):
+            trees = updates, old.wrapped_state, params
+            equations, read = self.reach.look(update, trees, extra_args)
+        old = look_back(old._replace(calls=increment(old.calls)), known, self.axis_name)
+        measured, verdict, rule_state = self._judge(judged(updates, read), old, known, extra_args)
+        new, turn = turn_to(old, self.limits, verdict.accept)
+        inner_state, kept_rules, snapshots = bring(new, turn, known, self.dtype)
+
         # What a guard reports, such as the norm of a broken gradient, need not be finite.
         guarded = bool(find_all(inner_state, Ledger))
-        stepped, inner_state = hold(
-            update, turn.runs, updates, inner_state, params, entries=not guarded
-        )
+        with explaining(updates, params):
+            stepped, inner_state = hold(
+                update,
+                turn.runs,
+                updates,
+                inner_state,
+                params,
+                entries=not guarded,
+                equations=equations,
+            )
         inner_state = pass_by(inner_state, ~turn.runs, measured)
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
         seen = rejection_of(inner_state)
         watch = see(new.watch, verdict, broken if seen is None else seen)
         # Good parameters are back, and the loss is as before: it is the data that have changed.
         moved = (new.in_vain > 0) & (watch.bad == watch.age) & (watch.bad == _PROBE)
-        rule_state = select_tree(moved, self.judge.init(params), rule_state, name="rule state")
+        rule_state = select_tree(moved, self.judge.init(known), rule_state, name="rule state")
         watch = watch._replace(bad=jnp.where(moved, 0, watch.bad))
         new = new._replace(
             restored_to=jnp.where(turn.leaves, snapshots[0].taken_at, new.restored_to),
@@ -219,8 +233,8 @@ class _Update:
         )
         stepped = keep_finite(turn.runs, stepped, params)
         if self.by_updates:
-            wanted = params_of(snapshots[0], params)
-            stepped = lead_back(new.attempts > 0, params, wanted, stepped)
+            wanted = params_of(snapshots[0], known)
+            stepped = lead_back(new.attempts > 0, known, wanted, stepped)
         return stepped, new
 
     def _judge(

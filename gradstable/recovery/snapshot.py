@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradstable._core.act import applied, unmoved
+from gradstable._core.act import applied, is_gradient, unmoved
 from gradstable._core.find import Snapshot
 from gradstable._core.layout import AxisName, splits_of, together
 from gradstable._core.ledger import Dropped, Ledger
 from gradstable._core.names import with_names, without_names
-from gradstable._core.numerics import is_low_precision, rounded, saturate, wide
+from gradstable._core.numerics import is_inexact, is_low_precision, rounded, saturate, wide
 from gradstable._core.select import own_arrays
 
 # What happened stays known: going back takes nothing from the records, nor from the counts of
@@ -103,10 +103,10 @@ def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
     where updates have fewer bits than parameters.
     """
 
-    def lead(p: jax.Array, q: jax.Array, u: jax.Array | None) -> jax.Array | None:
-        return (
-            None if u is None else jnp.where(going, jnp.where(p == q, unmoved(u), way(p, q, u)), u)
-        )
+    def lead(p: jax.Array, q: jax.Array, u: Any) -> Any:
+        if u is None or not is_gradient(u) or not is_inexact(p):  # it never moved
+            return u
+        return jnp.where(going, jnp.where(p == q, unmoved(u), way(p, q, u)), u)
 
     def way(p: jax.Array, q: jax.Array, u: jax.Array) -> jax.Array:
         if jnp.iscomplexobj(p):

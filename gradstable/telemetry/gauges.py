@@ -38,7 +38,7 @@ class VerdictRow(TypedDict):
     reason: jax.Array
 
 
-def judged(opt_state: Any) -> bool:
+def has_guard(opt_state: Any) -> bool:
     """Whether there is a guard or another judging transform, which measures the gradient."""
     return bool(find_all(opt_state, Ledger))
 

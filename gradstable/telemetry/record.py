@@ -13,19 +13,21 @@ from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    check_updates,
     check_value,
+    explaining,
 )
+from gradstable._core.equations import as_arrays, as_at_init
 from gradstable._core.layout import AxisName, agreed, check_axis_name, splits_of
 from gradstable._core.norms import measure
 from gradstable._core.numerics import float32, increment
+from gradstable._core.reach import Reach, judged
 from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable.precision.inside import check_one_loss_scale, unscale_inside
 from gradstable.telemetry.alarms import watch
 from gradstable.telemetry.gauges import (
-    judged,
+    has_guard,
     last_verdict,
     leaf_rms,
     lr_factor,
@@ -148,6 +150,7 @@ class _Update:
     limits: tuple[jax.Array, ...]
     leaf_every: int
     axis_name: AxisName
+    reach: Reach = dataclasses.field(default_factory=Reach)
 
     def __call__(
         self,
@@ -159,20 +162,31 @@ class _Update:
         **extra_args: Any,
     ) -> tuple[optax.Updates, RecordState]:
         old = check_state(state, RecordState, "record")
-        check_updates(updates, params)
         extra_args, count = agreed(extra_args, self.axis_name), increment(old.calls)
-        places = Places.of(updates, old.sampled_params)
-        factor = unscale_inside(old.wrapped_state, unscale)
-        measured = unscale_measure(measure(updates, axis_name=self.axis_name), factor)
-        ratio, sampled_params = update_ratio(old.sampled_params, params, count, self.axis_name)
-        given = updates if judged(old.wrapped_state) else after(measured.norm, updates)
         passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
-        new_updates, inner_state = self.inner.update(given, old.wrapped_state, params, **passed)
+        updates = as_arrays(updates)
+
+        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            return self.inner.update(updates, state, params, **passed)
+
+        with explaining(updates, params):
+            trees = updates, old.wrapped_state, params
+            equations, read = self.reach.look(update, trees, passed)
+        seen = judged(updates, read)
+        places = Places.of(seen, old.sampled_params)
+        factor = unscale_inside(old.wrapped_state, unscale)
+        measured = unscale_measure(measure(seen, axis_name=self.axis_name), factor)
+        known = None if params is None else as_at_init(params, updates)
+        ratio, sampled_params = update_ratio(old.sampled_params, known, count, self.axis_name)
+        given = updates if has_guard(old.wrapped_state) else after(measured.norm, updates)
+        run = update if equations is None else equations.run
+        with explaining(updates, params):
+            new_updates, inner_state = run(given, old.wrapped_state, params)
 
         verdict, made = last_verdict(old.wrapped_state, inner_state)
         moment, rms = leaf_rms(
             old.second_moment,
-            updates,
+            seen,
             inner_state,
             verdict,
             self.axis_name,
@@ -183,7 +197,7 @@ class _Update:
             old.alarms,
             (rms := places.spread(rms, jnp.nan), ratio),
             limits=self.limits,
-            sizes=places.spread_sizes(_sampled(updates, self.axis_name)),
+            sizes=places.spread_sizes(_sampled(seen, self.axis_name)),
             when=made & (verdict["scale"] > 0),
             count=count,
         )
