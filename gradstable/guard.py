@@ -140,8 +140,8 @@ class _Update:
         axis_name: AxisName,
         units: Units | None,
     ) -> None:
-        self._inner, self._judge = inner, judge
-        self._axis_name, self._units = axis_name, units
+        self._inner, self._judge, self._axis_name = inner, judge, axis_name
+        self._units: Units | None = units
         self._reach = Reach()
         self._decide_in_a_loop = when_repeated(partial(self._decide, exact=True))
 

@@ -67,7 +67,7 @@ def _updated(node: Any) -> jax.Array | None:
 
 def _of(state: Any) -> jax.Array:
     if isinstance(state, AccumulateState):
-        here, inner = state.updated, state.inner_state
+        here, inner = state.updated, state.wrapped_state
     else:
         here = (state.mini_step == 0) & (state.gradient_step > 0)
         inner = state.inner_opt_state

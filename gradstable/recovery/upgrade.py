@@ -160,7 +160,8 @@ def upgrade_state(
 def _take(wanted: Any, raw: Any, path: str) -> Any:
     """Return the values that were saved, in the structure of a part of a state."""
     if isinstance(wanted, Unnamed):
-        return Unnamed(_take(wanted.unnamed, raw.get("unnamed", raw), path))
+        there = raw.get("unnamed", raw) if isinstance(raw, Mapping) else raw
+        return Unnamed(_take(wanted.unnamed, there, path))
     if hasattr(wanted, "_fields"):
         return _take_fields(wanted, raw, path)
     flat, structure = jax.tree_util.tree_flatten_with_path(

@@ -80,7 +80,7 @@ def test_a_broken_weight_leaves_its_batch_out_and_says_so(bad: float) -> None:
     kept = [0, 2, 3]
     np.testing.assert_allclose(updates[3], -weighted(GRADS[kept], weights[kept]), rtol=1e-5)
     assert int(state.dropped.by_reason[WEIGHT_REJECTED]) == 1
-    assert int(state.dropped.last) == 2
+    assert int(state.dropped.last_dropped) == 2
     assert "1 of 4 micro-batches was left out because the weight" in gs.explain(state)
 
 
@@ -94,7 +94,7 @@ def test_a_weight_of_0_contributes_nothing_and_is_no_fault(at: int, nothing: flo
     kept = [i for i in range(4) if i != at]
     np.testing.assert_allclose(updates[3], -weighted(grads[kept], weights[kept]), rtol=1e-5)
     assert not state.dropped.by_reason.any()
-    assert int(state.rule_state[0].count) == 3
+    assert int(state.rule_state[0].norms_seen) == 3
 
 
 def test_a_group_without_weight_makes_no_step() -> None:
