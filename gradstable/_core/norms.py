@@ -73,7 +73,7 @@ def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
     huge = ~lax.is_finite(total)
 
     def ordinary() -> _Norms:
-        nonfinite = jnp.zeros(sums.shape, jnp.bool_)
+        nonfinite = jnp.zeros_like(sums, jnp.bool_)
         return _Norms(norm=root(total), leaf_norms=root(sums), nonfinite=nonfinite)
 
     def shifted() -> _Norms:

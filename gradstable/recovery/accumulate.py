@@ -145,7 +145,9 @@ def accumulate(
             return keep_finite(jnp.asarray(True), stepped, params), inner_state, none
 
         def wait() -> tuple[Any, Any, Any]:
-            return jax.tree.map(unmoved, jax.eval_shape(step)[0]), old.inner_state, new.total
+            stepped = jax.eval_shape(step)[0]
+            still = jax.tree.map(lambda like, g: unmoved(g).astype(like.dtype), stepped, updates)
+            return still, old.inner_state, new.total
 
         new_updates, inner_state, total = run_branch(emit.astype(jnp.int32), (wait, step))
         new = _begin_anew(new._replace(total=total), full, emit)
