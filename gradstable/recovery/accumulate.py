@@ -201,8 +201,8 @@ class _Update:
             return stepped, inner_state, none
 
         def wait() -> tuple[Any, Any, Any]:
-            unmoved_all = jax.tree.map(unmoved, jax.eval_shape(step)[0])
-            return unmoved_all, old.wrapped_state, new.gradient_sum
+            still = _still(jax.eval_shape(step)[0], only_arrays(updates))
+            return still, old.wrapped_state, new.gradient_sum
 
         with explaining(updates, params):
             new_updates, inner_state, total = run_branch(emit.astype(jnp.int32), (wait, step))
@@ -226,6 +226,17 @@ class _Update:
         )
         scale = local_scale(verdict.scale, updates, axis_name=self.axis_name)
         return verdict._replace(scale=unscale_factors(scale, unscale)), rule_state
+
+
+def _still(stepped: Any, updates: Any) -> Any:
+    """Return updates of nothing, laid over devices as the gradients are if they look alike."""
+
+    def of(like: Any, g: Any) -> jax.Array:
+        return unmoved(g).astype(like.dtype) if like.shape == g.shape else unmoved(like)
+
+    if jax.tree.structure(stepped) != jax.tree.structure(updates):
+        return jax.tree.map(unmoved, stepped)
+    return jax.tree.map(of, stepped, updates)
 
 
 def _put_back(stepped: Any, updates: Any) -> Any:
