@@ -8,7 +8,7 @@ knows yet. Trees are checked at trace time, which costs nothing at run time.
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import jax
@@ -148,8 +148,10 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
         return optax.with_extra_args_support(value)
     init, update = getattr(value, "init", None), getattr(value, "update", None)
     if callable(init) and callable(update) and not isinstance(value, type):
-        made = optax.GradientTransformationExtraArgs(init, update)
-        return made if _takes_any_keyword(update) else _without_keywords(made)
+        given: Any = (init, update)
+        if _takes_any_keyword(update):
+            return optax.GradientTransformationExtraArgs(*given)
+        return optax.with_extra_args_support(optax.GradientTransformation(*given))
     hint = ""
     if callable(value):
         called = getattr(value, "__name__", "it")
@@ -169,12 +171,6 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
 def _takes_any_keyword(function: Callable[..., Any]) -> bool:
     kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     return inspect.Parameter.VAR_KEYWORD in kinds
-
-
-def _without_keywords(
-    tx: optax.GradientTransformationExtraArgs,
-) -> optax.GradientTransformationExtraArgs:
-    return optax.with_extra_args_support(optax.GradientTransformation(tx.init, tx.update))
 
 
 def check_dtype(name: str, value: object) -> None:
@@ -214,40 +210,6 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
             hint += ", and not with the (value, gradients) of jax.value_and_grad"
         check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
     return as_arrays(updates), None if params is None else with_gradient(params, updates)
-
-
-@contextlib.contextmanager
-def explaining(updates: object, params: object | None) -> Iterator[None]:
-    """Let an inner transform judge its arguments; where it fails, say what is odd about them.
-
-    Gradients need not look like parameters: those of ``optax.contrib.dpsgd`` have a batch axis,
-    ``optax.lookahead`` has two sets of parameters. So a wrapper refuses nothing by itself.
-    """
-    try:
-        yield
-    except Exception as error:
-        try:
-            check_updates(updates, params)
-        except (TypeError, ValueError) as told:
-            raise told from error
-        raise
-
-
-def check_results(results: object, updates: object, params: object | None) -> None:
-    """Raise unless the updates of an inner transform can be added to the parameters.
-
-    Raises:
-      TypeError: if a gradient was not floating-point.
-      ValueError: if structure or shapes differ from those of ``params``, with the path. If the
-        gradients did not look like the parameters either, they are what the message names.
-    """
-    if params is None:
-        return
-    try:
-        check_same_tree("updates", leaves_by_path(results), "params", leaves_by_path(params))
-    except ValueError:
-        check_updates(updates, params)
-        raise
 
 
 def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:

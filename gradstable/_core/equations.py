@@ -44,7 +44,7 @@ class Equations(NamedTuple):
     closed: ClosedJaxpr
     args: tuple[Any, ...]
     num_updates: int
-    results: jax.tree_util.PyTreeDef
+    results: Any  # PyTreeDef
     shapes: tuple[Any, ...]
 
     @property

@@ -1,7 +1,7 @@
 """Sums of squares, plain and shifted by a power of two, in float32 or float64."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
@@ -141,5 +141,5 @@ def _shifted(x: jax.Array, factor: jax.Array, is_up: jax.Array) -> jax.Array:
     return jnp.where(number < least, subnormal, shifted)
 
 
-def _bits_of(dtype: DTypeLike) -> tuple[jnp.finfo, np.dtype]:
+def _bits_of(dtype: DTypeLike) -> tuple[Any, np.dtype]:
     return jnp.finfo(dtype), np.dtype(np.int64 if np.dtype(dtype).itemsize == 8 else np.int32)

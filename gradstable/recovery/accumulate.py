@@ -15,7 +15,6 @@ from gradstable._core.checks import (
     check_state,
     check_transform,
     check_value,
-    explaining,
 )
 from gradstable._core.equations import as_arrays, is_array, only_arrays
 from gradstable._core.layout import AxisName, agreed, check_axis_name, mean_over
@@ -26,6 +25,7 @@ from gradstable._core.shown import shown
 from gradstable._core.taken import check_taken, takes
 from gradstable._core.types import Verdict
 from gradstable._core.unit_norms import local_scale, measure_for
+from gradstable._core.wrapped import explaining
 from gradstable.precision.inside import has_loss_scale, unscale_inside
 from gradstable.recovery.group import (
     AccumulateState,

@@ -14,7 +14,6 @@ from gradstable._core.checks import (
     check_state,
     check_transform,
     check_value,
-    explaining,
 )
 from gradstable._core.equations import as_arrays, as_at_init
 from gradstable._core.layout import AxisName, agreed, check_axis_name, splits_of
@@ -24,6 +23,7 @@ from gradstable._core.reach import Reach, judged
 from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
+from gradstable._core.wrapped import explaining
 from gradstable.precision.inside import check_one_loss_scale, unscale_inside
 from gradstable.telemetry.alarms import watch
 from gradstable.telemetry.gauges import (
@@ -165,21 +165,13 @@ class _Update:
         extra_args, count = agreed(extra_args, self.axis_name), increment(old.calls)
         passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
         updates = as_arrays(updates)
-
-        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-            return self.inner.update(updates, state, params, **passed)
-
-        with explaining(updates, params):
-            trees = updates, old.wrapped_state, params
-            equations, read = self.reach.look(update, trees, passed)
-        seen = judged(updates, read)
+        run, seen = self._prepare(updates, old.wrapped_state, params, passed)
         places = Places.of(seen, old.sampled_params)
         factor = unscale_inside(old.wrapped_state, unscale)
         measured = unscale_measure(measure(seen, axis_name=self.axis_name), factor)
         known = None if params is None else as_at_init(params, updates)
         ratio, sampled_params = update_ratio(old.sampled_params, known, count, self.axis_name)
         given = updates if has_guard(old.wrapped_state) else after(measured.norm, updates)
-        run = update if equations is None else equations.run
         with explaining(updates, params):
             new_updates, inner_state = run(given, old.wrapped_state, params)
 
@@ -216,6 +208,16 @@ class _Update:
             wrapped_state=inner_state,
         )
         return after(ratio, new_updates), new_state
+
+    def _prepare(self, updates: Any, state: Any, params: Any, passed: dict[str, Any]) -> Any:
+        """Return the inner update, traced once inside of ``jit``, and the gradients it reads."""
+
+        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            return self.inner.update(updates, state, params, **passed)
+
+        with explaining(updates, params):
+            equations, read = self.reach.look(update, (updates, state, params), passed)
+        return update if equations is None else equations.run, judged(updates, read)
 
 
 def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:
