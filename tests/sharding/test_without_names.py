@@ -1,6 +1,7 @@
 """What a mesh asks for is said, and what arrays tell by themselves is not asked for."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
