@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number, check_size
+from gradstable._core.numerics import unlimited
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -118,10 +119,10 @@ def zscore(
     def decide(measure: Measure, state: ZScoreState, **_: Any) -> tuple[Verdict, ZScoreState]:
         norm, known = measure.norm, state.count >= warmup
         limit, target = _spike(state, norm, mode, z_threshold, clip_factor, eps)
-        limit = jnp.where(known, limit, jnp.inf)
+        limit = jnp.where(known, limit, unlimited())
         spike = norm > limit
         learns = jnp.where(spike, target, norm)
-        ceiling = jnp.asarray(jnp.inf if max_norm is None else max_norm, jnp.float32)
+        ceiling = jnp.asarray(unlimited() if max_norm is None else max_norm, jnp.float32)
         allowed = jnp.minimum(learns, ceiling)
         above = norm > allowed
         verdict = Verdict.of(

@@ -11,7 +11,7 @@ from gradstable._core.find import find_all, present
 from gradstable._core.layout import AxisName, splits_of
 from gradstable._core.ledger import Ledger
 from gradstable._core.norms import sums_of_squares
-from gradstable._core.numerics import widen, widest
+from gradstable._core.numerics import unknown, unlimited, widen, widest
 from gradstable._core.select import own_arrays, run_branch
 from gradstable.telemetry.sample import sample
 from gradstable.telemetry.state import SecondMoment
@@ -45,7 +45,7 @@ def last_verdict(opt_state: Any) -> VerdictRow:
     """Return what was decided of the last step, by all guards in the state together."""
     ledgers = [ledger for _, ledger in find_all(opt_state, Ledger)]
     dtype = widest(ledgers)
-    threshold, scale = jnp.full((), jnp.inf, dtype), jnp.ones((), dtype)
+    threshold, scale = jnp.full((), unlimited(dtype), dtype), jnp.ones((), dtype)
     reason = jnp.int32(0)
     for ledger in ledgers:
         health = ledger.health
@@ -87,7 +87,7 @@ def update_ratio(
         return ratio, sampled
 
     def unread() -> tuple[jax.Array, Any]:
-        return jnp.float32(jnp.nan), previous
+        return jnp.float32(unknown()), previous
 
     # Always read. But what lies in a branch is computed once and before what depends on it, while
     # XLA otherwise takes the sample a second time for the new state, when the parameters may have
@@ -106,7 +106,7 @@ def leaf_rms(
     leaves = jax.tree.leaves(updates)
     nu = _find_nu(inner_state, updates)
     if nu is None or not leaves:
-        return moment, jnp.full((len(leaves),), jnp.nan, jnp.float32)
+        return moment, jnp.full((len(leaves),), unknown(), jnp.float32)
     accepted = verdict["scale"] > 0
     scale = jnp.where(accepted, verdict["scale"], 1.0)
     # What the optimizer got. Squares may overflow, which is then what is reported.
@@ -125,11 +125,12 @@ def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
     """Return the columns of the leaf whose ``RMS_t`` is largest."""
     if not rms.size:
         return {"rms": None, "rms_leaf": jnp.int32(-1)}
-    seen = jnp.where(jnp.isnan(rms), -jnp.inf, rms)
+    known = rms >= 0
+    seen = jnp.where(known, rms, -1.0)
     # The first of those that differ by rounding alone: at the first step all are 1.
     worst = jnp.argmax(seen >= jnp.max(seen) * _TIE)
-    leaf = jnp.where(jnp.any(~jnp.isnan(rms)), worst, -1)
-    return {"rms": jnp.where(leaf < 0, jnp.nan, rms[leaf]), "rms_leaf": leaf}
+    leaf = jnp.where(jnp.any(known), worst, -1)
+    return {"rms": jnp.where(leaf < 0, unknown(), rms[leaf]), "rms_leaf": leaf}
 
 
 def _age(
