@@ -56,6 +56,23 @@ def in_dtype(states: Tree, dtype: DTypeLike) -> Tree:
     return jax.tree.map(to, states)
 
 
+def unlimited(dtype: DTypeLike = np.float32) -> float:
+    """Return the limit that no norm exceeds: ``inf``.
+
+    While ``jax_debug_infs`` looks for infinities it is the largest number of the dtype, since a
+    limit that is not there is no fault.
+    """
+    return float(jnp.finfo(dtype).max) if jax.config.jax_debug_infs else float("inf")
+
+
+def unknown() -> float:
+    """Return what stands for a size that is not known: NaN, or -1 while ``jax_debug_nans`` looks.
+
+    Of both it is false that they are ``>= 0``.
+    """
+    return -1.0 if jax.config.jax_debug_nans else float("nan")
+
+
 def narrowed(number: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Return a number in the dtype of a state; what is finite stays so."""
     if number.dtype == dtype:
