@@ -67,7 +67,7 @@ def test_a_float32_leaf_beside_a_smaller_float64_one(small: float, large: float)
 
 def test_float32_is_measured_as_ever() -> None:
     measured = measure(tree(1.0, dtype=np.float32))
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(measured)} == {"float32", "bool"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(measured)} == {"float32", "bool", "int32"}
     with jax.enable_x64(False):
         narrow = jax.eval_shape(gs.guard(optax.adam(1e-3)).init, tree(1.0, dtype=np.float32))
     wide = jax.eval_shape(gs.guard(optax.adam(1e-3)).init, tree(1.0, dtype=np.float32))
