@@ -145,6 +145,9 @@ class _Update:
         self._reach = Reach()
         self._decide_in_a_loop = when_repeated(partial(self._decide, exact=True))
 
+    def __deepcopy__(self, _: object) -> "_Update":
+        return self  # as a function does
+
     def __call__(
         self,
         updates: optax.Updates,

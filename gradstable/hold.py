@@ -13,7 +13,6 @@ held value in its place.
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 from jax.extend.core import Literal, Var
 

@@ -8,7 +8,7 @@ knows yet. Trees are checked at trace time, which costs nothing at run time.
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar, cast
 
 import jax
@@ -148,8 +148,10 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
         return optax.with_extra_args_support(value)
     init, update = getattr(value, "init", None), getattr(value, "update", None)
     if callable(init) and callable(update) and not isinstance(value, type):
-        made = optax.GradientTransformationExtraArgs(init, update)
-        return made if _takes_any_keyword(update) else _without_keywords(made)
+        made: Any = optax.GradientTransformationExtraArgs(cast("Any", init), cast("Any", update))
+        if _takes_any_keyword(update):
+            return made
+        return optax.with_extra_args_support(optax.GradientTransformation(made.init, made.update))
     hint = ""
     if callable(value):
         called = getattr(value, "__name__", "it")
@@ -169,12 +171,6 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
 def _takes_any_keyword(function: Callable[..., Any]) -> bool:
     kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     return inspect.Parameter.VAR_KEYWORD in kinds
-
-
-def _without_keywords(
-    tx: optax.GradientTransformationExtraArgs,
-) -> optax.GradientTransformationExtraArgs:
-    return optax.with_extra_args_support(optax.GradientTransformation(tx.init, tx.update))
 
 
 def check_dtype(name: str, value: object) -> None:
@@ -217,7 +213,7 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def explaining(updates: object, params: object | None) -> Iterator[None]:
+def explaining(updates: object, params: object | None) -> Generator[None]:
     """Let an inner transform judge its arguments; where it fails, say what is odd about them.
 
     Gradients need not look like parameters: those of ``optax.contrib.dpsgd`` have a batch axis,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
@@ -44,7 +43,7 @@ class Equations(NamedTuple):
     closed: ClosedJaxpr
     args: tuple[Any, ...]
     num_updates: int
-    results: jax.tree_util.PyTreeDef
+    results: Any  # a PyTreeDef
     shapes: tuple[Any, ...]
 
     @property

@@ -39,7 +39,7 @@ def largest_norm_in(dtype: DTypeLike) -> float:
 
     One more power of two would do; this leaves room to add up 2**8 such squares.
     """
-    return 2.0**500 if wide(dtype) in (np.float64, np.complex128) else 2.0**60
+    return 2.0**500 if wide(dtype) in (np.dtype(np.float64), np.dtype(np.complex128)) else 2.0**60
 
 
 def smallest_norm_in(dtype: DTypeLike) -> float:

@@ -144,6 +144,7 @@ def _cuts(array: jax.Array, dims: Sequence[int]) -> tuple[_Cut, ...]:
     known = _explicit_parts(array)
     if known is not None:
         return _cuts_with(array.shape, dims, known)
+    cuts: tuple[_Cut, ...] = ()
     for parts in _PARTS:
         kept = [math.gcd(size, parts) for size in array.shape]
         cuts = _cuts_with(array.shape, dims, kept)

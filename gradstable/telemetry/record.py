@@ -25,7 +25,7 @@ from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable.precision.inside import check_one_loss_scale, unscale_inside
-from gradstable.telemetry.alarms import watch
+from gradstable.telemetry.alarms import AlarmState, watch
 from gradstable.telemetry.gauges import (
     has_guard,
     last_verdict,
@@ -37,7 +37,7 @@ from gradstable.telemetry.gauges import (
 from gradstable.telemetry.order import after
 from gradstable.telemetry.places import Places
 from gradstable.telemetry.sample import sample_sizes
-from gradstable.telemetry.state import RecordState, new_record, pack, put, put_every
+from gradstable.telemetry.state import RecordState, SecondMoment, new_record, pack, put, put_every
 
 
 @shown
@@ -183,27 +183,11 @@ class _Update:
         with explaining(updates, params):
             new_updates, inner_state = run(given, old.wrapped_state, params)
 
-        verdict, made = last_verdict(old.wrapped_state, inner_state)
-        moment, rms = leaf_rms(
-            old.second_moment,
-            seen,
-            inner_state,
-            verdict,
-            self.axis_name,
-            made=made,
-            unscale=factor,
+        row, moment, alarms = self._gauge(
+            old, inner_state, seen, places, unscale=factor, ratio=ratio, count=count
         )
-        bits, alarms = watch(
-            old.alarms,
-            (rms := places.spread(rms, jnp.nan), ratio),
-            limits=self.limits,
-            sizes=places.spread_sizes(_sampled(seen, self.axis_name)),
-            when=made & (verdict["scale"] > 0),
-            count=count,
-        )
-        row = {"loss": _loss(extra_args.get("value")), "update_ratio": ratio, "alarms": bits}
+        row |= {"loss": _loss(extra_args.get("value")), "update_ratio": ratio}
         row |= {"grad_norm": measured.norm, "worst_leaf": places.column_of(measured.worst_leaf)}
-        row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         norms = places.spread(measured.leaf_norms, 0.0)
         new_state = RecordState(
             calls=count,
@@ -216,6 +200,39 @@ class _Update:
             wrapped_state=inner_state,
         )
         return after(ratio, new_updates), new_state
+
+    def _gauge(
+        self,
+        old: RecordState,
+        inner_state: Any,
+        seen: Any,
+        places: Places,
+        *,
+        unscale: ArrayLike | None,
+        ratio: jax.Array | None,
+        count: jax.Array,
+    ) -> tuple[dict[str, jax.Array | None], SecondMoment, AlarmState]:
+        """Return what is read off the state behind the update, and what is remembered of it."""
+        verdict, made = last_verdict(old.wrapped_state, inner_state)
+        moment, rms = leaf_rms(
+            old.second_moment,
+            seen,
+            inner_state,
+            verdict,
+            self.axis_name,
+            made=made,
+            unscale=unscale,
+        )
+        bits, alarms = watch(
+            old.alarms,
+            (rms := places.spread(rms, jnp.nan), ratio),
+            limits=self.limits,
+            sizes=places.spread_sizes(_sampled(seen, self.axis_name)),
+            when=made & (verdict["scale"] > 0),
+            count=count,
+        )
+        row = {"alarms": bits, "lr_factor": lr_factor(inner_state), **worst_rms(rms)}
+        return {**row, **dict[str, Any](verdict)}, moment, alarms
 
 
 def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ def check_derivative(tx: optax.GradientTransformation, params: Any) -> None:
 
     def in_scan(sizes: Any, holes: jax.Array) -> jax.Array:
         def body(carry: Any, each: Any) -> tuple[Any, None]:
-            return move(*carry, sizes, *each), None
+            return move(carry[0], carry[1], sizes, each[0], each[1]), None
 
         carry, _ = jax.lax.scan(body, (params, tx.init(params)), (stacked, holes))
         return _total(carry[0])

@@ -68,9 +68,9 @@ def check_last_cast(tx: optax.GradientTransformation, params: Any) -> None:
         state = tx.init(these)
         given = gradients(params)
         large = jax.tree.map(lambda leaf, size=size: jnp.full_like(leaf, size), given)
-        for number in range(3):
+        when = f"after gradients of {size:g} for parameters in {jnp.dtype(dtype)}"
+        for _ in range(3):
             updates, state = tx.update(large, state, these)
-            when = f"after {number + 1} gradients of {size:g} for parameters in {jnp.dtype(dtype)}"
             require_finite(updates, name="updates", when=when)
         still = set(by_path(given))
         for seed in range(2):
