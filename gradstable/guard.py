@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.act import keep_finite, scale_updates
-from gradstable._core.checks import check_results, check_state, check_transform, explaining
+from gradstable._core.checks import check_state, check_transform
 from gradstable._core.eager import when_repeated
 from gradstable._core.equations import as_arrays, only_arrays
 from gradstable._core.layout import AxisName, agreed, check_axis_name
@@ -20,6 +20,7 @@ from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable._core.unit_norms import local_scale, measure_for
 from gradstable._core.units import Units, check_units
+from gradstable._core.wrapped import check_results, explaining
 from gradstable.hold import hold
 from gradstable.precision.inside import runs_inner, unscale_inside
 from gradstable.rules import Rule, all_of, log_mad

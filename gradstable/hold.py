@@ -19,7 +19,7 @@ from jax.extend.core import Literal, Var
 from gradstable._core.checks import check_same_tree, leaves_by_path
 from gradstable._core.derivatives import handed_on, where_accepted
 from gradstable._core.eager import is_traced, when_repeated
-from gradstable._core.equations import Equations, Update, evaluate, is_array, trace
+from gradstable._core.equations import Equations, Update, evaluate, is_array, is_input, trace
 from gradstable._core.select import select, select_finite
 
 
@@ -88,7 +88,7 @@ def _evaluate(
     state_outs = outputs[equations.num_updates :]
 
     closed, num_consts = equations.closed, len(equations.closed.consts)
-    arrays = [leaf for leaf in given if is_array(leaf)]
+    arrays = [leaf for leaf in given if is_input(leaf)]
     gated = where_accepted(accept, [*closed.consts, *arrays])
     seen = {id(leaf): inside for leaf, inside in zip(arrays, gated[num_consts:], strict=True)}
     old_inside = [seen[id(leaf)] for leaf in old_leaves]

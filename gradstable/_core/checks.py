@@ -8,7 +8,7 @@ knows yet. Trees are checked at trace time, which costs nothing at run time.
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax.typing import DTypeLike
 
-from gradstable._core.equations import as_arrays, only_arrays
+from gradstable._core.equations import as_arrays, with_gradient
 
 State = TypeVar("State")
 Params = TypeVar("Params")
@@ -148,10 +148,10 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
         return optax.with_extra_args_support(value)
     init, update = getattr(value, "init", None), getattr(value, "update", None)
     if callable(init) and callable(update) and not isinstance(value, type):
-        made: Any = optax.GradientTransformationExtraArgs(cast("Any", init), cast("Any", update))
+        given: Any = (init, update)
         if _takes_any_keyword(update):
-            return made
-        return optax.with_extra_args_support(optax.GradientTransformation(made.init, made.update))
+            return optax.GradientTransformationExtraArgs(*given)
+        return optax.with_extra_args_support(optax.GradientTransformation(*given))
     hint = ""
     if callable(value):
         called = getattr(value, "__name__", "it")
@@ -188,7 +188,7 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
     """Check at trace time that gradients are floating-point and match the parameters.
 
     Returns:
-      Both with numbers of Python and NumPy as arrays, and ``None`` for parameters that are none.
+      Both with numbers of Python and NumPy as arrays, and ``None`` for parameters without gradient.
 
     Raises:
       TypeError: if a leaf is not floating-point (or complex), with its path.
@@ -209,41 +209,7 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
         if isinstance(updates, tuple) and not isinstance(params, tuple):
             hint += ", and not with the (value, gradients) of jax.value_and_grad"
         check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
-    return as_arrays(updates), only_arrays(params)
-
-
-@contextlib.contextmanager
-def explaining(updates: object, params: object | None) -> Generator[None]:
-    """Let an inner transform judge its arguments; where it fails, say what is odd about them.
-
-    Gradients need not look like parameters: those of ``optax.contrib.dpsgd`` have a batch axis,
-    ``optax.lookahead`` has two sets of parameters. So a wrapper refuses nothing by itself.
-    """
-    try:
-        yield
-    except Exception as error:
-        try:
-            check_updates(updates, params)
-        except (TypeError, ValueError) as told:
-            raise told from error
-        raise
-
-
-def check_results(results: object, updates: object, params: object | None) -> None:
-    """Raise unless the updates of an inner transform can be added to the parameters.
-
-    Raises:
-      TypeError: if a gradient was not floating-point.
-      ValueError: if structure or shapes differ from those of ``params``, with the path. If the
-        gradients did not look like the parameters either, they are what the message names.
-    """
-    if params is None:
-        return
-    try:
-        check_same_tree("updates", leaves_by_path(results), "params", leaves_by_path(params))
-    except ValueError:
-        check_updates(updates, params)
-        raise
+    return as_arrays(updates), None if params is None else with_gradient(params, updates)
 
 
 def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:

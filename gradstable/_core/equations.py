@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
@@ -43,7 +44,7 @@ class Equations(NamedTuple):
     closed: ClosedJaxpr
     args: tuple[Any, ...]
     num_updates: int
-    results: Any  # a PyTreeDef
+    results: Any  # PyTreeDef
     shapes: tuple[Any, ...]
 
     @property
@@ -59,7 +60,7 @@ class Equations(NamedTuple):
         """
         jaxpr = self.closed.jaxpr
         used = iter(_used(jaxpr, [True] * len(jaxpr.outvars)))
-        return [is_array(leaf) and next(used) for leaf in leaves]
+        return [is_input(leaf) and next(used) for leaf in leaves]
 
     def transformed(self, leaves: Sequence[Any]) -> list[bool]:
         """Return the same, except for gradients that are handed through as they are."""
@@ -67,12 +68,12 @@ class Equations(NamedTuple):
         inputs = {*jaxpr.invars}
         defined = [isinstance(v, Literal) or v not in inputs for v in jaxpr.outvars]
         used = iter(_used(jaxpr, defined))
-        return [is_array(leaf) and next(used) for leaf in leaves]
+        return [is_input(leaf) and next(used) for leaf in leaves]
 
     def run(self, updates: object, state: object, params: object) -> Any:
         """Return what the update returns, for arguments of the same types."""
         leaves = jax.tree.leaves((updates, state, params))
-        arrays = [leaf for leaf in leaves if is_array(leaf)]
+        arrays = [leaf for leaf in leaves if is_input(leaf)]
         values = iter(evaluate(self.closed, self.closed.consts, arrays, lambda _, value: value))
         found = [next(values) if _is_shape(leaf) else leaf for leaf in self.shapes]
         return jax.tree.unflatten(self.results, found)
@@ -85,13 +86,13 @@ def trace(update: Update, updates: object, state: object, params: object) -> Equ
 
     def run(*given: Any) -> list[Any]:
         arrays = iter(given)
-        full = [next(arrays) if is_array(leaf) else leaf for leaf in leaves]
+        full = [next(arrays) if is_input(leaf) else leaf for leaf in leaves]
         results = update(*jax.tree.unflatten(structure, full))
         outs, out_structure = jax.tree.flatten(results)
         found[:] = len(jax.tree.leaves(results[0])), out_structure, [*map(_if_no_array, outs)]
         return [out for out in outs if is_array(out)]
 
-    args = tuple(leaf for leaf in leaves if is_array(leaf))
+    args = tuple(leaf for leaf in leaves if is_input(leaf))
     closed, shapes = jax.make_jaxpr(run, return_shape=True)(*args)
     num_updates, results, others = found
     each = iter(shapes)
@@ -147,6 +148,11 @@ def is_array(leaf: object) -> bool:
     )
 
 
+def is_input(leaf: object) -> bool:
+    """Whether a leaf becomes an input of equations; a number of Python stays what it is."""
+    return is_array(leaf) and not isinstance(leaf, (int, float, complex, np.generic))
+
+
 def as_arrays(tree: Any) -> Any:
     """Return a tree whose numbers are arrays, of types that stay; what is no number stays too."""
     return jax.tree.map(lambda leaf: _as_array(leaf) if is_array(leaf) else leaf, tree)
@@ -155,6 +161,15 @@ def as_arrays(tree: Any) -> Any:
 def only_arrays(tree: Any) -> Any:
     """Return the same with ``None`` in the place of what is no number."""
     return jax.tree.map(lambda leaf: _as_array(leaf) if is_array(leaf) else None, tree)
+
+
+def with_gradient(params: Any, updates: Any) -> Any:
+    """Return the parameters that have a gradient, as arrays, and ``None`` for the others."""
+
+    def keep(update: Any, param: Any) -> Any:
+        return None if update is None else only_arrays(param)
+
+    return jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None)
 
 
 def as_at_init(params: Any, updates: Any) -> Any:

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradstable._core.explicit import as_laid_out
 from gradstable._core.layout import Split
 
 
@@ -28,7 +30,11 @@ def draw(
 ) -> jax.Array:
     """Return random numbers for every entry of a leaf, the same ones however it is split."""
     if not split.names:
-        return sampler(key, like.shape, dtype, out_sharding=jax.typeof(like).sharding)
+        where = as_laid_out(like)
+        if where is None or isinstance(like, jax.core.Tracer):
+            return sampler(key, like.shape, dtype, out_sharding=where)
+        # Outside of jit the key lies on one device, and a sampler would stay there.
+        return jax.device_put(sampler(key, like.shape, dtype), where)
     split.dims_of(like.ndim)  # refuses names without dimensions
     return split.take(sampler(key, split.whole_shape(like.shape), dtype))
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from gradstable._core.manual import check_all_named, check_bound, varying
 from gradstable._core.units import Units, unit_axes
 
 # Names of mesh axes, or the PartitionSpecs of the leaves: one for all, or a tree of them.
@@ -135,27 +136,40 @@ class Within(NamedTuple):
         return lax.dynamic_update_slice(jnp.zeros(shape, of_units.dtype), of_units, start)
 
 
-def splits_of(tree: object, axis_name: AxisName) -> tuple[Split, ...]:
+def splits_of(tree: object, axis_name: AxisName, *, reduces: bool = True) -> tuple[Split, ...]:
     """Return how each leaf of a tree is split.
 
     Where JAX tracks over which axes a value varies (``jax.shard_map`` does, unless ``check_vma``
     is off), a leaf that is the same on all devices is known to be whole, and is counted once.
 
+    Args:
+      tree: the leaves.
+      axis_name: as for ``gs.guard``.
+      reduces: whether more than one entry is looked at, so that all axes must be named.
+
     Raises:
       TypeError: if ``axis_name`` is neither names nor specs.
-      ValueError: if an axis is unknown here, or a spec does not fit its leaf.
+      ValueError: if an axis is unknown here or missing, or a spec does not fit its leaf.
     """
     leaves = jax.tree.leaves(tree)
-    if axis_name is None:
-        return (WHOLE,) * len(leaves)
     names = _as_names(axis_name)
-    if names is None:
-        return _by_specs(tree, axis_name)
-    _check_bound(names)
-    tracked = _varying(lax.axis_index(names[0])) if names else ()
+    if axis_name is None:
+        splits = (WHOLE,) * len(leaves)
+    elif names is None:
+        splits = _by_specs(tree, axis_name)
+    else:
+        splits = _by_names(leaves, names)
+    if reduces:
+        check_all_named(tree, [split.names if names is None else names for split in splits])
+    return splits
+
+
+def _by_names(leaves: Sequence[Any], names: _Names) -> tuple[Split, ...]:
+    check_bound(names)
+    tracked = varying(lax.axis_index(names[0])) if names else ()
     if not tracked:
         return (Split(names),) * len(leaves)
-    return tuple(Split(tuple(n for n in names if n in _varying(leaf))) for leaf in leaves)
+    return tuple(Split(tuple(n for n in names if n in varying(leaf))) for leaf in leaves)
 
 
 def withins_of(updates: object, units: Units, axis_name: AxisName) -> tuple[Within, ...]:
@@ -208,11 +222,11 @@ def mean_over(value: Any, axis_name: AxisName) -> Any:
     if axis_name is None or not isinstance(value, (jax.Array, np.ndarray, np.number, int, float)):
         return value
     names = _all_names(axis_name)
-    _check_bound(names)
+    check_bound(names)
     array = jnp.asarray(value)
-    tracked = bool(names) and _varying(lax.axis_index(names[0]))
+    tracked = bool(names) and varying(lax.axis_index(names[0]))
     # In an order that all processes have: they must compile the same program.
-    over = tuple(sorted(_varying(array))) if tracked else names
+    over = tuple(sorted(varying(array))) if tracked else names
     return lax.pmean(array, over) if over else array
 
 
@@ -252,7 +266,7 @@ def _by_specs(tree: object, specs: Any) -> tuple[Split, ...]:
             raise ValueError(msg)
         dims = names_by_dim(spec, leaf.ndim)
         splits.append(Split(tuple(name for names in dims for name in names), dims))
-    _check_bound(tuple(dict.fromkeys(name for split in splits for name in split.names)))
+    check_bound(tuple(dict.fromkeys(name for split in splits for name in split.names)))
     return tuple(splits)
 
 
@@ -299,25 +313,3 @@ def _entry_names(entry: Any) -> _Names:
 
 def _size(names: _Names) -> int:
     return math.prod(lax.axis_size(name) for name in names)
-
-
-def _varying(value: Any) -> frozenset[str]:
-    """Return the axes over which JAX knows a value to vary; none where it does not track that."""
-    kind = getattr(jax.typeof(value), "manual_axis_type", None)
-    return getattr(kind, "varying", frozenset())
-
-
-def _check_bound(names: _Names) -> None:
-    for name in names:
-        try:
-            lax.axis_size(name)
-        except NameError:
-            known = tuple(jax.sharding.get_abstract_mesh().manual_axes)
-            here = (
-                f"the axes here are {known}"
-                if known
-                else "there are no axes here: inside jax.shard_map there are, and under jit with "
-                "shardings none is needed, so leave axis_name out"
-            )
-            msg = f"axis_name must name axes of the mesh, got {name!r}; {here}"
-            raise ValueError(msg) from None

@@ -79,7 +79,7 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
     huge = ~lax.is_finite(total)
 
     def ordinary() -> _Norms:
-        nonfinite = jnp.zeros(sums.shape, jnp.bool_)
+        nonfinite = jnp.zeros_like(sums, jnp.bool_)
         return _Norms(norm=root(total), leaf_norms=root(sums), nonfinite=nonfinite)
 
     def shifted() -> _Norms:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from gradstable._core.explicit import is_split, laid_out
 from gradstable._core.layout import names_by_dim
 
 # Into how many pieces an array is cut: each adds 1/256 of it in memory (twice that in float32 where
@@ -95,13 +96,13 @@ class _Layout(NamedTuple):
 
     def sharding_of(self, array: jax.Array) -> NamedSharding | None:
         """Return where the array lies on a mesh with explicit axes."""
-        sharding = jax.typeof(array).sharding
-        if not any(sharding.spec):
+        if not is_split(array):
             return None
+        of_dims = jax.typeof(array).sharding.spec
         rests = {axis for axis, _ in self.cut_axes}
         axes = enumerate(self.from_dim)
-        spec = [None if axis in rests else sharding.spec[dim] for axis, dim in axes]
-        return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+        spec = [None if axis in rests else of_dims[dim] for axis, dim in axes]
+        return laid_out(array, PartitionSpec(*spec))
 
     def axes_of(self, dims: Sequence[int]) -> tuple[int, ...]:
         """Return the axes that dimensions of the array have become."""
@@ -155,9 +156,9 @@ def _cuts(array: jax.Array, dims: Sequence[int]) -> tuple[_Cut, ...]:
 
 def _explicit_parts(array: jax.Array) -> list[int] | None:
     """Return how many parts each dimension has; ``None`` where types do not tell."""
-    sharding = jax.typeof(array).sharding
-    if not any(sharding.spec):
+    if not is_split(array):
         return None
+    sharding = jax.typeof(array).sharding
     names = names_by_dim(sharding.spec, array.ndim)
     return [math.prod(sharding.mesh.shape[name] for name in each) for each in names]
 

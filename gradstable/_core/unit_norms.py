@@ -1,7 +1,7 @@
 """The norms of units: a further read of the gradients, for the rules that ask for it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax import lax
 
 from gradstable._core.checks import check_params
 from gradstable._core.derivatives import constant
+from gradstable._core.equations import with_gradient
 from gradstable._core.layout import AxisName, Split, Within, splits_of, together, withins_of
 from gradstable._core.norms import measure
 from gradstable._core.numerics import abs_square, largest_norm_in
@@ -73,7 +74,7 @@ def measure_for(
     measured = measure(updates, axis_name=axis_name)
     if measured.limits is not None and params is not None:
         # Moments are kept in the dtype of the parameters, whatever the gradients have.
-        dtypes = [param.dtype for param in jax.tree.leaves(params_like(params, updates))]
+        dtypes = [param.dtype for param in jax.tree.leaves(with_gradient(params, updates))]
         kept = jnp.asarray(list(map(largest_norm_in, dtypes)), measured.limits.dtype)
         measured = measured._replace(limits=jnp.minimum(measured.limits, kept))
     found: list[UnitNorms] = []
@@ -107,18 +108,9 @@ def _unit_norms(
         updates=run_branch(rare.astype(jnp.int32), ways),
         params=None
         if params is None
-        else _norms(jax.tree.leaves(params_like(params, updates)), withins, dtype),
+        else _norms(jax.tree.leaves(with_gradient(params, updates)), withins, dtype),
         sizes=tuple(within.entries for within in withins),
     )
-
-
-def params_like(params: object, updates: object) -> Any:
-    """Return the parameters, with ``None`` for those that have no gradient."""
-
-    def keep(update: Any, param: Any) -> Any:
-        return None if update is None else param
-
-    return jax.tree.map(keep, updates, params, is_leaf=lambda leaf: leaf is None)
 
 
 def _norms(

@@ -8,11 +8,11 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_params
+from gradstable._core.equations import with_gradient
 from gradstable._core.layout import AxisName, Within, check_axis_name, withins_of
 from gradstable._core.numerics import wide
 from gradstable._core.shown import shown
 from gradstable._core.stateless import stateless
-from gradstable._core.unit_norms import params_like
 from gradstable._core.units import Units, check_units
 
 
@@ -83,7 +83,7 @@ def clip_by_clippy(
     def apply(updates: Any, params: Any) -> Any:
         check_params(params, "clip_by_clippy")
         leaves, structure = jax.tree.flatten(updates)
-        beside = jax.tree.leaves(params_like(params, updates))
+        beside = jax.tree.leaves(with_gradient(params, updates))
         triples = zip(leaves, beside, withins_of(updates, units, axis_name), strict=True)
         shrunk = [_shrink(u, theta, within, relative, absolute) for u, theta, within in triples]
         return jax.tree.unflatten(structure, shrunk)

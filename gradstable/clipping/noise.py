@@ -92,7 +92,7 @@ def add_noise(
         leaves, structure = jax.tree.flatten(updates)
         new_key, noise_key = jax.random.split(key_of(old.rng_key, key))
         keys = jax.random.split(noise_key, len(leaves))
-        rows = zip(leaves, keys, splits_of(updates, axis_name), strict=True)
+        rows = zip(leaves, keys, splits_of(updates, axis_name, reduces=False), strict=True)
         noisy = [_add(g, std, leaf_key, split) for g, leaf_key, split in rows]
         new_state = optax.AddNoiseState(count=count, rng_key=jax.random.key_data(new_key))
         return jax.tree.unflatten(structure, noisy), new_state

@@ -17,6 +17,7 @@ from gradstable._core.checks import (
     check_updates,
     leaves_by_path,
 )
+from gradstable._core.equations import as_at_init
 from gradstable._core.layout import AxisName, check_axis_name, splits_of, whole_shapes
 from gradstable._core.numerics import wide
 from gradstable._core.shown import shown
@@ -120,8 +121,8 @@ def qk_clip(
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del extra_args
         check_state(state, optax.EmptyState, "qk_clip")
-        updates, params = check_updates(updates, params)
         check_params(params, "qk_clip")
+        updates, params = check_updates(updates, params)[0], as_at_init(params, updates)
         modules = attention_modules(params, query, key, allow_missing=allow_missing)
         maxima = maxima_by_module(max_logits, list(modules), allow_missing=allow_missing)
         held = {name: leaf for name, leaf in leaves_by_path(params).items() if leaf is not None}

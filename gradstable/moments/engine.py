@@ -140,7 +140,9 @@ class _Update:
 
         leaves, structure = jax.tree.flatten(updates)
         stored = (structure.flatten_up_to(getattr(old, slot.name)) for slot in self.slots)
-        moved = list(map(move, splits_of(updates, self.axis_name), leaves, *stored))
+        per_leaf = any(slot.per_leaf for slot in self.slots)
+        splits = splits_of(updates, self.axis_name, reduces=per_leaf)
+        moved = list(map(move, splits, leaves, *stored))
 
         def tree(of_leaves: Iterable[jax.Array]) -> Any:
             return jax.tree.unflatten(structure, list(of_leaves))

@@ -1,6 +1,7 @@
 """Muon: momentum with all its singular values brought to about 1."""
 
 import math
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -144,6 +145,13 @@ def scale_by_muon(
     if consistent_rms is not None:
         check_number("consistent_rms", consistent_rms, above=0.0)
     momentum = _momentum(beta, nesterov, mu_dtype)
+    orthogonal = partial(
+        orthogonalize,
+        coeffs=coeffs,
+        eps=eps,
+        compute_dtype=compute_dtype,
+        preconditioning=preconditioning,
+    )
 
     def update_fn(
         updates: optax.Updates,
@@ -158,14 +166,7 @@ def scale_by_muon(
         leaves, structure = jax.tree.flatten(directions)
 
         def whole_step(m: jax.Array, axes: Axes) -> jax.Array:
-            u = orthogonalize(
-                m,
-                axes,
-                coeffs=coeffs,
-                eps=eps,
-                compute_dtype=compute_dtype,
-                preconditioning=preconditioning,
-            )
+            u = orthogonal(m, axes)
             if adaptive:
                 u = u * jnp.sum(m * u, axis=(*axes.rows, *axes.columns), keepdims=True)
             return u * jnp.asarray(_factor(scale, consistent_rms, m.shape, axes), m.dtype)

@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_choice, check_number, check_size
+from gradstable._core.explicit import is_split, laid_out
 from gradstable.moments.matrices import Axes
 
 Preconditioning: TypeAlias = Literal["frobenius", "spectral", "aol", "schatten"]
@@ -73,14 +74,13 @@ def orthogonalize(
     rows, columns = (math.prod(m.shape[axis] for axis in part) for part in axes[1:])
     short, long = (axes.rows, axes.columns) if rows <= columns else (axes.columns, axes.rows)
     x = _normalize(m, (*short, *long), eps).astype(compute_dtype)
-    spec = jax.typeof(x).sharding.spec
 
     # Subscripts: one letter an axis; those of the short side also with a second and third.
     name = string.ascii_lowercase[: m.ndim]
     one, two, three = _letters(name, short), _upper(name, short), _upper(name, short, shift=1)
     batch = _letters(name, axes.batch)
     renamed = name.translate(str.maketrans(one, two))
-    square = _spec(spec, axes.batch, 2 * len(short))
+    square = _sharding(x, axes.batch, 2 * len(short))
 
     def product(subscripts: str, first: jax.Array, second: jax.Array, out: Any) -> jax.Array:
         return jnp.einsum(subscripts, first, second, out_sharding=out)
@@ -90,7 +90,7 @@ def orthogonalize(
 
     if preconditioning != "frobenius":
         factor = _FACTORS[preconditioning](gram_of(x), len(axes.batch))
-        x = product(f"{batch}{one},{name}->{name}", factor, x, _spec(spec, range(m.ndim), 0))
+        x = product(f"{batch}{one},{name}->{name}", factor, x, _sharding(x, range(m.ndim), 0))
     for row in coeffs:
         a, b, c = (jnp.asarray(number, x.dtype) for number in row)
         gram = gram_of(x)
@@ -99,7 +99,7 @@ def orthogonalize(
         )
         inner = b * gram + c * squared
         x = a * x + product(
-            f"{batch}{one}{two},{renamed}->{name}", inner, x, _spec(spec, range(m.ndim), 0)
+            f"{batch}{one}{two},{renamed}->{name}", inner, x, _sharding(x, range(m.ndim), 0)
         )
     return x.astype(m.dtype)
 
@@ -161,8 +161,9 @@ def _upper(name: str, axes: Sequence[int], *, shift: int = 0) -> str:
     return "".join(string.ascii_uppercase[first + axis] for axis in axes)
 
 
-def _spec(spec: Any, kept: Sequence[int], whole: int) -> PartitionSpec | None:
+def _sharding(x: jax.Array, kept: Sequence[int], whole: int) -> NamedSharding | None:
     """Return the sharding of a product; ``None`` where nothing is sharded explicitly."""
-    if all(axis is None for axis in spec):
+    if not is_split(x):
         return None
-    return PartitionSpec(*(spec[axis] for axis in kept), *([None] * whole))
+    spec = jax.typeof(x).sharding.spec
+    return laid_out(x, PartitionSpec(*(spec[axis] for axis in kept), *([None] * whole)))

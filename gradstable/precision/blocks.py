@@ -15,6 +15,8 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from gradstable._core.explicit import is_split, laid_out
+
 BLOCK = 256  # entries that share a scale, as they come in memory
 
 _ONE = 0x3F800000  # the bits of 1.0
@@ -105,6 +107,6 @@ def _spread(scale: jax.Array, like: jax.Array) -> jax.Array:
 
 def _whole(x: jax.Array) -> jax.Array:
     """Return an array that no mesh with explicit axes splits: blocks run across its parts."""
-    if all(axis is None for axis in jax.typeof(x).sharding.spec):
+    if not is_split(x):
         return x
-    return jax.sharding.reshard(x, PartitionSpec(*[None] * x.ndim))
+    return jax.sharding.reshard(x, laid_out(x, PartitionSpec(*[None] * x.ndim)))

@@ -15,12 +15,12 @@ from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    explaining,
 )
 from gradstable._core.keys import key_numbers, key_of
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
+from gradstable._core.wrapped import explaining
 from gradstable.precision.fields import Field, Signs, fields, with_fields
 from gradstable.precision.storage import Packed, Storage, pack, start, unpack
 

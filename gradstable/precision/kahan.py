@@ -11,16 +11,15 @@ from gradstable._core.act import keep_finite, unmoved
 from gradstable._core.checks import (
     check_dtype,
     check_params,
-    check_results,
     check_state,
     check_transform,
-    explaining,
 )
 from gradstable._core.equations import as_arrays, as_at_init
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._core.numerics import is_low_precision, rounded
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
+from gradstable._core.wrapped import check_results, explaining
 
 
 @answers_as_inner

@@ -14,7 +14,6 @@ from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    explaining,
 )
 from gradstable._core.equations import as_arrays
 from gradstable._core.find import find_all, find_one
@@ -26,6 +25,7 @@ from gradstable._core.scale import UNSCALE, takes_unscale
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
 from gradstable._core.types import Tree
+from gradstable._core.wrapped import explaining
 
 
 @answers_as_inner

@@ -90,7 +90,7 @@ def stochastic_round(
         leaves, structure = jax.tree.flatten(updates)
         new_key, own_key = jax.random.split(key_of(old.rounding_key, key))
         keys = jax.random.split(own_key, len(leaves))
-        splits = splits_of(updates, axis_name)
+        splits = splits_of(updates, axis_name, reduces=False)
         rows = zip(leaves, structure.flatten_up_to(params), keys, splits, strict=True)
         rounded_leaves = [_round(u, jnp.asarray(p), own, split) for u, p, own, split in rows]
         new_state = StochasticRoundState(increment(old.calls), jax.random.key_data(new_key))

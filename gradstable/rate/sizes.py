@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradstable._core.equations import with_gradient
 from gradstable._core.layout import AxisName
 from gradstable._core.norms import measure
 from gradstable._core.types import Scale
-from gradstable._core.unit_norms import UnitRequest, local_scale, measure_for, params_like
+from gradstable._core.unit_norms import UnitRequest, local_scale, measure_for
 from gradstable._core.units import Units
 
 
@@ -44,7 +45,7 @@ def sizes_of(
     indices = range(measured.leaf_norms.shape[0])
     of_params: tuple[jax.Array, ...] = ()
     if params is not None:
-        norms = measure(params_like(params, updates), axis_name=axis_name).leaf_norms
+        norms = measure(with_gradient(params, updates), axis_name=axis_name).leaf_norms
         of_params = tuple(norms[index] for index in indices)
     return Sizes(
         norms=tuple(measured.leaf_norms[index] for index in indices),

@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number, check_rate
-from gradstable._core.equations import as_arrays, only_arrays
+from gradstable._core.equations import as_arrays, with_gradient
 from gradstable._core.layout import AxisName, whole_shapes
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
@@ -162,7 +162,8 @@ def _of_arrays(
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, Any]:
-        return tx.update(updates, state, only_arrays(params), **extra_args)
+        known = None if params is None else with_gradient(params, updates)
+        return tx.update(updates, state, known, **extra_args)
 
     return optax.GradientTransformationExtraArgs(tx.init, update_fn)
 

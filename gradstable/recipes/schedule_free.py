@@ -16,7 +16,7 @@ from gradstable._core.checks import (
     check_size,
     check_transform,
 )
-from gradstable._core.equations import as_arrays, only_arrays
+from gradstable._core.equations import as_arrays, with_gradient
 from gradstable._core.layout import AxisName
 from gradstable._core.numerics import wide, widen
 from gradstable._core.shown import shown
@@ -252,7 +252,7 @@ def _in_float32(
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, Any]:
-        known = only_arrays(check_params(params, "schedule_free"))
+        known = with_gradient(check_params(params, "schedule_free"), updates)
         new, state = tx.update(widen(updates), state, widen(known), **extra_args)
         return jax.tree.map(lambda u, g: u.astype(g.dtype), new, updates), state
 

@@ -2,60 +2,46 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._core.act import is_gradient, keep_finite, scale_updates, unmoved
+from gradstable._core.act import keep_finite, unmoved
 from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
     check_value,
-    check_weight,
-    explaining,
 )
 from gradstable._core.equations import as_arrays, is_array, only_arrays
 from gradstable._core.layout import AxisName, agreed, check_axis_name, mean_over
-from gradstable._core.ledger import Dropped, drop, new_dropped
-from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
-from gradstable._core.numerics import increment, wide
 from gradstable._core.reach import Reach, judged
-from gradstable._core.reasons import Reason
 from gradstable._core.scale import unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays, run_branch, take_types
 from gradstable._core.shown import shown
 from gradstable._core.taken import check_taken, takes
 from gradstable._core.types import Verdict
 from gradstable._core.unit_norms import local_scale, measure_for
+from gradstable._core.wrapped import explaining
 from gradstable.precision.inside import has_loss_scale, unscale_inside
+from gradstable.recovery.group import (
+    AccumulateState,
+    begin_again,
+    gather,
+    has_news,
+    judge_rest,
+    means,
+    share_of,
+    start,
+    unless_empty,
+)
 from gradstable.rules import Rule, all_of
 from gradstable.rules.protocol import check_rules
 
 _OWN = ("weight", "value", "unscale")
-_LEAST = 2.0**-126  # of the weights that are no 0 to XLA
-_FURTHEST = 2.0**60
-
-
-@answers_as_inner
-class AccumulateState(NamedTuple):
-    """State of ``accumulate``."""
-
-    calls: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
-    position: jax.Array  # shape=(), dtype=jnp.int32, those of the group that is being gathered
-    kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that count in the mean
-    emitted: jax.Array  # shape=(), dtype=jnp.int32, steps of the inner optimizer
-    dropped: Dropped
-    updated: jax.Array  # shape=(), dtype=jnp.bool_, whether the last call made such a step
-    unit: jax.Array  # shape=(), dtype=jnp.float32, the first weight of the group (0: none yet)
-    mass: jax.Array  # shape=(), dtype=jnp.float32, the sum of its weights, in units of the first
-    gradient_sum: Unnamed  # of a tree like the parameters, float32 or wider, so weighted
-    loss_sum: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses, so weighted
-    rule_state: tuple[Any, ...]
-    wrapped_state: Any
 
 
 @shown
@@ -138,7 +124,7 @@ def accumulate(
     judge = all_of(rules)
 
     def init_fn(params: optax.Params) -> AccumulateState:
-        return _start(params, judge.init(params), own_arrays(inner.init(params)))
+        return start(params, judge.init(params), own_arrays(inner.init(params)))
 
     update = _Update(inner, every, rules, judge, axis_name, takes([inner.update], "weight"))
     return optax.GradientTransformationExtraArgs(init_fn, update)
@@ -186,17 +172,17 @@ class _Update:
         seen = judged(updates, read)
         verdict, rule_state = self._judge(seen, old, params, unscale, extra_args)
         loss = _loss(extra_args)
-        share = _share(old, mean_over(weight, self.axis_name))
-        rule_state = _unless_empty(share, rule_state, old.rule_state)
-        new = _gather(old, seen, _judge_rest(verdict, loss, share), loss, share)
+        share = share_of(old, mean_over(weight, self.axis_name))
+        rule_state = unless_empty(share, rule_state, old.rule_state)
+        new = gather(old, seen, judge_rest(verdict, loss, share), loss, share)
         every = self.every(old.emitted) if callable(self.every) else self.every
         full, scaled = new.position >= every, has_loss_scale(old.wrapped_state)
-        emit = full & _has_news(new, scaled=scaled)
+        emit = full & has_news(new, scaled=scaled)
 
         # The sum is handed back by the condition too: selected outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
             of_none = jnp.nan if scaled else 0.0
-            mean, given = _means(new, updates, extra_args, weighed=weighed, of_none=of_none)
+            mean, given = means(new, updates, extra_args, weighed=weighed, of_none=of_none)
             stepped, inner_state = inner.update(mean, old.wrapped_state, params, **given)
             inner_state = take_types(inner_state, old.wrapped_state, name="state")
             none = jax.tree.map(jnp.zeros_like, new.gradient_sum)
@@ -204,13 +190,13 @@ class _Update:
             return stepped, inner_state, none
 
         def wait() -> tuple[Any, Any, Any]:
-            unmoved_all = jax.tree.map(unmoved, jax.eval_shape(step)[0])
-            return unmoved_all, old.wrapped_state, new.gradient_sum
+            still = _still(jax.eval_shape(step)[0], only_arrays(updates))
+            return still, old.wrapped_state, new.gradient_sum
 
         with explaining(updates, params):
             new_updates, inner_state, total = run_branch(emit.astype(jnp.int32), (wait, step))
         new_updates = _put_back(new_updates, updates)
-        new = _begin_anew(new._replace(gradient_sum=total), full, emit)
+        new = begin_again(new._replace(gradient_sum=total), full, emit)
         return new_updates, new._replace(rule_state=rule_state, wrapped_state=inner_state)
 
     def _judge(
@@ -231,6 +217,17 @@ class _Update:
         return verdict._replace(scale=unscale_factors(scale, unscale)), rule_state
 
 
+def _still(stepped: Any, updates: Any) -> Any:
+    """Return updates of nothing, laid over devices as the gradients are if they look alike."""
+
+    def of(like: Any, g: Any) -> jax.Array:
+        return unmoved(g).astype(like.dtype) if like.shape == g.shape else unmoved(like)
+
+    if jax.tree.structure(stepped) != jax.tree.structure(updates):
+        return jax.tree.map(unmoved, stepped)
+    return jax.tree.map(of, stepped, updates)
+
+
 def _put_back(stepped: Any, updates: Any) -> Any:
     """Return the updates with what is no array in them again, as it was given."""
     given = [leaf for leaf in jax.tree.leaves(updates) if not is_array(leaf)]
@@ -240,133 +237,6 @@ def _put_back(stepped: Any, updates: Any) -> Any:
     return jax.tree.map(lambda new, g: g if new is None else new, stepped, updates, is_leaf=is_none)
 
 
-def _start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> AccumulateState:
-    return AccumulateState(
-        calls=jnp.zeros((), jnp.int32),
-        position=jnp.zeros((), jnp.int32),
-        kept=jnp.zeros((), jnp.int32),
-        emitted=jnp.zeros((), jnp.int32),
-        dropped=new_dropped(),
-        updated=jnp.zeros((), jnp.bool_),
-        unit=jnp.zeros((), jnp.float32),
-        mass=jnp.zeros((), jnp.float32),
-        gradient_sum=without_names(
-            jax.tree.map(lambda leaf: jnp.zeros_like(leaf, _sum_dtype(leaf)), as_arrays(params)),
-            params,
-        ),
-        loss_sum=jnp.zeros((), jnp.float32),
-        rule_state=rule_state,
-        wrapped_state=inner_state,
-    )
-
-
-def _sum_dtype(param: jax.Array) -> Any:
-    return wide(param.dtype) if is_gradient(param) else jnp.float32
-
-
-def _has_news(state: AccumulateState, *, scaled: bool) -> jax.Array:
-    """Return whether a group has anything for what is inside.
-
-    A loss scale inside has to hear of a group in which all overflowed, or it never falls: the mean
-    of nothing is NaN then.
-    """
-    dropped = state.dropped.last_dropped > state.calls - state.position
-    return (state.kept > 0) | dropped if scaled else state.kept > 0
-
-
-def _begin_anew(state: AccumulateState, full: jax.Array, emit: jax.Array) -> AccumulateState:
-    return state._replace(
-        position=jnp.where(full, 0, state.position),
-        kept=jnp.where(full, 0, state.kept),
-        emitted=jnp.where(emit, increment(state.emitted), state.emitted),
-        updated=emit,
-        unit=jnp.where(full, 0.0, state.unit),
-        mass=jnp.where(full, 0.0, state.mass),
-        loss_sum=jnp.where(full, 0.0, state.loss_sum),
-    )
-
-
-class _Share(NamedTuple):
-    """What a micro-batch has in the mean of its group."""
-
-    weight: jax.Array  # shape=(), dtype=jnp.float32, as it was given; 1 where it is no weight
-    ratio: jax.Array  # shape=(), dtype=jnp.float32, in units of the first weight of the group
-    bad: jax.Array  # shape=(), dtype=jnp.bool_, whether it was negative or not finite
-    empty: jax.Array  # shape=(), dtype=jnp.bool_, whether it was 0
-
-
-def _share(old: AccumulateState, weight: object) -> _Share:
-    given = jnp.ones((), jnp.float32) if weight is None else check_weight(weight, "accumulate")
-    bad = (given < 0) | ~jnp.isfinite(given)
-    empty = (given < _LEAST) & ~bad
-    sound = jnp.where(bad | empty, 1.0, given)
-    unit = jnp.where(old.unit > 0, old.unit, sound)
-    ratio = jnp.clip(sound / unit, 1.0 / _FURTHEST, _FURTHEST)
-    # Equal weights shall give the bits of none, and XLA may divide by a reciprocal.
-    return _Share(sound, jnp.where(sound == unit, 1.0, ratio), bad, empty)
-
-
-def _unless_empty(share: _Share, new: Any, old: Any) -> Any:
-    """Return what rules remember: the norm of a batch of padding is no part of a history."""
-    return jax.tree.map(lambda n, o: jnp.where(share.empty, o, n), new, old)
-
-
 def _loss(extra_args: dict[str, Any]) -> jax.Array | None:
     value = extra_args.get("value")
     return None if value is None else check_value(value, "accumulate")
-
-
-def _means(
-    state: AccumulateState, like: Any, extra_args: dict[str, Any], *, weighed: bool, of_none: float
-) -> tuple[Any, dict[str, Any]]:
-    """Return the mean gradient of a group, in the dtypes of one, and what else goes with it.
-
-    What has no mean, as nothing of the group is sound, is ``of_none``.
-    """
-    sound = state.mass > 0
-    part = jnp.where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
-    total = with_names(state.gradient_sum, like)
-    mean = jax.tree.map(
-        lambda t, g: (t * part).astype(g.dtype) if is_gradient(g) else g, total, like
-    )
-    given = {} if extra_args.get("value") is None else {"value": state.loss_sum * part}
-    if weighed:
-        given["weight"] = jnp.where(sound, state.mass * state.unit, of_none)
-    return mean, {**extra_args, **given}
-
-
-def _judge_rest(verdict: Verdict, loss: jax.Array | None, share: _Share) -> Verdict:
-    """Return the verdict on the gradient with those on the loss and the weight."""
-    causes = [(share.bad, Reason.WEIGHT_REJECTED)]
-    if loss is not None:
-        causes.append((~jnp.isfinite(loss), Reason.LOSS_REJECTED))
-    accept, reason = verdict.accept, verdict.reason
-    for bad, cause in causes:
-        reason = jnp.where(accept & bad, jnp.asarray(cause, jnp.int32), reason)
-        accept = accept & ~bad
-    # What has no weight is not looked at: the mean over no tokens is NaN.
-    return verdict._replace(accept=accept | share.empty, reason=reason)
-
-
-def _gather(
-    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None, share: _Share
-) -> AccumulateState:
-    """Return the state with one more micro-batch in its sum, or in its count of bad ones."""
-    count, counts = increment(old.calls), verdict.accept & ~share.empty
-
-    def add(total: jax.Array, number: jax.Array) -> jax.Array:
-        weighted = number.astype(total.dtype) * share.ratio.astype(total.dtype)
-        return jnp.where(counts, total + weighted, total)
-
-    scaled = scale_updates(updates, verdict.scale)
-    total = jax.tree.map(add, with_names(old.gradient_sum, scaled), scaled)
-    return old._replace(
-        calls=count,
-        position=increment(old.position),
-        kept=jnp.where(counts, increment(old.kept), old.kept),
-        dropped=drop(old.dropped, count, verdict),
-        unit=jnp.where(counts & (old.unit == 0), share.weight, old.unit),
-        mass=jnp.where(counts, old.mass + share.ratio, old.mass),
-        gradient_sum=without_names(total, updates),
-        loss_sum=old.loss_sum if loss is None else add(old.loss_sum, loss),
-    )

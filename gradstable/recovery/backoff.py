@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.act import scale_updates
-from gradstable._core.checks import check_number, check_state, check_transform, explaining
+from gradstable._core.checks import check_number, check_state, check_transform
 from gradstable._core.find import find_all
 from gradstable._core.ledger import Ledger
 from gradstable._core.names import answers_as_inner
@@ -17,6 +17,7 @@ from gradstable._core.numerics import increment
 from gradstable._core.scale import UNSCALE, takes_unscale
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
+from gradstable._core.wrapped import explaining
 from gradstable.rate.backoff_on_spike import growth
 from gradstable.recovery.counts import rejections, returns
 from gradstable.recovery.turn import RollbackState

@@ -13,7 +13,6 @@ from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    explaining,
 )
 from gradstable._core.equations import as_at_init
 from gradstable._core.find import Snapshot, find_all
@@ -23,6 +22,7 @@ from gradstable._core.numerics import increment, is_inexact, wide
 from gradstable._core.scale import UNSCALE, takes_unscale
 from gradstable._core.select import own_arrays, run_if, take_types
 from gradstable._core.shown import shown
+from gradstable._core.wrapped import explaining
 from gradstable.recovery.counts import rejections, returns
 
 # Fields of the states of optax and of ours: averages of gradients, and what else is learned from

@@ -15,7 +15,6 @@ from gradstable._core.checks import (
     check_size,
     check_state,
     check_transform,
-    explaining,
 )
 from gradstable._core.equations import as_arrays, as_at_init, only_arrays
 from gradstable._core.find import find_all
@@ -29,6 +28,7 @@ from gradstable._core.select import own_arrays, select_tree
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
 from gradstable._core.unit_norms import measure_for
+from gradstable._core.wrapped import explaining
 from gradstable.hold import hold
 from gradstable.precision.inside import unscale_inside
 from gradstable.recovery.counts import pass_by

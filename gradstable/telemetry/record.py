@@ -14,7 +14,6 @@ from gradstable._core.checks import (
     check_state,
     check_transform,
     check_value,
-    explaining,
 )
 from gradstable._core.equations import as_arrays, as_at_init
 from gradstable._core.layout import AxisName, agreed, check_axis_name, splits_of
@@ -24,8 +23,9 @@ from gradstable._core.reach import Reach, judged
 from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
+from gradstable._core.wrapped import explaining
 from gradstable.precision.inside import check_one_loss_scale, unscale_inside
-from gradstable.telemetry.alarms import AlarmState, watch
+from gradstable.telemetry.alarms import watch
 from gradstable.telemetry.gauges import (
     has_guard,
     last_verdict,
@@ -37,7 +37,7 @@ from gradstable.telemetry.gauges import (
 from gradstable.telemetry.order import after
 from gradstable.telemetry.places import Places
 from gradstable.telemetry.sample import sample_sizes
-from gradstable.telemetry.state import RecordState, SecondMoment, new_record, pack, put, put_every
+from gradstable.telemetry.state import RecordState, new_record, pack, put, put_every
 
 
 @shown
@@ -165,29 +165,37 @@ class _Update:
         extra_args, count = agreed(extra_args, self.axis_name), increment(old.calls)
         passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
         updates = as_arrays(updates)
-
-        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-            return self.inner.update(updates, state, params, **passed)
-
-        with explaining(updates, params):
-            trees = updates, old.wrapped_state, params
-            equations, read = self.reach.look(update, trees, passed)
-        seen = judged(updates, read)
+        run, seen = self._prepare(updates, old.wrapped_state, params, passed)
         places = Places.of(seen, old.sampled_params)
         factor = unscale_inside(old.wrapped_state, unscale)
         measured = unscale_measure(measure(seen, axis_name=self.axis_name), factor)
         known = None if params is None else as_at_init(params, updates)
         ratio, sampled_params = update_ratio(old.sampled_params, known, count, self.axis_name)
         given = updates if has_guard(old.wrapped_state) else after(measured.norm, updates)
-        run = update if equations is None else equations.run
         with explaining(updates, params):
             new_updates, inner_state = run(given, old.wrapped_state, params)
 
-        row, moment, alarms = self._gauge(
-            old, inner_state, seen, places, unscale=factor, ratio=ratio, count=count
+        verdict, made = last_verdict(old.wrapped_state, inner_state)
+        moment, rms = leaf_rms(
+            old.second_moment,
+            seen,
+            inner_state,
+            verdict,
+            self.axis_name,
+            made=made,
+            unscale=factor,
         )
-        row |= {"loss": _loss(extra_args.get("value")), "update_ratio": ratio}
+        bits, alarms = watch(
+            old.alarms,
+            (rms := places.spread(rms, jnp.nan), ratio),
+            limits=self.limits,
+            sizes=places.spread_sizes(_sampled(seen, self.axis_name)),
+            when=made & (verdict["scale"] > 0),
+            count=count,
+        )
+        row = {"loss": _loss(extra_args.get("value")), "update_ratio": ratio, "alarms": bits}
         row |= {"grad_norm": measured.norm, "worst_leaf": places.column_of(measured.worst_leaf)}
+        row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         norms = places.spread(measured.leaf_norms, 0.0)
         new_state = RecordState(
             calls=count,
@@ -201,38 +209,15 @@ class _Update:
         )
         return after(ratio, new_updates), new_state
 
-    def _gauge(
-        self,
-        old: RecordState,
-        inner_state: Any,
-        seen: Any,
-        places: Places,
-        *,
-        unscale: ArrayLike | None,
-        ratio: jax.Array | None,
-        count: jax.Array,
-    ) -> tuple[dict[str, jax.Array | None], SecondMoment, AlarmState]:
-        """Return what is read off the state behind the update, and what is remembered of it."""
-        verdict, made = last_verdict(old.wrapped_state, inner_state)
-        moment, rms = leaf_rms(
-            old.second_moment,
-            seen,
-            inner_state,
-            verdict,
-            self.axis_name,
-            made=made,
-            unscale=unscale,
-        )
-        bits, alarms = watch(
-            old.alarms,
-            (rms := places.spread(rms, jnp.nan), ratio),
-            limits=self.limits,
-            sizes=places.spread_sizes(_sampled(seen, self.axis_name)),
-            when=made & (verdict["scale"] > 0),
-            count=count,
-        )
-        row = {"alarms": bits, "lr_factor": lr_factor(inner_state), **worst_rms(rms)}
-        return {**row, **dict[str, Any](verdict)}, moment, alarms
+    def _prepare(self, updates: Any, state: Any, params: Any, passed: dict[str, Any]) -> Any:
+        """Return the inner update, traced once inside of ``jit``, and the gradients it reads."""
+
+        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            return self.inner.update(updates, state, params, **passed)
+
+        with explaining(updates, params):
+            equations, read = self.reach.look(update, (updates, state, params), passed)
+        return update if equations is None else equations.run, judged(updates, read)
 
 
 def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:

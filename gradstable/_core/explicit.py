@@ -1,0 +1,26 @@
+"""Meshes with explicit axes, where types tell how arrays are sharded."""
+
+import jax
+import jax.core
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def is_split(array: jax.Array) -> bool:
+    """Whether the type of an array says that it is split."""
+    return any(axis is not None for axis in jax.typeof(array).sharding.spec)
+
+
+def laid_out(like: jax.Array, spec: PartitionSpec) -> NamedSharding:
+    """Return a sharding on the mesh of an array.
+
+    A ``PartitionSpec`` alone means the mesh of ``jax.set_mesh``, which need not be set: arrays
+    bring their own.
+    """
+    if not isinstance(like, jax.core.Tracer) and isinstance(like.sharding, NamedSharding):
+        return NamedSharding(like.sharding.mesh, spec)
+    return NamedSharding(jax.typeof(like).sharding.mesh, spec)
+
+
+def as_laid_out(like: jax.Array) -> NamedSharding | None:
+    """Return the sharding of an array as a function that makes another may be given it."""
+    return laid_out(like, jax.typeof(like).sharding.spec) if is_split(like) else None
