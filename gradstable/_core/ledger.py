@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstable._core.numerics import increment, narrowed, widest
+from gradstable._core.numerics import increment, narrowed, unlimited, widest
 from gradstable._core.reasons import NUM_REASONS
 from gradstable._core.types import Health, Measure, Verdict
 
@@ -94,7 +94,7 @@ def new_ledger(params: Any) -> Ledger:
         reason=integer(),
         worst_leaf=integer(-1),
         grad_norm=real(0.0),
-        norm_limit=real(jnp.inf),
+        norm_limit=real(unlimited(dtype)),
         leaf_key=integer(),
     )
     return Ledger(
@@ -104,7 +104,7 @@ def new_ledger(params: Any) -> Ledger:
         clipped=integer(),
         consecutive_rejected=integer(),
         grad_norm=real(0.0),
-        norm_limit=real(jnp.inf),
+        norm_limit=real(unlimited(dtype)),
         grad_factor=real(1.0),
         reason=integer(),
         worst_leaf=integer(-1),
@@ -146,7 +146,12 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
         last_rejection=jax.tree.map(
             lambda new, previous: jnp.where(rejected, new, previous),
             this,
-            ledger.last_rejection,
+            # A state may be older than the look-out for infinities.
+            ledger.last_rejection._replace(
+                threshold=jnp.minimum(ledger.last_rejection.threshold, unlimited(dtype))
+            )
+            if jax.config.jax_debug_infs
+            else ledger.last_rejection,
         ),
     )
 

@@ -39,7 +39,7 @@ def largest_norm_in(dtype: DTypeLike) -> float:
 
     One more power of two would do; this leaves room to add up 2**8 such squares.
     """
-    return 2.0**500 if wide(dtype) in (np.dtype(np.float64), np.dtype(np.complex128)) else 2.0**60
+    return 2.0**500 if wide(dtype).name in ("float64", "complex128") else 2.0**60
 
 
 def smallest_norm_in(dtype: DTypeLike) -> float:
@@ -54,6 +54,23 @@ def in_dtype(states: Tree, dtype: DTypeLike) -> Tree:
         return leaf.astype(dtype) if leaf.dtype == np.float32 else leaf
 
     return jax.tree.map(to, states)
+
+
+def unlimited(dtype: DTypeLike = np.float32) -> float:
+    """Return the limit that no norm exceeds: ``inf``.
+
+    While ``jax_debug_infs`` looks for infinities it is the largest number of the dtype, since a
+    limit that is not there is no fault.
+    """
+    return float(jnp.finfo(dtype).max) if jax.config.jax_debug_infs else float("inf")
+
+
+def unknown() -> float:
+    """Return what stands for a size that is not known: NaN, or -1 while ``jax_debug_nans`` looks.
+
+    Of both it is false that they are ``>= 0``.
+    """
+    return -1.0 if jax.config.jax_debug_nans else float("nan")
 
 
 def narrowed(number: jax.Array, dtype: DTypeLike) -> jax.Array:

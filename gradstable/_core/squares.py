@@ -72,7 +72,7 @@ def sum_squares(stack: jax.Array, dtype: DTypeLike, *, large: bool) -> jax.Array
     def add(x: jax.Array, *, cut: bool) -> jax.Array:
         return sum_of(x, square, dims, cut=cut)
 
-    if stack.dtype in (np.float32, np.float64):
+    if stack.dtype.name in ("float32", "float64"):
         return add(stack, cut=False)
     if large and stack.dtype != jnp.bfloat16 and isinstance(stack, jax.core.Tracer):
         here, there = partial(add, cut=True), partial(add, cut=False)
@@ -94,7 +94,7 @@ def apart(array: jax.Array, *others: jax.Array) -> jax.Array:
       array: the array.
       *others: what this reader reads besides, which tells it from others of its kind.
     """
-    if array.dtype in (np.float32, np.float64):
+    if array.dtype.name in ("float32", "float64"):
         return array
     return lax.optimization_barrier((array, *others))[0]
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._core.numerics import statistic
+from gradstable._core.numerics import statistic, unlimited
 
 # A tree that comes back as what it was: a dict of arrays stays one to the type checker.
 Tree = TypeVar("Tree")
@@ -131,19 +131,24 @@ class Verdict(NamedTuple):
             accept=jnp.asarray(accept, jnp.bool_),
             scale=factors,
             reason=jnp.asarray(reason, jnp.int32),
-            threshold=statistic(threshold),
+            threshold=statistic(_limit(threshold)),
         )
 
     @property
     def least_scale(self) -> jax.Array:
         """The factor of what is scaled down most (float32 scalar); 0 if rejected."""
-        least = _reduce(lambda part: jnp.min(part, initial=jnp.inf), jnp.min, self.scale)
-        return jnp.where(self.accept, jnp.where(least < jnp.inf, least, 1.0), 0.0)
+        least = _reduce(lambda part: jnp.min(part, initial=unlimited()), jnp.min, self.scale)
+        return jnp.where(self.accept, jnp.where(least < unlimited(), least, 1.0), 0.0)
 
     @property
     def clipped(self) -> jax.Array:
         """Whether the step is accepted, but not as it came (bool scalar)."""
         return self.accept & _reduce(lambda part: jnp.any(part != 1.0), jnp.any, self.scale)
+
+
+def _limit(threshold: ArrayLike) -> ArrayLike:
+    none = isinstance(threshold, float) and threshold == float("inf")
+    return unlimited() if none else threshold
 
 
 def _reduce(

@@ -1,13 +1,13 @@
 """What a wrapper asks of the trees it is given: nothing that the transform inside does not ask."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from gradstable._core.checks import check_same_tree, check_updates, leaves_by_path
 
 
 @contextlib.contextmanager
-def explaining(updates: object, params: object | None) -> Iterator[None]:
+def explaining(updates: object, params: object | None) -> Generator[None]:
     """Let an inner transform judge its arguments; where it fails, say what is odd about them.
 
     Gradients need not look like parameters: those of ``optax.contrib.dpsgd`` have a batch axis,

@@ -9,6 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_order, check_rate
+from gradstable._core.numerics import unlimited
 
 # A limit on growth is kept by looking back as far as the whole range can be climbed.
 _MAX_STEPS = 10_000
@@ -87,6 +88,6 @@ def limit_schedule(
         past = now - back
         growth = jnp.exp(back.astype(jnp.float32) * jnp.float32(math.log(max_growth)))
         allowed = jax.vmap(rate)(jnp.maximum(past, jnp.zeros_like(past))) * growth
-        return jnp.min(jnp.where(past >= 0, allowed, jnp.inf))
+        return jnp.min(jnp.where(past >= 0, allowed, unlimited()))
 
     return cast("optax.Schedule", limited)

@@ -17,7 +17,7 @@ from gradstable._core.checks import (
 )
 from gradstable._core.layout import AxisName, check_axis_name, mean_over
 from gradstable._core.norms import measure
-from gradstable._core.numerics import float32, increment, is_zero
+from gradstable._core.numerics import float32, increment, is_zero, unlimited
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure
 from gradstable.rules import Rule, all_of, log_mad
@@ -156,7 +156,7 @@ def _start(rule_state: tuple[Any, ...]) -> ReduceOnPlateauState:
     return ReduceOnPlateauState(
         count=jnp.zeros((), jnp.int32),
         scale=jnp.ones((), jnp.float32),
-        best_value=jnp.full((), jnp.inf, jnp.float32),
+        best_value=jnp.full((), unlimited(), jnp.float32),
         plateau_count=jnp.zeros((), jnp.int32),
         cooldown_count=jnp.zeros((), jnp.int32),
         total=jnp.zeros((), jnp.float32),

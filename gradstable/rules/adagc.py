@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, unlimited
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -95,7 +95,7 @@ def adagc(
         warming = count < warmup
         fixed = jnp.asarray(max_norm, jnp.float32)
         known = state.mean_norms > 0
-        limits = jnp.where(known, jnp.multiply(factor, state.mean_norms), jnp.inf)
+        limits = jnp.where(known, jnp.multiply(factor, state.mean_norms), unlimited())
         scale = jnp.where(
             warming, down_to(fixed, measure.norm), down_to(limits, measure.leaf_norms)
         )
@@ -107,7 +107,7 @@ def adagc(
         verdict = Verdict.of(
             scale=scale,
             reason=jnp.where(jnp.any(scale != 1.0), because, Reason.OK),
-            threshold=jnp.where(warming, fixed, jnp.inf),
+            threshold=jnp.where(warming, fixed, unlimited()),
         )
         return verdict, AdagcState(norms_seen=count, mean_norms=learned)
 

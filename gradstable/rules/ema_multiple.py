@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, unlimited
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -98,9 +98,9 @@ def ema_multiple(
         state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
         limit = jnp.multiply(jnp.asarray(multiple, jnp.float32), state.mean_norm)
         if start is None:
-            limit = jnp.where(known, limit, jnp.inf)
+            limit = jnp.where(known, limit, unlimited())
         accept = norm < limit
-        ceiling = jnp.asarray(jnp.inf if max_norm is None else max_norm, jnp.float32)
+        ceiling = jnp.asarray(unlimited() if max_norm is None else max_norm, jnp.float32)
         clip = norm > ceiling
         reason = jnp.where(clip, Reason.NORM_CLIPPED, Reason.OK)
         verdict = Verdict.of(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_order
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, unlimited
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -134,7 +134,7 @@ def log_mad(
         excess = jnp.where(known & counts, x - state.log_center, 0.0)
         reject = jnp.maximum(jnp.multiply(reject_at, sigma), jnp.log(reject_above))
         verdict = _judge(excess, clip_above, reject)
-        limit = jnp.where(known, jnp.exp(state.log_center + clip_above), jnp.inf)
+        limit = jnp.where(known, jnp.exp(state.log_center + clip_above), unlimited())
 
         restart = ~known | ((state.norms_seen < _SETTLING) & (excess < -clip_above))
         learned = _learn(state, x, excess, rate, min_spread, restart)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradstable._core.numerics import unlimited
+
 # In a place that holds no number yet. Finite, for those who look for infinities.
 EMPTY = float(jnp.finfo(jnp.float32).min)
 
@@ -72,14 +74,14 @@ def mean_and_std(ring: Ring, *, ddof: int) -> tuple[jax.Array, jax.Array]:
 
 def percentile_of(ring: Ring, percent: ArrayLike) -> jax.Array:
     """Return a percentile, linearly interpolated, of what is held; ``inf`` if nothing is."""
-    ordered = jnp.sort(jnp.where(held(ring), ring.last_numbers, jnp.inf))
+    ordered = jnp.sort(jnp.where(held(ring), ring.last_numbers, unlimited()))
     number = number_held(ring)
     last = jnp.maximum(number - 1, 0)
     rank = jnp.asarray(percent, jnp.float32) / 100.0 * last.astype(jnp.float32)
     low = jnp.minimum(jnp.floor(rank).astype(jnp.int32), last)
     below, above = ordered[low], ordered[jnp.minimum(low + 1, last)]
     between = below + (rank - low.astype(jnp.float32)) * (above - below)
-    return jnp.where(number > 0, between, jnp.inf)
+    return jnp.where(number > 0, between, unlimited())
 
 
 def median_and_mad(ring: Ring) -> tuple[jax.Array, jax.Array]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_size
+from gradstable._core.numerics import unlimited
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -63,7 +64,7 @@ def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
         norm = measure.norm
         mean, std = mean_and_std(state, ddof=0)
         limit = mean + jnp.multiply(jnp.asarray(sigmas, jnp.float32), jnp.maximum(std, _MIN_STD))
-        limit = jnp.where(number_held(state) >= max(2, window // 2), limit, jnp.inf)
+        limit = jnp.where(number_held(state) >= max(2, window // 2), limit, unlimited())
         above = norm > limit
         verdict = Verdict.of(
             scale=jnp.where(above, limit / norm, 1.0),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_size, check_value
-from gradstable._core.numerics import largest_norm_in
+from gradstable._core.numerics import largest_norm_in, unlimited
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -76,7 +76,7 @@ def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool
         return jnp.where(
             number_held(ring) >= needed,
             mean + jnp.multiply(jnp.asarray(sigmas, jnp.float32), std),
-            jnp.inf,
+            unlimited(),
         )
 
     def init(params: Any) -> WindowSigmaState:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_choice, check_number, check_size
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, unlimited
 from gradstable._core.reasons import Reason
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure, Verdict
@@ -122,10 +122,10 @@ def zscore(
         state = state._replace(norms_seen=seen)
         norm, known = measure.norm, seen >= warmup
         limit, target = _spike(state, norm, mode, z_threshold, clip_factor, eps)
-        limit = jnp.where(known, limit, jnp.inf)
+        limit = jnp.where(known, limit, unlimited())
         spike = norm > limit
         learns = jnp.where(spike, target, norm)
-        ceiling = jnp.asarray(jnp.inf if max_norm is None else max_norm, jnp.float32)
+        ceiling = jnp.asarray(unlimited() if max_norm is None else max_norm, jnp.float32)
         allowed = jnp.minimum(learns, ceiling)
         above = norm > allowed
         verdict = Verdict.of(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, unknown, unlimited
 from gradstable.rules.streaming import SIGMA_PER_MAD, follow
 from gradstable.telemetry.fields import Alarm
 
@@ -48,8 +48,8 @@ def new_alarms(num_leaves: int) -> AlarmState:
             warnings=jnp.zeros((), jnp.int32),
             at_call=jnp.full((), -1, jnp.int32),
             of_leaf=jnp.full((), -1, jnp.int32),
-            seen_value=jnp.full((), jnp.nan, jnp.float32),
-            usual_value=jnp.full((), jnp.nan, jnp.float32),
+            seen_value=jnp.full((), unknown(), jnp.float32),
+            usual_value=jnp.full((), unknown(), jnp.float32),
         )
 
     streams = (num_leaves + 1,)
@@ -85,11 +85,11 @@ def watch(
       The bits of ``Alarm``, int32, and the new state.
     """
     rms, ratio = streams
-    values = jnp.concatenate([rms, jnp.full((1,), jnp.nan if ratio is None else ratio)])
+    values = jnp.concatenate([rms, jnp.full((1,), unknown() if ratio is None else ratio)])
     limit = jnp.concatenate([jnp.full_like(rms, limits[0]), limits[1][None]])
     # Zero is what a frozen leaf gives, and says nothing of its usual size.
     known = when & (values > 0)
-    logs = jnp.log(values)
+    logs = jnp.log(jnp.where(values > 0, values, 1.0))
     excess = logs - state.log_center
     # RMS_t has a scale of its own, on which the limit means what it meant to those who set it;
     # the mean over a few entries exceeds it by chance.
@@ -100,7 +100,9 @@ def watch(
     raised = known & usually & (excess > jnp.log(limit)) & unusual
     learned = _learn(state, jnp.where(known, logs, 0.0), known & jnp.isfinite(values))
     usual = jnp.exp(state.log_center)
-    leaf = jnp.argmax(jnp.where(raised[:-1], excess[:-1], -jnp.inf)) if rms.size else jnp.array(-1)
+    leaf = (
+        jnp.argmax(jnp.where(raised[:-1], excess[:-1], -unlimited())) if rms.size else jnp.array(-1)
+    )
     bits = Alarm.RMS * jnp.any(raised[:-1]) + Alarm.UPDATE_RATIO * raised[-1]
     return bits.astype(jnp.int32), learned._replace(
         rms=_note(state.rms, jnp.any(raised[:-1]), count, leaf, values, usual),

@@ -14,7 +14,7 @@ from gradstable._core.layout import AxisName, splits_of
 from gradstable._core.ledger import Dropped, Ledger
 from gradstable._core.names import without_names
 from gradstable._core.norms import sums_of_squares
-from gradstable._core.numerics import widen, widest
+from gradstable._core.numerics import unknown, unlimited, widen, widest
 from gradstable._core.select import own_arrays, run_branch
 from gradstable.recovery.accumulate import AccumulateState
 from gradstable.telemetry.sample import sample
@@ -57,7 +57,7 @@ def last_verdict(before: Any, opt_state: Any) -> tuple[VerdictRow, jax.Array]:
     """
     ledgers = [ledger for _, ledger in find_all(opt_state, Ledger)]
     dtype = widest(ledgers)
-    threshold, scale = jnp.full((), jnp.inf, dtype), jnp.ones((), dtype)
+    threshold, scale = jnp.full((), unlimited(dtype), dtype), jnp.ones((), dtype)
     reason = jnp.int32(0)
     for ledger in ledgers:
         health = ledger.health
@@ -124,7 +124,7 @@ def update_ratio(
         return ratio, sampled
 
     def unread() -> tuple[jax.Array, Any]:
-        return jnp.float32(jnp.nan), previous
+        return jnp.float32(unknown()), previous
 
     # Always read. But what lies in a branch is computed once and before what depends on it, while
     # XLA otherwise takes the sample a second time for the new state, when the parameters may have
@@ -149,7 +149,7 @@ def leaf_rms(
     leaves = jax.tree.leaves(updates)
     nu = _find_nu(inner_state, updates)
     if nu is None or not leaves:
-        return moment, jnp.full((len(leaves),), jnp.nan, jnp.float32)
+        return moment, jnp.full((len(leaves),), unknown(), jnp.float32)
     accepted = made & (verdict["scale"] > 0)
     scale = jnp.where(accepted, verdict["scale"], 1.0)
     scale = scale if unscale is None else scale * unscale
@@ -163,18 +163,19 @@ def leaf_rms(
     each = [x / jnp.maximum(jnp.sqrt(y / weight), _EPS) for x, y in zip(g, v, strict=True)]
     sizes = jnp.asarray([x.size * split.parts for x, split in zip(each, splits, strict=True)])
     roots = jnp.sqrt(sums_of_squares(each, splits) / sizes).astype(jnp.float32)
-    return moment, jnp.where(made, roots, jnp.nan)
+    return moment, jnp.where(made, roots, unknown())
 
 
 def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
     """Return the columns of the leaf whose ``RMS_t`` is largest."""
     if not rms.size:
         return {"rms": None, "rms_leaf": jnp.int32(-1)}
-    seen = jnp.where(jnp.isnan(rms), -jnp.inf, rms)
+    known = rms >= 0
+    seen = jnp.where(known, rms, -1.0)
     # The first of those that differ by rounding alone: at the first step all are 1.
     worst = jnp.argmax(seen >= jnp.max(seen) * _TIE)
-    leaf = jnp.where(jnp.any(~jnp.isnan(rms)), worst, -1)
-    return {"rms": jnp.where(leaf < 0, jnp.nan, rms[leaf]), "rms_leaf": leaf}
+    leaf = jnp.where(jnp.any(known), worst, -1)
+    return {"rms": jnp.where(leaf < 0, unknown(), rms[leaf]), "rms_leaf": leaf}
 
 
 def _age(

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
@@ -18,7 +17,7 @@ from gradstable._core.checks import (
 from gradstable._core.equations import as_arrays, as_at_init
 from gradstable._core.layout import AxisName, agreed, check_axis_name, splits_of
 from gradstable._core.norms import measure
-from gradstable._core.numerics import float32, increment
+from gradstable._core.numerics import float32, increment, unknown
 from gradstable._core.reach import Reach, judged
 from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays
@@ -187,7 +186,7 @@ class _Update:
         )
         bits, alarms = watch(
             old.alarms,
-            (rms := places.spread(rms, jnp.nan), ratio),
+            (rms := places.spread(rms, unknown()), ratio),
             limits=self.limits,
             sizes=places.spread_sizes(_sampled(seen, self.axis_name)),
             when=made & (verdict["scale"] > 0),

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from gradstable._core.equations import only_arrays
 from gradstable._core.names import Unnamed, answers_as_inner, without_names
-from gradstable._core.numerics import widest
+from gradstable._core.numerics import unknown, widest
 from gradstable._core.paths import leaf_keys
 from gradstable._core.select import own_arrays
 from gradstable.telemetry.alarms import AlarmState, new_alarms
@@ -62,7 +62,7 @@ def pack(row: Mapping[str, jax.Array | None], dtype: DTypeLike = jnp.float32) ->
     known = sum(1 << bit for bit, name in enumerate(NUMBERS) if row.get(name) is not None)
     values = {**row, "known": jnp.asarray(known)}
     columns = [values.get(name) for name in FIELDS]
-    return jnp.stack([jnp.asarray(jnp.nan if one is None else one, dtype) for one in columns])
+    return jnp.stack([jnp.asarray(unknown() if one is None else one, dtype) for one in columns])
 
 
 def put(ring: jax.Array, row: jax.Array, *, at: jax.Array) -> jax.Array:
