@@ -146,8 +146,8 @@ class _Update:
         self._reach = Reach()
         self._decide_in_a_loop = when_repeated(partial(self._decide, exact=True))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Update":
-        return self  # as a function is its own copy
+    def __deepcopy__(self, _: object) -> "_Update":
+        return self  # as a function does
 
     def __call__(
         self,

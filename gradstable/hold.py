@@ -84,8 +84,12 @@ def _evaluate(
     shapes = jax.tree.unflatten(equations.results, equations.shapes)
     _check_same_state(shapes[1], state)
     old_leaves, state_tree = jax.tree.flatten(state)
-    outputs = equations.outputs
-    state_outs = outputs[equations.num_updates :]
+    outputs, sources = equations.outputs, equations.sources
+    # Where a hold inside hands its held value on, it is that value that the update reads.
+    state_outs = [
+        sources.get(atom, atom) if isinstance(atom, Var) else atom
+        for atom in outputs[equations.num_updates :]
+    ]
 
     closed, num_consts = equations.closed, len(equations.closed.consts)
     arrays = [leaf for leaf in given if is_input(leaf)]

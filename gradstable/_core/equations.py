@@ -52,6 +52,23 @@ class Equations(NamedTuple):
         atoms = iter(self.closed.jaxpr.outvars)
         return [next(atoms) if _is_shape(leaf) else None for leaf in self.shapes]
 
+    @property
+    def sources(self) -> dict[Var, Var]:
+        """Variables that equations only hand on, and which they are: defined by an equation too."""
+        found: dict[Var, Var] = {}
+        defined: set[Var] = set()
+        for eqn in self.closed.jaxpr.eqns:
+            defined |= {*eqn.outvars}
+            inner = _inner(eqn)
+            if inner is None:
+                continue
+            given = dict(zip(inner.invars, eqn.invars, strict=True))
+            for made, atom in zip(eqn.outvars, inner.outvars, strict=True):
+                source = given.get(atom) if isinstance(atom, Var) else None
+                if isinstance(source, Var) and source in defined:
+                    found[made] = found.get(source, source)
+        return found
+
     def read(self, leaves: Sequence[Any]) -> list[bool]:
         """Return whether any result depends on each of the first arguments, the gradients.
 
@@ -229,8 +246,12 @@ def _inputs_used(eqn: JaxprEqn, outputs: Sequence[bool]) -> list[bool]:
     if eqn.primitive.name == "cond":
         branches = [_used(branch.jaxpr, outputs) for branch in eqn.params["branches"]]
         return [True, *map(any, zip(*branches, strict=True))]
-    inner = eqn.params.get(_CALLS.get(eqn.primitive.name, ""))
-    jaxpr = getattr(inner, "jaxpr", inner)
-    if jaxpr is None or len(jaxpr.invars) != len(eqn.invars):
-        return everything
-    return _used(jaxpr, outputs)
+    inner = _inner(eqn)
+    return everything if inner is None else _used(inner, outputs)
+
+
+def _inner(eqn: JaxprEqn) -> Jaxpr | None:
+    """Return what an equation does, where it is a jaxpr of the same inputs and outputs."""
+    called = eqn.params.get(_CALLS.get(eqn.primitive.name, ""))
+    jaxpr = getattr(called, "jaxpr", called)
+    return jaxpr if jaxpr is not None and len(jaxpr.invars) == len(eqn.invars) else None

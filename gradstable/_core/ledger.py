@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstable._core.numerics import increment, narrowed, unlimited, widest
+from gradstable._core.numerics import increment, looks_for_infinities, narrowed, unlimited, widest
 from gradstable._core.reasons import NUM_REASONS
 from gradstable._core.types import Health, Measure, Verdict
 
@@ -148,9 +148,9 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
             this,
             # A state may be older than the look-out for infinities.
             ledger.last_rejection._replace(
-                threshold=jnp.minimum(ledger.last_rejection.threshold, unlimited(dtype))
+                norm_limit=jnp.minimum(ledger.last_rejection.norm_limit, unlimited(dtype))
             )
-            if jax.config.jax_debug_infs
+            if looks_for_infinities()
             else ledger.last_rejection,
         ),
     )

@@ -11,6 +11,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 Tree = TypeVar("Tree")
 
+# Its switches have no types.
+_CONFIG: Any = jax.config
+
 # A dtype whose largest number is below overflows where float32 is far from it.
 _FULL_RANGE = 2.0**100
 
@@ -62,7 +65,12 @@ def unlimited(dtype: DTypeLike = np.float32) -> float:
     While ``jax_debug_infs`` looks for infinities it is the largest number of the dtype, since a
     limit that is not there is no fault.
     """
-    return float(jnp.finfo(dtype).max) if jax.config.jax_debug_infs else float("inf")
+    return float(jnp.finfo(dtype).max) if looks_for_infinities() else float("inf")
+
+
+def looks_for_infinities() -> bool:
+    """Whether JAX raises where a number becomes infinite."""
+    return bool(_CONFIG.jax_debug_infs)
 
 
 def unknown() -> float:
@@ -70,7 +78,7 @@ def unknown() -> float:
 
     Of both it is false that they are ``>= 0``.
     """
-    return -1.0 if jax.config.jax_debug_nans else float("nan")
+    return -1.0 if _CONFIG.jax_debug_nans else float("nan")
 
 
 def narrowed(number: jax.Array, dtype: DTypeLike) -> jax.Array:

@@ -144,7 +144,6 @@ def scale_by_muon(
         check_choice("scale", scale, get_args(Scale))
     if consistent_rms is not None:
         check_number("consistent_rms", consistent_rms, above=0.0)
-
     momentum = _momentum(beta, nesterov, mu_dtype)
     orthogonal = partial(
         orthogonalize,

@@ -144,6 +144,9 @@ class _Update:
 
     unscale: ClassVar[bool] = True  # it takes out a loss scale by itself
 
+    def __deepcopy__(self, _: object) -> "_Update":
+        return self  # as a function does
+
     def __call__(
         self,
         updates: optax.Updates,

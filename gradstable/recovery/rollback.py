@@ -177,6 +177,9 @@ class _Update:
     axis_name: AxisName
     reach: Reach = dataclasses.field(default_factory=Reach)
 
+    def __deepcopy__(self, _: object) -> "_Update":
+        return self  # as a function does
+
     @property
     def unscale(self) -> bool:
         """Whether a loss scale can be left to ``inner``."""
