@@ -56,6 +56,9 @@ def guard(
     .. math:: (u, s') = \begin{cases} inner(scale \cdot g, s) & \text{accept} \\
                                       (0, s) & \text{reject} \end{cases}
 
+    Only gradients that ``inner`` reads are judged: those of leaves that it drops, as
+    ``optax.set_to_zero`` does in ``optax.partition``, can do no harm. What is no array passes.
+
     A gradient with NaN or infinite entries is always rejected, and so is one whose square
     would overflow float32 (norm above ``2**60`` after scaling). On steps that no rule
     touches, updates equal those of ``inner`` bit for bit outside ``jit``, and to rounding
@@ -63,7 +66,8 @@ def guard(
 
     What is exact and what is not: whole rejected steps are exact. Beyond them stands a last
     line of defense, entry by entry: a state value that an *accepted* update would make
-    non-finite keeps its old value, and an update is dropped to zero where it, or the
+    non-finite in its own dtype keeps its old value (in a dtype of small range, such as float16, it
+    becomes the largest number), and an update is dropped to zero where it, or the
     parameter it leads to, would be non-finite. The parameters are only known where ``params``
     is passed, as optax users do.
 
