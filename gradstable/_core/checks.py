@@ -149,9 +149,9 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
     init, update = getattr(value, "init", None), getattr(value, "update", None)
     if callable(init) and callable(update) and not isinstance(value, type):
         given: Any = (init, update)
-        if _takes_any_keyword(update):
-            return optax.GradientTransformationExtraArgs(*given)
-        return optax.with_extra_args_support(optax.GradientTransformation(*given))
+        takes_all = _takes_any_keyword(update)
+        kind = optax.GradientTransformationExtraArgs if takes_all else optax.GradientTransformation
+        return optax.with_extra_args_support(kind(*given))
     hint = ""
     if callable(value):
         called = getattr(value, "__name__", "it")

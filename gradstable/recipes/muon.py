@@ -165,7 +165,7 @@ def _of_arrays(
         known = None if params is None else with_gradient(params, updates)
         return tx.update(updates, state, known, **extra_args)
 
-    return optax.GradientTransformationExtraArgs(tx.init, update_fn)
+    return tx._replace(update=update_fn)
 
 
 def _labels(matrices: Mask, numbers: DimensionNumbers | None, axis_name: AxisName) -> Any:

@@ -93,13 +93,7 @@ def test_the_well_known_ones_are_found() -> None:
 
 
 def names() -> list[Any]:
-    # Strict: as soon as the guard takes them, this fails, and the mark goes.
-    refused = pytest.mark.xfail(
-        raises=ValueError, strict=True, reason="gradients have a batch axis"
-    )
-    return [
-        pytest.param(name, marks=[refused] if name in BATCHED else []) for name in sorted(aliases())
-    ]
+    return sorted(aliases())
 
 
 @pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning")

@@ -2,6 +2,7 @@
 
 import itertools
 import operator
+import re
 from typing import Any
 
 import jax
@@ -82,10 +83,16 @@ def test_alone(case: Case) -> None:
 
 def _reported_apart(paths: list[str]) -> list[str]:
     """Leave out what only reports a number as it was seen."""
-    return [path for path in paths if not path.endswith((".grad_norm", ".threshold", ".rows"))]
+    # The record of a guard, also in a copy, where fields have no names.
+    reports = re.compile(r"\.(grad_norm|norm_limit|rows)$|\.kept_state\.unnamed\[0\]\[\d+\]")
+    return [path for path in paths if not reports.search(path)]
 
 
-@pytest.mark.parametrize("case", _some(OPEN, {case.name for case in representatives()}))
+# A loss scale hears of overflows through a guard around it too: it could never fall otherwise.
+HELD = [case for case in OPEN if case.name != "loss_scale(adamw)"]
+
+
+@pytest.mark.parametrize("case", _some(HELD, {case.name for case in representatives()}))
 def test_guarded(case: Case) -> None:
     """A rejected step changes no bit of parameters and state, an accepted one breaks none."""
     trail = trail_of(gs.guard(optax.chain(case.tx, optax.scale(-1e-3))), move=True)
