@@ -1,0 +1,46 @@
+"""A healthy step passes while JAX looks for faults: no limit is no infinity, unknown is no NaN."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import gradstable as gs
+
+SWITCHES = ("jax_debug_infs", "jax_debug_nans")
+
+
+@contextlib.contextmanager
+def switched(*names: str) -> Iterator[None]:
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        for name in names:
+            jax.config.update(name, True)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+TRANSFORMS = {
+    "guard": lambda: gs.guard(optax.adamw(1e-2)),
+    "record": lambda: gs.record(gs.guard(optax.adamw(1e-2))),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_pitfall_a_limit_that_is_not_there_is_no_infinity(name: str) -> None:
+    """``init`` raised under ``jax_debug_infs``, and ``record`` under ``jax_debug_nans``."""
+    params: Any = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    gradients = jax.tree.map(lambda p: 0.1 * p, params)
+    with switched(*SWITCHES):
+        tx = TRANSFORMS[name]()
+        state = tx.init(params)
+        update = jax.jit(tx.update)
+        for _ in range(2):
+            updates, state = update(gradients, state, params, value=1.0)
+        jax.block_until_ready(updates)
