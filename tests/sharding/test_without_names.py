@@ -89,7 +89,7 @@ def test_split_leaves_without_axis_name_are_refused_by_what_reduces(case: Case) 
     if ELEMENTWISE.match(case.name):
         inside(case.tx, specs)
         return
-    # Of the two, that which is looked at first: Muon, traced before it is guarded, has matrices only.
+    # Whichever is looked at first: Muon, traced before it is guarded, looks at matrices.
     of_bias = r"leaf\['bias'\] varies over 'y': pass axis_name='y'"
     of_kernel = r"leaf\['kernel'\] varies over \('x', 'y'\): pass axis_name=\('x', 'y'\)"
     with pytest.raises(ValueError, match=f"{of_bias}|{of_kernel}"):
