@@ -14,6 +14,7 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
+from gradstable._core.eager import is_traced
 from gradstable._core.equations import is_array
 from gradstable._core.numerics import is_inexact
 
@@ -36,11 +37,7 @@ def _has_derivative(leaf: object) -> bool:
 
 def where_accepted(accept: jax.Array, leaves: list[Any]) -> list[Any]:
     """Return arrays as they are, with a derivative that is zero where the step is rejected."""
-    places = [
-        index
-        for index, leaf in enumerate(leaves)
-        if isinstance(leaf, jax.core.Tracer) and is_inexact(leaf)
-    ]
+    places = [index for index, leaf in enumerate(leaves) if _has_derivative(leaf)]
     gated = list(leaves)
     for index, leaf in zip(places, _gate(accept, [leaves[i] for i in places]), strict=True):
         gated[index] = leaf
@@ -55,7 +52,7 @@ def handed_on(accept: jax.Array, new: list[Any], old: list[Any]) -> list[Any]:
     places = [
         index
         for index, (leaf, before) in enumerate(zip(new, old, strict=True))
-        if isinstance(leaf, jax.core.Tracer) and is_inexact(leaf) and leaf.dtype == before.dtype
+        if _has_derivative(leaf) and leaf.dtype == before.dtype
     ]
     handed = list(new)
     moved = _hand_on(accept, [new[i] for i in places], [jnp.asarray(old[i]) for i in places])
@@ -72,7 +69,7 @@ def where_all_finite(updates: Tree) -> Tree:
     """
     leaves, structure = jax.tree.flatten(updates)
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves if is_array(leaf)]
-    if not finite or not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if not finite or not is_traced(leaves):
         return updates
     sound = functools.reduce(jnp.logical_and, finite)
     return jax.tree.unflatten(structure, where_accepted(sound, leaves))

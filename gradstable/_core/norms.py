@@ -18,14 +18,13 @@ from jax import lax
 
 from gradstable._core.derivatives import constant
 from gradstable._core.layout import AxisName, Split, splits_of
-from gradstable._core.numerics import largest_norm_in, widest
+from gradstable._core.numerics import largest_norm_in, root, widest
 from gradstable._core.paths import path_keys
 from gradstable._core.select import run_branch
 from gradstable._core.squares import (
     Shift,
     put_down,
     range_of,
-    root,
     sum_shifted_squares,
     sum_squares,
 )

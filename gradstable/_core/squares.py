@@ -122,12 +122,6 @@ def put_down(norms: jax.Array) -> jax.Array:
     return jnp.where(norms < float(info.tiny) * up, subnormal, norms * down)
 
 
-def root(total: jax.Array) -> jax.Array:
-    """Return the square root, whose derivative at zero is zero."""
-    some = total != 0.0
-    return jnp.where(some, jnp.sqrt(jnp.where(some, total, 1.0)), total)
-
-
 def _shifted(x: jax.Array, factor: jax.Array, is_up: jax.Array) -> jax.Array:
     values = x.astype(wide(x.dtype))
     shifted = values.astype(factor.dtype) * factor
