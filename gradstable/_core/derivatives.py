@@ -13,6 +13,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from gradstable._core.eager import is_traced
 from gradstable._core.equations import is_array
@@ -80,10 +81,13 @@ def _still(leaves: list[jax.Array]) -> list[jax.Array]:
     return leaves
 
 
-@_still.defjvp
-def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    (leaves,), (moving,) = primals, tangents
-    return leaves, [jnp.zeros_like(t) for t in moving]
+def _no_tangents(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    del tangents
+    # Known to be zero: of an array of zeros the root of zero would still make a NaN.
+    return primals[0], [SymbolicZero(jax.typeof(leaf).to_tangent_aval()) for leaf in primals[0]]
+
+
+_still.defjvp(_no_tangents, symbolic_zeros=True)
 
 
 @jax.custom_jvp

@@ -70,7 +70,8 @@ def measure_for(
       ValueError: if a request needs parameters that are not there, or ``axis_name`` tells too
         little of how a leaf is split.
     """
-    updates, params = constant((updates, params))
+    if needs:
+        updates, params = constant((updates, params))
     measured = measure(updates, axis_name=axis_name)
     if measured.limits is not None and params is not None:
         # Moments are kept in the dtype of the parameters, whatever the gradients have.
