@@ -31,7 +31,7 @@ from gradstable._core.squares import (
 from gradstable._core.stacks import Stacks
 from gradstable._core.types import Measure
 
-# A branch may need a copy of a leaf up to this part of the tree; of larger ones it takes pieces.
+# A branch may need a copy of a leaf up to this part of the tree; larger ones it reads in rows.
 _COPIED = 1 / 75
 
 

@@ -1,17 +1,15 @@
 """Sums of squares, plain and shifted by a power of two, in float32 or float64."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
+from gradstable._core.in_rows import sum_each
 from gradstable._core.numerics import abs_square, wide
-from gradstable._core.pieces import sum_of
 
 
 class Range(NamedTuple):
@@ -64,20 +62,13 @@ def sum_squares(stack: jax.Array, dtype: DTypeLike, *, large: bool) -> jax.Array
       dtype: to sum in.
       large: whether a copy of the stack would need too much memory.
     """
-    dims = range(1, stack.ndim)
 
     def square(x: jax.Array) -> jax.Array:
         return abs_square(as_wide(x, dtype))
 
-    def add(x: jax.Array, *, cut: bool) -> jax.Array:
-        return sum_of(x, square, dims, cut=cut)
-
-    if stack.dtype.name in ("float32", "float64"):
-        return add(stack, cut=False)
-    if large and stack.dtype != jnp.bfloat16 and isinstance(stack, jax.core.Tracer):
-        here, there = partial(add, cut=True), partial(add, cut=False)
-        return lax.platform_dependent(stack, cpu=here, default=there)
-    return add(apart(stack), cut=False)
+    # Of float16 the conversion, too, is nothing that the library for sums takes on the CPU.
+    in_rows = large and stack.dtype.name not in ("float32", "float64", "bfloat16")
+    return sum_each(apart(stack), square, in_rows=in_rows)
 
 
 def as_wide(x: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -110,7 +101,7 @@ def sum_shifted_squares(
         shifted = _shifted(x, factor, is_up)
         return shifted * shifted
 
-    return sum_of(stack, square, range(1, stack.ndim), cut=large)
+    return sum_each(stack, square, in_rows=large)
 
 
 def put_down(norms: jax.Array) -> jax.Array:

@@ -79,7 +79,7 @@ def test_norms_of_units_need_no_copy_either(rule: gs.rules.Rule, dtype: Any) -> 
 
 @pytest.mark.parametrize("value", [1e-45, 1e-30, 1e25])
 @pytest.mark.parametrize("name", ["of prime sides", "of many dimensions"])
-def test_pieces_hold_every_entry_once(name: str, value: float) -> None:
+def test_rows_hold_every_entry_once(name: str, value: float) -> None:
     tree = {leaf: np.full(shape, value, np.float32) for leaf, shape in TREES[name].items()}
     tree["w"].reshape(-1)[-1] = np.float32(value * 100)
     wide = tree["w"].astype(np.float64)

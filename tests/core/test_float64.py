@@ -49,7 +49,7 @@ def test_the_norm_is_right_over_all_of_float64(size: float, jit: bool) -> None:
     np.testing.assert_allclose(norm, 5.0 * size, rtol=1e-12, atol=5e-324)
 
 
-def test_one_large_leaf_in_pieces() -> None:
+def test_one_large_leaf_in_rows() -> None:
     for size in (1e-320, 1e-200, 1e200):
         leaf = np.full((1021, 103), size)
         norm = jax.jit(gs.global_norm)([leaf])
