@@ -83,11 +83,13 @@ def run_if(condition: jax.Array, change: Callable[[Tree], Tree], tree: Tree) -> 
     def of_leaves(*leaves: jax.Array) -> list[jax.Array]:
         return jax.tree.leaves(change(jax.tree.unflatten(structure, leaves)))
 
-    # What it reads besides the tree has to be an argument, or it could have no derivative.
+    # What it reads besides the tree has to be an argument, or it could have no derivative. The rule
+    # for that outlives the trace, so it must hold on to equations alone, and to no tracer.
     closed = jax.make_jaxpr(of_leaves)(*leaves)
+    jaxpr, read = closed.jaxpr, list(closed.consts)
 
     def changed(consts: Sequence[jax.Array], leaves: Sequence[jax.Array]) -> list[jax.Array]:
-        return jax.core.eval_jaxpr(closed.jaxpr, consts, *leaves)
+        return jax.core.eval_jaxpr(jaxpr, consts, *leaves)
 
     @jax.custom_jvp
     def run(
@@ -108,7 +110,7 @@ def run_if(condition: jax.Array, change: Callable[[Tree], Tree], tree: Tree) -> 
 
         return run(condition, *args), lax.cond(condition, move, lambda: moving[1])
 
-    return jax.tree.unflatten(structure, run(condition, list(closed.consts), leaves))
+    return jax.tree.unflatten(structure, run(condition, read, leaves))
 
 
 def own_arrays(state: Tree) -> Tree:

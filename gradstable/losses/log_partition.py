@@ -58,8 +58,9 @@ def partition(logits: jax.Array, axis: Axis, where: Any | None) -> Partition:
     rows = jnp.any(classes, axis=axes, keepdims=True)
     # Selected before the difference and after it: what does not count may be NaN.
     x = jnp.where(classes, x, jnp.zeros_like(x))
-    finite = jnp.minimum(x, jnp.asarray(jnp.finfo(x.dtype).max, x.dtype))
-    largest = jnp.max(finite, axis=axes, keepdims=True, where=classes, initial=-jnp.inf)
+    end = float(jnp.finfo(x.dtype).max)
+    finite = jnp.minimum(x, jnp.asarray(end, x.dtype))
+    largest = jnp.max(finite, axis=axes, keepdims=True, where=classes, initial=-end)
     # Subtracting it changes no loss, so its gradient would be a sum of zeros.
     largest = lax.stop_gradient(jnp.where(rows, largest, jnp.zeros_like(largest)))
     shifted = jnp.where(classes, _below(x, largest), jnp.zeros_like(x))

@@ -131,8 +131,12 @@ def _of(parts: Partition, labels: jax.Array, axes: tuple[int, ...]) -> jax.Array
     return loss + _infinite(impossible, loss)
 
 
+@jax.jit
 def _infinite(where: jax.Array, like: jax.Array) -> jax.Array:
-    """Return what makes a loss infinite somewhere: added, it leaves the derivative of the rest."""
+    """Return what makes a loss infinite somewhere: added, it leaves the derivative of the rest.
+
+    Compiled, so that ``jax_debug_infs`` sees no infinity that is not chosen.
+    """
     return jnp.where(where, jnp.full_like(like, jnp.inf), jnp.zeros_like(like))
 
 

@@ -65,11 +65,11 @@ def scale_by_rms(
     of 1e-4 for gradients: one of 1e-5 makes steps of 0.1, where 1 is meant.
 
     With ``centered``, :math:`\nu - \mu^2` stands for :math:`\nu`. Then a step has no bound but
-    :math:`|g| / \sqrt\epsilon`: a constant gradient has no variance, and 1 makes a step 1400
-    wide after 200 steps. Rounding, which makes the difference negative (NaN in optax), ends at
-    zero here. ``bias_correction`` corrects :math:`\nu` alone then. One gradient has no variance,
-    so with both corrected, as in optax, the first step would be :math:`|g| / \sqrt\epsilon`, 10,000
-    for a gradient of 1. With :math:`\mu` as it is, it is 1.005.
+    :math:`|g| / \sqrt\epsilon`: a constant gradient has no variance, and 1 makes a step of
+    a thousand or two after 200 steps, as rounding has it. Where rounding makes the difference
+    negative (NaN in optax), it is zero here. ``bias_correction`` corrects :math:`\nu` alone then.
+    One gradient has no variance, so with both corrected, as in optax, the first step would be
+    :math:`|g| / \sqrt\epsilon`, 10,000 for a gradient of 1. With :math:`\mu` as it is, it is 1.005.
 
     Args:
       decay: :math:`d`, in [0, 1). Default 0.9, as in the lecture; torch has 0.99.

@@ -170,7 +170,10 @@ def _unit(g: jax.Array, peak: jax.Array, split: Split) -> tuple[jax.Array, jax.A
 def _mix_roots(decay: Decay, old: jax.Array, new: jax.Array) -> jax.Array:
     """Return the root of the average of two squares, without squaring what is large."""
     keep, take = jnp.sqrt(decay.keep).astype(old.dtype), jnp.sqrt(decay.take).astype(old.dtype)
-    return jnp.hypot(keep * old, take * new)
+    # Not jnp.hypot, which has an infinity in it, for which jax_debug_infs would stop.
+    small, large = jnp.minimum(keep * old, take * new), jnp.maximum(keep * old, take * new)
+    ratio = small / jnp.where(large > 0.0, large, jnp.ones_like(large))
+    return large * jnp.sqrt(1.0 + ratio * ratio)
 
 
 def _over_shards(reduce: Any, value: jax.Array, split: Split) -> jax.Array:

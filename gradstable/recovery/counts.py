@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradstable._core.find import find_all
 from gradstable._core.ledger import Ledger
-from gradstable._core.numerics import increment
+from gradstable._core.numerics import increment, unlimited
 from gradstable._core.types import Measure
 from gradstable.recovery.turn import RollbackState
 
@@ -44,7 +44,7 @@ def pass_by(inner_state: Any, idle: jax.Array, measured: Measure) -> Any:
             new |= {
                 "grad_norm": measured.norm,
                 "worst_leaf": measured.worst_leaf,
-                "norm_limit": jnp.float32(jnp.inf),
+                "norm_limit": jnp.float32(unlimited()),
                 "grad_factor": jnp.float32(1.0),
                 "reason": jnp.int32(0),
             }

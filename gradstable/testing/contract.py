@@ -16,6 +16,7 @@ from gradstable.testing import (
     numerics,
     readers,
     state,
+    switches,
     tracing,
     trees,
 )
@@ -48,6 +49,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             numerics.check_strict_rank,
             numerics.check_survives_any_gradient,
             numerics.check_last_cast,
+            switches.check_debug_switches,
             derivatives.check_derivative,
             trees.check_none_leaves,
             trees.check_empty_tree,

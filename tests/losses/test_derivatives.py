@@ -94,3 +94,16 @@ def test_slopes_far_out_are_finite_and_right() -> None:
         assert by_logits[1:].tolist() == [-1, 1]
     of_cap = jax.grad(lambda cap: gs.losses.soft_cap(huge, cap=cap).sum())(2.0)
     assert of_cap == 1.0  # twice the cap less once
+
+
+def _is_finite(point: Point) -> bool:
+    numbers = (*point.at.values(), point.oracle(**point.at))
+    return all(np.isfinite(number).all() for number in numbers)
+
+
+@pytest.mark.parametrize("point", [*filter(_is_finite, POINTS)], ids=str)
+def test_pitfall_no_infinity_on_the_way_to_a_finite_derivative(point: Point) -> None:
+    """``jax_debug_infs`` stopped at the infinity that impossible labels would have added."""
+    numbers = {name: jnp.asarray(value, jnp.float32) for name, value in point.at.items()}
+    with jax.debug_nans(True), jax.debug_infs(True):
+        jax.grad(lambda numbers: jnp.sum(point.loss(**numbers)))(numbers)

@@ -55,7 +55,7 @@ def test_pitfall_rms_with_eps_inside_the_root_loses_gradients_below_1e_minus_4()
 
 def test_pitfall_centered_rms_has_no_bound_for_a_constant_gradient_but_no_nan() -> None:
     steps = at(gs.scale_by_rms(centered=True), (1.0, 300))
-    assert steps[199] == pytest.approx(1400, rel=0.1)
+    assert 1000 < steps[199] < 4000  # a difference of equal numbers: rounding decides
     constant = np.tile(10 ** np.random.default_rng(0).uniform(-2, 4, 200), (300, 1)).astype("f4")
     assert np.isnan(directions(optax.scale_by_stddev(), constant)).any()
     ours = directions(gs.scale_by_rms(centered=True), constant)

@@ -19,11 +19,7 @@ from tests import quick
 
 ROOT = Path(__file__).parents[2]
 # Compiling is most of what a process does here, and speed is none of what is tried.
-QUICK = (
-    quick.QUICK,
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-)
+QUICK = (*quick.QUICK, "--xla_llvm_disable_expensive_passes=true")
 # How long a process may be silent until the others give it up, in seconds: many, since a busy
 # machine is no dead one; few where the death of a process is what is tried.
 PATIENT, IMPATIENT = 100, 10
