@@ -14,7 +14,7 @@ from gradstable._core.equations import as_arrays, only_arrays
 from gradstable._core.layout import AxisName, agreed, check_axis_name
 from gradstable._core.ledger import Ledger, enter, new_ledger
 from gradstable._core.names import answers_as_inner
-from gradstable._core.reach import Reach, judged
+from gradstable._core.reach import Reach
 from gradstable._core.scale import unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
@@ -164,22 +164,17 @@ class _Update:
     ) -> tuple[optax.Updates, GuardState]:
         old = check_state(state, GuardState, "guard")
         updates, extra_args = as_arrays(updates), agreed(extra_args, self._axis_name)
-
-        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-            return self._inner.update(updates, state, params, **extra_args)
-
+        inner = self._reach.look(self._inner, updates, old.wrapped_state, params, extra_args)
         with explaining(updates, params):
-            trees = updates, old.wrapped_state, params
-            equations, read = self._reach.look(update, trees, extra_args)
-            seen, arrays = judged(updates, read), only_arrays(params)
-            decide = self._decide_in_a_loop if equations is None else self._decide
+            arrays = only_arrays(params)
+            decide = self._decide_in_a_loop if inner.equations is None else self._decide
             factors = unscale, unscale_inside(old.wrapped_state, unscale)
             accept, finite, scaled, ledger, rule_state = decide(
-                seen, updates, arrays, old.ledger, old.rule_state, factors, extra_args
+                inner.judged, updates, arrays, old.ledger, old.rule_state, factors, extra_args
             )
             runs = runs_inner(accept, finite, old.wrapped_state)
             new_updates, inner_state = hold(
-                update, runs, scaled, old.wrapped_state, params, equations=equations
+                inner.update, runs, scaled, old.wrapped_state, params, equations=inner.equations
             )
         check_results(new_updates, updates, params)
         new_state = GuardState(ledger=ledger, rule_state=rule_state, wrapped_state=inner_state)

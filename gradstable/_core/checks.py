@@ -198,18 +198,21 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
     for path, leaf in leaves.items():
         dtype = None if leaf is None else _dtype_of(f"updates{path}", leaf)
         if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
-            msg = (
-                f"updates{path} has dtype {dtype}, but "
-                "gradients must be floating-point. Differentiate only floating-point "
-                "parameters, or keep the others out with optax.masked"
-            )
-            raise TypeError(msg)
+            raise no_gradient(path, dtype)
     if params is not None:
         hint = "Call update(updates, state, params) with the gradients of params"
         if isinstance(updates, tuple) and not isinstance(params, tuple):
             hint += ", and not with the (value, gradients) of jax.value_and_grad"
         check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
     return as_arrays(updates), None if params is None else with_gradient(params, updates)
+
+
+def no_gradient(path: str, dtype: DTypeLike) -> TypeError:
+    """Return what to raise for a gradient that is no floating-point array."""
+    return TypeError(
+        f"updates{path} has dtype {dtype}, but gradients must be floating-point. Differentiate "
+        "only floating-point parameters, or keep the others out with optax.masked"
+    )
 
 
 def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:

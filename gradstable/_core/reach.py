@@ -5,17 +5,34 @@ them must reject no step, and its size is no part of the norm.
 """
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gradstable._core.act import is_gradient
+from gradstable._core.checks import no_gradient
 from gradstable._core.eager import is_traced
 from gradstable._core.equations import Equations, Update, is_array, trace
+from gradstable._core.wrapped import explaining
 
 # Types of arguments that one eager loop may take turns with.
 _REMEMBERED = 8
+
+
+class Inner(NamedTuple):
+    """An inner transform with its arguments looked at, before it runs.
+
+    Attributes:
+      update: its update, with the extra arguments of this step.
+      equations: the same as equations, traced once; ``None`` outside of ``jit``.
+      judged: the gradients, with zeros in the place of those that it does not read.
+    """
+
+    update: Update
+    equations: Equations | None
+    judged: Any
 
 
 class Reach:
@@ -29,21 +46,36 @@ class Reach:
         self._known: dict[Hashable, tuple[bool, ...]] = {}
 
     def look(
-        self, update: Update, trees: tuple[Any, Any, Any], extra_args: Any
-    ) -> tuple[Equations | None, tuple[bool, ...]]:
-        """Return the equations of an update, and for each leaf of the gradients if it is read.
+        self,
+        inner: optax.GradientTransformationExtraArgs,
+        updates: Any,
+        state: Any,
+        params: Any,
+        extra_args: dict[str, Any],
+    ) -> Inner:
+        """Return an inner transform as it will run, and what of the gradients it reads."""
 
-        Outside of ``jit`` there are no equations: the update will run as it is.
-        """
-        if is_traced(trees, extra_args):
-            equations = trace(update, *trees)
-            return equations, _read_by(equations, trees[0])
+        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            return inner.update(updates, state, params, **extra_args)
+
+        trees, equations = (updates, state, params), None
+        with explaining(updates, params):
+            if is_traced(trees, extra_args):
+                equations = trace(update, *trees)
+                read = _read_by(equations, updates)
+            else:
+                read = self._remembered(update, trees, extra_args)
+        return Inner(update, equations, _judged(updates, read))
+
+    def _remembered(
+        self, update: Update, trees: tuple[Any, Any, Any], extra_args: Any
+    ) -> tuple[bool, ...]:
         key = _types((trees, extra_args))
         if key not in self._known:
             if len(self._known) == _REMEMBERED:
                 self._known.clear()
             self._known[key] = _try(update, trees)
-        return None, self._known[key]
+        return self._known[key]
 
 
 def _read_by(equations: Equations, updates: Any) -> tuple[bool, ...]:
@@ -57,17 +89,11 @@ def _read_by(equations: Equations, updates: Any) -> tuple[bool, ...]:
     changed = equations.transformed(leaves)
     for (path, leaf), computes in zip(flat, changed, strict=True):
         if computes and not is_gradient(leaf):
-            msg = (
-                f"updates{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}, but "
-                "gradients must be floating-point. Differentiate only floating-point "
-                "parameters, or keep the others out with optax.masked"
-            )
-            raise TypeError(msg)
+            raise no_gradient(jax.tree_util.keystr(path), jnp.result_type(leaf))
     return tuple(equations.read(leaves))
 
 
-def judged(updates: Any, read: tuple[bool, ...]) -> Any:
-    """Return the gradients with zeros in the place of what is not judged."""
+def _judged(updates: Any, read: tuple[bool, ...]) -> Any:
     if all(read) and all(map(is_gradient, jax.tree.leaves(updates))):
         return updates
     leaves, structure = jax.tree.flatten(updates)

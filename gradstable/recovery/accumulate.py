@@ -18,7 +18,7 @@ from gradstable._core.checks import (
 )
 from gradstable._core.equations import as_arrays, is_array, only_arrays
 from gradstable._core.layout import AxisName, agreed, check_axis_name, mean_over
-from gradstable._core.reach import Reach, judged
+from gradstable._core.reach import Reach
 from gradstable._core.scale import unscale_factors, unscale_measure
 from gradstable._core.select import own_arrays, run_branch, take_types
 from gradstable._core.shown import shown
@@ -163,13 +163,7 @@ class _Update:
         extra_args = agreed(extra_args, self.axis_name)
         weighed = self.nested and weight is not None
         of_inner = {**extra_args, "weight": weight} if weighed else extra_args
-
-        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-            return inner.update(updates, state, params, **of_inner)
-
-        with explaining(updates, params):
-            _, read = self.reach.look(update, (updates, old.wrapped_state, params), of_inner)
-        seen = judged(updates, read)
+        seen = self.reach.look(inner, updates, old.wrapped_state, params, of_inner).judged
         verdict, rule_state = self._judge(seen, old, params, unscale, extra_args)
         loss = _loss(extra_args)
         share = share_of(old, mean_over(weight, self.axis_name))

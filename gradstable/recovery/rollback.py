@@ -21,7 +21,7 @@ from gradstable._core.find import find_all
 from gradstable._core.layout import AxisName, agreed
 from gradstable._core.ledger import Ledger
 from gradstable._core.numerics import increment
-from gradstable._core.reach import Reach, judged
+from gradstable._core.reach import Reach
 from gradstable._core.reasons import Reason
 from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays, select_tree
@@ -195,15 +195,9 @@ class _Update:
         old = check_state(state, RollbackState, "rollback")
         updates, extra_args = as_arrays(updates), agreed(extra_args, self.axis_name)
         known = as_at_init(check_params(params, "rollback"), updates)
-
-        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-            return self.inner.update(updates, state, params, **extra_args)
-
-        with explaining(updates, params):
-            trees = updates, old.wrapped_state, params
-            equations, read = self.reach.look(update, trees, extra_args)
+        inner = self.reach.look(self.inner, updates, old.wrapped_state, params, extra_args)
         old = look_back(old._replace(calls=increment(old.calls)), known, self.axis_name)
-        measured, verdict, rule_state = self._judge(judged(updates, read), old, known, extra_args)
+        measured, verdict, rule_state = self._judge(inner.judged, old, known, extra_args)
         new, turn = turn_to(old, self.limits, verdict.accept)
         inner_state, kept_rules, snapshots = bring(new, turn, known, self.dtype)
 
@@ -211,13 +205,13 @@ class _Update:
         guarded = bool(find_all(inner_state, Ledger))
         with explaining(updates, params):
             stepped, inner_state = hold(
-                update,
+                inner.update,
                 turn.runs,
                 updates,
                 inner_state,
                 params,
                 entries=not guarded,
-                equations=equations,
+                equations=inner.equations,
             )
         inner_state = pass_by(inner_state, ~turn.runs, measured)
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))

@@ -18,7 +18,7 @@ from gradstable._core.equations import as_arrays, as_at_init
 from gradstable._core.layout import AxisName, agreed, check_axis_name, splits_of
 from gradstable._core.norms import measure
 from gradstable._core.numerics import float32, increment, unknown
-from gradstable._core.reach import Reach, judged
+from gradstable._core.reach import Reach
 from gradstable._core.scale import UNSCALE, takes_unscale, unscale_measure
 from gradstable._core.select import own_arrays
 from gradstable._core.shown import shown
@@ -164,7 +164,9 @@ class _Update:
         extra_args, count = agreed(extra_args, self.axis_name), increment(old.calls)
         passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
         updates = as_arrays(updates)
-        run, seen = self._prepare(updates, old.wrapped_state, params, passed)
+        inner = self.reach.look(self.inner, updates, old.wrapped_state, params, passed)
+        run = inner.update if inner.equations is None else inner.equations.run
+        seen = inner.judged
         places = Places.of(seen, old.sampled_params)
         factor = unscale_inside(old.wrapped_state, unscale)
         measured = unscale_measure(measure(seen, axis_name=self.axis_name), factor)
@@ -207,16 +209,6 @@ class _Update:
             wrapped_state=inner_state,
         )
         return after(ratio, new_updates), new_state
-
-    def _prepare(self, updates: Any, state: Any, params: Any, passed: dict[str, Any]) -> Any:
-        """Return the inner update, traced once inside of ``jit``, and the gradients it reads."""
-
-        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
-            return self.inner.update(updates, state, params, **passed)
-
-        with explaining(updates, params):
-            equations, read = self.reach.look(update, (updates, state, params), passed)
-        return update if equations is None else equations.run, judged(updates, read)
 
 
 def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:
