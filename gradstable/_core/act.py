@@ -9,7 +9,7 @@ from jax import lax
 
 from gradstable._core.eager import is_traced, when_repeated
 from gradstable._core.equations import is_array
-from gradstable._core.numerics import fits, is_inexact, is_low_precision, rounded, wide
+from gradstable._core.numerics import cast, fits, is_inexact, is_low_precision, rounded, wide
 from gradstable._core.scale import per_leaf
 from gradstable._core.select import keep_where
 from gradstable._core.types import Measure, Scale, Verdict
@@ -62,7 +62,7 @@ def scale_updates(updates: Any, scale: Scale, *, exact: bool | None = None) -> A
         if not is_gradient(update):
             return update
         dtype = wide(update.dtype)
-        scaled = (update.astype(dtype) * factor.astype(dtype)).astype(update.dtype)
+        scaled = cast(update.astype(dtype) * factor.astype(dtype), update.dtype)
         selects = not is_traced(factor, update) if exact is None else exact
         return jnp.where(factor == 1.0, update, scaled) if selects else scaled
 

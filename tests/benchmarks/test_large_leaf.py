@@ -56,6 +56,12 @@ def test_whatever_the_dtype(name: str, dtype: Any) -> None:
     assert measured.temp_size_in_bytes <= 0.02 * memory(tree)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("name", ["one giant leaf", "40 % among others"])
+def test_of_a_narrow_gradient_no_scaled_copy_is_kept(name: str, dtype: Any) -> None:
+    assert temp(gs.guard(optax.adamw(3e-4)), types(name, dtype)) <= 0.02
+
+
 @pytest.mark.parametrize("name", ["one giant leaf", "40 % among others"])
 def test_adamw_moves_eleven_words(name: str) -> None:
     tree = types(name, jnp.float32)

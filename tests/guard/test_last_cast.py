@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable._core.numerics import fits, stored
+from gradstable._core.numerics import cast, fits, stored
 from tests.storm.optimizers import INNER
 
 NARROW = (jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2)
@@ -31,6 +31,17 @@ def test_fits_agrees_with_the_cast(dtype: Any, jit: bool) -> None:
         expected = np.isfinite(values.astype(dtype).astype(np.float32))
     check = jax.jit(fits, static_argnums=1) if jit else fits
     np.testing.assert_array_equal(check(jnp.asarray(values), dtype), expected)
+
+
+@pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_a_cast_by_bits_is_a_cast(rng: np.random.Generator, dtype: Any, *, jit: bool) -> None:
+    bits = rng.integers(0, 2**32, 100_000, dtype=np.uint64).astype(np.uint32)
+    ends = [0x7F7F8000, 0x7F7F7FFF, 0x7F800000, 0x7F800001, 0xFFFFFFFF, 0x00000001, 0x80000000]
+    x = jnp.asarray(np.append(bits, np.asarray(ends, np.uint32)).view(np.float32))
+    made = (jax.jit(cast, static_argnums=1) if jit else cast)(x, dtype)
+    np.testing.assert_array_equal(made.astype(jnp.float32), x.astype(dtype).astype(jnp.float32))
+    assert jax.grad(lambda v: cast(v, dtype).astype(jnp.float32))(jnp.float32(2.0)) == 1.0
 
 
 def _halfway(dtype: Any) -> float:
