@@ -55,9 +55,12 @@ OF_THE_FRAME = {
     if check.__module__.rpartition(".")[2] in ("compose", "flax", "trees")
 } - {"integer_leaves"}
 OF_THE_FRAME |= {"one_trace", "cond", "scan", "donation"}
-OF_THE_FRAME |= {"last_cast", "name_scopes", "debug_switches"}
-# And of the derivative, which is slow to compile, one transform of each kind is enough.
-DIFFERENTIATED = {"guard", "scale_by_adam", "cap_trust", "accumulate", "record"}
+OF_THE_FRAME |= {"last_cast", "name_scopes"}
+# Of what is slow to compile, one transform of each kind is enough.
+OF_A_KIND = {
+    "derivative": {"guard", "scale_by_adam", "cap_trust", "accumulate", "record"},
+    "debug_switches": {"scale_by_stable_spam", "cap_trust", "accumulate", "record", "rollback"},
+}
 
 
 def contracts() -> Iterator[Any]:
@@ -67,7 +70,7 @@ def contracts() -> Iterator[Any]:
             whole = case.name in chosen
             for name in CHECKS:
                 slow = not whole and name in OF_THE_FRAME
-                slow |= name == "derivative" and entry.name not in DIFFERENTIATED
+                slow |= entry.name not in OF_A_KIND.get(name, {entry.name})
                 marks = [pytest.mark.slow] if slow else []
                 yield pytest.param(case, name, id=f"{name}-{case.name}", marks=marks)
 

@@ -11,7 +11,7 @@ import numpy as np
 _SILENT = ("value", "raw_value")
 # What a tree may have around the parameters where it is trained and not where it is named.
 _AROUND = (("params",), ("model",))
-# Of the names that a leaf may have, so many are told.
+# How many of the names that a leaf may have are listed.
 _SHOWN = 4
 
 

@@ -30,8 +30,8 @@ _KEPT = (
 )
 _LET_GO = (
     "If loss or gradient are not finite, cure that. If they are, the level has changed and the "
-    "rule does not let go: gs.rules.log_mad() does, or begin anew with fresh rules. gs.check "
-    "raises where this happens."
+    "rule does not let go: gs.rules.log_mad() does, or restart with a new state. gs.check "
+    "raises when this happens."
 )
 _CURE = (
     "Put gs.accumulate(gs.guard(optimizer), k) in the place of optax.MultiSteps. If a framework "

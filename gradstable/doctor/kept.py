@@ -6,7 +6,7 @@ from gradstable._core.reasons import Reason
 from gradstable.doctor.signals import trailing
 from gradstable.telemetry.run import Run
 
-# So many in a row are no bad batches.
+# More than bad batches explain.
 _NEVER_SOUND = 20
 # The bad batch itself, and an infinity that becomes a NaN one step later.
 _EXCEPTIONS = 2

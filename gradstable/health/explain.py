@@ -19,7 +19,7 @@ from gradstable.health.stories import TELLERS, steps, tell_alarms
 from gradstable.telemetry.leaves import recorded_keys, recorded_namer
 from gradstable.telemetry.state import RecordState
 
-# So many broken gradients in a row are no bad batches: something hands on what is broken.
+# More broken gradients in a row than bad batches explain: something keeps handing them on.
 _NEVER_SOUND = 20
 _HINT = (
     "If one bad batch began this, something in front of the guard keeps a NaN. optax.MultiSteps "

@@ -118,15 +118,19 @@ def means(
     What has no mean, as nothing of the group is sound, is ``of_none``.
     """
     sound = state.mass > 0
-    part = jnp.where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
+    part = _where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
     total = with_names(state.gradient_sum, like)
     mean = jax.tree.map(
         lambda t, g: (t * part).astype(g.dtype) if is_gradient(g) else g, total, like
     )
     given = {} if extra_args.get("value") is None else {"value": state.loss_sum * part}
     if weighed:
-        given["weight"] = jnp.where(sound, state.mass * state.unit, of_none)
+        given["weight"] = _where(sound, state.mass * state.unit, of_none)
     return mean, {**extra_args, **given}
+
+
+# Compiled, so that jax_debug_nans sees no NaN that is not chosen.
+_where = jax.jit(jnp.where)
 
 
 def judge_rest(verdict: Verdict, loss: jax.Array | None, share: Share) -> Verdict:

@@ -26,21 +26,30 @@ def switched(*names: str) -> Iterator[None]:
             jax.config.update(name, value)
 
 
+def guarded() -> optax.GradientTransformation:
+    return gs.guard(optax.adamw(1e-2))
+
+
 TRANSFORMS = {
-    "guard": lambda: gs.guard(optax.adamw(1e-2)),
-    "record": lambda: gs.record(gs.guard(optax.adamw(1e-2))),
+    "guard": guarded,
+    "record": lambda: gs.record(guarded()),
+    "record(loss_scale)": lambda: gs.record(gs.loss_scale(guarded(), init_scale=1.0)),
+    "loss_scale(accumulate)": lambda: gs.loss_scale(gs.accumulate(guarded(), 2), init_scale=1.0),
+    "accumulate(loss_scale)": lambda: gs.accumulate(gs.loss_scale(guarded(), init_scale=1.0), 2),
+    "rollback(accumulate(kahan))": lambda: gs.rollback(gs.accumulate(gs.kahan(guarded()), 2)),
 }
 
 
+@pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_pitfall_a_limit_that_is_not_there_is_no_infinity(name: str) -> None:
+def test_pitfall_a_limit_that_is_not_there_is_no_infinity(name: str, *, jit: bool) -> None:
     """``init`` raised under ``jax_debug_infs``, and ``record`` under ``jax_debug_nans``."""
     params: Any = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
     gradients = jax.tree.map(lambda p: 0.1 * p, params)
     with switched(*SWITCHES):
         tx = TRANSFORMS[name]()
         state = tx.init(params)
-        update = jax.jit(tx.update)
-        for _ in range(2):
+        update = jax.jit(tx.update) if jit else tx.update
+        for _ in range(4):
             updates, state = update(gradients, state, params, value=1.0)
         jax.block_until_ready(updates)
