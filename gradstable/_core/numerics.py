@@ -199,8 +199,11 @@ def fits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     Compared, and not cast and looked at: XLA may leave out a cast there and back, and would then
     find the number finite that it later stores as infinite.
     """
+    if jnp.iscomplexobj(x):
+        part = jnp.finfo(dtype).dtype
+        return fits(x.real, part) & fits(x.imag, part)
     if not is_low_precision(dtype):
-        return jnp.isfinite(x) if jnp.iscomplexobj(x) else lax.is_finite(x.astype(dtype))
+        return lax.is_finite(x.astype(dtype))
     info = jnp.finfo(dtype)
     # From here on the nearest number is not finite: half a spacing above the largest.
     spacing = 2.0 ** (math.frexp(float(info.max))[1] - 1 - info.nmant)
@@ -214,8 +217,7 @@ def stored(x: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
     the largest number stands for it. In one of the range of float32 it is not sound, as NaN.
     """
     if jnp.iscomplexobj(x) or not is_inexact(x):
-        kept = x.astype(dtype)
-        return kept, jnp.isfinite(x) if is_inexact(x) else jnp.ones_like(x, bool)
+        return x.astype(dtype), fits(x, dtype) if is_inexact(x) else jnp.ones_like(x, bool)
     if jnp.issubdtype(dtype, jnp.integer):
         info = jnp.iinfo(dtype)
         # The bounds as numbers of x: the nearest to the largest int32 may lie above it.

@@ -165,3 +165,19 @@ def assert_finite(tree: Any) -> None:
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             assert np.isfinite(np.asarray(leaf, np.float64)).all(), tree
+
+
+@pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
+def test_a_complex_sum_is_tested_as_it_is_stored(*, jit: bool) -> None:
+    """A state that begins in complex64, and is handed back as wide as the gradients."""
+    adds = optax.GradientTransformation(
+        lambda params: jnp.zeros_like(params, jnp.complex64),
+        lambda updates, state, params=None: (updates, state + updates),
+    )
+    with jax.enable_x64(True):
+        tx, params = gs.guard(adds), jnp.ones(2, jnp.complex128)
+        state = tx.init(params)
+        update = jax.jit(tx.update) if jit else tx.update
+        for size in (1e100 - 1e100j, 1.0j):
+            _, state = update(jnp.full(2, size, jnp.complex128), state, params)
+        np.testing.assert_array_equal(state.wrapped_state, np.full(2, 1.0j, np.complex64))
