@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._core.numerics import statistic, unlimited
+from gradstable._core.numerics import largest_norm_in, statistic, unlimited
 
 # A tree that comes back as what it was: a dict of arrays stays one to the type checker.
 Tree = TypeVar("Tree")
@@ -77,7 +77,10 @@ class Measure(NamedTuple):
         norms = jnp.atleast_1d(statistic(jnp.asarray(leaf_norms)))
         sizes = jnp.broadcast_to(jnp.asarray(leaf_sizes, norms.dtype), norms.shape)
         norm = norms[0] if norms.shape == (1,) else jnp.linalg.norm(norms)
-        return cls(norm, norms, ~jnp.isfinite(norms), sizes)
+        limits = None
+        if norms.dtype == jnp.float64:
+            limits = jnp.full_like(norms, largest_norm_in(norms.dtype))
+        return cls(norm, norms, ~jnp.isfinite(norms), sizes, limits=limits)
 
     @property
     def finite(self) -> jax.Array:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.act import keep_finite, scale_updates
 from gradstable._core.checks import (
@@ -17,7 +17,7 @@ from gradstable._core.checks import (
 )
 from gradstable._core.layout import AxisName, check_axis_name, mean_over
 from gradstable._core.norms import measure
-from gradstable._core.numerics import float32, increment, is_zero, unlimited
+from gradstable._core.numerics import float32, increment, is_zero, unlimited, widest
 from gradstable._core.shown import shown
 from gradstable._core.types import Measure
 from gradstable.rules import Rule, all_of, log_mad
@@ -29,10 +29,10 @@ class ReduceOnPlateauState(NamedTuple):
 
     count: jax.Array  # shape=(), dtype=jnp.int32
     scale: jax.Array  # shape=(), dtype=jnp.float32
-    best_value: jax.Array  # shape=(), dtype=jnp.float32
+    best_value: jax.Array  # shape=(), float32, or float64 if a leaf is
     plateau_count: jax.Array  # shape=(), dtype=jnp.int32, judgments without improvement
     cooldown_count: jax.Array  # shape=(), dtype=jnp.int32, judgments still to wait
-    total: jax.Array  # shape=(), dtype=jnp.float32, sum of the values to be averaged
+    total: jax.Array  # shape=(), of the same dtype, sum of the values to be averaged
     counted: jax.Array  # shape=(), dtype=jnp.int32, how many these are
     ignored: jax.Array  # shape=(), dtype=jnp.int32, values that were left out, in all
     rule_state: tuple[Any, ...]
@@ -115,7 +115,7 @@ def reduce_on_plateau(
     judge = all_of(rules)
 
     def init_fn(params: optax.Params) -> ReduceOnPlateauState:
-        return _start(judge.init(params))
+        return _start(judge.init(params), widest(params))
 
     def update_fn(
         updates: optax.Updates,
@@ -127,7 +127,7 @@ def reduce_on_plateau(
     ) -> tuple[optax.Updates, ReduceOnPlateauState]:
         old = check_state(state, ReduceOnPlateauState, "reduce_on_plateau")
         updates, params = check_updates(updates, params)
-        loss = check_value(mean_over(value, axis_name), "reduce_on_plateau")
+        loss = check_value(mean_over(value, axis_name), "reduce_on_plateau", old.total.dtype)
         moved = measure(updates, axis_name=axis_name)
         verdict, rule_state = judge.decide(
             Measure.of(loss), old.rule_state, params=params, value=loss, **extra_args
@@ -143,7 +143,7 @@ def reduce_on_plateau(
             rule_state=rule_state,
         )
         full = counts & (counted >= accumulation_size)
-        mean = seen.total / jnp.maximum(counted, 1).astype(jnp.float32)
+        mean = seen.total / jnp.maximum(counted, 1).astype(seen.total.dtype)
         new = jax.tree.map(
             lambda after, before: jnp.where(full, after, before), _judge(seen, mean, settings), seen
         )
@@ -152,14 +152,14 @@ def reduce_on_plateau(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _start(rule_state: tuple[Any, ...]) -> ReduceOnPlateauState:
+def _start(rule_state: tuple[Any, ...], dtype: DTypeLike) -> ReduceOnPlateauState:
     return ReduceOnPlateauState(
         count=jnp.zeros((), jnp.int32),
         scale=jnp.ones((), jnp.float32),
-        best_value=jnp.full((), unlimited(), jnp.float32),
+        best_value=jnp.full((), unlimited(dtype), dtype),
         plateau_count=jnp.zeros((), jnp.int32),
         cooldown_count=jnp.zeros((), jnp.int32),
-        total=jnp.zeros((), jnp.float32),
+        total=jnp.zeros((), dtype),
         counted=jnp.zeros((), jnp.int32),
         ignored=jnp.zeros((), jnp.int32),
         rule_state=rule_state,
@@ -191,7 +191,8 @@ def _judge(
 ) -> ReduceOnPlateauState:
     """Return the state after a full mean: better, waiting, or one nearer to a reduction."""
     best = state.best_value
-    margin = float32(settings.rtol) * jnp.abs(best) + float32(settings.atol)
+    rtol, atol = (jnp.asarray(number, best.dtype) for number in (settings.rtol, settings.atol))
+    margin = rtol * jnp.abs(best) + atol
     better = (mean < best - margin) | ~jnp.isfinite(best)
     stale = jnp.where(better | (state.cooldown_count > 0), 0, increment(state.plateau_count))
     reduce = stale >= jnp.asarray(settings.patience, jnp.int32)
@@ -202,6 +203,6 @@ def _judge(
         best_value=jnp.where(better, mean, best),
         plateau_count=jnp.where(reduce, 0, stale),
         cooldown_count=jnp.where(reduce, jnp.asarray(settings.cooldown, jnp.int32), rest),
-        total=jnp.zeros((), jnp.float32),
+        total=jnp.zeros((), best.dtype),
         counted=jnp.zeros((), jnp.int32),
     )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.act import keep_finite, unmoved
 from gradstable._core.checks import (
@@ -165,7 +165,7 @@ class _Update:
         of_inner = {**extra_args, "weight": weight} if weighed else extra_args
         seen = self.reach.look(inner, updates, old.wrapped_state, params, of_inner).judged
         verdict, rule_state = self._judge(seen, old, params, unscale, extra_args)
-        loss = _loss(extra_args)
+        loss = _loss(extra_args, old.loss_sum.dtype)
         share = share_of(old, mean_over(weight, self.axis_name))
         rule_state = unless_empty(share, rule_state, old.rule_state)
         new = gather(old, seen, judge_rest(verdict, loss, share), loss, share)
@@ -231,6 +231,6 @@ def _put_back(stepped: Any, updates: Any) -> Any:
     return jax.tree.map(lambda new, g: g if new is None else new, stepped, updates, is_leaf=is_none)
 
 
-def _loss(extra_args: dict[str, Any]) -> jax.Array | None:
+def _loss(extra_args: dict[str, Any], dtype: DTypeLike) -> jax.Array | None:
     value = extra_args.get("value")
-    return None if value is None else check_value(value, "accumulate")
+    return None if value is None else check_value(value, "accumulate", dtype)

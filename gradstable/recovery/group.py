@@ -10,7 +10,7 @@ from gradstable._core.checks import check_weight
 from gradstable._core.equations import as_arrays
 from gradstable._core.ledger import Dropped, drop, new_dropped
 from gradstable._core.names import Unnamed, answers_as_inner, with_names, without_names
-from gradstable._core.numerics import increment, wide
+from gradstable._core.numerics import increment, wide, widest
 from gradstable._core.reasons import Reason
 from gradstable._core.types import Verdict
 
@@ -31,7 +31,7 @@ class AccumulateState(NamedTuple):
     unit: jax.Array  # shape=(), dtype=jnp.float32, the first weight of the group (0: none yet)
     mass: jax.Array  # shape=(), dtype=jnp.float32, the sum of its weights, in units of the first
     gradient_sum: Unnamed  # of a tree like the parameters, float32 or wider, so weighted
-    loss_sum: jax.Array  # shape=(), dtype=jnp.float32, the sum of their losses, so weighted
+    loss_sum: jax.Array  # shape=(), float32 (float64 if a leaf is), of their losses, so weighted
     rule_state: tuple[Any, ...]
     wrapped_state: Any
 
@@ -51,7 +51,7 @@ def start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> Accumul
             jax.tree.map(lambda leaf: jnp.zeros_like(leaf, _sum_dtype(leaf)), as_arrays(params)),
             params,
         ),
-        loss_sum=jnp.zeros((), jnp.float32),
+        loss_sum=jnp.zeros((), widest(params)),
         rule_state=rule_state,
         wrapped_state=inner_state,
     )
@@ -123,7 +123,8 @@ def means(
     mean = jax.tree.map(
         lambda t, g: (t * part).astype(g.dtype) if is_gradient(g) else g, total, like
     )
-    given = {} if extra_args.get("value") is None else {"value": state.loss_sum * part}
+    loss = state.loss_sum * part.astype(state.loss_sum.dtype)
+    given = {} if extra_args.get("value") is None else {"value": loss}
     if weighed:
         given["weight"] = _where(sound, state.mass * state.unit, of_none)
     return mean, {**extra_args, **given}

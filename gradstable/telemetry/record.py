@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import optax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import (
     check_number,
@@ -194,7 +194,8 @@ class _Update:
             when=made & (verdict["scale"] > 0),
             count=count,
         )
-        row = {"loss": _loss(extra_args.get("value")), "update_ratio": ratio, "alarms": bits}
+        loss = _loss(extra_args.get("value"), old.rows.dtype)
+        row = {"loss": loss, "update_ratio": ratio, "alarms": bits}
         row |= {"grad_norm": measured.norm, "worst_leaf": places.column_of(measured.worst_leaf)}
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         norms = places.spread(measured.leaf_norms, 0.0)
@@ -231,5 +232,5 @@ def _limits(**limits: ArrayLike) -> tuple[jax.Array, ...]:
     return tuple(map(float32, limits.values()))
 
 
-def _loss(value: ArrayLike | None) -> jax.Array | None:
-    return None if value is None else check_value(value, "record")
+def _loss(value: ArrayLike | None, dtype: DTypeLike) -> jax.Array | None:
+    return None if value is None else check_value(value, "record", dtype)

@@ -169,3 +169,31 @@ def test_a_recorded_norm_is_as_wide() -> None:
     _, state = jax.jit(tx.update)(tree(1e50), tx.init(params), params)
     [row] = np.asarray(state.rows)[:1]
     np.testing.assert_allclose(row[FIELDS.index("grad_norm")], optax.tree.norm(tree(1e50)))
+
+
+TAKES_A_LOSS = {
+    "accumulate": lambda: gs.accumulate(gs.guard(optax.sgd(0.1)), 2),
+    "reduce_on_plateau": lambda: optax.chain(optax.sgd(0.1), gs.reduce_on_plateau(patience=9)),
+    "rollback": lambda: gs.rollback(gs.guard(optax.sgd(0.1))),
+    "record": lambda: gs.record(gs.guard(optax.sgd(0.1))),
+    "reject_by_loss_spike": lambda: gs.guard(optax.sgd(0.1), gs.rules.loss_spike(warmup=2)),
+}
+
+
+@pytest.mark.parametrize("jit", [True, False], ids=["jit", "eager"])
+@pytest.mark.parametrize("name", TAKES_A_LOSS)
+def test_a_loss_of_1e50_is_finite(name: str, *, jit: bool) -> None:
+    tx = optax.with_extra_args_support(TAKES_A_LOSS[name]())
+    params = {"w": jnp.ones(3, jnp.float64)}
+    state = tx.init(params)
+    update = jax.jit(tx.update) if jit else tx.update
+    moved = 0
+    for step in range(6):
+        loss = jnp.asarray(1e50 * (1.0 - 0.01 * step), jnp.float64)
+        updates, state = update({"w": jnp.ones(3, jnp.float64)}, state, params, value=loss)
+        moved += int(jnp.any(updates["w"] != 0))
+    assert moved == (3 if name == "accumulate" else 6)
+    if name == "record":
+        assert float(gs.telemetry.read_rows(state).steps[-1]["loss"]) > 9e49
+    if name == "reduce_on_plateau":
+        assert float(state[1].best_value) == pytest.approx(0.95e50)
