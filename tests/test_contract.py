@@ -58,8 +58,16 @@ OF_THE_FRAME |= {"one_trace", "cond", "scan", "donation"}
 OF_THE_FRAME |= {"last_cast", "name_scopes"}
 # Of what is slow to compile, one transform of each kind is enough.
 OF_A_KIND = {
-    "derivative": {"guard", "scale_by_adam", "cap_trust", "accumulate", "record"},
-    "debug_switches": {"scale_by_stable_spam", "cap_trust", "accumulate", "record", "rollback"},
+    "derivative": {
+        "accumulate",
+        "cap_trust",
+        "guard",
+        "record",
+        "scale_by_adam",
+        "scale_by_adopt",
+        "scale_by_spam",
+    },
+    "debug_switches": {"accumulate", "cap_trust", "record", "rollback", "scale_by_stable_spam"},
 }
 
 

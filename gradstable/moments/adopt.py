@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.numerics import root
 from gradstable._core.shown import shown
 from gradstable.moments.decay import Decay, check_decays
 from gradstable.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
@@ -88,7 +89,7 @@ def scale_by_adopt(
         first, second, is_first = Decay.of(b1, count), Decay.of(b2, count), count == 1
 
         def normalize(g: jax.Array, nu: jax.Array) -> jax.Array:
-            denominator = jnp.maximum(jnp.sqrt(nu), jnp.asarray(eps, nu.dtype))
+            denominator = jnp.maximum(root(nu), jnp.asarray(eps, nu.dtype))
             ratio = jnp.where(denominator > 0, g / denominator, jnp.zeros_like(g))
             limit = clip_value_fn((count - 1).astype(jnp.float32)) if use_clipping else MAX_SQUARED
             limit = jnp.where(is_first, 0.0, jnp.asarray(limit, jnp.float32)).astype(g.dtype)

@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number
+from gradstable._core.numerics import root
 from gradstable._core.shown import shown
 from gradstable.moments.adam import divide
 from gradstable.moments.decay import Decay, check_decays
@@ -114,7 +115,7 @@ def scale_by_spam(
 
         def direct(_: jax.Array, new: tuple[jax.Array, ...], __: object) -> jax.Array:
             mu, nu = new
-            return step.astype(mu.dtype) * divide(mu, jnp.sqrt(nu), eps)
+            return step.astype(mu.dtype) * divide(mu, root(nu), eps)
 
         return LeafRule(learn, direct)
 
@@ -124,7 +125,7 @@ def scale_by_spam(
 
 def limit_by_moment(g: jax.Array, nu: jax.Array, threshold: ArrayLike) -> jax.Array:
     """Return ``g``, at most the root of ``threshold * nu``; roots, since squares overflow."""
-    limit = jnp.sqrt(jnp.asarray(threshold, nu.dtype)) * jnp.sqrt(nu)
+    limit = jnp.sqrt(jnp.asarray(threshold, nu.dtype)) * root(nu)
     return jnp.clip(g, -limit, limit)
 
 
