@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, is_negative
+from gradstable._core.masked import masked
 from gradstable._core.numerics import increment, is_zero, wide
 from gradstable._core.types import Mask
 
@@ -57,7 +58,7 @@ def decay_weights(
 
     init_fn = optax.add_decayed_weights(weight_decay).init
     link = optax.GradientTransformation(init_fn, update_fn)
-    return link if mask is None else optax.masked(link, mask)
+    return masked(link, mask)
 
 
 def _add(decay: ArrayLike, updates: optax.Updates, params: optax.Params) -> optax.Updates:

@@ -5,6 +5,7 @@ from jax.typing import ArrayLike
 
 from gradstable._core.checks import check_number, check_rate
 from gradstable._core.layout import AxisName
+from gradstable._core.masked import masked
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable._core.units import Units
@@ -152,7 +153,7 @@ def lars(
     )
     inner = optax.chain(
         decay_weights(weight_decay, weight_decay_mask),
-        optax.masked(ratio, trust_ratio_mask),
+        masked(ratio, trust_ratio_mask),
         optax.scale_by_learning_rate(learning_rate),
         under_guard(trace(momentum, nesterov=nesterov)),
     )
