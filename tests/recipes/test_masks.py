@@ -21,6 +21,7 @@ def matrices(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, tree)
 
 
+# Sophia needs an estimate of the Hessian besides, which the check does not bring.
 @pytest.mark.parametrize(
     "name", [name for name in sorted(public_names()) if masks_of(name) and name != "sophia"]
 )
