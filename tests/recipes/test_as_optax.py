@@ -195,7 +195,9 @@ def test_updates_are_those_of_optax_with_other_arguments(name: str) -> None:
 def _alone() -> Iterator[Any]:
     for name in sorted(set(NAMES) - NO_UPDATE):
         for argument, value in options_of(name).items():
-            yield pytest.param(name, {argument: value}, id=f"{name}({argument}=)")
+            # Of 1 - 0.9999 optax loses more digits, and only clipping hides it.
+            more = {"b2": 0.999} if argument == "use_clipping" else {}
+            yield pytest.param(name, {argument: value, **more}, id=f"{name}({argument}=)")
 
 
 @pytest.mark.slow
