@@ -1,4 +1,4 @@
-"""A link of a chain for some leaves only."""
+"""Links of a chain for some leaves only, in a model that does not consist of arrays alone."""
 
 from typing import Any
 
@@ -21,10 +21,21 @@ def masked(link: optax.GradientTransformation, mask: Mask) -> optax.GradientTran
     def init_fn(params: optax.Params) -> Any:
         return chosen.init(as_arrays(params))
 
+    return of_arrays(chosen)._replace(init=init_fn)
+
+
+def of_arrays(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Return a transform that is not shown what is no array among the parameters.
+
+    ``optax.masked`` and ``optax.partition`` fail on it.
+    """
+
     def update_fn(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, Any]:
         known = None if params is None else with_gradient(params, updates)
-        return chosen.update(updates, state, known, **extra_args)
+        return tx.update(updates, state, known, **extra_args)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(tx.init, update_fn)

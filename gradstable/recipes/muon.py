@@ -8,8 +8,9 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._core.checks import check_number, check_rate
-from gradstable._core.equations import as_arrays, with_gradient
+from gradstable._core.equations import as_arrays
 from gradstable._core.layout import AxisName, whole_shapes
+from gradstable._core.masked import of_arrays
 from gradstable._core.shown import shown
 from gradstable._core.types import Mask
 from gradstable._core.weight_decay import check_weight_decay, decay_weights
@@ -151,21 +152,7 @@ def muon(
         "matrix": optax.chain(orthogonal, decay, rate),
         "other": optax.chain(under_guard(adam), decay_weights(adam_weight_decay), other_rate),
     }
-    return guard(_of_arrays(optax.partition(parts, labels)), *rules, axis_name=axis_name)
-
-
-def _of_arrays(
-    tx: optax.GradientTransformationExtraArgs,
-) -> optax.GradientTransformationExtraArgs:
-    """Let a transform not see what is no array among the parameters: ``partition`` cannot."""
-
-    def update_fn(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, Any]:
-        known = None if params is None else with_gradient(params, updates)
-        return tx.update(updates, state, known, **extra_args)
-
-    return tx._replace(update=update_fn)
+    return guard(of_arrays(optax.partition(parts, labels)), *rules, axis_name=axis_name)
 
 
 def _labels(matrices: Mask, numbers: DimensionNumbers | None, axis_name: AxisName) -> Any:
