@@ -10,13 +10,13 @@ and talk once.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.core
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from gradstable._core.explicit import is_split, laid_out
 from gradstable._core.layout import names_by_dim
@@ -69,21 +69,23 @@ def _in_rows(stack: jax.Array, term: Callable[[jax.Array], jax.Array]) -> jax.Ar
 def _sum_rows(
     stack: jax.Array, term: Callable[[jax.Array], jax.Array], rows: Sequence[int]
 ) -> jax.Array:
-    """Do so with so many entries of each dimension in a row."""
+    """Return the same sums, with this many entries of each dimension in a row."""
     # Without dimensions of size 1: XLA would not know their layout, and write a copy in another.
-    shape, names, in_row = [stack.shape[0]], [_names(stack)[0]], []
+    names = names_by_dim(jax.typeof(stack).sharding.spec, stack.ndim)
+    shape, spec, in_row = [stack.shape[0]], [names[0] or None], []
     for dim in range(1, stack.ndim):
         long, short = _sides(rows[dim])
         for size, name, is_row in (
-            (stack.shape[dim] // rows[dim], _names(stack)[dim], False),
+            (stack.shape[dim] // rows[dim], names[dim] or None, False),
             (long, None, True),
             (short, None, True),
         ):
             if size > 1:
                 in_row += [len(shape)] if is_row else []
                 shape.append(size)
-                names.append(name)
-    terms = term(lax.reshape(stack, shape, out_sharding=_laid_out(stack, names)))
+                spec.append(name)
+    there = laid_out(stack, PartitionSpec(*spec)) if is_split(stack) else None
+    terms = term(lax.reshape(stack, shape, out_sharding=there))
     # A sum of complex numbers, which the library does not take.
     sums = jnp.sum(lax.complex(terms, jnp.zeros_like(terms)), axis=tuple(in_row)).real
     return jnp.sum(sums, axis=range(1, sums.ndim))
@@ -113,6 +115,7 @@ def _left_over(size: int, others: int) -> int:
     return min(size % row for row in _sizes(max(1, _LEAST // others), _MOST // others))
 
 
+@cache
 def _sizes(least: int, most: int) -> list[int]:
     return [size for size in range(least, most + 1) if max(_sides(size)) <= _SIDE]
 
@@ -123,19 +126,8 @@ def _sides(size: int) -> tuple[int, int]:
     return size // short, short
 
 
-def _names(stack: jax.Array) -> Sequence[object]:
-    """Return what each dimension is split over, as types tell."""
-    spec = jax.typeof(stack).sharding.spec
-    return [*spec, *[None] * (stack.ndim - len(spec))]
-
-
-def _parts(stack: jax.Array) -> Sequence[int]:
-    if not is_split(stack):
-        return [1] * stack.ndim
+def _parts(stack: jax.Array) -> list[int]:
+    """Return over how many devices each dimension is split, as types tell."""
     sharding = jax.typeof(stack).sharding
     names = names_by_dim(sharding.spec, stack.ndim)
     return [math.prod(sharding.mesh.shape[name] for name in each) for each in names]
-
-
-def _laid_out(stack: jax.Array, names: Sequence[object]) -> NamedSharding | None:
-    return laid_out(stack, PartitionSpec(*names)) if is_split(stack) else None
