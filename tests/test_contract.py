@@ -53,9 +53,7 @@ OF_THE_FRAME = {
     name
     for name, check in CHECKS.items()
     if check.__module__.rpartition(".")[2] in ("compose", "flax", "trees")
-} - {"integer_leaves"}
-OF_THE_FRAME |= {"one_trace", "cond", "scan", "donation"}
-OF_THE_FRAME |= {"last_cast", "name_scopes"}
+} - {"integer_leaves"} | {"one_trace", "cond", "scan", "donation", "last_cast", "name_scopes"}
 # Of what is slow to compile, one transform of each kind is enough.
 OF_A_KIND = {
     "derivative": {

@@ -162,10 +162,10 @@ def rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 
 def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Return ``x.astype(dtype)``, written so that XLA computes it for each reader anew.
+    """Return ``x.astype(dtype)`` in a form that XLA recomputes for each reader.
 
-    To its CPU backend a cast to bfloat16 is dear: for two readers it writes the result to memory.
-    Rounding and moving bits it repeats.
+    Its CPU backend counts a cast to bfloat16 as expensive: with two readers, it writes the result
+    to memory. Rounding and moving bits count as cheap.
     """
     by_bits = x.dtype == np.float32 and np.dtype(dtype) == jnp.bfloat16
     return _to_bfloat16(x) if by_bits else x.astype(dtype)
@@ -175,7 +175,7 @@ def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 def _to_bfloat16(x: jax.Array) -> jax.Array:
     bits = lax.bitcast_convert_type(rounded(x, jnp.bfloat16), jnp.uint32)
     # Of a NaN all that tells it from an infinity may be in the bits that are lost. So it gets one
-    # that stays; by a difference, since a select would be dear again.
+    # that stays; by a difference, since a select would be expensive again.
     number, of_infinity = bits & np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
     is_nan = lax.shift_right_logical(of_infinity - number, jnp.uint32(31))
     high = lax.shift_right_logical(bits | (is_nan << np.uint32(22)), jnp.uint32(16))

@@ -25,7 +25,7 @@ ENTRIES = [
         "rollback",
         FAMILY,
         source="Ours",
-        promise="a run that has left its basin goes back to its last good parameters, bit for bit",
+        promise="a run that left its basin is rolled back to its last good parameters, bit for bit",
         weakness="a loss that creeps up is followed, and a copy may be taken just before it rises",
         cases=[Case("rollback(adamw)", bind(gs.rollback(_ADAMW), value=1.0))],
         numbers={
