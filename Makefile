@@ -21,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow lint format bench speed catalog docs lock clean
+.PHONY: help venv demo test slow gauntlet lint format bench speed catalog docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,8 @@ $(VENV)/.locked: $(LOCK)
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.locked pyproject.toml
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml benchmarks/gauntlet/pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --editable benchmarks/gauntlet
 	@touch $@
 
 demo: venv ## train through a storm with and without the guard; writes demo-out/
@@ -54,6 +54,9 @@ endif
 
 slow: venv ## run the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+
+gauntlet: venv ## test benchmarks/gauntlet, which is a distribution of its own
+	$(BIN)/python -m pytest -n $(WORKERS) benchmarks/gauntlet/tests $(ARGS)
 
 lint: venv ## check style, format and types
 	$(BIN)/ruff check .

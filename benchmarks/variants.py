@@ -12,16 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gradstable_gauntlet.contestant import Contestant, Schedule
+from gradstable_gauntlet.contestants import CONTESTANTS
+from gradstable_gauntlet.contestants.bare import adamw
+from gradstable_gauntlet.run import final_losses, member, runner
+from gradstable_gauntlet.storms import STORMS, weather_of
+from gradstable_gauntlet.tasks import TASKS
 from rich.console import Console
 from rich.table import Table
 
 import gradstable as gs
-from gradstable.gauntlet.contestant import Contestant, Schedule
-from gradstable.gauntlet.contestants import CONTESTANTS
-from gradstable.gauntlet.contestants.bare import adamw
-from gradstable.gauntlet.run import final_losses, member, runner
-from gradstable.gauntlet.storms import STORMS, weather_of
-from gradstable.gauntlet.tasks import TASKS
 from gradstable.rules import Reason, Rule, global_norm, log_mad, loss_spike
 
 RATES = {"digits_cnn": 1e-2, "lm_topics": 3e-2, "heavy_tails": 1e-2, "sines": 3e-2, "lstm": 1e-2}

@@ -39,7 +39,6 @@ FLOORS = {
     "testing": 7,
     "report": 7,
     "doctor": 7,
-    "gauntlet": 8,
     "cli": 9,
     "__main__": 10,
 }

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from gradstable_gauntlet.contestants import CONTESTANTS
 
 from benchmarks.claims.finding import CLEARLY, Finding, Scale, Verdict, interval, judge
 from benchmarks.claims.models import digits
 from benchmarks.claims.training import keys_of, train
-from gradstable.gauntlet.contestants import CONTESTANTS
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 STEPS, TUNING = 600, 3

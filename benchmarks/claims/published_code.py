@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from gradstable_gauntlet.contestants import as_published
 
 from benchmarks.claims.finding import FAILS, HOLDS, Finding, Scale, Verdict
-from gradstable.gauntlet.contestants import as_published
 
 RISE_AT, LAST = 1000, 1000
 

@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from typing import NamedTuple
 
 import gradstable
@@ -13,37 +14,36 @@ class Command(NamedTuple):
 
     Attributes:
       module: where its ``main(args) -> int`` is; imported when the command is called.
-      extra: the extra of this package that brings what the module imports.
+      needs: what to install for it, as pip takes it.
       summary: what it does, in one line.
     """
 
     module: str
-    extra: str
+    needs: str
     summary: str
 
 
 COMMANDS = {
     "demo": Command(
         module="gradstable.cli.demo.command",
-        extra="demo",
+        needs="gradstable[demo]",
         summary="train a small network through a storm of bad batches, with and without the guard",
     ),
     "report": Command(
         module="gradstable.cli.report",
-        extra="report",
+        needs="gradstable[report]",
         summary="make a page of a recorded run, or of several side by side",
     ),
     "doctor": Command(
         module="gradstable.cli.doctor",
-        extra="report",
+        needs="gradstable[report]",
         summary="say what ails a recorded run, and what to do about it",
     ),
-    "gauntlet": Command(
-        module="gradstable.gauntlet.command",
-        extra="gauntlet",
-        summary="send optimizers, and yours beside them, through every storm there is",
-    ),
 }
+# Other distributions add commands under this name: NAME = "MODULE:main".
+GROUP = "gradstable.commands"
+# Commands of our own that come with another distribution.
+ELSEWHERE = {"gauntlet": "gradstable-gauntlet"}
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -56,17 +56,32 @@ def run(args: Sequence[str] | None = None) -> int:
         print(f"gradstable {gradstable.__version__}")
         return 0
     name, *rest = words
-    command = COMMANDS.get(name)
+    command = commands().get(name)
     if command is None:
-        print(f"gradstable: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
+        hint = f"; it comes with {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+        print(f"gradstable: there is no command {name!r}{hint}\n\n{usage()}", file=sys.stderr)
         return 2
     return _call(name, command, rest)
 
 
+def commands() -> Mapping[str, Command]:
+    """Return the commands of this distribution, and those that others add; nothing is imported."""
+    added = {
+        point.name: Command(
+            module=point.module,
+            needs=point.dist.name if point.dist else point.name,
+            summary=point.dist.metadata["Summary"] if point.dist else "",
+        )
+        for point in entry_points(group=GROUP)
+    }
+    return {**added, **COMMANDS}
+
+
 def usage() -> str:
     """Return the help of the program itself."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    known = commands()
+    width = max(map(len, known))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in known.items()]
     return "\n".join(
         [
             "gradstable: training that does not blow up.",
@@ -90,7 +105,7 @@ def _call(name: str, command: Command, args: Sequence[str]) -> int:
             raise
         print(
             f"gradstable {name} needs {error.name}, which is not installed. Get it with\n"
-            f"  pip install 'gradstable[{command.extra}]'",
+            f"  pip install '{command.needs}'",
             file=sys.stderr,
         )
         return 1

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import gradstable as gs
-from gradstable.cli import main
+from gradstable.cli import commands, main
 from gradstable.cli.commands import COMMANDS
 
 
@@ -32,6 +33,29 @@ def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None
     assert "'dmeo'" in shown.err
     assert "demo" in shown.err
     assert not shown.out
+
+
+def test_a_command_of_another_distribution_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "entry_points", lambda group: [])
+    assert main(["gauntlet"]) == 2
+    assert "it comes with gradstable-gauntlet" in capsys.readouterr().err
+
+
+def test_other_distributions_add_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sunny.py").write_text("def main(args): print('sunny', *args); return 3\n")
+    info = tmp_path / "sunny-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: sunny\nVersion: 1\nSummary: tell the weather\n")
+    (info / "entry_points.txt").write_text("[gradstable.commands]\nsunny = sunny:main\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main([]) == 0
+    assert "sunny tell the weather" in " ".join(capsys.readouterr().out.split())
+    assert main(["sunny", "today"]) == 3
+    assert capsys.readouterr().out == "sunny today\n"
 
 
 @pytest.mark.parametrize("missing", ["tyro", "sklearn", "flax", "rich", "matplotlib"])

@@ -1,0 +1,180 @@
+"""``gradstable gauntlet``: the options, the progress, and what is written in the end."""
+
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import optax
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import gradstable
+from gradstable_gauntlet.cell import Plan
+from gradstable_gauntlet.contestants import CONTESTANTS
+from gradstable_gauntlet.entries import Entries, choose, entries, storms_for
+from gradstable_gauntlet.markdown import to_markdown
+from gradstable_gauntlet.page import to_html
+from gradstable_gauntlet.race import Job, run_jobs
+from gradstable_gauntlet.results import Cell, Results, write
+from gradstable_gauntlet.tables import duration
+
+PROG = "gradstable gauntlet"
+
+# Of the whole, with the same seeds, rates and steps: so every figure of it can be compared.
+QUICK_TASKS = ("deep_mlp", "lm_markov")
+QUICK_CONTESTANTS = ("adamw", "clip", "apply_if_finite", "zclip", "gs.guard(adamw)")
+QUICK_STORMS = ("none", "batch x 1e6, 10%", "batch x nan, 1%", "loss x 30 for good", "rate x 100")
+# The default rule and stable_adamw may be tuned on these; what is reported is of the others.
+TUNING_TASKS = ("digits_cnn", "lm_topics", "relu_rnn", "lstm", "heavy_tails", "sines")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Send optimizers through every storm there is, on small real models, and see who is left.
+
+    Writes results.json, results.md and index.html. What is finished is not run again: stop it when
+    you like, and call it again.
+    """
+
+    quick: bool = False
+    """Five contestants, two tasks, five storms: less than five minutes on two cores."""
+    full: bool = False
+    """Everything; takes hours. The default where nothing is chosen by name is --quick."""
+    tasks: tuple[str, ...] = ()
+    """Only these."""
+    contestants: tuple[str, ...] = ()
+    """Only these."""
+    storms: tuple[str, ...] = ()
+    """Only these."""
+    bring: tuple[Path, ...] = ()
+    """Python files with CONTESTANTS, TASKS or STORMS of your own, which take part."""
+    seeds: int = len(Plan().seeds)
+    """How many runs of every storm."""
+    processes: Annotated[int, tyro.conf.arg(aliases=["-j"])] = os.cpu_count() or 1
+    """How many cells to run at a time."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("gauntlet-out")
+    """Folder to write to."""
+    fresh: bool = False
+    """Run again what is there already; it may be of other code."""
+    list: bool = False
+    """Say what there is to choose from, and run nothing."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the gauntlet with these arguments; return the exit status."""
+    options = tyro.cli(Options, prog=PROG, args=list(args))
+    console = Console()
+    try:
+        known = entries(options.bring)
+        chosen = _chosen(options, known)
+    except (OSError, ValueError) as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return 2
+    if options.list:
+        _tell_what_there_is(known, console)
+        return 0
+    cells_folder = options.out / "cells"
+    if options.fresh:
+        shutil.rmtree(cells_folder, ignore_errors=True)
+    plan = Plan(seeds=tuple(range(100, 100 + options.seeds)))
+    jobs = [
+        Job(task, contestant, tuple(chosen.storms), options.bring, plan)
+        for task in chosen.tasks
+        for contestant in chosen.contestants
+    ]
+    cells = _run_with_progress(jobs, cells_folder, options.processes, console)
+    made = _made(shlex.join([*PROG.split(), *args]), cells, options.processes)
+    results = _results(chosen, plan, cells, made)
+    write(results, options.out / "results.json")
+    (options.out / "results.md").write_text(to_markdown(results), encoding="utf-8")
+    (options.out / "index.html").write_text(to_html(results), encoding="utf-8")
+    console.print(f"written: {options.out}/results.json, results.md and index.html")
+    return 0
+
+
+def _chosen(options: Options, known: Entries) -> Entries:
+    """Return what is to run: what is named; of what is not, all, or the quick part of it."""
+    if options.quick and options.full:
+        msg = "--quick and --full exclude each other"
+        raise ValueError(msg)
+    named = options.tasks, options.contestants, options.storms
+    quick = options.quick or not (options.full or any(named))
+    brought = tuple(name for name in known.contestants if name not in CONTESTANTS)
+
+    def some(kind: str, given: tuple[str, ...], few: tuple[str, ...], every: Any) -> Any:
+        return choose(kind, given or (few if quick else every), every)
+
+    return Entries(
+        tasks=some("task", options.tasks, QUICK_TASKS, known.tasks),
+        contestants=some(
+            "contestant", options.contestants, QUICK_CONTESTANTS + brought, known.contestants
+        ),
+        storms=some("storm", options.storms, QUICK_STORMS, known.storms),
+    )
+
+
+def _run_with_progress(
+    jobs: Sequence[Job], folder: Path, processes: int, console: Console
+) -> list[Cell]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    cells: dict[tuple[str, str], Cell] = {}
+    with Progress(*columns, console=console, speed_estimate_period=600.0) as progress:
+        shown = progress.add_task("cells", total=len(jobs))
+        for job, cell in run_jobs(jobs, folder, processes=processes):
+            cells[job.task, job.contestant] = cell
+            told = f"{job.contestant} in {job.task}"
+            progress.update(shown, advance=1, description=told)
+            if not console.is_terminal:
+                console.print(f"{len(cells)}/{len(jobs)} {told}: {cell.seconds:.0f} s")
+    return [cells[job.task, job.contestant] for job in jobs]
+
+
+def _made(command: str, cells: Sequence[Cell], processes: int) -> dict[str, Any]:
+    busy = duration(sum(cell.seconds for cell in cells))
+    return {
+        "command": command,
+        "took": f"{busy} in all processes together, {processes} at a time",
+        "gradstable": gradstable.__version__,
+        "jax": jax.__version__,
+        "optax": optax.__version__,
+        "python": platform.python_version(),
+        "machine": f"{os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}",
+    }
+
+
+def _results(chosen: Entries, plan: Plan, cells: Sequence[Cell], made: dict[str, Any]) -> Results:
+    tasks = {}
+    for name, make in chosen.tasks.items():
+        task = make()
+        tasks[name] = {"about": task.about, "steps": task.steps, "tuning": name in TUNING_TASKS}
+    storms = {
+        name: {"about": storm.about, "group": storm.group}
+        for task in chosen.tasks
+        for name, storm in storms_for(task, chosen.storms).items()
+    }
+    contestants = {
+        name: {"about": one.about, "base": one.base, "ours": one.ours}
+        for name, one in chosen.contestants.items()
+    }
+    return Results(made, tasks, contestants, storms, plan.rates, cells)
+
+
+def _tell_what_there_is(known: Entries, console: Console) -> None:
+    for kind, named in zip(Entries._fields, known, strict=True):
+        console.print(f"[bold]{kind}")
+        for name, entry in named.items():
+            about = (entry.__doc__ or "").splitlines()[:1] if callable(entry) else [entry.about]
+            console.print(f"  {name}: {about[0] if about else ''}", highlight=False)

@@ -1,0 +1,70 @@
+"""AXLearn's skip and clip, as published."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradstable_gauntlet.contestants.as_published.common import Tally, new_tally, tell
+
+
+class SkipAndClipState(NamedTuple):
+    """State of ``skip_and_clip``."""
+
+    count: jax.Array  # shape=(), dtype=jnp.int32, steps taken
+    mean: jax.Array  # shape=(), dtype=jnp.float32, moving average of the norms of taken steps
+    tally: Tally
+    inner_state: Any
+
+
+def skip_and_clip(
+    inner: optax.GradientTransformation,
+    *,
+    multiple: float = 100.0,
+    max_norm: float = 1.0,
+    decay: float = 0.99,
+    eps: float = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+    """Skip a step whose norm is 100 times the average of the steps taken; clip the others.
+
+    The thresholds of AXLearn (20, 40 and 100 times by default) all have to hold; this is the
+    last of them alone. The average begins at 1, and learns of taken steps only.
+
+    With a NaN, as published: the step is skipped, with parameters, inner state and average as they
+    were. What is skipped is never learned: norms that are above 100 from the first step on are
+    skipped for ever.
+
+    Source:
+      AXLearn, ``skip_and_clip_by_global_norm`` with ``drop_norm_by_grad_norm_ema``;
+      code: github.com/apple/axlearn.
+    """
+    wrapped = optax.with_extra_args_support(inner)
+
+    def init(params: Any) -> SkipAndClipState:
+        one, count = jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
+        return SkipAndClipState(count, one, new_tally(), wrapped.init(params))
+
+    def update(
+        updates: Any, state: Any, params: Any = None, **extra: Any
+    ) -> tuple[Any, SkipAndClipState]:
+        norm = optax.tree.norm(updates)
+        finite = jnp.all(jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(updates)]))
+        take = finite & (norm < multiple * state.mean)
+        factor = jnp.minimum(1.0, max_norm / (norm + eps))
+        clipped = jax.tree.map(lambda g: g * factor, updates)
+        new_updates, inner_state = wrapped.update(clipped, state.inner_state, params, **extra)
+        taken = state.count.astype(jnp.float32)
+        keep = decay * (1.0 - decay**taken) / (1.0 - decay ** (taken + 1.0))
+        new = SkipAndClipState(
+            count=state.count + 1,
+            mean=keep * state.mean + (1.0 - keep) * norm,
+            tally=state.tally,
+            inner_state=inner_state,
+        )
+        kept = jax.tree.map(lambda new, old: jnp.where(take, new, old), new, state)
+        return jax.tree.map(
+            lambda u: jnp.where(take, u, jnp.zeros_like(u)), new_updates
+        ), kept._replace(tally=tell(state.tally, ~take | (factor < 1.0)))
+
+    return optax.GradientTransformationExtraArgs(init, update)

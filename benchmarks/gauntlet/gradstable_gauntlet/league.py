@@ -1,0 +1,237 @@
+"""The league: what each contestant did over many tasks and storms, and who beats whom."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gradstable_gauntlet.measures import (
+    CLEAN,
+    bar,
+    clean_cost,
+    false_interventions,
+    middle,
+    rate_sensitivity,
+    ratios,
+    stable_range,
+    survived,
+)
+from gradstable_gauntlet.results import Cell, Fate, Results
+
+
+class Share(NamedTuple):
+    """How many of so many runs survived."""
+
+    survived: int
+    runs: int
+
+    @property
+    def percent(self) -> float:
+        """The share; NaN of no runs."""
+        return 100.0 * self.survived / self.runs if self.runs else math.nan
+
+    @property
+    def error(self) -> float:
+        """The binomial standard error, in percent; tasks and storms are taken as given.
+
+        Of the share with one more survivor and one more that is none, so that it is not 0 where all
+        or none survived.
+        """
+        if not self.runs:
+            return math.nan
+        part = (self.survived + 1) / (self.runs + 2)
+        return 100.0 * math.sqrt(part * (1.0 - part) / (self.runs + 2))
+
+
+class Spread(NamedTuple):
+    """A median, and the least and largest that one seed alone would give."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Standing(NamedTuple):
+    """One contestant in the league.
+
+    Attributes:
+      contestant: its name.
+      base: the name of what it protects.
+      ours: whether it is from this package.
+      survival: by group of storms, and by ``""`` in all of them: the share of runs that survived.
+      absolute: the same in all, measured by the best clean loss of all with the same base.
+      ratio: final loss over that of the clean run of the same seed, median over tasks and storms.
+      lost: steps lost to a storm, in percent of the steps of the task, median likewise.
+      recovery: steps from the last fault to the loss of the clean run, median likewise.
+      spikes: spike score, median likewise.
+      sensitivity: to the learning rate, relative, mean over tasks; 1 where nothing is learned.
+      sensitivity_high: of the upper half of the rates.
+      decades: width of the range of stable rates, mean over tasks.
+      upper_edge: highest stable rate, geometric mean over tasks; the lowest rate where none is.
+      open_above: whether in some task it is stable at the highest rate of all, so that the edge is
+        further up than the numbers say.
+      false_interventions: percent of steps clipped or rejected in calm weather, mean over tasks.
+      clean_cost: percent of clean loss above that of the base, median over tasks.
+    """
+
+    contestant: str
+    base: str
+    ours: bool
+    survival: Mapping[str, Share]
+    absolute: Share
+    ratio: Spread
+    lost: Spread
+    recovery: Spread
+    spikes: Spread
+    sensitivity: float
+    sensitivity_high: float
+    decades: float
+    upper_edge: float
+    open_above: bool
+    false_interventions: float
+    clean_cost: float
+
+
+def reporting_tasks(results: Results) -> list[str]:
+    """Return the tasks that nothing was tuned on, or all if there are no such."""
+    apart = [name for name, task in results.tasks.items() if not task.get("tuning")]
+    return apart or list(results.tasks)
+
+
+def groups(results: Results, storms: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """Return the storms of each group, both in the order of the results; calm weather is none."""
+    wanted = set(results.storms if storms is None else storms) - {CLEAN}
+    found: dict[str, list[str]] = {}
+    for storm, about in results.storms.items():
+        if storm in wanted:
+            found.setdefault(str(about["group"]), []).append(storm)
+    return found
+
+
+def by_storm(
+    results: Results, contestant: str, tasks: Iterable[str], *, absolute: bool = False
+) -> dict[str, Share]:
+    """Return for each storm how many runs survived it, over all seeds and tasks that were run."""
+    found = dict.fromkeys(results.storms, Share(0, 0))
+    for cell in _cells(results, contestant, tasks):
+        clean = bar(results, cell, absolute=absolute)
+        for storm, fate in cell.fates.items():
+            alive = survived(fate, clean)
+            found[storm] = together([found[storm], Share(int(alive.sum()), alive.size)])
+    return found
+
+
+def together(shares: Iterable[Share]) -> Share:
+    """Return the share of the runs of all these."""
+    every = list(shares)
+    return Share(sum(one.survived for one in every), sum(one.runs for one in every))
+
+
+def league(
+    results: Results, *, tasks: Iterable[str] | None = None, storms: Iterable[str] | None = None
+) -> list[Standing]:
+    """Return the standing of every contestant, most survivals first.
+
+    Args:
+      results: of the gauntlet.
+      tasks: those that count. Default: all. What is reported should not be what was tuned on; see
+        ``reporting_tasks``.
+      storms: those that count. Default: all.
+
+    Returns:
+      One standing each, of those that ran in any of these tasks. What was not run does not count;
+      every run counts the same.
+    """
+    chosen = list(results.tasks if tasks is None else tasks)
+    grouped = groups(results, storms)
+    standings = [
+        _standing(results, name, chosen, grouped)
+        for name in results.contestants
+        if _cells(results, name, chosen)
+    ]
+    return sorted(standings, key=lambda one: -_known(one.survival[""].percent, -1.0))
+
+
+def _standing(
+    results: Results, name: str, tasks: list[str], grouped: Mapping[str, list[str]]
+) -> Standing:
+    about = results.contestants[name]
+    cells = _cells(results, name, tasks)
+    storms = [storm for group in grouped.values() for storm in group]
+    alive = by_storm(results, name, tasks)
+    absolute = by_storm(results, name, tasks, absolute=True)
+    by_group = {group: together(alive[one] for one in some) for group, some in grouped.items()}
+    rates = np.asarray(results.rates, np.float64)
+    stable = [stable_range(rates, cell.sweep) for cell in cells]
+    edges = [rates[0] if math.isnan(one.high) else one.high for one in stable]
+    costs = [
+        clean_cost(cell, base)
+        for cell in cells
+        if (base := results.cell(cell.task, str(about["base"]))) is not None
+    ]
+    touched = np.array([false_interventions(cell) for cell in cells])
+
+    def over_runs(measure: Callable[[Cell, Fate], np.ndarray]) -> Spread:
+        return _spread([measure(c, c.fates[s]) for c in cells for s in storms if s in c.fates])
+
+    def sensitivity(*, upper: bool) -> float:
+        each = [
+            rate_sensitivity(c.sweep, middle(c.start), upper=upper, relative=True) for c in cells
+        ]
+        return float(np.mean([_known(one, 1.0) for one in each]))
+
+    return Standing(
+        contestant=name,
+        base=str(about["base"]),
+        ours=bool(about["ours"]),
+        survival={**by_group, "": together(by_group.values())},
+        absolute=together(absolute[storm] for storm in storms),
+        ratio=over_runs(lambda cell, fate: _ratios(fate, cell)),
+        lost=over_runs(lambda cell, fate: 100.0 * fate.lost / results.tasks[cell.task]["steps"]),
+        recovery=over_runs(lambda _, fate: fate.recovery),
+        spikes=over_runs(lambda _, fate: fate.spikes),
+        sensitivity=sensitivity(upper=False),
+        sensitivity_high=sensitivity(upper=True),
+        decades=float(np.mean([one.decades for one in stable])),
+        upper_edge=float(np.exp(np.mean(np.log(edges)))),
+        open_above=any(one.open_high for one in stable),
+        false_interventions=100.0 * _mean_of_known(touched),
+        clean_cost=_median_of_known(np.array(costs)),
+    )
+
+
+def _cells(results: Results, contestant: str, tasks: Iterable[str]) -> list[Cell]:
+    wanted = set(tasks)
+    return [c for c in results.cells if c.contestant == contestant and c.task in wanted]
+
+
+def _ratios(fate: Fate, cell: Cell) -> np.ndarray:
+    """Return the ratios; infinite where the clean run blew up, so that it does not look better."""
+    if CLEAN not in cell.fates:
+        return np.full(fate.final.shape, np.nan)
+    found = ratios(fate, cell.fates[CLEAN])
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def _spread(rows: Sequence[np.ndarray]) -> Spread:
+    """Return the median of all that is known, and of each seed that all rows have alone."""
+    every = np.concatenate([row.ravel() for row in rows]) if rows else np.array([])
+    value = _median_of_known(every)
+    seeds = min((row.size for row in rows), default=0)
+    each = [_median_of_known(np.array([row[seed] for row in rows])) for seed in range(seeds)]
+    each = [one for one in each if not math.isnan(one)] or [value]
+    return Spread(value, min(each), max(each))
+
+
+def _median_of_known(values: np.ndarray) -> float:
+    return middle(values[~np.isnan(values)])
+
+
+def _mean_of_known(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.mean(known)) if known.size else math.nan
+
+
+def _known(value: float, otherwise: float) -> float:
+    return otherwise if math.isnan(value) else value

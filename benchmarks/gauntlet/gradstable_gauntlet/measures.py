@@ -1,0 +1,307 @@
+"""What is counted: from curves and final losses to numbers that can stand in a table.
+
+Everywhere, a loss that is infinite or NaN counts as infinitely large, and medians are taken with
+that.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gradstable_gauntlet.results import Cell, Fate, Results
+
+CLEAN = "none"  # the storm that is none
+TOLERANCE = 1.1
+_SMOOTH, _HOLD = 15, 10
+_LEAST_VALUES = 100  # before a deviation is called a spike
+_ROUNDING = 1e-9  # of a value: deviations this small are none
+_LARGEST = 1e100  # squares of it can be added up
+
+
+class Stable(NamedTuple):
+    """The learning rates around the best one at which the loss is nearly as good."""
+
+    low: float  # NaN if no rate has a finite loss
+    high: float
+    open_low: bool  # whether the range of the rates ends before the stable range does
+    open_high: bool
+
+    @property
+    def decades(self) -> float:
+        """The width: 0 if one rate is stable alone, or none is."""
+        return 0.0 if math.isnan(self.low) else math.log10(self.high / self.low)
+
+
+def bad_as_inf(values: np.ndarray) -> np.ndarray:
+    """Return the values with everything that is not finite as infinity."""
+    values = np.asarray(values, np.float64)
+    return np.where(np.isfinite(values), values, np.inf)
+
+
+def middle(values: np.ndarray) -> float:
+    """Return the median, with what is not finite as infinity; NaN of nothing."""
+    values = np.asarray(values, np.float64)
+    return float(np.median(bad_as_inf(values))) if values.size else math.nan
+
+
+def clean_loss(cell: Cell) -> float:
+    """Return the final loss in calm weather at the tuned rate, median over seeds."""
+    return middle(cell.fates[CLEAN].final) if CLEAN in cell.fates else math.nan
+
+
+def bar(results: Results, cell: Cell, *, absolute: bool = False) -> np.ndarray:
+    """Return the clean losses that survival is measured by, one for each seed.
+
+    That is the larger of the median over seeds and of the loss of the very seed: one that is ill
+    placed from the start, in a game of two players say, has not been harmed by a storm.
+
+    Args:
+      results: where ``cell`` is from.
+      cell: a contestant in a task.
+      absolute: not its own clean losses, but those of the best of all contestants in this task that
+        have the same base, itself and the base included. What learns worse in calm weather has a
+        lower bar to clear in a storm; with this it has not.
+
+    Returns:
+      ``[seeds]``; NaN if there is none.
+    """
+    reference = cell
+    if absolute:
+        base = results.contestants[cell.contestant]["base"]
+        same = [
+            other
+            for other in results.cells
+            if other.task == cell.task and results.contestants[other.contestant]["base"] == base
+        ]
+        reference = min(same, key=lambda other: bad_as_inf(np.array(clean_loss(other))))
+    median = clean_loss(reference)
+    if not math.isfinite(median):
+        return np.full(1, math.nan)
+    own = np.asarray(reference.fates[CLEAN].final, np.float64)
+    return np.where(np.isfinite(own), np.fmax(own, median), median)
+
+
+def survived(fate: Fate, clean: np.ndarray | float) -> np.ndarray:
+    """Return for each seed whether the run survived.
+
+    It did if parameters and final loss are finite and the final loss is at most 1.1 times
+    ``clean``, of which ``bar`` tells. Nothing survives by the measure of what is not finite.
+    """
+    final = np.asarray(fate.final, np.float64)
+    limit = np.where(np.isfinite(clean), clean, -np.inf)
+    return np.asarray(fate.finite, bool) & np.isfinite(final) & (final <= TOLERANCE * limit)
+
+
+def ratios(fate: Fate, clean: Fate) -> np.ndarray:
+    """Return for each seed its final loss over that of its own clean run.
+
+    Infinite where the run blew up; NaN where the clean run did, or has no loss at all.
+    """
+    top, bottom = bad_as_inf(fate.final), np.asarray(clean.final, np.float64)
+    known = np.isfinite(bottom) & (bottom > 0)
+    return np.where(known, top / np.where(known, bottom, 1.0), np.nan)
+
+
+def rate_sensitivity(
+    losses: np.ndarray, start: float, *, upper: bool = False, relative: bool = False
+) -> float:
+    """Return the learning rate sensitivity: mean over rates of ``min(l(rate), l0) - l*``.
+
+    From Wortsman et al. 2023, "Small-scale proxies for large-scale Transformer training
+    instabilities", arXiv 2309.14322. ``l0`` is the loss at the start, ``l*`` the least loss over
+    all rates; a loss that is not finite counts as ``l0``.
+
+    Args:
+      losses: ``[rates]`` or ``[rates, seeds]``, at ascending rates; of seeds the median is taken.
+      start: ``l0``.
+      upper: mean over the upper half of the rates alone (with the middle one of an odd number);
+        ``l*`` stays the least over all, or what is bad at all of them would look good.
+      relative: divided by ``l0 - l*``, for means over tasks. 0: all rates are as good as the best,
+        1: none but the best learns anything.
+
+    Returns:
+      NaN where no rate gets below ``l0``: nothing was learned, whatever the rate.
+    """
+    values = _over_seeds(losses)
+    capped = np.minimum(values, start)
+    least = float(values.min(initial=np.inf))
+    if not (math.isfinite(start) and least < start):
+        return math.nan
+    part = capped[len(capped) // 2 :] if upper else capped
+    excess = float(np.mean(part) - least)
+    return excess / (start - least) if relative else excess
+
+
+def stable_range(rates: np.ndarray, losses: np.ndarray) -> Stable:
+    """Return the range of rates around the best whose loss is at most 1.1 times the least.
+
+    It is contiguous. Where the loss of the next rate is finite, the edge is where the line between
+    the two losses, both axes logarithmic, crosses 1.1 times the least; otherwise it is the last
+    rate that is good.
+
+    Args:
+      rates: ``[rates]``, ascending.
+      losses: ``[rates]`` or ``[rates, seeds]``; of seeds the median is taken.
+    """
+    values = _over_seeds(losses)
+    if not np.isfinite(values).any():
+        return Stable(math.nan, math.nan, open_low=False, open_high=False)
+    x = np.log(np.asarray(rates, np.float64))
+    best = int(np.argmin(values))
+    limit = TOLERANCE * values[best]
+    low, open_low = _edge(x, values, limit, best, step=-1)
+    high, open_high = _edge(x, values, limit, best, step=1)
+    return Stable(math.exp(low), math.exp(high), open_low=open_low, open_high=open_high)
+
+
+def _edge(
+    x: np.ndarray, values: np.ndarray, limit: float, place: int, *, step: int
+) -> tuple[float, bool]:
+    while 0 <= place + step < len(x) and values[place + step] <= limit:
+        place += step
+    beyond = place + step
+    if not 0 <= beyond < len(x):
+        return float(x[place]), True
+    inner, outer = values[place], values[beyond]
+    if not math.isfinite(outer) or inner <= 0:
+        return float(x[place]), False
+    part = math.log(limit / inner) / math.log(outer / inner)
+    return float(x[place] + part * (x[beyond] - x[place])), False
+
+
+def _over_seeds(losses: np.ndarray) -> np.ndarray:
+    losses = bad_as_inf(losses)
+    return np.median(losses, axis=1) if losses.ndim == 2 else losses
+
+
+def spike_score(values: np.ndarray, window: int = 1000, sigmas: float = 7.0) -> np.ndarray:
+    """Return the percentage of values that are spikes.
+
+    As in "2 OLMo 2 Furious", arXiv 2501.00656: values at least seven standard deviations away from
+    the mean of the last 1,000 values. Those are the values before it, as many of them as there are;
+    before there are 100, nothing is a spike. What is not finite always is one, and is in no mean.
+
+    Args:
+      values: ``[..., steps]``.
+      window: how many values the mean is of, at most.
+      sigmas: how many standard deviations.
+
+    Returns:
+      ``[...]``, from 0 to 100.
+    """
+    values = np.asarray(values, np.float64)
+    if not values.shape[-1]:
+        return np.full(values.shape[:-1], np.nan)
+    good = np.isfinite(values)
+    known = np.clip(np.where(good, values, 0.0), -_LARGEST, _LARGEST)
+    # Centered, or the squares would leave nothing of a small deviation of large numbers.
+    centered = np.where(good, known - _centers(known, good), 0.0)
+    number = _trailing_sum(good.astype(np.float64), window)
+    least = np.maximum(number, 1.0)
+    mean = _trailing_sum(centered, window) / least
+    variance = np.maximum(_trailing_sum(centered**2, window) / least - mean**2, 0.0)
+    away = np.abs(centered - mean)
+    far = (away >= sigmas * np.sqrt(variance)) & (away > _ROUNDING * np.abs(known))
+    return 100.0 * np.mean(~good | (far & (number >= _LEAST_VALUES)), axis=-1)
+
+
+def _centers(known: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return a value in the middle of the good ones, 0 if there is none."""
+    ordered = np.sort(np.where(good, known, np.inf), axis=-1)
+    place = good.sum(axis=-1, keepdims=True) // 2
+    found = np.take_along_axis(ordered, np.minimum(place, known.shape[-1] - 1), axis=-1)
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def _trailing_sum(values: np.ndarray, window: int) -> np.ndarray:
+    """Return the sums of the ``window`` values before each; nothing is ever subtracted.
+
+    With differences of cumulative sums, one huge value would spoil all sums after it. Here a sum is
+    that of the end of one block and of the beginning of the next.
+    """
+    steps = values.shape[-1]
+    blocks = -(-steps // window) + 1
+    front = [(0, 0)] * (values.ndim - 1)
+    padded = np.pad(values, [*front, (window, blocks * window - window - steps)])
+    parts = padded.reshape(*values.shape[:-1], blocks, window)
+    begins = np.cumsum(parts, axis=-1).reshape(padded.shape)
+    ends = np.cumsum(parts[..., ::-1], axis=-1)[..., ::-1].reshape(padded.shape)
+    # The sum of the places t .. t + window - 1 of what is padded: those before step t.
+    place = np.arange(steps)
+    whole = place % window == 0
+    return np.where(whole, 0.0, begins[..., place + window - 1]) + ends[..., place]
+
+
+def smooth(values: np.ndarray, window: int = _SMOOTH) -> np.ndarray:
+    """Return the median of each value and those before it, ``window`` in all, fewer at the start.
+
+    Args:
+      values: ``[..., steps]``; what is not finite counts as infinitely large.
+      window: odd, so that medians are values.
+    """
+    values = bad_as_inf(values)
+    steps = values.shape[-1]
+    head = [np.median(values[..., : t + 1], axis=-1) for t in range(min(window - 1, steps))]
+    parts = [np.stack(head, axis=-1)] if head else []
+    if steps >= window:
+        view = np.lib.stride_tricks.sliding_window_view(values, window, axis=-1)
+        parts.append(np.median(view, axis=-1))
+    return np.concatenate(parts, axis=-1) if parts else values
+
+
+def steps_lost(curve: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Return how many steps of the clean run came to nothing.
+
+    The number of steps at the end of the clean run in which its training loss was below the final
+    one of ``curve``, both smoothed by ``smooth``: 0 if the run ends as low as the clean one, all
+    steps if it ends higher than the clean one ever was, or not finite.
+
+    Args:
+      curve: ``[..., steps]``, training losses.
+      clean: the same of the clean run of the same seed.
+    """
+    last, calm = smooth(curve)[..., -1:], smooth(clean)
+    steps = calm.shape[-1]
+    not_below = calm >= last
+    after = np.argmax(not_below[..., ::-1], axis=-1)
+    lost = np.where(not_below.any(axis=-1), after, steps)
+    return np.where(np.isfinite(last[..., 0]), lost, steps)
+
+
+def steps_to_recover(curve: np.ndarray, clean: np.ndarray, last_fault: int) -> np.ndarray:
+    """Return how long after the last fault the loss is back at that of the clean run.
+
+    Back is the first step from which the training loss is within 1.1 times that of the clean run
+    for ten steps on end, both smoothed by ``smooth``.
+
+    Args:
+      curve: ``[..., steps]``, training losses.
+      clean: the same of the clean run of the same seed.
+      last_fault: index of the last step that was disturbed.
+
+    Returns:
+      Steps since ``last_fault``, 1 at least; infinite if it never is.
+    """
+    run, calm = smooth(curve)[..., last_fault + 1 :], smooth(clean)[..., last_fault + 1 :]
+    near = np.isfinite(run) & np.isfinite(calm) & (run <= TOLERANCE * calm)
+    if near.shape[-1] < _HOLD:
+        return np.full(near.shape[:-1], np.inf)
+    held = np.lib.stride_tricks.sliding_window_view(near, _HOLD, axis=-1).all(axis=-1)
+    return np.where(held.any(axis=-1), np.argmax(held, axis=-1) + 1.0, np.inf)
+
+
+def false_interventions(cell: Cell) -> float:
+    """Return the share of steps clipped or rejected in calm weather; NaN: unknown."""
+    touched = cell.fates[CLEAN].touched if CLEAN in cell.fates else np.array([])
+    known = touched[np.isfinite(touched)]
+    return float(np.mean(known)) if known.size else math.nan
+
+
+def clean_cost(cell: Cell, base: Cell) -> float:
+    """Return by how many percent the clean loss is above that of the base; below: negative.
+
+    Infinite if the contestant blows up in calm weather, NaN if the base does.
+    """
+    own, other = clean_loss(cell), clean_loss(base)
+    return 100.0 * (own / other - 1.0) if math.isfinite(other) and other > 0 else math.nan

@@ -1,0 +1,216 @@
+"""What stands in the tables, as text: the same for Markdown and for the page."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gradstable_gauntlet.beaten import Beat, beaten
+from gradstable_gauntlet.league import Share, Spread, Standing, groups, league
+from gradstable_gauntlet.measures import CLEAN
+from gradstable_gauntlet.results import Results
+
+UNKNOWN = "–"
+OURS = "●"
+
+_MEASURES = (
+    "loss ratio", "steps lost", "steps to recover", "spike score", "rate sensitivity", "high half",
+    "stable decades", "upper edge", "touched when clean", "clean loss",
+)  # fmt: skip
+MEASURES = len(_MEASURES)  # columns at the end of the table of numbers that are not of survival
+
+NOTES = (
+    "Survived: parameters and final loss are finite, and the loss is at most 1.1 times that of the "
+    "same contestant in calm weather (the median over seeds, or the same seed's if that is more); "
+    "in percent of all runs, ± a binomial standard error.",
+    "By the best: the same, with the best clean loss of all contestants that have the same base.",
+    "Loss ratio: final loss over that of the clean run of the same seed, median over tasks and "
+    "storms, and in brackets the least and the largest that one seed alone would give. Steps lost, "
+    "in percent of all steps, steps to recover, and the spike score (training losses at least 7 "
+    "sigma above the mean of the last 1,000, in percent; OLMo 2) likewise.",
+    "Rate sensitivity: mean over learning rates of the loss above the best one, no loss counting "
+    "more than that at the start (Wortsman et al. 2023, arXiv 2309.14322), in parts of what the "
+    "best rate learns: 0 is best, 1 worst. High half: of the upper half of the rates alone.",
+    "Stable decades: how far the rate may change with a loss of at most 1.1 times the best; upper "
+    "edge: up to which rate. ≥: the range of rates ends first.",
+    "Touched when clean: steps clipped or rejected in calm weather. Clean loss: against the base.",
+)
+BEATEN_NOTES = (
+    "Cells are pairs of a task and a storm, calm weather among them. A peer survives more if the "
+    "difference of the shares of seeds is above two binomial standard errors. It ends lower if the "
+    "difference of the median final losses is above twice the pooled median absolute deviation "
+    "over seeds. With few seeds and many peers some of these are chance; none are left out. In "
+    "brackets: by peers with the same base. Anywhere else another optimizer may simply learn the "
+    "task better.",
+)
+
+
+class Table(NamedTuple):
+    """A table of text.
+
+    A page that is not wide enough for it can take it apart by ``columns``.
+
+    Attributes:
+      header: of all columns.
+      rows: as many texts each; the first names the row.
+      marked: for each row, whether it is one of ours.
+      words: columns besides the first that hold words and not numbers.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    marked: Sequence[bool]
+    words: Sequence[int] = ()
+
+    def columns(self, first: int, last: int | None = None) -> "Table":
+        """Return the table with its names and, of the other columns, those from first to last.
+
+        Without ``words``: of a table of numbers.
+        """
+        part = slice(first, last)
+        rows = [[row[0], *row[part]] for row in self.rows]
+        return Table([self.header[0], *self.header[part]], rows, self.marked)
+
+
+def numbers(
+    results: Results, *, tasks: Iterable[str] | None = None, storms: Iterable[str] | None = None
+) -> Table:
+    """Return the league as a table: a row a contestant."""
+    grouped = groups(results, storms)
+    standings = league(results, tasks=tasks, storms=storms)
+    header = ["contestant", "survived", "by the best", *grouped, *_MEASURES]
+    rows = [_row(one, list(grouped)) for one in standings]
+    return Table(header, rows, [one.ours for one in standings])
+
+
+def _row(one: Standing, grouped: Sequence[str]) -> list[str]:
+    return [
+        named(one.contestant, ours=one.ours),
+        share(one.survival[""]),
+        share(one.absolute),
+        *(share(one.survival[group]) for group in grouped),
+        spread(one.ratio, 2),
+        spread(one.lost, 1, "%"),
+        spread(one.recovery, 0),
+        spread(one.spikes, 1, "%"),
+        fixed(one.sensitivity, 2),
+        fixed(one.sensitivity_high, 2),
+        ("≥ " if one.open_above else "") + fixed(one.decades, 1),
+        ("≥ " if one.open_above else "") + short(one.upper_edge),
+        fixed(one.false_interventions, 1, "%"),
+        fixed(one.clean_cost, 1, "%", sign=True),
+    ]
+
+
+def beats(
+    results: Results, *, ours: Iterable[str] | None = None, tasks: Iterable[str] | None = None
+) -> Table:
+    """Return where something beats one of ours: a row for each of ours and group of storms.
+
+    Without ``ours``: those that have the base that most peers have.
+    """
+    chosen = list(results.tasks if tasks is None else tasks)
+    names = _held_against_most(results) if ours is None else list(ours)
+    anyone = beaten(results, ours=names, tasks=chosen)
+    kin = beaten(results, ours=names, tasks=chosen, same_base=True)
+    rows = []
+    for name in names:
+        for group, storms in {"calm weather": [CLEAN], **groups(results)}.items():
+            found = [one for one in anyone if one.ours == name and one.storm in storms]
+            if found:
+                same = [one for one in kin if one.ours == name and one.storm in storms]
+                cells = sum(
+                    storm in cell.fates
+                    for cell in results.cells
+                    if cell.contestant == name and cell.task in chosen
+                    for storm in storms
+                )
+                rows.append([named(name, ours=True), group, *_told(found, same, cells)])
+    header = ["ours", "storms", "cells", "peer survives more", "peer ends lower", "mostly", "worst"]
+    return Table(header, rows, [True] * len(rows), words=(1, 5, 6))
+
+
+def _held_against_most(results: Results) -> list[str]:
+    ours = {name: about["base"] for name, about in results.contestants.items() if about["ours"]}
+    peers = Counter(about["base"] for about in results.contestants.values() if not about["ours"])
+    base, _ = max(peers.items(), key=lambda pair: pair[1], default=("", 0))
+    return [name for name, own in ours.items() if own == base] or list(ours)
+
+
+def _told(found: list[Beat], same: list[Beat], cells: int) -> list[str]:
+    def count(measure: str) -> str:
+        every, kin = (sum(one.measure == measure for one in some) for some in (found, same))
+        return f"{every} ({kin})" if every else "0"
+
+    by, _ = Counter(one.by for one in found).most_common(1)[0]
+    one = max(found, key=_badness)
+    if one.measure == "survival":
+        worst = f"{100 * one.our_value:.0f} % against {100 * one.their_value:.0f} % survive"
+    else:
+        worst = f"loss {short(one.our_value)} against {short(one.their_value)}"
+    where = f"{one.task}, {one.storm}: {worst} ({one.by})"
+    return [str(cells), count("survival"), count("loss"), by, where]
+
+
+def _badness(one: Beat) -> tuple[bool, float]:
+    if one.measure == "survival":
+        return True, one.their_value - one.our_value
+    return False, one.our_value / one.their_value if one.their_value > 0 else math.inf
+
+
+def provenance(made: Mapping[str, Any]) -> dict[str, str]:
+    """Return what made the results, in words: versions, machine, command, how long it took."""
+    told = {}
+    for name, value in made.items():
+        if name == "seconds":
+            told["took"] = duration(float(value))
+        elif isinstance(value, Mapping):
+            told[name] = ", ".join(f"{key} {one}" for key, one in value.items())
+        else:
+            told[name] = str(value)
+    return told
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: 40 s, 12 min, 1 h 24 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def named(name: str, *, ours: bool) -> str:
+    """Return a name, marked if it is ours."""
+    return f"{OURS} {name}" if ours else name
+
+
+def share(one: Share) -> str:
+    """Return a share of survivors with its error."""
+    return f"{one.percent:.0f} ± {one.error:.0f}" if one.runs else UNKNOWN
+
+
+def spread(one: Spread, digits: int, unit: str = "") -> str:
+    """Return a median with what single seeds say."""
+    if math.isnan(one.value):
+        return UNKNOWN
+    low, value, high = (fixed(each, digits) for each in (one.low, one.value, one.high))
+    unit = f" {unit}" if unit else ""
+    return f"{value}{unit}" if low == high else f"{value}{unit} ({low} to {high})"
+
+
+def fixed(value: float, digits: int, unit: str = "", *, sign: bool = False) -> str:
+    """Return a number with so many digits after the point; large ones short."""
+    if math.isnan(value):
+        return UNKNOWN
+    if math.isinf(value):
+        return "∞"
+    value = round(value, digits) or 0.0  # and not -0.0
+    text = f"{value:.{digits}f}" if abs(value) < 1e4 else short(value)
+    return f"{'+' if sign and value > 0 else ''}{text} {unit}".rstrip().replace("-", "−")
+
+
+def short(value: float) -> str:
+    """Return a number with three digits."""
+    if math.isnan(value):
+        return UNKNOWN
+    return "∞" if math.isinf(value) else f"{value:.3g}"

@@ -1,0 +1,52 @@
+"""The published results are those of the published code."""
+
+from pathlib import Path
+
+import pytest
+from gradstable_gauntlet.entries import entries
+from gradstable_gauntlet.markdown import to_markdown
+from gradstable_gauntlet.measures import bar, survived
+from gradstable_gauntlet.results import Results, read
+
+from gradstable.cli import main
+
+FOLDER = Path(__file__).parents[1] / "results"
+
+
+@pytest.fixture(scope="module")
+def committed() -> Results:
+    return read(FOLDER / "results.json.gz")
+
+
+def test_the_table_is_made_from_the_results(committed: Results) -> None:
+    assert (FOLDER / "results.md").read_text(encoding="utf-8") == to_markdown(committed)
+
+
+def test_everybody_who_takes_part_is_in_them(committed: Results) -> None:
+    known = entries()
+    assert set(committed.contestants) == set(known.contestants)
+    assert set(committed.storms) == set(known.storms)
+    pairs = {(cell.task, cell.contestant) for cell in committed.cells}
+    assert pairs == {(task, one) for task in committed.tasks for one in known.contestants}
+    assert all(fate.final.size >= 5 for cell in committed.cells for fate in cell.fates.values())
+
+
+def test_nothing_was_tuned_on_what_is_reported(committed: Results) -> None:
+    assert not all(about["tuning"] for about in committed.tasks.values())
+    assert sum(not about["tuning"] for about in committed.tasks.values()) >= 5
+
+
+@pytest.mark.slow
+def test_a_quick_run_gives_the_published_survival(committed: Results, tmp_path: Path) -> None:
+    assert main(["gauntlet", "--quick", "-o", str(tmp_path)]) == 0
+    again = read(tmp_path / "results.json")
+    compared = 0
+    for cell in again.cells:
+        published = committed.cell(cell.task, cell.contestant)
+        assert published is not None
+        for storm, fate in cell.fates.items():
+            now = survived(fate, bar(again, cell)).sum()
+            then = survived(published.fates[storm], bar(committed, published)).sum()
+            assert abs(int(now) - int(then)) <= 1, (cell.task, cell.contestant, storm)
+            compared += 1
+    assert compared >= 40
