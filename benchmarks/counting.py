@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradstable._core import norms
+from gradstable._src.core import norms
 
 NUM_LEAVES = 81
 NUM_PARAMS = 41_600_000

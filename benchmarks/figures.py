@@ -19,7 +19,7 @@ import optax
 
 import gradstable as gs
 from benchmarks.counting import compile_step, count_common_path, large_tree
-from gradstable.doctor.table import RULES
+from gradstable._src.doctor.table import RULES
 from tests.doctor.expected import EXPECTED
 from tests.registry import entries
 from tests.storm.optimizers import INNER

@@ -36,7 +36,7 @@ LAST = 100  # steps over which the training loss is averaged
 
 def adamw(schedule: Schedule, **options: Any) -> optax.GradientTransformation:
     return optax.chain(
-        gs.scale_by_adam(**options),
+        gs.moments.scale_by_adam(**options),
         optax.add_decayed_weights(1e-4),
         optax.scale_by_learning_rate(schedule),
     )
@@ -52,9 +52,9 @@ CONTESTANTS: Mapping[str, Callable[[Schedule], optax.GradientTransformation]] = 
     "bfloat16, nearest": lambda schedule: adamw(
         schedule, mu_dtype=jnp.bfloat16, nu_dtype=jnp.bfloat16
     ),
-    "bfloat16": lambda schedule: gs.compress_moments(adamw(schedule), to="bfloat16"),
-    "int16": lambda schedule: gs.compress_moments(adamw(schedule), to="int16"),
-    "int8": lambda schedule: gs.compress_moments(adamw(schedule)),
+    "bfloat16": lambda schedule: gs.precision.compress_moments(adamw(schedule), to="bfloat16"),
+    "int16": lambda schedule: gs.precision.compress_moments(adamw(schedule), to="int16"),
+    "int8": lambda schedule: gs.precision.compress_moments(adamw(schedule)),
     "8 bits as published": lambda schedule: published_8_bit(adamw(schedule)),
 }
 

@@ -82,7 +82,7 @@ VARIANTS: dict[str, Contestant] = {
     "release after 16": _with(released(log_mad(), 16)),
     "and a vote of the loss": _with(log_mad(), loss_spike()),
     "and a limit of 1": _with(log_mad(), global_norm(1.0)),
-    "moment_hygiene": _around(gs.moment_hygiene),
+    "moment_hygiene": _around(gs.recovery.moment_hygiene),
     "rollback": _around(gs.rollback),
     "rollback, patience 10": _around(lambda tx: gs.rollback(tx, patience=10)),
     "rollback, backoff": _around(lambda tx: gs.backoff(gs.rollback(tx))),

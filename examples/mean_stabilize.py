@@ -90,13 +90,13 @@ def broken_gradient(problem: Problem) -> jax.Array:
 
 def contestants(problem: Problem) -> dict[str, optax.GradientTransformation]:
     descend = optax.sgd(problem.rate)
-    adam = optax.chain(gs.scale_by_adam(), optax.scale(-0.1))
+    adam = optax.chain(gs.moments.scale_by_adam(), optax.scale(-0.1))
     return {
         "descent": descend,
-        "mean removed, descent": optax.chain(gs.mean_stabilize(), descend),
+        "mean removed, descent": optax.chain(gs.centering.mean_stabilize(), descend),
         "Adam": adam,
-        "mean removed, Adam": optax.chain(gs.mean_stabilize(), adam),
-        "tanh, Adam": optax.chain(gs.mean_stabilize("tanh"), adam),
+        "mean removed, Adam": optax.chain(gs.centering.mean_stabilize(), adam),
+        "tanh, Adam": optax.chain(gs.centering.mean_stabilize("tanh"), adam),
     }
 
 
@@ -107,12 +107,12 @@ def describe(x: Any) -> str:
 
 def show_steps(g: jax.Array) -> None:
     """Print what every step makes of one gradient."""
-    adam = gs.scale_by_adam()
+    adam = gs.moments.scale_by_adam()
     print(f"\n{'gradient of batch 20':24}{'mean':>12}{'std':>12}{'largest':>12}")
     print(f"{'as it comes':24}{describe(g)}")
     print(f"{'  Adam, first step':24}{describe(adam.update(g, adam.init(g))[0])}")
     for adjust in ADJUSTMENTS:
-        tx = gs.mean_stabilize(adjust)
+        tx = gs.centering.mean_stabilize(adjust)
         u, _ = tx.update(g, tx.init(g))
         print(f"{adjust:24}{describe(u)}")
         print(f"{'  Adam, first step':24}{describe(adam.update(u, adam.init(u))[0])}")

@@ -7,8 +7,8 @@ and on all others in a slow run.
 from tests.registry import Case, entries
 
 ONE_A_FRAME = {
-    "_core/masked.py": "lars",
-    "_core/stateless.py": "cap_trust",
+    "core/masked.py": "lars",
+    "core/stateless.py": "cap_trust",
     "clipping/judged.py": "clip_by_unit_norm",
     "clipping/noise.py": "add_noise",
     "clipping/qk_clip.py": "qk_clip",

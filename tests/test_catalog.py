@@ -5,9 +5,8 @@ import re
 
 import pytest
 
-import gradstable as gs
 from benchmarks.catalog import PAGE, measured, state_words
-from tests.registry import Entry, entries
+from tests.registry import Entry, entries, resolve
 
 ROWS = {
     cells[1].strip(): [cell.strip() for cell in cells]
@@ -52,7 +51,7 @@ MEASURED = [
 
 @pytest.mark.parametrize("entry", MEASURED, ids=lambda entry: entry.name)
 def test_state_in_the_catalog_is_that_of_the_defaults(entry: Entry) -> None:
-    made = getattr(gs, entry.name)(**entry.required)
+    made = resolve(entry.name)(**entry.required)
     assert f"{state_words(entry.cases[0].tx):.1f}" == f"{state_words(made):.1f}"
 
 
@@ -62,7 +61,7 @@ def test_bound_in_the_catalog_is_that_of_the_docstring(entry: Entry) -> None:
         return
     told = re.findall(r"\d+\.\d+", entry.promise)
     for number in told:
-        assert number in inspect.getdoc(getattr(gs, entry.name)), number  # pyright: ignore[reportOperatorIssue]
+        assert number in inspect.getdoc(resolve(entry.name)), number  # pyright: ignore[reportOperatorIssue]
 
 
 def test_every_entry_says_what_defeats_it() -> None:

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import operator
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +13,10 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable.testing.contract import CHECKS, failure
+from gradstable._src.testing.contract import CHECKS, failure
 from tests.broken import BROKEN, transform
 from tests.frames import ONE_A_FRAME, WHOLE, representatives
-from tests.registry import Case, cases, entries, others, public_names
+from tests.registry import Case, cases, entries, others, public_names, resolve
 
 
 def _all_but(*names: str) -> set[str]:
@@ -38,7 +37,7 @@ def test_names_of_cases_are_unique() -> None:
 def test_every_transform_and_rule_is_tested() -> None:
     """A factory of transforms has a case; a rule has that of the transform made of it."""
     for entry in entries():
-        function: Any = operator.attrgetter(entry.name)(gs)
+        function: Any = resolve(entry.name)
         made = str(inspect.signature(function).return_annotation)
         if "GradientTransformation" in made:
             assert entry.cases, entry.name

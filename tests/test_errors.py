@@ -16,7 +16,7 @@ import pytest
 from jax.typing import ArrayLike
 
 import gradstable as gs
-from gradstable.testing.material import default_params, gradients
+from gradstable._src.testing.material import default_params, gradients
 from tests.registry import Case, Entry, cases, entries
 from tests.registry.entry import NEVER
 
@@ -63,7 +63,7 @@ def test_registry_holds_every_numeric_argument(entry: Entry) -> None:
     assert numeric <= entry.numbers.keys()
 
 
-@pytest.mark.parametrize("factory", [gs.clip_by_log_mad, gs.rules.log_mad], ids=named)
+@pytest.mark.parametrize("factory", [gs.clipping.clip_by_log_mad, gs.rules.log_mad], ids=named)
 @pytest.mark.parametrize(
     ("numbers", "told"),
     [
@@ -103,7 +103,7 @@ WRONG_KINDS = {
     ),
     "list of rules": (lambda: gs.guard(optax.sgd(0.1), [gs.rules.log_mad()]), "rule 0 must be"),  # pyright: ignore[reportArgumentType]
     "function as rule of a clip": (
-        lambda: gs.clip_by_rule(gs.rules.log_mad),  # pyright: ignore[reportArgumentType]
+        lambda: gs.clipping.clip_by_rule(gs.rules.log_mad),  # pyright: ignore[reportArgumentType]
         r"rule 0 .* call it first, as in log_mad\(\.\.\.\)",
     ),
     "name as rule of a recipe": (

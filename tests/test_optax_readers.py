@@ -105,7 +105,7 @@ def _optimizers() -> dict[str, Any]:
         "apply_if_finite": optax.apply_if_finite(optax.adam(1e-3), 3),
         "plateau": optax.chain(optax.adam(1.0), optax.contrib.reduce_on_plateau()),
         "noise": optax.chain(optax.add_noise(0.1, 0.5, 0), optax.sgd(1.0)),
-        "recipe": gs.scale_by_adam(),
+        "recipe": gs.moments.scale_by_adam(),
     }
 
 
@@ -120,21 +120,25 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     ),
     "record(guard)": lambda inner: gs.record(gs.guard(inner)),
     "backoff(rollback(guard))": lambda inner: gs.backoff(gs.rollback(gs.guard(inner))),
-    "moment_hygiene(rollback(guard))": lambda inner: gs.moment_hygiene(
+    "moment_hygiene(rollback(guard))": lambda inner: gs.recovery.moment_hygiene(
         gs.rollback(gs.guard(inner), copies=3, dtype=jnp.bfloat16)
     ),
     "accumulate(guard)": lambda inner: gs.accumulate(gs.guard(inner), 2),
     "loss_scale(guard)": lambda inner: gs.loss_scale(gs.guard(inner)),
-    "guard(kahan)": lambda inner: gs.guard(gs.kahan(inner)),
-    "guard(compress_moments)": lambda inner: gs.guard(gs.compress_moments(inner, min_size=1)),
+    "guard(kahan)": lambda inner: gs.guard(gs.precision.kahan(inner)),
+    "guard(compress_moments)": lambda inner: gs.guard(
+        gs.precision.compress_moments(inner, min_size=1)
+    ),
     "chain": lambda inner: optax.chain(
-        gs.clip_by_rule(gs.rules.log_mad()),
-        gs.cautious(inner),
-        gs.backoff_on_spike(),
-        gs.stochastic_round(),
+        gs.clipping.clip_by_rule(gs.rules.log_mad()),
+        gs.moments.cautious(inner),
+        gs.rate.backoff_on_spike(),
+        gs.precision.stochastic_round(),
     ),
     "all": lambda inner: gs.record(
-        gs.accumulate(gs.loss_scale(gs.backoff(gs.rollback(gs.guard(gs.kahan(inner))))), 2)
+        gs.accumulate(
+            gs.loss_scale(gs.backoff(gs.rollback(gs.guard(gs.precision.kahan(inner))))), 2
+        )
     ),
 }
 

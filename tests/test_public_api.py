@@ -1,5 +1,7 @@
 """What a user can import, what that costs, and what the release says of itself."""
 
+import ast
+import importlib
 import inspect
 import re
 import shutil
@@ -13,19 +15,12 @@ import pytest
 
 import gradstable as gs
 from tests import registry
-from tests.registry import public_names
+from tests.registry import public_names, resolve
 
 ROOT = Path(__file__).parents[1]
 # In the order in which they stand; Attributes takes the place of Args in a class.
 SECTIONS = ("Attributes", "Args", "Returns", "Raises", "Example", "Source")
 ROOMS = (gs, *(getattr(gs, room) for room in registry.ROOMS))
-
-
-def resolve(name: str) -> typing.Any:
-    found: typing.Any = gs
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
 
 
 FUNCTIONS = [name for name in public_names() if inspect.isfunction(resolve(name))]
@@ -115,11 +110,13 @@ def test_import_loads_jax_and_optax_only() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     new = ran.stdout.split()
-    assert "gradstable.guard" in new
+    assert "gradstable._src.guard" in new
     packages = {name.partition(".")[0] for name in new} - sys.stdlib_module_names
     # jax keeps parts of itself for when they are asked for.
     assert packages <= {"gradstable", "jax", "jaxlib"}, packages
-    assert not {name for name in new if name.split(".")[1:2] in (["testing"], ["cli"])}
+    assert not {
+        name for name in new if {"testing", "cli", "report", "doctor"} & set(name.split("."))
+    }
 
 
 def test_version_is_that_of_the_project_and_of_the_changelog() -> None:
@@ -172,3 +169,43 @@ def test_no_file_names_a_machine() -> None:
             if forbidden.search(line)
         ]
     assert not found, found
+
+
+def moved() -> list[tuple[str, str]]:
+    """Return the rows of the table in the changelog: the name before, and the name now."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| `([\w.]+)` \| `gs\.([\w.]+)` \|$", text, flags=re.MULTILINE)
+
+
+def test_every_name_that_moved_is_found_where_the_changelog_says() -> None:
+    assert len(moved()) >= 79
+    for before, now in moved():
+        assert callable(resolve(now)), now
+        assert not hasattr(gs, before), f"{before} is still on top"
+
+
+def front() -> list[Path]:
+    return [file for file in (ROOT / "gradstable").glob("*.py") if file.name != "__main__.py"]
+
+
+@pytest.mark.parametrize("file", front(), ids=lambda file: file.name)
+def test_the_front_lists_and_defines_nothing(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    defined = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))
+    }
+    assert defined <= {"__getattr__"}
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gradstable")
+        for alias in node.names
+    }
+    listed = (
+        set(importlib.import_module(f"gradstable.{file.stem}").__all__)
+        if file.stem != "__init__"
+        else {*gs.__all__} - {"testing"}
+    )
+    assert imported == listed

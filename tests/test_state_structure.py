@@ -1,7 +1,6 @@
 """The structure of a state follows from which arguments are given, and never from their values."""
 
 import inspect
-import operator
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from tests.registry import Entry, entries
+from tests.registry import Entry, entries, resolve
 
 PARAMS = {"kernel": jnp.ones((3, 4)), "bias": jnp.zeros(4, jnp.bfloat16)}
 NUMBERS: tuple[Any, ...] = (
@@ -28,7 +27,7 @@ NO_NUMBER = {("compress_moments", "to")}
 
 
 def factory_of(entry: Entry) -> Callable[..., Any]:
-    return operator.attrgetter(entry.name)(gs)
+    return resolve(entry.name)
 
 
 def is_transform(entry: Entry) -> bool:

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable.testing.compare import require_close, require_same_bits
-from gradstable.testing.material import abstract, cast, default_params, gradients
+from gradstable._src.testing.compare import require_close, require_same_bits
+from gradstable._src.testing.material import abstract, cast, default_params, gradients
 from tests.registry import Case, cases
 
 Transform = optax.GradientTransformation
@@ -90,16 +90,19 @@ def test_guard_forwards_through_multi_steps(probe: Probe) -> None:
 
 def test_clip_by_rule_forwards_context_to_its_rules(probe: Probe) -> None:
     params = default_params()
-    tx = optax.chain(gs.clip_by_rule(probe.rule), probe.inner)
+    tx = optax.chain(gs.clipping.clip_by_rule(probe.rule), probe.inner)
     tx.update(gradients(params), tx.init(params), params, value=jnp.asarray(2.0))
     assert set(probe.seen["rule"]) == set(probe.seen["inner"]) == {"params", "value"}
 
 
 FACTORIES = [
     (gs.adamw, {"learning_rate": 1e-2, "b1": 0.8, "b2": 0.95, "eps": 1e-7, "weight_decay": 0.1}),
-    (gs.scale_by_adam, {"b1": 0.8, "b2": 0.95, "eps": 1e-7, "eps_root": 1e-12}),
-    (gs.clip_by_global_norm, {"max_norm": 0.5}),
-    (gs.clip_by_log_mad, {"clip_at": 2.0, "reject_at": 4.0, "rate": 0.1, "max_spread": 0.2}),
+    (gs.moments.scale_by_adam, {"b1": 0.8, "b2": 0.95, "eps": 1e-7, "eps_root": 1e-12}),
+    (gs.clipping.clip_by_global_norm, {"max_norm": 0.5}),
+    (
+        gs.clipping.clip_by_log_mad,
+        {"clip_at": 2.0, "reject_at": 4.0, "rate": 0.1, "max_spread": 0.2},
+    ),
 ]
 
 
@@ -144,7 +147,7 @@ def test_parameters_and_gradients_of_different_dtypes(case: Case) -> None:
 def test_masked_leaves_pass_by_and_others_are_clipped() -> None:
     params = default_params()
     mask = {"bias": True, "kernel": True, "scale": False}
-    tx = optax.masked(gs.clip_by_global_norm(1e-3), mask)
+    tx = optax.masked(gs.clipping.clip_by_global_norm(1e-3), mask)
     given = gradients(params)
     updates, _ = update(tx, given, tx.init(params), params)
     assert updates["scale"] == given["scale"]
@@ -165,7 +168,7 @@ def test_rejected_step_is_no_tick_of_a_schedule() -> None:
 
 def test_guards_can_be_nested_and_chained() -> None:
     params = default_params()
-    tx = gs.guard(optax.chain(gs.clip_by_log_mad(), gs.guard(optax.sgd(0.1))))
+    tx = gs.guard(optax.chain(gs.clipping.clip_by_log_mad(), gs.guard(optax.sgd(0.1))))
     state = tx.init(params)
     for seed in range(2):
         updates, state = jax.jit(tx.update)(gradients(params, seed), state, params)

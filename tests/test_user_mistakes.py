@@ -46,7 +46,7 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], str]] = {
         "rule 0 must be .*got [rules.log_mad()] of type list.*gs.guard(optimizer, *rules)",
     ),
     "clip for a rule": (
-        lambda: gs.guard(SGD, gs.clip_by_global_norm(1.0)),
+        lambda: gs.guard(SGD, gs.clipping.clip_by_global_norm(1.0)),
         "rule 0 must be .*got clip_by_global_norm(1.0).*optax.chain(transform, optimizer)",
     ),
     "limit for a rule": (
@@ -62,7 +62,7 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], str]] = {
         "rules must be a tuple of rules such as (gs.rules.log_mad(),), got rules.log_mad()",
     ),
     "transform for rules": (
-        lambda: gs.muon(1e-3, rules=gs.clip_by_global_norm(1.0)),
+        lambda: gs.muon(1e-3, rules=gs.clipping.clip_by_global_norm(1.0)),
         "rules must be a tuple of rules such as .*got clip_by_global_norm(1.0)",
     ),
     "one rule for all": (
@@ -90,19 +90,19 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], str]] = {
         "dtype of mu must be a floating-point dtype such as jnp.bfloat16, got 'bf16'",
     ),
     "integer dtype": (
-        lambda: gs.scale_by_adam(nu_dtype=jnp.int8),
+        lambda: gs.moments.scale_by_adam(nu_dtype=jnp.int8),
         "dtype of nu must be a floating-point dtype such as jnp.bfloat16, got .*int8",
     ),
     "units that are none": (
-        lambda: gs.clip_by_unit_norm(units="row"),
+        lambda: gs.clipping.clip_by_unit_norm(units="row"),
         "units must be one of ('flax', 'leaf', 'output', .*got 'row'",
     ),
     "axes in a list": (
-        lambda: gs.centralize(units=[0]),
+        lambda: gs.centering.centralize(units=[0]),
         "units must be one of .*a tuple of axes .*got [0] of type list",
     ),
     "name of a curve": (
-        lambda: gs.soft_clip("tan"),
+        lambda: gs.clipping.soft_clip("tan"),
         "kind must be one of ('tanh', .*got 'tan'",
     ),
     "argument by position": (
@@ -125,7 +125,7 @@ IN_UPDATE: dict[str, tuple[Callable[[], Any], str]] = {
         "rule .*needs .*update(updates, state, params)",
     ),
     "no loss": (
-        lambda: update(gs.reduce_on_plateau()),
+        lambda: update(gs.rate.reduce_on_plateau()),
         "reduce_on_plateau .*value is missing.*update(updates, state, params, value=loss)",
     ),
     "no loss for a rule": (
@@ -133,15 +133,15 @@ IN_UPDATE: dict[str, tuple[Callable[[], Any], str]] = {
         "loss_spike .*value is missing.*update(updates, state, params, value=loss)",
     ),
     "loss of each sample": (
-        lambda: update(gs.reduce_on_plateau(), value=jnp.ones(8)),
+        lambda: update(gs.rate.reduce_on_plateau(), value=jnp.ones(8)),
         "value must be a scalar, got one of shape (8,): take its mean",
     ),
     "loss with what goes beside it": (
-        lambda: update(gs.reduce_on_plateau(), value=(jnp.float32(1.0), {"accuracy": 0.5})),
+        lambda: update(gs.rate.reduce_on_plateau(), value=(jnp.float32(1.0), {"accuracy": 0.5})),
         "value must be a number, got .*'accuracy': 0.5.*value=loss), without .*has_aux=True",
     ),
     "loss as text": (
-        lambda: update(gs.reduce_on_plateau(), value="2.3"),
+        lambda: update(gs.rate.reduce_on_plateau(), value="2.3"),
         "value must be a number, got '2.3' of type str",
     ),
     "state and gradients in the wrong order": (
@@ -196,8 +196,8 @@ READING: dict[str, tuple[Callable[[], Any], str]] = {
         "no guard found .*pass the state of the wrapped one",
     ),
     "average of another optimizer": (
-        lambda: gs.schedule_free_eval_params(SGD.init(PARAMS), PARAMS),
-        "opt_state must hold one ScheduleFreeState, as of gs.schedule_free, got 0",
+        lambda: gs.recipes.schedule_free_eval_params(SGD.init(PARAMS), PARAMS),
+        "opt_state must hold one ScheduleFreeState, as of gs.recipes.schedule_free, got 0",
     ),
 }
 

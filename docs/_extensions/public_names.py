@@ -18,7 +18,7 @@ from sphinx.util import logging
 import gradstable
 
 _logger = logging.getLogger(__name__)
-# A name alone, or a call of it; a pattern such as gs.scale_by_* is no name.
+# A name alone, or a call of it; a pattern such as gs.moments.scale_by_* is no name.
 _NAME = re.compile(r"gs\.([A-Za-z](?:[\w.]*\w)?)(\(.*\))?", re.DOTALL)
 _LINKED_OR_TITLE = (nodes.reference, nodes.title)
 

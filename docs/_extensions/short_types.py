@@ -8,7 +8,7 @@ from optax import Params, Schedule
 from sphinx.application import Sphinx
 from sphinx.util.typing import stringify_annotation
 
-from gradstable._core.units import Units
+from gradstable._src.core.units import Units
 
 # The longest first: some contain others.
 _ALIASES = {"ArrayTree": Params, "Schedule": Schedule, "Units": Units}
@@ -16,7 +16,7 @@ _ALIASES |= {"ArrayLike": ArrayLike, "DTypeLike": DTypeLike}
 _SHORT = {stringify_annotation(alias, "smart"): name for name, alias in _ALIASES.items()}
 _SHORT |= {"jax.jaxlib._jax.Array": "jax.Array", "optax._src.base.": "optax."}
 # A type that no page documents, such as the Tree that comes back as what it was.
-_PRIVATE = re.compile(r"~?gradstable\._core\.\w+\.(?=(Tree|Mask)\b)")
+_PRIVATE = re.compile(r"~?gradstable\._src\.core\.\w+\.(?=(Tree|Mask)\b)")
 
 
 def shorten(app: Sphinx, domain: str, *_: str | nodes.Element) -> None:

@@ -1,7 +1,6 @@
 """The networks of the example; and, marked slow, twenty steps of it, and what its page says."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tiny: Config) -> Iterator[dict[str, Outcome]]:
-    """Train with 96 images standing in, and forget them afterward."""
+def outcomes(tiny: Config) -> dict[str, Outcome]:
+    """Train with 96 images standing in, and forget them before another test asks for images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(input_pipeline, "STAND_IN", (96, 40))
         input_pipeline.load.cache_clear()
-        yield compare(tiny, train, schedule=make_schedule(tiny))
+        made = compare(tiny, train, schedule=make_schedule(tiny))
     input_pipeline.load.cache_clear()
+    return made
 
 
 @pytest.mark.slow

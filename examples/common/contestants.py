@@ -23,7 +23,9 @@ def ours(
     rejects broken gradients, caps steps, and forgets large gradients in 20 steps (its ``b2`` is
     0.95; that of ``optax.adamw`` is 0.999, which remembers them for 1000).
     """
-    limited = gs.limit_schedule(schedule, min_value=peak * 1e-4, max_value=peak, max_growth=1.5)
+    limited = gs.rate.limit_schedule(
+        schedule, min_value=peak * 1e-4, max_value=peak, max_growth=1.5
+    )
     return gs.stable_adamw(limited, weight_decay=weight_decay)
 
 

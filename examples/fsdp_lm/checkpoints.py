@@ -38,7 +38,7 @@ def save(checkpointer: ocp.training.Checkpointer, run: Run, batches: grain.Datas
     checkpointer.save(
         run.step,
         {"params": run.params, "opt_state": run.opt_state, "data": batches.get_state()},
-        custom_metadata=gs.state_schema(run.opt_state),
+        custom_metadata=gs.checkpoints.state_schema(run.opt_state),
     )
 
 
@@ -59,7 +59,7 @@ def load(
     if latest is None:
         raise ValueError("there is no checkpoint")
     schema: Any = checkpointer.metadata(latest).custom_metadata
-    gs.check_schema(schema, opt_state)
+    gs.checkpoints.check_schema(schema, opt_state)
     target = {
         "params": _target(params, placed.params),
         "opt_state": _target(opt_state, placed.opt_state),

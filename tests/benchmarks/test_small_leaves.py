@@ -64,7 +64,7 @@ def test_nothing_is_compiled_anew_when_the_rate_changes(name: str) -> None:
         lambda limit: gs.guard(optax.adamw(3e-4), gs.rules.global_norm(limit)),
         lambda limit: gs.guard(optax.adamw(3e-4), gs.rules.log_mad(clip_at=limit)),
         lambda limit: gs.stable_adamw(3e-4, max_rms=limit),
-        lambda limit: gs.clip_by_global_norm(limit),
+        lambda limit: gs.clipping.clip_by_global_norm(limit),
     ],
     ids=["global_norm", "log_mad", "stable_adamw", "clip_by_global_norm"],
 )

@@ -18,11 +18,11 @@ from tests.oracles.centering import by_output, centralize_row, normalize_row, st
 Tx = optax.GradientTransformationExtraArgs
 CURVED = ("tanh", "softsign", "mu_law", "trust_region")
 TRANSFORMS: dict[str, Tx] = {
-    "centralize": gs.centralize(),
-    "standardize": gs.standardize(),
-    "normalize": gs.normalize(units="flax"),
+    "centralize": gs.centering.centralize(),
+    "standardize": gs.centering.standardize(),
+    "normalize": gs.centering.normalize(units="flax"),
     **{
-        f"mean_stabilize({adjust})": gs.mean_stabilize(adjust)
+        f"mean_stabilize({adjust})": gs.centering.mean_stabilize(adjust)
         for adjust in ("none", "norm", "snr", *CURVED)
     },
 }
@@ -152,9 +152,9 @@ def test_size_of_the_gradient_is_kept_or_forgotten(exponent: int, seed: int) -> 
 def test_without_eps_there_is_no_size_at_all() -> None:
     kernel = normal(6, 3)
     for tx in (
-        gs.standardize(eps=0.0),
-        gs.normalize(units="leaf", eps=0.0),
-        gs.mean_stabilize("tanh", eps=0.0),
+        gs.centering.standardize(eps=0.0),
+        gs.centering.normalize(units="leaf", eps=0.0),
+        gs.centering.mean_stabilize("tanh", eps=0.0),
     ):
         plain = apply(tx, {"kernel": kernel})["kernel"]
         factors = [np.float32(factor) for factor in (1e-35, 1e37)]
@@ -190,7 +190,13 @@ def test_other_units(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "factory", [gs.centralize, gs.standardize, gs.normalize, gs.mean_stabilize]
+    "factory",
+    [
+        gs.centering.centralize,
+        gs.centering.standardize,
+        gs.centering.normalize,
+        gs.centering.mean_stabilize,
+    ],
 )
 def test_errors(factory: Callable[..., Tx]) -> None:
     with pytest.raises(ValueError, match=r"units must be one of .*'rows'"):

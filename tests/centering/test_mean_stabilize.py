@@ -23,7 +23,7 @@ def stabilized(g: Any, adjust: str = "none", **options: Any) -> np.ndarray:
 
 @functools.lru_cache
 def _jitted(adjust: str, **options: Any) -> Callable[[Any], Any]:
-    tx = gs.mean_stabilize(adjust, **options)
+    tx = gs.centering.mean_stabilize(adjust, **options)
     return jax.jit(lambda g: tx.update(g, tx.init(g))[0])
 
 
@@ -33,14 +33,14 @@ def normal(mean: float, std: float, n: int = 1000) -> np.ndarray:
 
 def test_none_is_the_default_and_centralization_of_vectors_too() -> None:
     g = normal(611.461, 12.6965)
-    np.testing.assert_array_equal(apply(gs.mean_stabilize(), g), stabilized(g, "none"))
+    np.testing.assert_array_equal(apply(gs.centering.mean_stabilize(), g), stabilized(g, "none"))
     kernel = g.reshape(100, 10)
-    np.testing.assert_array_equal(stabilized(kernel), apply(gs.centralize(), kernel))
+    np.testing.assert_array_equal(stabilized(kernel), apply(gs.centering.centralize(), kernel))
 
 
 def test_norm_is_standardization() -> None:
     g = normal(3.0, 0.5).reshape(100, 10)
-    np.testing.assert_array_equal(stabilized(g, "norm"), apply(gs.standardize(), g))
+    np.testing.assert_array_equal(stabilized(g, "norm"), apply(gs.centering.standardize(), g))
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0, 100.0])
@@ -87,7 +87,9 @@ def test_weakness_one_exploding_entry_makes_the_others_small() -> None:
 
 def test_weakness_a_common_direction_is_gone() -> None:
     """A loss whose gradient is the same in all entries: nothing moves, at any learning rate."""
-    tx = optax.chain(gs.mean_stabilize("tanh"), gs.scale_by_adam(), optax.scale(-0.1))
+    tx = optax.chain(
+        gs.centering.mean_stabilize("tanh"), gs.moments.scale_by_adam(), optax.scale(-0.1)
+    )
     params = jnp.ones(10)
     loss = lambda params: 0.5 * jnp.sum(params) ** 2  # noqa: E731
     assert not apply(tx, jax.grad(loss)(params)).any()
@@ -102,28 +104,28 @@ def test_an_offset_changes_nothing(adjust: str) -> None:
 
 def test_before_adam_it_takes_an_offset_out_of_the_second_moment() -> None:
     g = jnp.asarray(normal(611.461, 12.6965))
-    tx = optax.chain(gs.mean_stabilize(), gs.scale_by_adam())
+    tx = optax.chain(gs.centering.mean_stabilize(), gs.moments.scale_by_adam())
     updates, state = jax.jit(lambda: tx.update(g, tx.init(g)))()
     adam_state: Any = state[1]
     assert jnp.sqrt(adam_state.nu.mean() / (1 - 0.999)) == pytest.approx(12.7, rel=0.05)
     signs = np.sign(np.asarray(updates))
     assert (signs > 0).mean() == pytest.approx(0.5, abs=0.05)
-    assert (apply(gs.scale_by_adam(), g) > 0.99).all(), (
+    assert (apply(gs.moments.scale_by_adam(), g) > 0.99).all(), (
         "Adam alone sees the offset and nothing else"
     )
 
 
 def test_what_it_costs_in_words_per_parameter() -> None:
     params = {f"w{i}": jax.ShapeDtypeStruct((256, 512), jnp.float32) for i in range(3)}
-    sgd, adam = optax.sgd(0.1), optax.chain(gs.scale_by_adam(), optax.scale(-0.1))
+    sgd, adam = optax.sgd(0.1), optax.chain(gs.moments.scale_by_adam(), optax.scale(-0.1))
     for tx, bare, words in (
-        (gs.centralize(), sgd, 5),
-        (gs.normalize(), sgd, 4),
-        (gs.normalize(units="leaf"), sgd, 5),
-        (gs.standardize(), sgd, 6),
-        (gs.mean_stabilize("tanh"), sgd, 6),
-        (gs.mean_stabilize("none"), adam, 13),
-        (gs.mean_stabilize("tanh"), adam, 15),
+        (gs.centering.centralize(), sgd, 5),
+        (gs.centering.normalize(), sgd, 4),
+        (gs.centering.normalize(units="leaf"), sgd, 5),
+        (gs.centering.standardize(), sgd, 6),
+        (gs.centering.mean_stabilize("tanh"), sgd, 6),
+        (gs.centering.mean_stabilize("none"), adam, 13),
+        (gs.centering.mean_stabilize("tanh"), adam, 15),
     ):
         count = count_common_path(optax.chain(tx, bare), params)
         assert count.words == pytest.approx(words, abs=0.15)
@@ -133,6 +135,6 @@ def test_what_it_costs_in_words_per_parameter() -> None:
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"adjust must be one of .*'snr'.* got 'relu'"):
-        gs.mean_stabilize("relu")
+        gs.centering.mean_stabilize("relu")
     with pytest.raises(ValueError, match="eps must be a number >= 0, got -1"):
-        gs.mean_stabilize(eps=-1.0)
+        gs.centering.mean_stabilize(eps=-1.0)

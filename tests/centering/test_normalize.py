@@ -20,7 +20,7 @@ def normalized(g: Any, **options: Any) -> Any:
 
 @functools.lru_cache
 def _jitted(**options: Any) -> Callable[[Any], Any]:
-    tx = gs.normalize(**options)
+    tx = gs.centering.normalize(**options)
     return jax.jit(lambda g: tx.update(g, tx.init(g))[0])
 
 
@@ -91,4 +91,4 @@ def test_a_scale_that_a_dtype_cannot_hold_becomes_its_largest() -> None:
 def test_errors() -> None:
     for name, value in (("scale", 0.0), ("scale", -1.0), ("eps", -1e-3), ("eps", float("nan"))):
         with pytest.raises(ValueError, match=rf"{name} must be"):
-            gs.normalize(**{name: value})
+            gs.centering.normalize(**{name: value})

@@ -8,7 +8,7 @@ import gradstable as gs
 
 
 def scores(g: object, **options: float) -> np.ndarray:
-    tx = gs.standardize(**options)
+    tx = gs.centering.standardize(**options)
     return np.asarray(jax.jit(lambda g: tx.update(g, tx.init(g))[0])(g))
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import gradstable as gs
-from gradstable.cli import commands, main
-from gradstable.cli.commands import COMMANDS
+from gradstable._src.cli import commands, main
+from gradstable._src.cli.commands import COMMANDS
 
 
 @pytest.mark.parametrize("args", [[], ["--help"], ["-h"], ["help"]])
@@ -21,7 +21,7 @@ def test_help_lists_every_command(args: list[str], capsys: pytest.CaptureFixture
 
 def test_main_can_be_called_again(capsys: pytest.CaptureFixture[str]) -> None:
     # A submodule named like the function would take its place at the first call.
-    from gradstable import cli
+    from gradstable._src import cli
 
     assert [cli.main(["--version"]) for _ in range(2)] == [0, 0]
     assert capsys.readouterr().out == f"gradstable {gs.__version__}\n" * 2
@@ -63,7 +63,7 @@ def test_a_missing_extra_is_named(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in list(sys.modules):
-        if name.startswith("gradstable.cli.demo"):
+        if name.startswith("gradstable._src.cli.demo"):
             monkeypatch.delitem(sys.modules, name)
         if name == missing or name.startswith(f"{missing}."):
             monkeypatch.setitem(sys.modules, name, None)
@@ -78,7 +78,7 @@ def test_a_missing_extra_is_named(
 def test_a_defect_of_our_own_is_not_called_a_missing_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    broken = COMMANDS["demo"]._replace(module="gradstable.cli.no_such_module")
+    broken = COMMANDS["demo"]._replace(module="gradstable._src.cli.no_such_module")
     monkeypatch.setitem(COMMANDS, "demo", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["demo"])
@@ -86,7 +86,7 @@ def test_a_defect_of_our_own_is_not_called_a_missing_extra(
 
 def test_extras_are_loaded_by_the_command_only() -> None:
     script = (
-        "import sys, gradstable, gradstable.cli.commands\n"
+        "import sys, gradstable, gradstable.cli\n"
         "gradstable.cli.main([])\n"
         "extras = {'flax', 'sklearn', 'rich', 'tyro', 'matplotlib'}\n"
         "sys.exit(', '.join(extras & set(sys.modules)) or 0)"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradstable.cli import main
+from gradstable._src.cli import main
 from tests.doctor.expected import EXPECTED, RUNS
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gradstable.cli import main
+from gradstable._src.cli import main
 from tests.report.running import steps, stormy, write_run
 
 
@@ -90,7 +90,7 @@ def test_what_is_broken_in_a_run_is_said_and_left_out(
 def test_a_missing_extra_is_named(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours = ("gradstable.report", "gradstable.cli.report")
+    ours = ("gradstable.report", "gradstable._src.cli.report")
     for name in list(sys.modules):
         if name.startswith(ours):
             monkeypatch.delitem(sys.modules, name)

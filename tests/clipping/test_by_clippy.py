@@ -25,7 +25,7 @@ def tree(seed: int, size: float) -> dict[str, np.ndarray]:
 
 
 def apply(updates: Any, params: Any, **options: Any) -> Any:
-    tx = gs.clip_by_clippy(**options)
+    tx = gs.clipping.clip_by_clippy(**options)
     updates, params = jax.tree.map(jnp.asarray, (updates, params))
     return tx.update(updates, tx.init(params), params)[0]
 
@@ -44,7 +44,7 @@ def test_equals_the_float64_oracle(options: dict[str, float]) -> None:
 
 @jax.jit
 def _clip(updates: Any, params: Any) -> Any:
-    return gs.clip_by_clippy().update(updates, optax.EmptyState(), params)[0]
+    return gs.clipping.clip_by_clippy().update(updates, optax.EmptyState(), params)[0]
 
 
 @given(st.integers(0, 99), st.integers(-60, 100))
@@ -92,7 +92,7 @@ def test_weakness_the_smallest_weight_holds_its_leaf() -> None:
 
 
 def test_weakness_a_bias_at_zero_needs_98_steps_to_get_free() -> None:
-    tx = gs.clip_by_clippy()
+    tx = gs.clipping.clip_by_clippy()
 
     def step(bias: Any, _: None) -> tuple[Any, Any]:
         updates, _state = tx.update(jnp.full(4, 1e-3), tx.init(bias), bias)
@@ -122,8 +122,8 @@ def test_low_precision_is_rounded_from_the_right_value() -> None:
 
 
 def test_missing_params_are_told() -> None:
-    tx = gs.clip_by_clippy()
+    tx = gs.clipping.clip_by_clippy()
     with pytest.raises(ValueError, match=r"clip_by_clippy compares .* needs them"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     with pytest.raises(ValueError, match="units must be one of"):
-        gs.clip_by_clippy(units="row")
+        gs.clipping.clip_by_clippy(units="row")

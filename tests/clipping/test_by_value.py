@@ -11,7 +11,7 @@ import gradstable as gs
 
 
 def apply(limit: float, g: object) -> np.ndarray:
-    tx = gs.clip_by_value(limit)
+    tx = gs.clipping.clip_by_value(limit)
     leaf = jnp.asarray(g)
     return np.asarray(tx.update(leaf, tx.init(leaf))[0])
 

@@ -30,7 +30,7 @@ def attention(heads: int = 4, key_heads: int | None = None, dtype: Any = jnp.flo
 
 def clipped(params: Any, max_logits: Any, updates: Any = None, **options: Any) -> Any:
     """Return the parameters after a step of ``qk_clip`` alone."""
-    tx = gs.qk_clip(**options)
+    tx = gs.clipping.qk_clip(**options)
 
     @jax.jit
     def step(params: Any, updates: Any, max_logits: Any) -> Any:
@@ -71,7 +71,7 @@ def test_heads_below_the_threshold_keep_every_bit() -> None:
 
 def test_updates_of_heads_below_the_threshold_keep_every_bit() -> None:
     """Also those that are lost beside their weight: what follows in the chain may scale them."""
-    params, tx = attention(), gs.qk_clip()
+    params, tx = attention(), gs.clipping.qk_clip()
     updates = jax.tree.map(lambda leaf: 1e-12 * leaf, params)
     new, _ = tx.update(updates, tx.init(params), params, max_logits=jnp.full(4, 100.0))
     jax.tree.map(np.testing.assert_array_equal, new, updates)
@@ -87,7 +87,7 @@ def test_parameters_become_the_rescaled_ones_exactly(dtype: str, of_updates: str
     params = {name: attention(dtype=dtype)[name] for name in ("query", "key")}
     kind = dtype if of_updates == "own" else "float32"
     updates = jax.tree.map(lambda leaf: (0.01 * leaf).astype(kind), params)
-    tx = gs.qk_clip()
+    tx = gs.clipping.qk_clip()
     new, _ = tx.update(updates, tx.init(params), params, max_logits=jnp.full(4, 350.0))
     after = optax.apply_updates(params, new)
     factor = (jnp.asarray(100.0) / jnp.asarray(350.0)) ** jnp.asarray(0.5)
@@ -203,7 +203,7 @@ def test_kernels_may_stand_for_themselves() -> None:
 
 
 def test_behind_a_guard_in_a_chain() -> None:
-    tx = gs.guard(optax.chain(optax.adamw(1e-3), gs.qk_clip()))
+    tx = gs.guard(optax.chain(optax.adamw(1e-3), gs.clipping.qk_clip()))
     params = attention()
     state = tx.init(params)
 
@@ -228,7 +228,7 @@ def test_contract_on_parameters_with_attention() -> None:
         "update_dtypes", "survives_any_gradient", "scan", "donation",
     }  # fmt: skip
     gs.testing.assert_contract(
-        gs.qk_clip(),
+        gs.clipping.qk_clip(),
         params={"attention": {name: attention(2)[name] for name in ("query", "key")}},
         skip=gs.testing.CHECKS.keys() - kept,
         extra_args={"max_logits": HOT},
@@ -274,9 +274,9 @@ def test_missing_maxima_are_the_identity_on_request() -> None:
 
 
 def test_missing_params_and_wrong_names_are_refused() -> None:
-    tx = gs.qk_clip()
+    tx = gs.clipping.qk_clip()
     params = attention()
     with pytest.raises(ValueError, match="qk_clip compares with params, and needs them"):
         tx.update(params, tx.init(params), max_logits=MAXIMA)
     with pytest.raises(TypeError, match="key must be a name such as 'query', got 3"):
-        gs.qk_clip(key=3)  # pyright: ignore[reportArgumentType]
+        gs.clipping.qk_clip(key=3)  # pyright: ignore[reportArgumentType]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradstable as gs
-from gradstable._core.compress import CURVES
+from gradstable._src.core.compress import CURVES
 from tests.oracles.compressors import soft_clip as oracle
 
 KINDS = tuple(CURVES)
@@ -35,7 +35,9 @@ def test_equals_the_float64_oracle(kind: str, scale: float) -> None:
         ]
     ).astype(np.float32)
     expected = [oracle(float(x), kind, scale) for x in g]
-    np.testing.assert_allclose(clipped(gs.soft_clip(kind, scale=scale), g), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        clipped(gs.clipping.soft_clip(kind, scale=scale), g), expected, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,7 +45,7 @@ def test_equals_the_float64_oracle(kind: str, scale: float) -> None:
 def test_low_precision_is_that_of_its_dtype(kind: str, dtype: str, tolerance: float) -> None:
     g = np.random.default_rng(1).normal(size=200).astype(jnp.dtype(dtype))
     expected = [oracle(float(x), kind) for x in g]
-    got = clipped(gs.soft_clip(kind), g)
+    got = clipped(gs.clipping.soft_clip(kind), g)
     assert got.dtype == g.dtype
     np.testing.assert_allclose(got.astype(np.float64), expected, rtol=tolerance)
 
@@ -51,7 +53,7 @@ def test_low_precision_is_that_of_its_dtype(kind: str, dtype: str, tolerance: fl
 @pytest.mark.parametrize("kind", KINDS)
 def test_bound_and_slope_are_as_stated(kind: str) -> None:
     g = np.asarray([1e-6, 3.4e38, -3.4e38, 1e20], np.float32)
-    got = clipped(gs.soft_clip(kind), g)
+    got = clipped(gs.clipping.soft_clip(kind), g)
     assert np.abs(got).max() <= BOUNDS[kind]
     assert np.abs(got).max() >= BOUNDS[kind] * 0.99
     assert got[0] / 1e-6 == pytest.approx(SLOPES[kind], rel=2e-3)
@@ -61,7 +63,7 @@ def test_bound_and_slope_are_as_stated(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["tanh", "trust_region"])
 def test_infinite_scale_is_the_identity(kind: str) -> None:
     g = np.random.default_rng(2).normal(size=50).astype(np.float32)
-    np.testing.assert_allclose(clipped(gs.soft_clip(kind, scale=1e6), g), g, rtol=1e-5)
+    np.testing.assert_allclose(clipped(gs.clipping.soft_clip(kind, scale=1e6), g), g, rtol=1e-5)
 
 
 _JITTED = {kind: jax.jit(lambda g, kind=kind: CURVES[kind](g)) for kind in KINDS}
@@ -79,7 +81,7 @@ def test_curves_are_odd_and_increasing(values: list[float]) -> None:
 def test_each_entry_for_itself_and_none_that_is_not_finite() -> None:
     g = {"a": jnp.asarray([jnp.nan, jnp.inf, -jnp.inf, 0.5]), "b": jnp.asarray(0.5)}
     for kind in KINDS:
-        updates = clipped(gs.soft_clip(kind), g)
+        updates = clipped(gs.clipping.soft_clip(kind), g)
         assert updates["a"][:3].tolist() == [0.0, 0.0, 0.0]
         assert updates["a"][3] == updates["b"] > 0.4
 
@@ -89,13 +91,13 @@ def test_pitfall_large_entries_do_not_overflow_inside() -> None:
     largest = np.full(2, np.finfo(np.float32).max)
     for kind in KINDS:
         for scale in (1e-30, 1.0, 1e30):
-            assert np.isfinite(clipped(gs.soft_clip(kind, scale=scale), largest)).all()
-            assert (clipped(gs.soft_clip(kind, scale=scale), largest) > 0.9 * scale).all()
+            assert np.isfinite(clipped(gs.clipping.soft_clip(kind, scale=scale), largest)).all()
+            assert (clipped(gs.clipping.soft_clip(kind, scale=scale), largest) > 0.9 * scale).all()
 
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"kind must be one of .*'mu_law'.* got 'relu'"):
-        gs.soft_clip("relu")
+        gs.clipping.soft_clip("relu")
     for scale in (0.0, -1.0):
         with pytest.raises(ValueError, match="scale must be a number > 0"):
-            gs.soft_clip("tanh", scale=scale)
+            gs.clipping.soft_clip("tanh", scale=scale)

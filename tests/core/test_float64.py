@@ -10,11 +10,11 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable._core.find import find_all
-from gradstable._core.ledger import Ledger
-from gradstable._core.norms import measure
+from gradstable._src.core.find import find_all
+from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.norms import measure
+from gradstable._src.telemetry.fields import FIELDS
 from gradstable.rules import Reason
-from gradstable.telemetry.fields import FIELDS
 from tests.frames import representatives
 from tests.registry import Case, cases
 
@@ -127,7 +127,7 @@ def test_a_spike_is_found_there(size: float) -> None:
 
 
 def test_a_norm_of_1e50_is_clipped_to_the_limit() -> None:
-    tx = gs.clip_by_global_norm(1.0)
+    tx = gs.clipping.clip_by_global_norm(1.0)
     updates, _ = jax.jit(tx.update)(tree(1e50), tx.init(tree(1.0)))
     np.testing.assert_allclose(optax.tree.norm(updates), 1.0, rtol=1e-12)
 
@@ -157,7 +157,7 @@ def test_one_float64_leaf_among_float32() -> None:
 
 
 def test_norms_of_units_lie_beside_each_other() -> None:
-    tx = gs.clip_by_block_norm(1.0, units="output")
+    tx = gs.clipping.clip_by_block_norm(1.0, units="output")
     g = {"w": jnp.asarray([[3e50, 3e-60, 0.3, 5e-324], [4e50, 4e-60, 0.4, 0.0]])}
     updates, _ = jax.jit(tx.update)(g, tx.init(g), g)
     expected = [[0.6, 3e-60, 0.3, 5e-324], [0.8, 4e-60, 0.4, 0.0]]
@@ -173,7 +173,7 @@ def test_a_recorded_norm_is_as_wide() -> None:
 
 TAKES_A_LOSS = {
     "accumulate": lambda: gs.accumulate(gs.guard(optax.sgd(0.1)), 2),
-    "reduce_on_plateau": lambda: optax.chain(optax.sgd(0.1), gs.reduce_on_plateau(patience=9)),
+    "reduce_on_plateau": lambda: optax.chain(optax.sgd(0.1), gs.rate.reduce_on_plateau(patience=9)),
     "rollback": lambda: gs.rollback(gs.guard(optax.sgd(0.1))),
     "record": lambda: gs.record(gs.guard(optax.sgd(0.1))),
     "reject_by_loss_spike": lambda: gs.guard(optax.sgd(0.1), gs.rules.loss_spike(warmup=2)),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import gradstable as gs
-from gradstable._core import norms
-from gradstable._core.norms import measure
+from gradstable._src.core import norms
+from gradstable._src.core.norms import measure
 
 
 def exact_norm(tree: Any) -> float:

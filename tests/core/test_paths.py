@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 import gradstable as gs
-from gradstable._core.norms import measure
-from gradstable._core.paths import Namer, find_leaves, leaf_keys, leaf_paths
+from gradstable._src.core.norms import measure
+from gradstable._src.core.paths import Namer, find_leaves, leaf_keys, leaf_paths
 
 TREE = {"a": {"w": 1.0, "b": 2.0}, "c": [3.0, 4.0]}
 

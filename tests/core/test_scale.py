@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 
 import gradstable as gs
-from gradstable._core.act import scale_updates
-from gradstable._core.scale import combine, largest_norm, per_leaf
+from gradstable._src.core.act import scale_updates
+from gradstable._src.core.scale import combine, largest_norm, per_leaf
 
 GRADIENT = {"a": jnp.asarray([[3.0, 4.0], [0.0, 2.0]]), "b": jnp.asarray([1.0, 2.0])}
 ROWS = (jnp.asarray([[0.5, 1.0]]), jnp.ones((1,)))

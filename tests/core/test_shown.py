@@ -13,8 +13,8 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable._core.shown import shown
-from gradstable.moments.engine import under_guard
+from gradstable._src.core.shown import shown
+from gradstable._src.moments.engine import under_guard
 from gradstable.rules import Rule
 
 
@@ -65,7 +65,7 @@ ARGUMENTS: dict[str, Any] = {
     "<lambda>": lambda params: params,
     "<partial>": functools.partial(is_matrix, None),
     "optax.polynomial_schedule(...)": optax.linear_schedule(1e-3, 1e-4, 10),
-    "limit_schedule(...)": gs.limit_schedule(1e-3, min_value=1e-5, max_value=1.0),
+    "limit_schedule(...)": gs.rate.limit_schedule(1e-3, min_value=1e-5, max_value=1.0),
     "optax.scale_by_adam(...)": optax.scale_by_adam(),
     "optax.chain(...)": optax.adamw(3e-4),
     "optax.contrib.scale_by_muon(...)": optax.contrib.scale_by_muon(),
@@ -96,7 +96,7 @@ def test_traced_argument_is_shown_without_its_value() -> None:
         return rate
 
     build(jnp.float32(0.1))
-    assert seen == ["sgd(<float32[]>)"]
+    assert seen == ["recipes.sgd(<float32[]>)"]
 
 
 def test_nothing_is_formatted_before_it_is_asked_for() -> None:
@@ -119,8 +119,8 @@ def test_outer_call_is_shown() -> None:
 
 
 def test_defaults_that_were_not_given_are_not_shown() -> None:
-    assert repr(gs.scale_by_adam()) == "scale_by_adam()"
-    assert repr(gs.scale_by_adam(b1=0.9)) == "scale_by_adam(b1=0.9)"
+    assert repr(gs.moments.scale_by_adam()) == "moments.scale_by_adam()"
+    assert repr(gs.moments.scale_by_adam(b1=0.9)) == "scale_by_adam(b1=0.9)"
 
 
 def test_guard_shows_inner_and_rules() -> None:
@@ -144,19 +144,19 @@ def test_it_is_what_it_was() -> None:
 
 
 def test_support_for_extra_args_is_not_added_twice() -> None:
-    tx = gs.scale_by_adam()
+    tx = gs.moments.scale_by_adam()
     assert optax.with_extra_args_support(tx) is tx
 
 
 def test_replaced_functions_do_not_claim_to_be_the_call() -> None:
-    other = gs.scale_by_adam()._replace(update=keep)
+    other = gs.moments.scale_by_adam()._replace(update=keep)
     assert isinstance(other, optax.GradientTransformationExtraArgs)
     assert other.update is keep
     assert repr(other).startswith("GradientTransformationExtraArgs(init=<function")
 
 
 def test_estimator_under_guard_is_freed() -> None:
-    tx = gs.scale_by_adam()
+    tx = gs.moments.scale_by_adam()
     freed = under_guard(tx)
     assert freed != tx
     assert freed.init is tx.init
@@ -185,7 +185,9 @@ def test_tree_of_transforms_has_the_same_leaves() -> None:
 
 def test_chain_and_wrappers_of_optax_take_it() -> None:
     params = {"w": jnp.ones(3)}
-    tx = optax.chain(gs.clip_by_global_norm(1.0), optax.masked(gs.scale_by_adam(), {"w": True}))
+    tx = optax.chain(
+        gs.clipping.clip_by_global_norm(1.0), optax.masked(gs.moments.scale_by_adam(), {"w": True})
+    )
     updates, _ = tx.update(params, tx.init(params), params)
     assert bool(jnp.all(jnp.isfinite(updates["w"])))
 
@@ -193,7 +195,7 @@ def test_chain_and_wrappers_of_optax_take_it() -> None:
 def test_signature_and_docstring_are_those_of_the_factory() -> None:
     assert list(inspect.signature(gs.guard).parameters) == ["inner", "rules", "axis_name", "units"]
     assert gs.guard.__name__ == "guard"
-    assert gs.guard.__module__ == "gradstable.guard"
+    assert gs.guard.__module__ == "gradstable._src.guard"
     assert (gs.guard.__doc__ or "").startswith("Protect an optimizer")
 
 

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from gradstable._core.units import KINDS, check_units, is_vector, leaf_names, unit_axes
+from gradstable._src.core.units import KINDS, check_units, is_vector, leaf_names, unit_axes
 
 
 def zeros(**shapes: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gradstable._src.report import curves
+from gradstable._src.report.events import events, most_telling, reasons
+from gradstable._src.report.frame import NARROW
+from gradstable._src.report.histogram import norms
+from gradstable._src.report.leaves import leaf_norms
+from gradstable._src.report.panel import Panel
+from gradstable._src.report.summary import tiles, verdict
 from gradstable.doctor import RULES, diagnose
-from gradstable.report import curves, render
-from gradstable.report.events import events, most_telling, reasons
-from gradstable.report.frame import NARROW
-from gradstable.report.histogram import norms
-from gradstable.report.leaves import leaf_norms
-from gradstable.report.panel import Panel
-from gradstable.report.summary import tiles, verdict
+from gradstable.report import render
 from gradstable.rules import Reason
 from gradstable.telemetry import Run, blame, read_run
 from tests.report.running import CLIPPED, rejected, steps, write_run

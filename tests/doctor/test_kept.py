@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import gradstable as gs
+from gradstable._src.doctor.kept import kept_nan
 from gradstable.doctor import diagnose
-from gradstable.doctor.kept import kept_nan
 from gradstable.telemetry import Log, Run, read_run
 
 PARAMS = {"a": jnp.ones(3), "b": jnp.ones(2)}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradstable.doctor.order import medians_before
+from gradstable._src.doctor.order import medians_before
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 17, 64, 65, 500])

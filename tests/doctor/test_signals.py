@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 import gradstable as gs
-from gradstable.doctor import signals
+from gradstable._src.doctor import signals
 from gradstable.telemetry import Run
 from tests.doctor.expected import RUNS
 

@@ -63,5 +63,5 @@ def test_every_adjustment_is_shown(gradient: jax.Array, capsys: pytest.CaptureFi
     for adjust in example.ADJUSTMENTS:
         assert f"\n{adjust} " in told
     with pytest.raises(ValueError, match="adjust must be one of") as raised:
-        gs.mean_stabilize("all")
+        gs.centering.mean_stabilize("all")
     assert all(repr(adjust) in str(raised.value) for adjust in example.ADJUSTMENTS)

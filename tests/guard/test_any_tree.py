@@ -138,8 +138,8 @@ WRAPPERS = {
     "accumulate": lambda inner: gs.accumulate(gs.guard(inner), 1),
     "rollback": lambda inner: gs.rollback(gs.guard(inner)),
     "backoff": lambda inner: gs.backoff(gs.guard(inner)),
-    "moment_hygiene": lambda inner: gs.moment_hygiene(gs.guard(inner)),
-    "kahan": lambda inner: gs.kahan(gs.guard(inner)),
+    "moment_hygiene": lambda inner: gs.recovery.moment_hygiene(gs.guard(inner)),
+    "kahan": lambda inner: gs.precision.kahan(gs.guard(inner)),
     "record": lambda inner: gs.record(gs.guard(inner)),
 }
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstable.hold import hold
+from gradstable._src.hold import hold
 
 G = jnp.asarray([1.0, 2.0, 3.0])
 OLD = {"a": jnp.asarray([10.0, 20.0, 30.0]), "b": jnp.asarray([-1.0, -2.0, -3.0])}

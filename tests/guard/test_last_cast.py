@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable._core.numerics import cast, fits, stored
+from gradstable._src.core.numerics import cast, fits, stored
 from tests.storm.optimizers import INNER
 
 NARROW = (jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2)
@@ -119,11 +119,15 @@ WRAPPED: dict[str, Callable[[Any], Any]] = {
     "rollback": lambda inner: gs.rollback(gs.guard(inner)),
     "backoff": lambda inner: gs.backoff(gs.guard(inner)),
     "record": lambda inner: gs.record(gs.guard(inner)),
-    "kahan": lambda inner: gs.kahan(gs.guard(inner)),
-    "guard(kahan)": lambda inner: gs.guard(gs.kahan(inner)),
-    "stochastic_round": lambda inner: gs.guard(optax.chain(inner, gs.stochastic_round())),
-    "behind stochastic_round": lambda inner: optax.chain(gs.guard(inner), gs.stochastic_round()),
-    "loss_scale(kahan)": lambda inner: gs.loss_scale(gs.kahan(gs.guard(inner)), init_scale=1.0),
+    "kahan": lambda inner: gs.precision.kahan(gs.guard(inner)),
+    "guard(kahan)": lambda inner: gs.guard(gs.precision.kahan(inner)),
+    "stochastic_round": lambda inner: gs.guard(optax.chain(inner, gs.precision.stochastic_round())),
+    "behind stochastic_round": lambda inner: optax.chain(
+        gs.guard(inner), gs.precision.stochastic_round()
+    ),
+    "loss_scale(kahan)": lambda inner: gs.loss_scale(
+        gs.precision.kahan(gs.guard(inner)), init_scale=1.0
+    ),
     "loss_scale(accumulate)": lambda inner: gs.loss_scale(
         gs.accumulate(gs.guard(inner), 1), init_scale=1.0
     ),

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from tests.registry import entries
+from tests.registry import entries, resolve
 
 
 def _probe() -> optax.GradientTransformation:
@@ -23,19 +23,19 @@ def _probe() -> optax.GradientTransformation:
 
 
 # What is around the guard; anything else is around the optimizer itself.
-AROUND = {"accumulate", "backoff", "loss_scale", "moment_hygiene", "record", "rollback"}
-MORE = {"accumulate": {"every": 1}, "schedule_free": {"learning_rate": 0.1}}
+AROUND = {"accumulate", "backoff", "loss_scale", "recovery.moment_hygiene", "record", "rollback"}
+MORE = {"accumulate": {"every": 1}, "recipes.schedule_free": {"learning_rate": 0.1}}
 
 
 def _wrappers() -> list[str]:
     named = [entry.name for entry in entries() if entry.cases]
-    return [name for name in named if "inner" in inspect.signature(getattr(gs, name)).parameters]
+    return [name for name in named if "inner" in inspect.signature(resolve(name)).parameters]
 
 
 @pytest.mark.parametrize("name", _wrappers())
 def test_scopes_and_lines_of_the_optimizer_are_in_the_program(name: str) -> None:
     inner = gs.guard(_probe()) if name in AROUND else _probe()
-    tx = getattr(gs, name)(inner, **MORE.get(name, {}))
+    tx = resolve(name)(inner, **MORE.get(name, {}))
     params = {"w": jnp.ones((64, 80))}
     update = jax.jit(lambda s, p: tx.update(p, s, p, value=1.0))
     told = update.lower(tx.init(params), params).as_text(debug_info=True)

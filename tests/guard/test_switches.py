@@ -20,7 +20,9 @@ TRANSFORMS = {
     "record(loss_scale)": lambda: gs.record(gs.loss_scale(guarded(), init_scale=1.0)),
     "loss_scale(accumulate)": lambda: gs.loss_scale(gs.accumulate(guarded(), 2), init_scale=1.0),
     "accumulate(loss_scale)": lambda: gs.accumulate(gs.loss_scale(guarded(), init_scale=1.0), 2),
-    "rollback(accumulate(kahan))": lambda: gs.rollback(gs.accumulate(gs.kahan(guarded()), 2)),
+    "rollback(accumulate(kahan))": lambda: gs.rollback(
+        gs.accumulate(gs.precision.kahan(guarded()), 2)
+    ),
 }
 
 

@@ -160,7 +160,7 @@ def test_counters_stop_at_the_largest_int32() -> None:
 
 def test_no_array_like_the_parameters_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     params = {"w": jnp.ones((64, 64))}
-    inner = gs.moment_hygiene(gs.rollback(gs.guard(optax.adam(1e-3))))
+    inner = gs.recovery.moment_hygiene(gs.rollback(gs.guard(optax.adam(1e-3))))
     tx = gs.accumulate(gs.loss_scale(gs.backoff(inner)), 2)
     state = tx.init(params)
     sizes: list[int] = []

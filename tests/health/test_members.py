@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable.health.members import Section, named, tell_all
+from gradstable._src.health.members import Section, named, tell_all
 
 PARAMS = {"a": jnp.ones(3), "b": jnp.ones(2)}
 BAD = {**PARAMS, "b": jnp.full(2, jnp.nan)}
@@ -84,7 +84,7 @@ def test_all_dead() -> None:
 
 
 def test_every_wrapper_is_told_member_by_member() -> None:
-    inner = gs.moment_hygiene(gs.backoff(gs.rollback(gs.guard(optax.adam(0.1)))))
+    inner = gs.recovery.moment_hygiene(gs.backoff(gs.rollback(gs.guard(optax.adam(0.1)))))
     tx = gs.record(gs.loss_scale(gs.accumulate(inner, 1), init_scale=1.0))
     one, other = after(tx), after(tx, BAD)
     told = gs.explain(stacked(one, other), PARAMS)

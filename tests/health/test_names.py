@@ -26,7 +26,7 @@ NESTINGS = {
         optax.partition({"frozen": optax.set_to_zero(), "trained": optax.sgd(0.1)}, LABELS)
     ),
     "a chain of judges": optax.masked(
-        optax.chain(gs.clip_by_global_norm(1.0), GUARD), ONLY_LORA
+        optax.chain(gs.clipping.clip_by_global_norm(1.0), GUARD), ONLY_LORA
     ),
     "wrapped": optax.masked(gs.backoff(gs.rollback(GUARD)), ONLY_LORA),
     "recorded": gs.record(optax.masked(GUARD, ONLY_LORA)),

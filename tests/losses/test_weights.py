@@ -118,7 +118,7 @@ def test_l2_equals_the_weight_decay_of_sgd() -> None:
 
 def test_weakness_adam_pulls_large_weights_no_harder() -> None:
     w = jnp.asarray([1.0, 100.0])
-    tx = gs.scale_by_adam()
+    tx = gs.moments.scale_by_adam()
     updates, _ = tx.update(jax.grad(lambda w: l2(w, weight=0.1))(w), tx.init(w))
     np.testing.assert_allclose(np.asarray(updates), [1.0, 1.0], rtol=1e-5)
 

@@ -27,20 +27,20 @@ from tests.oracles.adam import adam as oracle
 def test_equals_the_float64_oracle(options: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     gradients = (rng.normal(size=(200, 6)) * np.logspace(-6, 6, 6)).astype(np.float32)
-    got = directions(gs.scale_by_adam(**options), gradients)
+    got = directions(gs.moments.scale_by_adam(**options), gradients)
     np.testing.assert_allclose(got, oracle(gradients, **options), rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_equals_optax_on_healthy_float32(nesterov: bool) -> None:
     gradients = np.random.default_rng(1).normal(size=(100, 8)).astype(np.float32)
-    ours = directions(gs.scale_by_adam(nesterov=nesterov), gradients)
+    ours = directions(gs.moments.scale_by_adam(nesterov=nesterov), gradients)
     theirs = directions(optax.scale_by_adam(nesterov=nesterov), gradients)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_pitfall_fp16_eps_does_not_vanish() -> None:
-    got = directions(gs.scale_by_adam(), np.asarray([[0.0, 1e-5, 1.0, 300.0]], np.float16))
+    got = directions(gs.moments.scale_by_adam(), np.asarray([[0.0, 1e-5, 1.0, 300.0]], np.float16))
     assert got.dtype == np.float16
     np.testing.assert_allclose(got, [[0.0, 1.0, 1.0, 1.0]], rtol=2e-3)
 
@@ -51,7 +51,7 @@ def test_pitfall_a_large_gradient_does_not_freeze_the_weight(spike: float, dtype
     """optax's nu becomes inf at 1e20, and the weight never moves again."""
     gradients = np.ones((3000, 1), np.float32)
     gradients[10] = spike
-    tx = gs.scale_by_adam(b2=0.9)
+    tx = gs.moments.scale_by_adam(b2=0.9)
     got = directions(tx, gradients.astype(jnp.dtype(dtype))).astype(np.float64)
     assert np.isfinite(got).all()
     assert np.abs(got).max() <= 1.5
@@ -61,7 +61,7 @@ def test_pitfall_a_large_gradient_does_not_freeze_the_weight(spike: float, dtype
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_pitfall_a_non_finite_entry_leaves_its_moments_alone(bad: float, nesterov: bool) -> None:
-    tx = gs.scale_by_adam(nesterov=nesterov)
+    tx = gs.moments.scale_by_adam(nesterov=nesterov)
     g = jnp.asarray([1.0, 2.0])
     _, before = tx.update(g, tx.init(g))
     updates, after = tx.update(g.at[0].set(bad), before)
@@ -73,7 +73,7 @@ def test_pitfall_a_non_finite_entry_leaves_its_moments_alone(bad: float, nestero
 
 def test_pitfall_bf16_second_moment_does_not_stall() -> None:
     gradients = np.concatenate([np.ones((3000, 1)), np.full((3000, 1), 0.01)])
-    got = directions(gs.scale_by_adam(), gradients.astype(jnp.bfloat16)).astype(np.float64)
+    got = directions(gs.moments.scale_by_adam(), gradients.astype(jnp.bfloat16)).astype(np.float64)
     np.testing.assert_allclose(got[2999], 1.0, rtol=0.01)
     assert got[-1] > 0.04, "a stalled nu would keep 0.01 / 1"
 
@@ -92,21 +92,21 @@ def test_pitfall_b2_that_rounds_to_one() -> None:
 
 @pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-60])
 def test_pitfall_a_subnormal_eps_is_zero_to_the_compiler(eps: float) -> None:
-    got = directions(gs.scale_by_adam(eps=eps), np.asarray([[0.0, 1.0]], np.float32))
+    got = directions(gs.moments.scale_by_adam(eps=eps), np.asarray([[0.0, 1.0]], np.float32))
     np.testing.assert_allclose(got, [[0.0, 1.0]], rtol=1e-5)
 
 
 def test_state_dtypes() -> None:
     params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}
-    state = gs.scale_by_adam().init(params)
+    state = gs.moments.scale_by_adam().init(params)
     assert {leaf.dtype for leaf in jax.tree.leaves((state.mu, state.nu))} == {jnp.dtype("float32")}
-    state = gs.scale_by_adam(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16).init(params)
+    state = gs.moments.scale_by_adam(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16).init(params)
     assert state.mu["a"].dtype == jnp.bfloat16
     assert state.nu["b"].dtype == jnp.float16
 
 
 def test_fp16_state_saturates() -> None:
-    tx = gs.scale_by_adam(mu_dtype=jnp.float16, nu_dtype=jnp.float16)
+    tx = gs.moments.scale_by_adam(mu_dtype=jnp.float16, nu_dtype=jnp.float16)
     g = jnp.full((2,), 1e6)
     state = tx.init(g)
     for _ in range(3):

@@ -18,17 +18,17 @@ from tests.oracles import adam_kin, averages, square_root_methods
 Pair = tuple[Callable[..., optax.GradientTransformation], Callable[..., np.ndarray]]
 
 PAIRS: dict[str, Pair] = {
-    "ema": (gs.ema, averages.ema),
-    "trace": (gs.trace, averages.trace),
-    "rms": (gs.scale_by_rms, square_root_methods.rmsprop),
-    "rss": (gs.scale_by_rss, square_root_methods.adagrad),
-    "adadelta": (gs.scale_by_adadelta, square_root_methods.adadelta),
-    "adamax": (gs.scale_by_adamax, adam_kin.adamax),
-    "amsgrad": (gs.scale_by_amsgrad, adam_kin.amsgrad),
-    "nadam": (gs.scale_by_nadam, adam_kin.nadam),
-    "radam": (gs.scale_by_radam, adam_kin.radam),
-    "belief": (gs.scale_by_belief, adam_kin.adabelief),
-    "yogi": (gs.scale_by_yogi, adam_kin.yogi),
+    "ema": (gs.moments.ema, averages.ema),
+    "trace": (gs.moments.trace, averages.trace),
+    "rms": (gs.moments.scale_by_rms, square_root_methods.rmsprop),
+    "rss": (gs.moments.scale_by_rss, square_root_methods.adagrad),
+    "adadelta": (gs.moments.scale_by_adadelta, square_root_methods.adadelta),
+    "adamax": (gs.moments.scale_by_adamax, adam_kin.adamax),
+    "amsgrad": (gs.moments.scale_by_amsgrad, adam_kin.amsgrad),
+    "nadam": (gs.moments.scale_by_nadam, adam_kin.nadam),
+    "radam": (gs.moments.scale_by_radam, adam_kin.radam),
+    "belief": (gs.moments.scale_by_belief, adam_kin.adabelief),
+    "yogi": (gs.moments.scale_by_yogi, adam_kin.yogi),
 }
 REQUIRED: dict[str, dict[str, Any]] = {"ema": {"decay": 0.9}, "trace": {"decay": 0.9}}
 DEFAULTS = [(name, REQUIRED.get(name, {})) for name in PAIRS]
@@ -142,13 +142,13 @@ def test_pitfall_an_unsound_entry_leaves_its_statistics_alone(
 
 # With no constant in their way, and powers of two, these know no unit.
 FREE: dict[str, optax.GradientTransformation] = {
-    "rms": gs.scale_by_rms(eps=0.0),
-    "rss": gs.scale_by_rss(initial_accumulator_value=0.0, eps=0.0),
-    "adamax": gs.scale_by_adamax(eps=0.0),
-    "amsgrad": gs.scale_by_amsgrad(eps=0.0),
-    "nadam": gs.scale_by_nadam(eps=0.0),
-    "belief": gs.scale_by_belief(eps=0.0, eps_root=0.0),
-    "yogi": gs.scale_by_yogi(eps=0.0, initial_accumulator_value=0.0),
+    "rms": gs.moments.scale_by_rms(eps=0.0),
+    "rss": gs.moments.scale_by_rss(initial_accumulator_value=0.0, eps=0.0),
+    "adamax": gs.moments.scale_by_adamax(eps=0.0),
+    "amsgrad": gs.moments.scale_by_amsgrad(eps=0.0),
+    "nadam": gs.moments.scale_by_nadam(eps=0.0),
+    "belief": gs.moments.scale_by_belief(eps=0.0, eps_root=0.0),
+    "yogi": gs.moments.scale_by_yogi(eps=0.0, initial_accumulator_value=0.0),
 }
 
 
@@ -177,17 +177,18 @@ def directions_of(tx: optax.GradientTransformation, gradients: jax.Array) -> jax
 
 def test_limits_are_known_transforms() -> None:
     gradients = noisy(5, 50)[:, 1:]
-    identity = [gs.ema(0.0), gs.trace(0.0), gs.trace(0.0, nesterov=True)]
+    identity = [gs.moments.ema(0.0), gs.moments.trace(0.0), gs.moments.trace(0.0, nesterov=True)]
     for tx in identity:
         np.testing.assert_array_equal(directions(tx, gradients), gradients)
-    sign = directions(gs.scale_by_rms(decay=0.0, eps=0.0), gradients)
+    sign = directions(gs.moments.scale_by_rms(decay=0.0, eps=0.0), gradients)
     np.testing.assert_allclose(sign, np.sign(gradients), rtol=1e-6)
-    never = directions(gs.scale_by_radam(threshold=1e6), gradients)
-    np.testing.assert_allclose(never, directions(gs.ema(0.9), gradients), rtol=1e-6)
-    steep = directions(gs.scale_by_nadam(momentum_decay=1e6), gradients)
-    flat = directions(gs.scale_by_adam(nesterov=True), gradients)
+    never = directions(gs.moments.scale_by_radam(threshold=1e6), gradients)
+    np.testing.assert_allclose(never, directions(gs.moments.ema(0.9), gradients), rtol=1e-6)
+    steep = directions(gs.moments.scale_by_nadam(momentum_decay=1e6), gradients)
+    flat = directions(gs.moments.scale_by_adam(nesterov=True), gradients)
     assert relative(steep, flat) < 1e-5
     rising = np.cumsum(np.abs(gradients), axis=0)
     assert relative(
-        directions(gs.scale_by_amsgrad(), rising), directions(gs.scale_by_adam(), rising)
+        directions(gs.moments.scale_by_amsgrad(), rising), directions(gs.moments.scale_by_adam(),
+        rising)
     ) < 1e-5  # fmt: skip

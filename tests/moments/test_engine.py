@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from gradstable.moments.engine import LeafRule, Slot, moments, under_guard
+from gradstable._src.moments.engine import LeafRule, Slot, moments, under_guard
 
 
 class SumState(NamedTuple):

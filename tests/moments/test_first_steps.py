@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gradstable as gs
-from tests.registry import Entry, entries
+from tests.registry import Entry, entries, resolve
 from tests.registry.modern import diagonal
 
 ESTIMATORS = [entry for entry in entries() if entry.family in ("Moments", "Modern moments")]
@@ -30,9 +29,9 @@ SIZES = (1.0, 1e-12, 1e-30, 1e15)
 
 def kinds() -> Iterator[Any]:
     for entry in ESTIMATORS:
-        if "Transformation" not in str(inspect.signature(getattr(gs, entry.name))):
+        if "Transformation" not in str(inspect.signature(resolve(entry.name))):
             continue
-        parameters = inspect.signature(getattr(gs, entry.name)).parameters
+        parameters = inspect.signature(resolve(entry.name)).parameters
         flags = [name for name, of in parameters.items() if isinstance(of.default, bool)]
         for values in itertools.product((False, True), repeat=len(flags)):
             options = dict(zip(flags, values, strict=True))
@@ -44,7 +43,7 @@ def kinds() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("entry", "options"), list(kinds()))
 def test_first_steps_keep_their_bound(entry: Entry, options: dict[str, Any]) -> None:
-    tx: Any = getattr(gs, entry.name)(**entry.required, **options)
+    tx: Any = resolve(entry.name)(**entry.required, **options)
     extra = {"hessian": diagonal} if "sophia" in entry.name else {}
     limit = LARGEST.get(entry.name, 2.0)
     if options.items() >= UNCORRECTED.items():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradstable as gs
-from gradstable.moments.spam import limit_by_moment
+from gradstable._src.moments.spam import limit_by_moment
 from tests.moments.running import directions
 from tests.oracles.adam import adam
 from tests.oracles.adam_atan2 import adam_atan2
@@ -49,38 +49,44 @@ SPAM = {"reset_every": 60, "warmup_steps": 25, "clip_after": 7, "threshold": 100
 SPAM_CODE = {"delta_t": 60, "warmup": 25, "grad_accu": 7, "threshold": 100.0}
 # Estimator, its options, oracle, its options (None: the same), gradients.
 EXACT: dict[str, tuple[Make, dict[str, Any], Oracle, dict[str, Any] | None, np.ndarray]] = {
-    "adan": (gs.scale_by_adan, {}, adan, None, noise()),
+    "adan": (gs.moments.scale_by_adan, {}, adan, None, noise()),
     "adan(all)": (
-        gs.scale_by_adan,
+        gs.moments.scale_by_adan,
         {"b1": 0.9, "b2": 0.5, "b3": 0.99, "eps": 1e-3, "eps_root": 1e-4},
         adan,
         None,
         noise(),
     ),
-    "adopt": (gs.scale_by_adopt, {}, adopt, None, spiky(200)),
+    "adopt": (gs.moments.scale_by_adopt, {}, adopt, None, spiky(200)),
     "adopt(no clip)": (
-        gs.scale_by_adopt,
+        gs.moments.scale_by_adopt,
         {"use_clipping": False, "b1": 0.5, "b2": 0.99},
         adopt,
         None,
         spiky(200),
     ),
-    "laprop": (gs.scale_by_laprop, {}, laprop, None, noise()),
+    "laprop": (gs.moments.scale_by_laprop, {}, laprop, None, noise()),
     "laprop(b1 above b2)": (
-        gs.scale_by_laprop,
+        gs.moments.scale_by_laprop,
         {"b1": 0.99, "b2": 0.9, "eps": 1e-3},
         laprop,
         None,
         noise(),
     ),
-    "adam_atan2": (gs.scale_by_adam_atan2, {}, adam_atan2, None, noise()),
-    "adam_atan2(a, b)": (gs.scale_by_adam_atan2, {"a": 2.0, "b": 3.0}, adam_atan2, None, noise()),
-    "ademamix": (gs.scale_by_ademamix, {}, ademamix, {}, noise()),
-    "lion": (gs.scale_by_lion, {}, lion, None, noise()),
-    "s3": (gs.scale_by_s3, {}, s3, None, noise()),
-    "s3(p=1.5)": (gs.scale_by_s3, {"b1": 0.9, "p": 1.5}, s3, None, noise()),
-    "spam": (gs.scale_by_spam, SPAM, spam, SPAM_CODE, spiky(200)),
-    "spam(defaults)": (gs.scale_by_spam, {}, spam, None, spiky(1100)),
+    "adam_atan2": (gs.moments.scale_by_adam_atan2, {}, adam_atan2, None, noise()),
+    "adam_atan2(a, b)": (
+        gs.moments.scale_by_adam_atan2,
+        {"a": 2.0, "b": 3.0},
+        adam_atan2,
+        None,
+        noise(),
+    ),
+    "ademamix": (gs.moments.scale_by_ademamix, {}, ademamix, {}, noise()),
+    "lion": (gs.moments.scale_by_lion, {}, lion, None, noise()),
+    "s3": (gs.moments.scale_by_s3, {}, s3, None, noise()),
+    "s3(p=1.5)": (gs.moments.scale_by_s3, {"b1": 0.9, "p": 1.5}, s3, None, noise()),
+    "spam": (gs.moments.scale_by_spam, SPAM, spam, SPAM_CODE, spiky(200)),
+    "spam(defaults)": (gs.moments.scale_by_spam, {}, spam, None, spiky(1100)),
 }
 
 
@@ -94,9 +100,9 @@ def test_equals_the_float64_oracle(name: str) -> None:
 
 def test_ademamix_with_both_warm_ups_equals_the_oracle() -> None:
     """A rate of 0.9999 in float32 is exact to 6e-4 of its distance to 1."""
-    b3 = gs.half_life_schedule(0.9, transition_steps=150)
+    b3 = gs.moments.half_life_schedule(0.9, transition_steps=150)
     alpha = optax.linear_schedule(0.0, 8.0, 150)
-    got = directions(gs.scale_by_ademamix(b3=b3, alpha=alpha), noise())
+    got = directions(gs.moments.scale_by_ademamix(b3=b3, alpha=alpha), noise())
     expected = ademamix(
         noise(),
         b3=lambda t: b3_of_paper(t, 0.9, 0.9999, 150),
@@ -107,19 +113,19 @@ def test_ademamix_with_both_warm_ups_equals_the_oracle() -> None:
 
 
 def test_half_life_schedule_is_that_of_the_paper() -> None:
-    schedule = gs.half_life_schedule(0.9, end_value=0.9999, transition_steps=1000)
+    schedule = gs.moments.half_life_schedule(0.9, end_value=0.9999, transition_steps=1000)
     for step in (0, 1, 10, 500, 999, 1000, 5000):
         expected = b3_of_paper(step, 0.9, 0.9999, 1000)
         assert float(schedule(step)) == pytest.approx(expected, abs=1e-7)
     half_lives = [np.log(0.5) / np.log(float(schedule(step))) for step in (0, 400, 800)]
     assert half_lives[2] - half_lives[1] == pytest.approx(half_lives[1] - half_lives[0], rel=1e-2)
-    assert float(gs.half_life_schedule(0.0, end_value=0.0, transition_steps=5)(3)) == 0.0
+    assert float(gs.moments.half_life_schedule(0.0, end_value=0.0, transition_steps=5)(3)) == 0.0
 
 
 def test_sophia_equals_the_oracle_with_a_tree_and_with_a_function() -> None:
     gradients, rng = noise(60), np.random.default_rng(1)
     diagonals = (rng.normal(size=gradients.shape) * np.logspace(-4, 8, 6)).astype(np.float32)
-    tx = gs.scale_by_sophia(b2=0.9)
+    tx = gs.moments.scale_by_sophia(b2=0.9)
 
     def run(as_function: bool) -> np.ndarray:
         def body(state: Any, step: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
@@ -140,7 +146,7 @@ def test_sophia_equals_the_oracle_with_a_tree_and_with_a_function() -> None:
 def test_stable_adam_equals_the_oracle_in_update_rms_and_decay() -> None:
     gradients = spiky(200, size=100.0)
     params = np.random.default_rng(5).normal(size=6).astype(np.float32)
-    tx = gs.scale_by_stable_adam(weight_decay=0.1)
+    tx = gs.moments.scale_by_stable_adam(weight_decay=0.1)
 
     def body(state: Any, g: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         u, state = tx.update(g, state, jnp.asarray(params))
@@ -168,34 +174,36 @@ def test_stacked_layers_are_judged_alone() -> None:
     """A leaf of 24 layers, one of which explodes, does what 24 leaves do."""
     gradients = np.random.default_rng(6).normal(size=(80, 24, 3, 3)).astype(np.float32)
     gradients[70, 7] *= 1e4
-    stacked = directions(gs.scale_by_stable_adam(units="layer"), gradients)
-    each = jax.vmap(lambda g: steps_of(gs.scale_by_stable_adam(), g), in_axes=1, out_axes=1)
+    stacked = directions(gs.moments.scale_by_stable_adam(units="layer"), gradients)
+    each = jax.vmap(lambda g: steps_of(gs.moments.scale_by_stable_adam(), g), in_axes=1, out_axes=1)
     np.testing.assert_allclose(stacked, jax.jit(each)(gradients), rtol=1e-5, atol=1e-6)
-    whole = directions(gs.scale_by_stable_adam(), gradients)
+    whole = directions(gs.moments.scale_by_stable_adam(), gradients)
     others = np.arange(24) != 7
     assert np.abs(whole[70, others]).mean() < 0.65 * np.abs(stacked[70, others]).mean()
 
 
 def test_stable_spam_equals_the_oracle() -> None:
     gradients = spiky(200)
-    got = directions(gs.scale_by_stable_spam(reset_every=60), gradients)
+    got = directions(gs.moments.scale_by_stable_spam(reset_every=60), gradients)
     expected, _ = stable_spam(gradients, gap=60)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_cautious_equals_the_oracle() -> None:
     gradients = np.random.default_rng(7).normal(size=(30, 40)).astype(np.float32)
-    raw = directions(gs.scale_by_adam(), gradients)
-    got = directions(gs.cautious(gs.scale_by_adam()), gradients)
+    raw = directions(gs.moments.scale_by_adam(), gradients)
+    got = directions(gs.moments.cautious(gs.moments.scale_by_adam()), gradients)
     expected = np.stack([cautious(u, g) for u, g in zip(raw, gradients, strict=True)])
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-    downhill = gs.cautious(optax.chain(gs.scale_by_adam(), optax.scale(-1.0)), descends=True)
+    downhill = gs.moments.cautious(
+        optax.chain(gs.moments.scale_by_adam(), optax.scale(-1.0)), descends=True
+    )
     np.testing.assert_allclose(directions(downhill, gradients), -got, rtol=1e-6)
 
 
 def test_clip_by_moment_clips_by_the_moment_of_what_it_let_through() -> None:
     gradients = spiky(120)
-    got = directions(gs.clip_by_moment(threshold=9.0, b2=0.9, warmup_steps=5), gradients)
+    got = directions(gs.moments.clip_by_moment(threshold=9.0, b2=0.9, warmup_steps=5), gradients)
     nu = np.zeros(6)
     for step, g in enumerate(gradients.astype(np.float64)):
         limit = np.sqrt(9.0 * nu) if step >= 5 else np.full(6, np.inf)
@@ -207,30 +215,33 @@ def test_clip_by_moment_clips_by_the_moment_of_what_it_let_through() -> None:
 # What each is at a limit of its arguments.
 LIMITS: dict[str, tuple[Make, Callable[[np.ndarray], np.ndarray]]] = {
     "adan without memory of differences is Adam": (
-        lambda: gs.scale_by_adan(b1=0.9, b2=0.0, b3=0.999),
+        lambda: gs.moments.scale_by_adan(b1=0.9, b2=0.0, b3=0.999),
         lambda g: adam(g),
     ),
     "laprop without momentum is RMSprop, bias corrected": (
-        lambda: gs.scale_by_laprop(b1=0.0, eps=1e-8),
+        lambda: gs.moments.scale_by_laprop(b1=0.0, eps=1e-8),
         lambda g: adam(g, b1=0.0),
     ),
     "atan2 of large a = b is Adam": (
-        lambda: gs.scale_by_adam_atan2(a=1e4, b=1e4),
+        lambda: gs.moments.scale_by_adam_atan2(a=1e4, b=1e4),
         lambda g: adam(g, b2=0.99),
     ),
-    "ademamix of alpha = 0 is Adam": (lambda: gs.scale_by_ademamix(alpha=0.0), lambda g: adam(g)),
-    "lion without memory is the sign": (lambda: gs.scale_by_lion(b1=0.0), np.sign),
-    "s3 without memory is the sign": (lambda: gs.scale_by_s3(b1=0.0), np.sign),
+    "ademamix of alpha = 0 is Adam": (
+        lambda: gs.moments.scale_by_ademamix(alpha=0.0),
+        lambda g: adam(g),
+    ),
+    "lion without memory is the sign": (lambda: gs.moments.scale_by_lion(b1=0.0), np.sign),
+    "s3 without memory is the sign": (lambda: gs.moments.scale_by_s3(b1=0.0), np.sign),
     "stable Adam with no cap is Adam": (
-        lambda: gs.scale_by_stable_adam(max_rms=1e9),
+        lambda: gs.moments.scale_by_stable_adam(max_rms=1e9),
         lambda g: adam(g, b2=0.99),
     ),
     "spam without clips and resets is Adam": (
-        lambda: gs.scale_by_spam(threshold=1e30, reset_every=10**6, eps=0.0),
+        lambda: gs.moments.scale_by_spam(threshold=1e30, reset_every=10**6, eps=0.0),
         lambda g: adam(g, eps=0.0),
     ),
     "a threshold that is never met is the identity": (
-        lambda: gs.clip_by_moment(threshold=1e30),
+        lambda: gs.moments.clip_by_moment(threshold=1e30),
         lambda g: g,
     ),
 }
@@ -246,14 +257,14 @@ def test_limit(name: str) -> None:
 
 
 AGREE: dict[str, tuple[Make, Make]] = {
-    "adopt": (gs.scale_by_adopt, optax.contrib.scale_by_adopt),
+    "adopt": (gs.moments.scale_by_adopt, optax.contrib.scale_by_adopt),
     "adopt(nesterov)": (
-        lambda: gs.scale_by_adopt(nesterov=True),
+        lambda: gs.moments.scale_by_adopt(nesterov=True),
         lambda: optax.contrib.scale_by_adopt(nesterov=True),
     ),
-    "lion": (gs.scale_by_lion, optax.scale_by_lion),
+    "lion": (gs.moments.scale_by_lion, optax.scale_by_lion),
     "ademamix": (
-        lambda: gs.scale_by_ademamix(alpha=6.0),
+        lambda: gs.moments.scale_by_ademamix(alpha=6.0),
         optax.contrib.scale_by_ademamix,
     ),
 }
@@ -268,16 +279,16 @@ def test_equals_optax_where_optax_is_right(name: str) -> None:
 
 
 LOW = {
-    "adan": gs.scale_by_adan,
-    "adopt": gs.scale_by_adopt,
-    "laprop": gs.scale_by_laprop,
-    "adam_atan2": gs.scale_by_adam_atan2,
-    "ademamix": gs.scale_by_ademamix,
-    "lion": gs.scale_by_lion,
-    "s3": gs.scale_by_s3,
-    "stable_adam": gs.scale_by_stable_adam,
-    "spam": gs.scale_by_spam,
-    "stable_spam": gs.scale_by_stable_spam,
+    "adan": gs.moments.scale_by_adan,
+    "adopt": gs.moments.scale_by_adopt,
+    "laprop": gs.moments.scale_by_laprop,
+    "adam_atan2": gs.moments.scale_by_adam_atan2,
+    "ademamix": gs.moments.scale_by_ademamix,
+    "lion": gs.moments.scale_by_lion,
+    "s3": gs.moments.scale_by_s3,
+    "stable_adam": gs.moments.scale_by_stable_adam,
+    "spam": gs.moments.scale_by_spam,
+    "stable_spam": gs.moments.scale_by_stable_spam,
 }
 
 
@@ -297,9 +308,9 @@ def test_low_precision_rounds_only_what_goes_in_and_out(dtype: str, rtol: float)
 
 
 FREE_OF_SCALE = {
-    "adam_atan2": gs.scale_by_adam_atan2,
-    "lion": gs.scale_by_lion,
-    "s3": gs.scale_by_s3,
+    "adam_atan2": gs.moments.scale_by_adam_atan2,
+    "lion": gs.moments.scale_by_lion,
+    "s3": gs.moments.scale_by_s3,
 }
 
 
@@ -340,7 +351,7 @@ def test_a_bad_entry_leaves_its_statistics_alone(bad: float) -> None:
 
     def after(g: jax.Array) -> list[tuple[Any, Any]]:
         states = []
-        for make in (*LOW.values(), gs.clip_by_moment):
+        for make in (*LOW.values(), gs.moments.clip_by_moment):
             tx = make()
             _, before = tx.update(good, tx.init(good))
             u, state = tx.update(g, before)

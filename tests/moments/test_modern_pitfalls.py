@@ -31,16 +31,16 @@ def storms(steps: int = 120) -> np.ndarray:
 
 
 BOUNDS: dict[str, tuple[optax.GradientTransformation, float]] = {
-    "adan": (gs.scale_by_adan(), 1.21),
-    "adopt": (gs.scale_by_adopt(), 120**0.25),
-    "laprop": (gs.scale_by_laprop(), 31.7),
-    "laprop(b1 above b2)": (gs.scale_by_laprop(b1=0.99, b2=0.95), 4.5),
-    "adam_atan2": (gs.scale_by_adam_atan2(), 1.995),
-    "lion": (gs.scale_by_lion(), 1.0),
-    "s3": (gs.scale_by_s3(), 1.0),
-    "stable_adam": (gs.scale_by_stable_adam(), 2.36),
-    "spam": (gs.scale_by_spam(reset_every=30), 7.28),
-    "stable_spam": (gs.scale_by_stable_spam(reset_every=30), 7.28),
+    "adan": (gs.moments.scale_by_adan(), 1.21),
+    "adopt": (gs.moments.scale_by_adopt(), 120**0.25),
+    "laprop": (gs.moments.scale_by_laprop(), 31.7),
+    "laprop(b1 above b2)": (gs.moments.scale_by_laprop(b1=0.99, b2=0.95), 4.5),
+    "adam_atan2": (gs.moments.scale_by_adam_atan2(), 1.995),
+    "lion": (gs.moments.scale_by_lion(), 1.0),
+    "s3": (gs.moments.scale_by_s3(), 1.0),
+    "stable_adam": (gs.moments.scale_by_stable_adam(), 2.36),
+    "spam": (gs.moments.scale_by_spam(reset_every=30), 7.28),
+    "stable_spam": (gs.moments.scale_by_stable_spam(reset_every=30), 7.28),
 }
 
 
@@ -66,7 +66,7 @@ def test_adan_reaches_its_bound_and_never_passes_it() -> None:
     for a in ahead:
         before = (a + b2 * before) / (1 + b2)
         gradients.append(before)
-    tx = gs.scale_by_adan()
+    tx = gs.moments.scale_by_adan()
     state: Any = tx.init(jnp.zeros(1))
     state = state._replace(count=jnp.asarray(10**5, jnp.int32))
     reached = directions(tx, np.asarray(gradients, np.float32)[:, None], state)
@@ -77,7 +77,7 @@ def test_pitfall_adan_weighs_the_difference_by_b2() -> None:
     """The paper, whose b2 is our 1 - b2, and the authors' code; optax 0.2.8 has 1 - b2."""
     gradients = np.random.default_rng(1).normal(size=(100, 8)).astype(np.float32)
     ours, theirs = (
-        directions(gs.scale_by_adan(), gradients),
+        directions(gs.moments.scale_by_adan(), gradients),
         directions(optax.scale_by_adan(), gradients),
     )
     np.testing.assert_allclose(ours, adan(gradients), atol=1e-5)
@@ -88,9 +88,9 @@ def test_pitfall_adan_weighs_the_difference_by_b2() -> None:
 @pytest.mark.parametrize(
     ("make", "share", "steps"),
     [
-        (gs.scale_by_adan, 0.5, 957),
-        (gs.scale_by_s3, 0.1, 201),
-        (gs.scale_by_stable_adam, 0.5, 800),
+        (gs.moments.scale_by_adan, 0.5, 957),
+        (gs.moments.scale_by_s3, 0.1, 201),
+        (gs.moments.scale_by_stable_adam, 0.5, 800),
     ],
 )
 def test_pitfall_a_spike_shortens_steps_for_long(
@@ -103,41 +103,43 @@ def test_pitfall_a_spike_shortens_steps_for_long(
 def test_pitfall_adopt_needs_its_clip() -> None:
     """The first gradient of a weight was zero, as in a row of an embedding: nu is zero."""
     gradients = runs((0.0, 1), (1.0, 7000))
-    out = directions(gs.scale_by_adopt(), gradients)[:, 0]
+    out = directions(gs.moments.scale_by_adopt(), gradients)[:, 0]
     assert out.max() == pytest.approx(4.6, abs=0.05)
     assert abs((out > 1.5).sum() - 5840) <= 60
-    without = directions(gs.scale_by_adopt(use_clipping=False), gradients[:100])
+    without = directions(gs.moments.scale_by_adopt(use_clipping=False), gradients[:100])
     assert without[1, 0] == pytest.approx(1e5)
-    no_eps = gs.scale_by_adopt(use_clipping=False, eps=0.0)
+    no_eps = gs.moments.scale_by_adopt(use_clipping=False, eps=0.0)
     assert np.isfinite(directions(no_eps, gradients[:100] * 1e18)).all()
 
 
 def test_adopt_does_not_move_at_the_first_step() -> None:
     assert (
-        directions(gs.scale_by_adopt(), runs((3.0, 2)))[:, 0] == [0.0, pytest.approx(0.1)]
+        directions(gs.moments.scale_by_adopt(), runs((3.0, 2)))[:, 0] == [0.0, pytest.approx(0.1)]
     ).all()
 
 
 def test_pitfall_laprop_has_a_bound_where_adam_has_none() -> None:
     """b1**2 > b2, and a weight whose gradient falls silent."""
     gradients = runs((1.0, 100), (1e-30, 400))
-    assert np.abs(directions(gs.scale_by_adam(b1=0.99, b2=0.9), gradients)).max() > 1e3
-    assert np.abs(directions(gs.scale_by_laprop(b1=0.99, b2=0.9), gradients)).max() <= 1.01
-    sudden = directions(gs.scale_by_laprop(), runs((0.0, 20_000), (1.0, 1)))[-1, 0]
+    assert np.abs(directions(gs.moments.scale_by_adam(b1=0.99, b2=0.9), gradients)).max() > 1e3
+    assert np.abs(directions(gs.moments.scale_by_laprop(b1=0.99, b2=0.9), gradients)).max() <= 1.01
+    sudden = directions(gs.moments.scale_by_laprop(), runs((0.0, 20_000), (1.0, 1)))[-1, 0]
     assert sudden == pytest.approx(3.16, abs=0.01)
 
 
 def test_pitfall_atan2_has_no_eps() -> None:
     """0/0 is 0, and no scale is special, down to where float32 cannot square: 1e-18."""
     sizes = np.asarray([[0.0, 1e-17, 1e-12, 1.0, 1e12, 1e-25]], np.float32)
-    got = directions(gs.scale_by_adam_atan2(), np.repeat(sizes, 5, 0))
+    got = directions(gs.moments.scale_by_adam_atan2(), np.repeat(sizes, 5, 0))
     np.testing.assert_array_equal(got[:, 0], 0.0)
     np.testing.assert_allclose(got[:, 1:5], 1.27 * np.pi / 4, rtol=1e-3)
     np.testing.assert_allclose(got[:, 5], 1.27 * np.pi / 2, rtol=1e-6)
 
 
 def test_pitfall_ademamix_grows_where_gradients_fall_silent() -> None:
-    out = directions(gs.scale_by_ademamix(alpha=5.0), runs((1.0, 1000), (0.0, 10_000)))[:, 0]
+    out = directions(gs.moments.scale_by_ademamix(alpha=5.0), runs((1.0, 1000), (0.0, 10_000)))[
+        :, 0
+    ]
     assert out[999] == pytest.approx(1.48, abs=0.01)
     assert out[5999] == pytest.approx(4.42, abs=0.05)
     assert out[-1] == pytest.approx(32.8, abs=0.5)
@@ -147,7 +149,9 @@ def test_pitfall_ademamix_keeps_a_spike_for_ten_thousand_steps() -> None:
     gradients = np.random.default_rng(2).normal(size=(11_000, 100)).astype(np.float32)
     spiked = gradients.copy()
     spiked[1000] = 1000.0
-    clean, after = (directions(gs.scale_by_ademamix(alpha=5.0), g) for g in (gradients, spiked))
+    clean, after = (
+        directions(gs.moments.scale_by_ademamix(alpha=5.0), g) for g in (gradients, spiked)
+    )
     push = (after - clean).mean(axis=1)
     assert abs(push[2000]) < 0.06, "nu remembers it as well"
     assert push[-1] == pytest.approx(0.18, abs=0.01)
@@ -155,16 +159,18 @@ def test_pitfall_ademamix_keeps_a_spike_for_ten_thousand_steps() -> None:
 
 
 def test_pitfall_lion_follows_a_spike() -> None:
-    against = directions(gs.scale_by_lion(), spike(then=-1.0))[AFTER:, 0]
+    against = directions(gs.moments.scale_by_lion(), spike(then=-1.0))[AFTER:, 0]
     assert (against > 0).sum() == 237
     assert (against[:237] > 0).all()
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(2000, 1000)).astype(np.float32)
     signs[1000] = 1000.0
-    follows = (directions(gs.scale_by_lion(), signs)[AFTER:] > 0).all(axis=1)
+    follows = (directions(gs.moments.scale_by_lion(), signs)[AFTER:] > 0).all(axis=1)
     assert follows[:300].all()
     assert abs(int(np.argmin(follows)) - 338) <= 5
     # The weight of the spike in the momentum, against the 0.01 of a fresh gradient.
-    memory = directions(_seen(gs.scale_by_lion(), "mu"), runs((1000.0, 1), (0.0, 1000)))[:, 0]
+    memory = directions(_seen(gs.moments.scale_by_lion(), "mu"), runs((1000.0, 1), (0.0, 1000)))[
+        :, 0
+    ]
     heavier = int((memory > 0.01).sum())
     assert heavier == 688
     assert heavier == pytest.approx(math.log(1000) / math.log(1 / 0.99), abs=1.5)
@@ -181,7 +187,7 @@ def _seen(tx: optax.GradientTransformation, field: str) -> optax.GradientTransfo
 
 
 def test_pitfall_sophia_follows_a_spike() -> None:
-    tx = gs.scale_by_sophia()
+    tx = gs.moments.scale_by_sophia()
     steady = optax.GradientTransformation(
         tx.init, lambda g, s, p=None: tx.update(g, s, p, hessian=jnp.ones_like(g))
     )
@@ -190,7 +196,7 @@ def test_pitfall_sophia_follows_a_spike() -> None:
 
 
 def test_sophia_is_capped_where_curvature_is_unknown_negative_or_broken() -> None:
-    tx = gs.scale_by_sophia(update_interval=1)
+    tx = gs.moments.scale_by_sophia(update_interval=1)
     g = jnp.asarray([1e-3, -1e3, 1e18, 0.0, 1.0])
     _, state = tx.update(g, tx.init(g), hessian=jnp.asarray([-5.0, 0.0, jnp.nan, -1.0, 1e30]))
     out, state = tx.update(g, state, hessian=jnp.asarray([-5.0, 0.0, -jnp.inf, -1.0, 3.4e38]))
@@ -199,7 +205,7 @@ def test_sophia_is_capped_where_curvature_is_unknown_negative_or_broken() -> Non
 
 
 def test_sophia_reads_the_estimate_only_when_it_is_due_and_compiles_once() -> None:
-    tx = gs.scale_by_sophia(update_interval=3)
+    tx = gs.moments.scale_by_sophia(update_interval=3)
     traces: list[int] = []
     calls: list[float] = []
 
@@ -231,7 +237,7 @@ def test_sophia_reads_the_estimate_only_when_it_is_due_and_compiles_once() -> No
     ],
 )
 def test_sophia_tells_what_is_wrong_with_the_estimate(given: dict[str, Any], told: str) -> None:
-    tx = gs.scale_by_sophia()
+    tx = gs.moments.scale_by_sophia()
     g = {"a": jnp.ones(2)}
     with pytest.raises(ValueError, match=told):
         tx.update(g, tx.init(g), **given)
@@ -239,7 +245,7 @@ def test_sophia_tells_what_is_wrong_with_the_estimate(given: dict[str, Any], tol
 
 def test_pitfall_spam_resets_on_schedule() -> None:
     """Every 500 steps: a hundredth of a step at first, a whole one after 150 steps."""
-    tx = gs.scale_by_spam()
+    tx = gs.moments.scale_by_spam()
     out = directions(tx, runs((1.0, 2100)))[:, 0]
     np.testing.assert_allclose(out[:499], 1.0, atol=1e-4)
     assert (np.flatnonzero(np.diff(out) < -0.5) + 2).tolist() == [500, 1000, 1500, 2000]
@@ -253,10 +259,10 @@ def test_pitfall_spam_resets_on_schedule() -> None:
 
 
 def test_pitfall_spam_freezes_what_is_silent_after_a_reset() -> None:
-    out = directions(gs.scale_by_spam(), runs((1.0, 499), (0.0, 20), (1.0, 600)))[:, 0]
+    out = directions(gs.moments.scale_by_spam(), runs((1.0, 499), (0.0, 20), (1.0, 600)))[:, 0]
     assert (out[499:999] == 0.0).all()
     assert out[999] != 0.0
-    passes = directions(gs.clip_by_moment(), runs((0.0, 60), (1.0, 3)))[:, 0]
+    passes = directions(gs.moments.clip_by_moment(), runs((0.0, 60), (1.0, 3)))[:, 0]
     np.testing.assert_array_equal(passes[60:], 1.0)
 
 
@@ -271,7 +277,7 @@ def test_pitfall_stable_spam_keeps_its_threshold_after_a_reset() -> None:
     # A spike in one entry right after the reset is clipped to the usual size.
     gradients = gradients[:1100]
     gradients[1010, 3] = 1e3
-    out = directions(gs.scale_by_stable_spam(), gradients)
+    out = directions(gs.moments.scale_by_stable_spam(), gradients)
     np.testing.assert_allclose(out, stable_spam(gradients)[0], rtol=1e-3, atol=1e-4)
 
 
@@ -279,7 +285,7 @@ def test_pitfall_stable_spam_shrinks_steps_after_a_spike() -> None:
     gradients = np.random.default_rng(0).normal(size=(6500, 50)).astype(np.float32)
     spiked = gradients.copy()
     spiked[1500] *= 1e6
-    tx = gs.scale_by_stable_spam()
+    tx = gs.moments.scale_by_stable_spam()
     clean, after = (np.abs(directions(tx, g[:2000])) for g in (gradients, spiked))
     ratio = after.mean(axis=1)[1500:] / clean.mean(axis=1)[1500:]
     assert ratio[0] == pytest.approx(1.0, abs=0.05)
@@ -294,7 +300,7 @@ def test_pitfall_cautious_enlarges_what_is_left() -> None:
     """One entry in 4000 agrees: it makes a step of 1000 times its length, and not more."""
     gradients = np.ones((12, 4000), np.float32)
     gradients[11, 1:] = -1e-3
-    out = directions(gs.cautious(gs.scale_by_adam()), gradients)[11]
+    out = directions(gs.moments.cautious(gs.moments.scale_by_adam()), gradients)[11]
     assert out[0] == pytest.approx(1000.0, rel=1e-3)
     assert (out[1:] == 0.0).all()
 
@@ -302,20 +308,20 @@ def test_pitfall_cautious_enlarges_what_is_left() -> None:
 def test_cautious_multiplies_nothing_by_a_bad_number() -> None:
     echo = optax.stateless(lambda updates, _: updates)
     g = jnp.asarray([jnp.nan, 1.0, -jnp.inf, 0.0])
-    out, _ = gs.cautious(echo).update(g, gs.cautious(echo).init(g))
+    out, _ = gs.moments.cautious(echo).update(g, gs.moments.cautious(echo).init(g))
     assert out[0] == 0.0
     assert out[1] == 2.0
     assert jnp.isfinite(out).all()
 
 
 def test_level_shift_is_released_by_the_clip_of_moments() -> None:
-    out = directions(gs.clip_by_moment(), runs((1.0, 500), (1e3, 10)))[500:, 0]
+    out = directions(gs.moments.clip_by_moment(), runs((1.0, 500), (1e3, 10)))[500:, 0]
     assert (out < 1e3).sum() == 4
     assert out[0] == pytest.approx(math.sqrt(5000 * (1 - 0.999**500)), rel=1e-3)
 
 
 def test_rms_of_steady_noise_is_one_and_tells_of_a_spike() -> None:
-    tx = gs.scale_by_stable_adam()
+    tx = gs.moments.scale_by_stable_adam()
     gradients = np.random.default_rng(4).normal(size=(400, 500)).astype(np.float32)
     gradients[399] *= 1000.0
 

@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import gradstable as gs
-from gradstable.moments.newton_schulz import coefficients
-from gradstable.testing.tracing import check_sharding
+from gradstable._src.moments.newton_schulz import coefficients
+from gradstable._src.testing.tracing import check_sharding
 from tests.oracles.muon import muon as oracle
 from tests.oracles.muon import newton_schulz
 
@@ -38,7 +38,7 @@ def test_equals_the_float64_oracle(options: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     tree = {name: rng.normal(size=(12, *shape)) for name, shape in SHAPES.items()}
     given = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), tree)
-    got = updates_of(gs.scale_by_muon(**options), given)
+    got = updates_of(gs.moments.scale_by_muon(**options), given)
     for name, g in tree.items():
         np.testing.assert_allclose(got[name], oracle(g, **options), rtol=2e-4, atol=2e-5)
 
@@ -62,7 +62,7 @@ def test_equals_optax_with_every_option(options: dict[str, Any]) -> None:
     theirs = dict(options)
     if theirs.get("ns_coeffs") == "dion":  # there only optax.contrib.muon knows the name
         theirs["ns_coeffs"] = tuple(map(tuple, coefficients("dion", 5)))
-    ours = updates_of(gs.scale_by_muon(**options), given)
+    ours = updates_of(gs.moments.scale_by_muon(**options), given)
     wanted = updates_of(optax.contrib.scale_by_muon(**theirs), given)
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
 
@@ -70,7 +70,7 @@ def test_equals_optax_with_every_option(options: dict[str, Any]) -> None:
 def test_nesterov_corrects_both_parts_for_their_bias() -> None:
     """As optax does; without, updates in the second step were 0.08 off."""
     given = np.random.default_rng(7).normal(size=(2, 4, 4))
-    got = np.asarray(updates_of(gs.scale_by_muon(), jnp.asarray(given, jnp.float32)))
+    got = np.asarray(updates_of(gs.moments.scale_by_muon(), jnp.asarray(given, jnp.float32)))
     uncorrected = [newton_schulz(given[0])]
     mu = 0.05 * given[0] * 0.95 + 0.05 * given[1]
     uncorrected.append(newton_schulz(0.95 * mu + 0.05 * given[1]))
@@ -85,7 +85,7 @@ def test_dimension_numbers_say_which_axes_make_a_matrix() -> None:
     given = {"a": jnp.asarray(g), "b": jnp.asarray(g)}
     said = {"a": numbers((0, 1), -1), "b": numbers(1, 0)}
     for says in (said, lambda _: said):
-        got = updates_of(gs.scale_by_muon(weight_dimension_numbers=says), given)
+        got = updates_of(gs.moments.scale_by_muon(weight_dimension_numbers=says), given)
         np.testing.assert_allclose(
             np.asarray(got["a"]).reshape(12, 5), newton_schulz(g.reshape(12, 5)), atol=1e-4
         )
@@ -105,7 +105,7 @@ def test_dimension_numbers_say_which_axes_make_a_matrix() -> None:
 )
 def test_dimension_numbers_that_do_not_fit_are_told(numbers: Any) -> None:
     params = {"w": jnp.ones((2, 3))}
-    tx = gs.scale_by_muon(weight_dimension_numbers=numbers)
+    tx = gs.moments.scale_by_muon(weight_dimension_numbers=numbers)
     with pytest.raises(ValueError, match="weight_dimension_numbers"):
         tx.update(params, tx.init(params), params)
     with pytest.raises(ValueError, match="give one of them"):
@@ -114,7 +114,7 @@ def test_dimension_numbers_that_do_not_fit_are_told(numbers: Any) -> None:
 
 def test_first_step_is_the_iteration_on_the_gradient() -> None:
     g = np.random.default_rng(2).normal(size=(6, 6)).astype("f4")
-    got = updates_of(gs.scale_by_muon(beta=0.0), jnp.asarray(g)[None])[0]
+    got = updates_of(gs.moments.scale_by_muon(beta=0.0), jnp.asarray(g)[None])[0]
     np.testing.assert_allclose(got, newton_schulz(g), rtol=1e-4, atol=1e-5)
 
 
@@ -129,7 +129,9 @@ def test_stacks_convolutions_and_heads_are_many_matrices() -> None:
         },
     }
     tree["stack"][0, 7] *= 1e15
-    got = updates_of(gs.scale_by_muon(), jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), tree))
+    got = updates_of(
+        gs.moments.scale_by_muon(), jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), tree)
+    )
 
     def matrix(leaf: Any, rows: int, columns: int) -> np.ndarray:
         return np.asarray(leaf).reshape(1, rows, columns)
@@ -155,7 +157,7 @@ def test_stacks_convolutions_and_heads_are_many_matrices() -> None:
 def test_pitfall_norm_of_huge_or_tiny_momentum(size: float) -> None:
     """The size of a gradient must not matter; above 2**62 an entry counts as zero."""
     g = np.random.default_rng(4).normal(size=(4, 4)).astype("f4") * np.float32(size)
-    got = updates_of(gs.scale_by_muon(eps=0.0), jnp.asarray(g)[None])[0]
+    got = updates_of(gs.moments.scale_by_muon(eps=0.0), jnp.asarray(g)[None])[0]
     if size > 2.0**62:
         np.testing.assert_array_equal(got, 0.0)
     else:
@@ -165,13 +167,13 @@ def test_pitfall_norm_of_huge_or_tiny_momentum(size: float) -> None:
 def test_pitfall_zero_gradient_gives_zero() -> None:
     for g in (jnp.zeros((3, 4)), jnp.full((3, 4), 1e-42), jnp.zeros((0, 3)), jnp.zeros(())):
         for eps in (0.0, 1e-7):
-            tx = gs.scale_by_muon(eps=eps)
+            tx = gs.moments.scale_by_muon(eps=eps)
             got, _ = tx.update(g, tx.init(g))
             np.testing.assert_array_equal(got, np.zeros(g.shape))
 
 
 def test_pitfall_nan_leaves_the_momentum_alone() -> None:
-    tx = gs.scale_by_muon()
+    tx = gs.moments.scale_by_muon()
     g = jnp.asarray(np.random.default_rng(5).normal(size=(3, 4)), jnp.float32)
     _, before = tx.update(g, tx.init(g))
     got, after = tx.update(g.at[1, 2].set(jnp.nan), before)
@@ -181,9 +183,9 @@ def test_pitfall_nan_leaves_the_momentum_alone() -> None:
 
 def test_low_precision_moves_singular_values_by_a_few_percent() -> None:
     g = np.random.default_rng(6).normal(size=(1, 16, 16)).astype("f4")
-    exact = updates_of(gs.scale_by_muon(), jnp.asarray(g))[0]
-    fast = updates_of(gs.scale_by_muon(compute_dtype=jnp.bfloat16), jnp.asarray(g))[0]
-    narrow = updates_of(gs.scale_by_muon(), jnp.asarray(g, jnp.bfloat16))[0]
+    exact = updates_of(gs.moments.scale_by_muon(), jnp.asarray(g))[0]
+    fast = updates_of(gs.moments.scale_by_muon(compute_dtype=jnp.bfloat16), jnp.asarray(g))[0]
+    narrow = updates_of(gs.moments.scale_by_muon(), jnp.asarray(g, jnp.bfloat16))[0]
     assert fast.dtype == jnp.float32
     assert narrow.dtype == jnp.bfloat16
     for got in (fast, narrow):
@@ -202,7 +204,7 @@ def test_singular_values_after_five_steps() -> None:
 
 def test_known_weakness_noise_is_amplified_485_times() -> None:
     g = np.diag([1.0, 1e-6]).astype("f4")
-    got = updates_of(gs.scale_by_muon(), jnp.asarray(g)[None])[0]
+    got = updates_of(gs.moments.scale_by_muon(), jnp.asarray(g)[None])[0]
     assert got[1, 1] / 1e-6 == pytest.approx(485, rel=0.01)
 
 
@@ -211,7 +213,7 @@ def test_known_weakness_one_spike_owns_the_direction_for_76_steps() -> None:
     good, bad = rng.normal(size=(2, 8, 8)).astype("f4")
     given = np.repeat(good[None], 200, 0)
     given[50] = bad * 1000
-    got = np.asarray(updates_of(gs.scale_by_muon(), jnp.asarray(given)))
+    got = np.asarray(updates_of(gs.moments.scale_by_muon(), jnp.asarray(given)))
 
     def likeness(other: np.ndarray) -> np.ndarray:
         return (got * other).sum((1, 2)) / np.linalg.norm(got, axis=(1, 2)) / np.linalg.norm(other)
@@ -230,7 +232,7 @@ def test_leaves_may_be_sharded_by_any_axis_in_explicit_mode(spec: tuple[str | No
         return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, whole))
 
     with jax.sharding.use_abstract_mesh(mesh):
-        for tx in (gs.scale_by_muon(), gs.muon(1e-3)):
+        for tx in (gs.moments.scale_by_muon(), gs.muon(1e-3)):
             params = {"wide": leaf(4, 8), "tall": leaf(8, 4), "stack": leaf(3, 4, 8)}
             params["conv"] = leaf(3, 3, 4, 8)
             updates, _ = jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
@@ -243,7 +245,9 @@ def test_leaves_may_be_sharded_by_any_axis_in_explicit_mode(spec: tuple[str | No
 
 
 def test_stacked_leaves_may_be_sharded_by_layer() -> None:
-    check_sharding(gs.scale_by_muon(), {"stack": jnp.ones((4, 3, 5)), "w": jnp.ones((3, 4))})
+    check_sharding(
+        gs.moments.scale_by_muon(), {"stack": jnp.ones((4, 3, 5)), "w": jnp.ones((3, 4))}
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,6 +265,6 @@ def test_stacked_leaves_may_be_sharded_by_layer() -> None:
     ],
 )
 def test_bad_arguments_are_told(options: dict[str, Any], told: str) -> None:
-    for make in (gs.scale_by_muon, lambda **options: gs.muon(1e-3, **options)):
+    for make in (gs.moments.scale_by_muon, lambda **options: gs.muon(1e-3, **options)):
         with pytest.raises((TypeError, ValueError), match=told):
             make(**options)

@@ -2,7 +2,7 @@
 
 Each is a run of a few steps, saved by Flax's msgpack and, all in one, by Orbax. What is there is
 never trained anew: a new entry of ``RUNS`` joins those that an older version has written. Those of
-state schema 1 come by way of ``gs.upgrade_state``, as they do to users.
+state schema 1 come by way of ``gs.checkpoints.upgrade_state``, as they do to users.
 """
 
 import json
@@ -50,20 +50,20 @@ RUNS = {
     ),
     "stable_adamw": Run(gs.stable_adamw(1e-2)),
     "muon": Run(gs.muon(1e-2)),
-    "schedule_free": Run(gs.schedule_free_adamw(1e-2)),
-    "noise": Run(gs.guard(optax.chain(gs.add_noise(1e-3), optax.sgd(0.1)))),
+    "schedule_free": Run(gs.recipes.schedule_free_adamw(1e-2)),
+    "noise": Run(gs.guard(optax.chain(gs.clipping.add_noise(1e-3), optax.sgd(0.1)))),
     "accumulate": Run(gs.accumulate(gs.guard(optax.adamw(_rate())), 3)),
     "loss_scale": Run(gs.loss_scale(gs.guard(optax.sgd(0.1, momentum=0.9))), "float16"),
-    "kahan": Run(gs.kahan(gs.adamw(1e-2)), "bfloat16"),
+    "kahan": Run(gs.precision.kahan(gs.adamw(1e-2)), "bfloat16"),
     "rollback": Run(
         gs.backoff(
-            gs.moment_hygiene(
+            gs.recovery.moment_hygiene(
                 gs.rollback(gs.guard(optax.adam(1e-2)), every=1, patience=1), damp_after=1
             )
         )
     ),
     "compress_moments": Run(
-        gs.guard(gs.compress_moments(optax.adam(1e-2), min_size=1)),
+        gs.guard(gs.precision.compress_moments(optax.adam(1e-2), min_size=1)),
     ),
     "record": Run(gs.record(gs.guard(optax.adam(1e-2)), capacity=8)),
 }
@@ -117,7 +117,7 @@ def upgraded(name: str, saved: Any) -> Any:
     params = jax.tree.map(jnp.asarray, saved["params"])
     return {
         "params": params,
-        "opt_state": gs.upgrade_state(saved["opt_state"], run.tx, params=params),
+        "opt_state": gs.checkpoints.upgrade_state(saved["opt_state"], run.tx, params=params),
     }
 
 
@@ -137,7 +137,7 @@ def main() -> None:
         updates, _ = advance(run, saved, LATER)
         (FOLDER / f"{name}.msgpack").write_bytes(flax.serialization.to_bytes(saved))
         told[name] = {"sha256": digest(saved), "updates": as_lists(updates)}
-        told[name]["schema"] = gs.state_schema(saved)
+        told[name]["schema"] = gs.checkpoints.state_schema(saved)
         checkpoints[name] = saved
     shutil.rmtree(FOLDER / "orbax", ignore_errors=True)
     ocp.save(FOLDER / "orbax", checkpoints)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import gradstable as gs
-from gradstable.recovery.schema import SCHEMA
+from gradstable._src.checkpoints.schema import SCHEMA
 from tests.registry import cases
 
 FILE = Path(__file__).parents[1] / "data" / "state_schemas.json"
@@ -30,7 +30,7 @@ def states() -> dict[str, dict[str, str]]:
     found = {}
     for case in cases():
         state = jax.eval_shape(case.tx.init, PARAMS)
-        found[case.name] = gs.state_schema(state)["leaves"]
+        found[case.name] = gs.checkpoints.state_schema(state)["leaves"]
     return found
 
 
@@ -42,7 +42,7 @@ def write(file: Path = FILE, *, unreleased: bool = False) -> None:
     if changed and old["schema"] >= SCHEMA and not unreleased:
         raise SystemExit(
             f"these states have changed: {', '.join(changed)}. Raise SCHEMA in "
-            "gradstable/recovery/schema.py and say so in CHANGELOG.md under Changed; if no "
+            "gradstable/_src/recovery/schema.py and say so in CHANGELOG.md under Changed; if no "
             f"release has had them, run {COMMAND} --unreleased"
         )
     text = json.dumps({"schema": SCHEMA, "states": now}, indent=1, sort_keys=True)

@@ -11,8 +11,8 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 import gradstable as gs
-from gradstable._core.find import find_all
-from gradstable.rules.ring import Ring, held
+from gradstable._src.core.find import find_all
+from gradstable._src.rules.ring import Ring, held
 from tests.persistence import golden
 from tests.persistence.digest import digest
 
@@ -47,9 +47,11 @@ def test_every_run_has_a_checkpoint() -> None:
 @pytest.mark.parametrize("name", golden.RUNS)
 def test_another_schema_is_named_with_the_remedy(name: str) -> None:
     old = EXPECTED[name]["schema"]
-    told = re.escape("Load it without a target, and pass what comes to gradstable.upgrade_state")
+    told = re.escape(
+        "Load it without a target, and pass what comes to gradstable.checkpoints.upgrade_state"
+    )
     with pytest.raises(ValueError, match=f"state schema {old['schema']}.*{told}"):
-        gs.check_schema(old, golden.targets()[name])
+        gs.checkpoints.check_schema(old, golden.targets()[name])
 
 
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
@@ -65,7 +67,7 @@ def test_every_value_that_was_saved_is_there(name: str) -> None:
     unknown = ("float32()", np.float32(0.3).tobytes())
     assert {*(values(saved) - values(new))} <= {unknown}
     assert digest(new) == digest(golden.upgraded(name, from_orbax()[name]))
-    gs.check_schema(gs.state_schema(new), golden.targets()[name])
+    gs.checkpoints.check_schema(gs.checkpoints.state_schema(new), golden.targets()[name])
 
 
 @pytest.mark.parametrize("name", golden.RUNS)

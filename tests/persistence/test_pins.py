@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gradstable.recovery import schema
+from gradstable._src.checkpoints import schema
 from tests.persistence import pins
 
 

@@ -33,9 +33,11 @@ FAMILIES = ("Guards", "Low precision", "Recipes", "Recovery")
 def one_transform() -> dict[str, optax.GradientTransformation]:
     """Return what keeps as much in its state as can be: rings, groups, a key, a schedule."""
     rate = optax.cosine_decay_schedule(1e-2, STEPS)
-    guarded = gs.guard(optax.chain(gs.add_noise(1e-3), optax.adamw(rate, mu_dtype=jnp.bfloat16)))
+    guarded = gs.guard(
+        optax.chain(gs.clipping.add_noise(1e-3), optax.adamw(rate, mu_dtype=jnp.bfloat16))
+    )
     scaled = gs.loss_scale(gs.accumulate(guarded, 3), growth_interval=2)
-    return {"one": gs.record(gs.kahan(scaled), capacity=8)}
+    return {"one": gs.record(gs.precision.kahan(scaled), capacity=8)}
 
 
 def all_transforms() -> dict[str, optax.GradientTransformation]:
@@ -139,7 +141,7 @@ def train(
             if step % EVERY == 0:
                 parts = {"state": state, "data": data}
                 saving = checkpointer.save_checkpointables_async(
-                    step, parts, custom_metadata=gs.state_schema(state)
+                    step, parts, custom_metadata=gs.checkpoints.state_schema(state)
                 )
                 assert saving is not None
                 if step + 1 != dies.step:  # the save that hangs is not waited for
@@ -150,7 +152,7 @@ def train(
 
 def load(checkpointer: ocp.training.Checkpointer, step: int, target: Any, data: Any) -> Any:
     """Return the state of a checkpoint; the iterator is moved to its place."""
-    gs.check_schema(checkpointer.metadata(step).custom_metadata, target)
+    gs.checkpoints.check_schema(checkpointer.metadata(step).custom_metadata, target)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), target

@@ -40,14 +40,14 @@ def test_pitfall_plain_bfloat16_stays_where_it_was() -> None:
 @pytest.mark.parametrize("kept", [None, jnp.float32])
 def test_kahan_moves_low_precision_as_float32_moves(dtype: Any, steps: int, kept: Any) -> None:
     reference = descend(optax.sgd(1e-3), jnp.float32, steps)
-    ours = descend(gs.guard(gs.kahan(optax.sgd(1e-3), dtype=kept)), dtype, steps)
+    ours = descend(gs.guard(gs.precision.kahan(optax.sgd(1e-3), dtype=kept)), dtype, steps)
     # One spacing of bfloat16 below 1; and the rate itself, rounded to it 1,000 times.
     assert np.abs(ours - reference).max() <= 2.0**-8
 
 
 @LOW
 def test_stochastic_rounding_moves_low_precision_on_the_average(dtype: Any) -> None:
-    chain = optax.chain(optax.sgd(1e-3), gs.stochastic_round())
+    chain = optax.chain(optax.sgd(1e-3), gs.precision.stochastic_round())
     for steps in (333, STEPS):
         ours = descend(gs.guard(chain), dtype, steps)
         reference = descend(optax.sgd(1e-3), jnp.float32, steps)
@@ -59,8 +59,8 @@ def test_stochastic_rounding_moves_low_precision_on_the_average(dtype: Any) -> N
 def wrapped(kind: str) -> optax.GradientTransformation:
     """A transform whose updates are the gradients, applied in one of the ways."""
     if kind == "kahan":
-        return gs.kahan(optax.identity())
-    return gs.stochastic_round(1)
+        return gs.precision.kahan(optax.identity())
+    return gs.precision.stochastic_round(1)
 
 
 @pytest.mark.parametrize("kind", ["kahan", "stochastic"])
@@ -86,7 +86,7 @@ def test_zero_and_broken_updates_move_nothing(kind: str, dtype: Any) -> None:
 )
 def test_kahan_loses_nothing(dtype: Any, theta: float, updates: list[float]) -> None:
     """Parameter and compensation together are the sum, to the precision of the compensation."""
-    tx = gs.kahan(optax.identity(), dtype=jnp.float32)
+    tx = gs.precision.kahan(optax.identity(), dtype=jnp.float32)
     params = jnp.full((), theta, dtype)
     total = float(params)
     state = tx.init(params)
@@ -104,7 +104,7 @@ def test_kahan_loses_nothing(dtype: Any, theta: float, updates: list[float]) -> 
 def test_stochastic_rounding_takes_a_neighbor(dtype: Any, theta: float, u: float) -> None:
     """One of the two numbers next to the exact sum, or that within a rounding of the update."""
     params = jnp.full((64,), theta, dtype)
-    tx = gs.stochastic_round(3)
+    tx = gs.precision.stochastic_round(3)
     updates, _ = tx.update(jnp.full((64,), u, jnp.float32), tx.init(params), params)
     new = np.asarray(optax.apply_updates(params, updates), np.float64)
     exact = float(params[0]) + float(np.float32(u))
@@ -116,7 +116,7 @@ def test_stochastic_rounding_takes_a_neighbor(dtype: Any, theta: float, u: float
 
 def test_stochastic_rounding_is_repeatable_and_differs_between_steps() -> None:
     params = jnp.ones(512, jnp.bfloat16)
-    tx = gs.stochastic_round(7)
+    tx = gs.precision.stochastic_round(7)
     state = tx.init(params)
     u = jnp.full(512, 1e-3, jnp.bfloat16)
     first, second = tx.update(u, state, params), tx.update(u, state, params)
@@ -137,14 +137,16 @@ def test_kahan_equals_itself_in_and_outside_of_jit() -> None:
     """Pitfall: XLA keeps excess precision, and would find nothing lost in the rounding."""
     params = jax.random.normal(jax.random.key(0), (100,)).astype(jnp.bfloat16)
     u = 1e-3 * jax.random.normal(jax.random.key(1), (100,))
-    tx = gs.kahan(optax.identity())
+    tx = gs.precision.kahan(optax.identity())
     state = tx.init(params)
     outside, inside = tx.update(u, state, params), jax.jit(tx.update)(u, state, params)
     chex.assert_trees_all_equal(outside, inside)
     assert bool((outside[1].compensation.unnamed != 0).any())
 
 
-@pytest.mark.parametrize("factory", [lambda: gs.kahan(optax.sgd(0.1)), gs.stochastic_round])
+@pytest.mark.parametrize(
+    "factory", [lambda: gs.precision.kahan(optax.sgd(0.1)), gs.precision.stochastic_round]
+)
 def test_missing_params_are_named(factory: Any) -> None:
     tx = factory()
     with pytest.raises(ValueError, match="params"):

@@ -13,12 +13,12 @@ import pytest
 
 import gradstable as gs
 from benchmarks.dynamic_map import published_8_bit
+from gradstable._src.precision.storage import unpack
 from gradstable.precision import CompressMomentsState
-from gradstable.precision.storage import unpack
 
 SIZE = 1024
-ADAM = gs.scale_by_adam
-compressed = partial(gs.compress_moments, min_size=1)
+ADAM = gs.moments.scale_by_adam
+compressed = partial(gs.precision.compress_moments, min_size=1)
 TO = pytest.mark.parametrize("to", ["int8", "int16", "bfloat16"])
 
 
@@ -145,7 +145,9 @@ def test_entry_that_overflows_inside_keeps_what_it_was() -> None:
 
 @pytest.mark.parametrize(("to", "most"), [("int8", 2.032), ("int16", 4.032), ("bfloat16", 4.001)])
 def test_bytes_of_state(to: Any, most: float) -> None:
-    state = jax.eval_shape(gs.compress_moments(optax.adam(1e-3), to=to).init, jnp.ones((512, 512)))
+    state = jax.eval_shape(
+        gs.precision.compress_moments(optax.adam(1e-3), to=to).init, jnp.ones((512, 512))
+    )
     bytes_of = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     assert bytes_of / 512**2 <= most
 
@@ -156,7 +158,7 @@ def test_what_is_small_complex_or_of_another_kind_is_left_alone() -> None:
         "small": jnp.ones(4095, jnp.bfloat16),
         "complex": jnp.ones(5000, jnp.complex64),
     }
-    state = jax.eval_shape(gs.compress_moments(optax.adam(1e-3)).init, params)
+    state = jax.eval_shape(gs.precision.compress_moments(optax.adam(1e-3)).init, params)
     mu, nu = (jax.tree.map(lambda leaf: leaf.dtype.name, state.inner_state[0][i]) for i in (1, 2))
     assert mu == {"large": "int8", "small": "float32", "complex": "complex64"}
     assert nu["large"] == "uint8"
@@ -181,12 +183,12 @@ def test_parameters_with_the_names_of_moments_are_left_alone() -> None:
 FOUND = {
     "adadelta": (optax.adadelta(1.0), {"e_g": "uint8", "e_x": "uint8"}),
     "adagrad": (optax.adagrad(1.0), {"sum_of_squares": "uint8"}),
-    "ademamix": (gs.scale_by_ademamix(), {"mu": "int8", "mu_slow": "int8", "nu": "uint8"}),
+    "ademamix": (gs.moments.scale_by_ademamix(), {"mu": "int8", "mu_slow": "int8", "nu": "uint8"}),
     "amsgrad": (optax.amsgrad(1.0), {"mu": "int8", "nu": "uint8", "nu_max": "float32"}),
     "inject": (optax.inject_hyperparams(optax.adamw)(1.0), {"mu": "int8", "nu": "uint8"}),
     "lion": (optax.lion(1.0), {"mu": "int8"}),
     "masked": (optax.masked(optax.adam(1.0), {"w": True}), {"mu": "int8", "nu": "uint8"}),
-    "muon": (gs.scale_by_muon(), {"mu": "int8"}),
+    "muon": (gs.moments.scale_by_muon(), {"mu": "int8"}),
     "rmsprop": (optax.rmsprop(1.0, momentum=0.9), {"nu": "uint8", "trace": "int8"}),
 }
 
@@ -194,7 +196,7 @@ FOUND = {
 @pytest.mark.parametrize("name", FOUND)
 def test_moments_are_found_in_the_states_of_others(name: str) -> None:
     inner, expected = FOUND[name]
-    tx = gs.compress_moments(inner)
+    tx = gs.precision.compress_moments(inner)
     params = {"w": jnp.ones((64, 64))}
 
     def one(params: Any) -> Any:
@@ -210,7 +212,7 @@ def test_moments_are_found_in_the_states_of_others(name: str) -> None:
 def test_pitfall_nu_that_may_be_negative_is_left_alone(what: str) -> None:
     inner = optax.scale_by_sm3() if what == "sm3" else optax.contrib.sophia(1.0)
     with pytest.raises(ValueError, match="no state with a field"):
-        gs.compress_moments(inner).init(jnp.ones(SIZE))
+        gs.precision.compress_moments(inner).init(jnp.ones(SIZE))
 
 
 MISTAKES = {
@@ -226,4 +228,4 @@ MISTAKES = {
 def test_mistakes_are_told(what: str) -> None:
     options, error, told = MISTAKES[what]
     with pytest.raises(error, match=told):
-        gs.compress_moments(**{"inner": optax.adam(0.1), **options}).init(jnp.ones(3))
+        gs.precision.compress_moments(**{"inner": optax.adam(0.1), **options}).init(jnp.ones(3))

@@ -146,7 +146,7 @@ def train(folder: Path, run: Run) -> dict[str, Any]:
                 jax.block_until_ready(state[name])
             note(log, step, state, seen=seen, finite=bool(np.isfinite(local["x"]).all()))
             if step in SAVES and run.saves:
-                schemas = {name: gs.state_schema(one) for name, one in state.items()}
+                schemas = {name: gs.checkpoints.state_schema(one) for name, one in state.items()}
                 assert checkpointer.save_checkpointables(step, state, custom_metadata=schemas)
     return summary(folder, run, trainers, state)
 
@@ -158,7 +158,7 @@ def load(checkpointer: ocp.training.Checkpointer, trainers: dict[str, Trainer]) 
     target = {name: trainer.target for name, trainer in trainers.items()}
     schemas: Any = checkpointer.metadata(step).custom_metadata
     for name, one in target.items():
-        gs.check_schema(schemas[name], one)
+        gs.checkpoints.check_schema(schemas[name], one)
     return step, checkpointer.load_checkpointables(step, target)
 
 

@@ -31,19 +31,19 @@ def apply(
 
 MAKE: dict[str, tuple[Callable[..., Any], Callable[..., np.ndarray]]] = {
     "cap_update_rms": (
-        lambda units: gs.cap_update_rms(0.7, units=units),
+        lambda units: gs.rate.cap_update_rms(0.7, units=units),
         lambda u, p: oracle.cap_update_rms(u, 0.7),
     ),
     "cap_trust": (
-        lambda units: gs.cap_trust(0.2, floor=1e-2, units=units),
+        lambda units: gs.rate.cap_trust(0.2, floor=1e-2, units=units),
         lambda u, p: oracle.cap_trust(u, p, 0.2, 1e-2),
     ),
     "trust_ratio": (
-        lambda units: gs.scale_by_trust_ratio(trust_coefficient=0.5, eps=1e-3, units=units),
+        lambda units: gs.rate.scale_by_trust_ratio(trust_coefficient=0.5, eps=1e-3, units=units),
         lambda u, p: oracle.trust_ratio(u, p, trust_coefficient=0.5, eps=1e-3),
     ),
     "trust_clip": (
-        lambda units: gs.scale_by_trust_ratio(min_norm=1e-2, trust_clip=True, units=units),
+        lambda units: gs.rate.scale_by_trust_ratio(min_norm=1e-2, trust_clip=True, units=units),
         lambda u, p: oracle.trust_ratio(u, p, min_norm=1e-2, trust_clip=True),
     ),
 }
@@ -89,13 +89,17 @@ def test_exploding_layer_of_a_stack_equals_separate_leaves() -> None:
 
 def test_infinite_limits_are_the_identity() -> None:
     updates = RNG.normal(size=SHAPE).astype("f4") * 1e20
-    for tx in (gs.cap_update_rms(jnp.inf), gs.cap_trust(jnp.inf)):
+    for tx in (gs.rate.cap_update_rms(jnp.inf), gs.rate.cap_trust(jnp.inf)):
         np.testing.assert_array_equal(apply(tx, updates, PARAMS), updates)
 
 
 def test_what_is_within_the_limit_passes_bit_by_bit() -> None:
     updates = np.asarray(jnp.asarray(RNG.normal(size=SHAPE) * 1e-3, jnp.bfloat16))
-    for tx in (gs.cap_update_rms(), gs.cap_trust(), gs.scale_by_trust_ratio(trust_clip=True)):
+    for tx in (
+        gs.rate.cap_update_rms(),
+        gs.rate.cap_trust(),
+        gs.rate.scale_by_trust_ratio(trust_clip=True),
+    ):
         got = apply(tx, updates, np.ones(SHAPE, "f4").astype(updates.dtype))
         np.testing.assert_array_equal(got.view("u2"), updates.view("u2"))
 
@@ -104,7 +108,10 @@ def test_trust_ratio_equals_optax_on_healthy_float32() -> None:
     updates = {"w": jnp.asarray(RNG.normal(size=(5, 4)), jnp.float32), "b": jnp.zeros(3)}
     params = {"w": jnp.asarray(RNG.normal(size=(5, 4)), jnp.float32), "b": jnp.ones(3)}
     for options in ({}, {"min_norm": 3.0}, {"trust_coefficient": 0.01, "eps": 0.1}):
-        ours, theirs = gs.scale_by_trust_ratio(**options), optax.scale_by_trust_ratio(**options)
+        ours, theirs = (
+            gs.rate.scale_by_trust_ratio(**options),
+            optax.scale_by_trust_ratio(**options),
+        )
         got, _ = jax.jit(ours.update)(updates, ours.init(params), params)
         wanted, _ = jax.jit(theirs.update)(updates, theirs.init(params), params)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), got, wanted)
@@ -115,15 +122,15 @@ def test_pitfall_norms_neither_overflow_nor_vanish(size: float) -> None:
     """optax squares in the dtype of the leaf: 0 from 1e20, and a ratio of 1 from 1e-30."""
     updates = np.full((4,), size, "f4")
     params = np.full((4,), 2.0, "f4")
-    ratio = apply(gs.scale_by_trust_ratio(), updates, params)
+    ratio = apply(gs.rate.scale_by_trust_ratio(), updates, params)
     np.testing.assert_allclose(ratio, params, rtol=1e-5)
-    capped = apply(gs.cap_update_rms(size / 4), updates, params)
+    capped = apply(gs.rate.cap_update_rms(size / 4), updates, params)
     np.testing.assert_allclose(capped, size / 4, rtol=1e-5)
 
 
 def test_pitfall_float16_norm_of_300_is_no_infinity() -> None:
     updates = np.full((100,), 30.0, np.float16)
-    got = apply(gs.scale_by_trust_ratio(), updates, np.full((100,), 0.5, np.float16))
+    got = apply(gs.rate.scale_by_trust_ratio(), updates, np.full((100,), 0.5, np.float16))
     np.testing.assert_allclose(got.astype("f4"), 0.5, rtol=1e-3)
 
 
@@ -143,7 +150,7 @@ def test_a_bad_entry_zeroes_its_unit_and_no_other(bad: float) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
 def test_broken_parameters_do_not_lift_the_cap(bad: float) -> None:
     params = np.full((4,), bad, "f4")
-    got = apply(gs.cap_trust(0.1, units="output"), np.full((4,), 1e6, "f4"), params)
+    got = apply(gs.rate.cap_trust(0.1, units="output"), np.full((4,), 1e6, "f4"), params)
     assert oracle.norm(got) <= 0.1 * max(1e-3 * 2, 2e30 if bad == 1e30 else 0.0) * (1 + 1e-5)
 
 
@@ -153,7 +160,7 @@ def test_capped_step_is_never_longer_than_the_cap_after_rounding(dtype: str) -> 
     rng = np.random.default_rng(2)
     params = jnp.asarray(rng.normal(size=(200, 7)) * 1e-4, dtype)
     updates = jnp.asarray(rng.normal(size=(200, 7)), dtype)
-    capped = apply(gs.cap_trust(0.1, floor=1e-4, units=(0,)), updates, params).astype("f8")
+    capped = apply(gs.rate.cap_trust(0.1, floor=1e-4, units=(0,)), updates, params).astype("f8")
     limit = [0.1 * max(oracle.norm(p), 1e-4 * 7**0.5) for p in np.asarray(params, "f8")]
     ratio = np.linalg.norm(capped, axis=1) / limit
     assert ratio.max() <= 1.0 + 1e-5
@@ -171,7 +178,7 @@ def test_rounding_to_nearest_would_break_the_cap() -> None:
 def test_shards_under_an_axis_name_act_as_one_leaf() -> None:
     updates = jnp.asarray(RNG.normal(size=(2, 6)) * 1e3, jnp.float32)
     params = jnp.asarray(RNG.normal(size=(2, 6)), jnp.float32)
-    for make in (gs.cap_update_rms, gs.cap_trust, gs.scale_by_trust_ratio):
+    for make in (gs.rate.cap_update_rms, gs.rate.cap_trust, gs.rate.scale_by_trust_ratio):
         tx, whole = make(axis_name="shards"), make()
         act = jax.vmap(lambda u, p, tx=tx: tx.update(u, tx.init(p), p)[0], axis_name="shards")
         wanted = jax.jit(lambda u, p, tx=whole: tx.update(u, tx.init(p), p)[0])(updates, params)
@@ -181,12 +188,12 @@ def test_shards_under_an_axis_name_act_as_one_leaf() -> None:
 def test_known_weakness_one_entry_moves_by_the_root_of_the_size() -> None:
     updates = np.zeros(10_000, "f4")
     updates[0] = 1e6
-    got = apply(gs.cap_update_rms(1.0), updates, np.ones(10_000, "f4"))
+    got = apply(gs.rate.cap_update_rms(1.0), updates, np.ones(10_000, "f4"))
     assert got[0] == pytest.approx(100.0, rel=1e-5)
 
 
 def test_known_weakness_a_leaf_of_zeros_starts_slowly() -> None:
-    tx = gs.cap_trust()
+    tx = gs.rate.cap_trust()
 
     def body(params: jax.Array, nothing: None) -> tuple[jax.Array, jax.Array]:
         del nothing
@@ -199,8 +206,8 @@ def test_known_weakness_a_leaf_of_zeros_starts_slowly() -> None:
 
 def test_known_weakness_trust_ratio_makes_noise_as_long_as_signal() -> None:
     params, noise = np.full(4, 0.5, "f4"), np.full(4, 5e-7, "f4")
-    assert oracle.norm(apply(gs.scale_by_trust_ratio(), noise, params)) == pytest.approx(1.0)
-    clipped = apply(gs.scale_by_trust_ratio(trust_clip=True), noise, params)
+    assert oracle.norm(apply(gs.rate.scale_by_trust_ratio(), noise, params)) == pytest.approx(1.0)
+    clipped = apply(gs.rate.scale_by_trust_ratio(trust_clip=True), noise, params)
     np.testing.assert_array_equal(clipped, noise)
 
 
@@ -214,7 +221,7 @@ def laws(tx: optax.GradientTransformation) -> Callable[[np.ndarray, np.ndarray],
     return lambda u, p: np.asarray(compiled(u, p))
 
 
-RMS, TRUST = laws(gs.cap_update_rms(1.0)), laws(gs.cap_trust(0.1))
+RMS, TRUST = laws(gs.rate.cap_update_rms(1.0)), laws(gs.rate.cap_trust(0.1))
 
 
 @hypothesis.given(NUMBERS, NUMBERS)
@@ -240,7 +247,7 @@ def test_trust_cap_is_equivariant_under_a_common_scale(updates: list[float], fac
     np.testing.assert_allclose(scaled, TRUST(u, p) * np.float32(factor), rtol=1e-4, atol=1e-30)
 
 
-@pytest.mark.parametrize("make", [gs.cap_trust, gs.scale_by_trust_ratio])
+@pytest.mark.parametrize("make", [gs.rate.cap_trust, gs.rate.scale_by_trust_ratio])
 def test_missing_params_are_told(make: Callable[[], Any]) -> None:
     tx = make()
     with pytest.raises(ValueError, match=rf"{make.__name__} compares with params.*state, params\)"):
@@ -248,7 +255,8 @@ def test_missing_params_are_told(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [gs.cap_update_rms, gs.cap_trust, gs.scale_by_trust_ratio, gs.stable_adamw]
+    "make",
+    [gs.rate.cap_update_rms, gs.rate.cap_trust, gs.rate.scale_by_trust_ratio, gs.stable_adamw],
 )
 def test_unknown_units_are_refused(make: Callable[..., Any]) -> None:
     required = (1e-3,) if make is gs.stable_adamw else ()

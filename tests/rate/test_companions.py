@@ -39,7 +39,7 @@ def test_backoff_equals_its_oracle(options: dict[str, float]) -> None:
     norms = np.exp(np.random.default_rng(0).normal(size=600) * 0.1)
     bad = [50, 51, 52, 200, *range(300, 310)]
     norms[bad] = [np.nan, np.inf, 1e30, 1e3, *[1e2] * 10]
-    got = scales(gs.backoff_on_spike(**options), "grad_norm", norms)
+    got = scales(gs.rate.backoff_on_spike(**options), "grad_norm", norms)
     wanted = oracle.backoff(np.isin(np.arange(600), bad), **options)
     np.testing.assert_allclose(got, wanted, rtol=1e-4)
 
@@ -47,7 +47,7 @@ def test_backoff_equals_its_oracle(options: dict[str, float]) -> None:
 def test_backoff_is_over_one_hundred_steps_after_a_spike() -> None:
     norms = np.ones(250)
     norms[20] = 1e3
-    got = scales(gs.backoff_on_spike(), "grad_norm", norms)
+    got = scales(gs.rate.backoff_on_spike(), "grad_norm", norms)
     np.testing.assert_array_equal(got[:20], 1.0)
     assert got[20] == 0.5
     assert got[119] < 1.0
@@ -57,7 +57,7 @@ def test_backoff_is_over_one_hundred_steps_after_a_spike() -> None:
 def test_pitfall_backoff_is_never_stuck() -> None:
     """After a level shift, or any number of spikes, it comes back to 1, and never to 0."""
     norms = np.concatenate([np.ones(100), np.full(1500, 1e4)])
-    got = scales(gs.backoff_on_spike(), "grad_norm", norms)
+    got = scales(gs.rate.backoff_on_spike(), "grad_norm", norms)
     assert got.min() == pytest.approx(0.01)
     assert got[-1] == 1.0
     recovered = int(np.argmax(got[110:] == 1.0)) + 10
@@ -66,7 +66,7 @@ def test_pitfall_backoff_is_never_stuck() -> None:
 
 def test_backoff_judges_by_what_comes_in_where_it_is_told_no_norm() -> None:
     updates = jnp.ones((60, 2)).at[30].set(1e3).at[40, 0].set(jnp.nan)
-    got = scales(gs.backoff_on_spike(), "unused", jnp.ones(60), updates)
+    got = scales(gs.rate.backoff_on_spike(), "unused", jnp.ones(60), updates)
     assert got[29] == 1.0
     assert got[30] == 0.5
     assert got[40] < got[39] / 1.9
@@ -75,7 +75,7 @@ def test_backoff_judges_by_what_comes_in_where_it_is_told_no_norm() -> None:
 @pytest.mark.parametrize(("period", "average"), [(102, 0.72), (50, 0.012)])
 def test_known_weakness_frequent_spikes_add_up(period: int, average: float) -> None:
     spikes = np.arange(3000) % period == period - 1
-    got = scales(gs.backoff_on_spike(), "grad_norm", np.where(spikes, 1e3, 1.0))
+    got = scales(gs.rate.backoff_on_spike(), "grad_norm", np.where(spikes, 1e3, 1.0))
     np.testing.assert_allclose(got, oracle.backoff(spikes), rtol=1e-3)
     assert np.mean(got[2000:]) == pytest.approx(average, rel=0.03)
 
@@ -91,7 +91,7 @@ PLATEAU = [
 def test_plateau_equals_its_oracle_and_optax(options: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
     values = (1 + np.exp(-np.arange(200) / 20) + 0.005 * rng.normal(size=200)).astype("f4")
-    got = scales(gs.reduce_on_plateau(**options), "value", values)
+    got = scales(gs.rate.reduce_on_plateau(**options), "value", values)
     np.testing.assert_allclose(got, oracle.reduce_on_plateau(values, **options), rtol=1e-5)
     theirs = scales(optax.contrib.reduce_on_plateau(**options), "value", values)
     np.testing.assert_allclose(got, theirs, rtol=1e-5)
@@ -104,31 +104,33 @@ def test_pitfall_bad_losses_are_not_counted(bad: float) -> None:
     values = np.full(80, 2.0) - 0.01 * np.arange(80)
     values[30:35] = bad
     options = {"patience": 3, "accumulation_size": 2}
-    np.testing.assert_array_equal(scales(gs.reduce_on_plateau(**options), "value", values), 1.0)
+    np.testing.assert_array_equal(
+        scales(gs.rate.reduce_on_plateau(**options), "value", values), 1.0
+    )
 
 
 def test_pitfall_losses_of_rejected_steps_are_not_counted() -> None:
     updates = jnp.ones((40, 2)).at[::2].set(0.0)
-    got = scales(gs.reduce_on_plateau(0.5, patience=10), "value", jnp.ones(40), updates)
+    got = scales(gs.rate.reduce_on_plateau(0.5, patience=10), "value", jnp.ones(40), updates)
     assert int(np.argmax(got < 1.0)) == 21  # the first counts as best, the eleventh after it acts
 
 
 def test_pitfall_negative_constant_loss_is_a_plateau() -> None:
-    got = scales(gs.reduce_on_plateau(0.5, patience=5), "value", jnp.full(10, -3.0))
+    got = scales(gs.rate.reduce_on_plateau(0.5, patience=5), "value", jnp.full(10, -3.0))
     theirs = scales(optax.contrib.reduce_on_plateau(0.5, patience=5), "value", jnp.full(10, -3.0))
     assert got[-1] == 0.5
     assert theirs[-1] == 1.0
 
 
 def test_plateau_without_a_value_is_told() -> None:
-    tx = gs.reduce_on_plateau()
+    tx = gs.rate.reduce_on_plateau()
     with pytest.raises(ValueError, match=r"value is missing: call update\(.*value=loss\)"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), value=jnp.ones(3))
     with pytest.raises(ValueError, match="One of rtol and atol must be positive"):
-        gs.reduce_on_plateau(rtol=0.0)
-    for make in (gs.reduce_on_plateau, gs.backoff_on_spike):
+        gs.rate.reduce_on_plateau(rtol=0.0)
+    for make in (gs.rate.reduce_on_plateau, gs.rate.backoff_on_spike):
         with pytest.raises(TypeError, match=r"rule 0 .* call it first"):
             make(rule=gs.rules.log_mad)  # pyright: ignore[reportArgumentType]
 
@@ -139,7 +141,7 @@ LIMITS = {"min_value": 0.01, "max_value": 10.0, "max_growth": 1.5}
 
 @jax.jit
 def limited_table(table: jax.Array) -> jax.Array:
-    limited = gs.limit_schedule(lambda step: table[step], **LIMITS)
+    limited = gs.rate.limit_schedule(lambda step: table[step], **LIMITS)
     return jax.vmap(lambda step: jnp.asarray(limited(step)))(jnp.arange(30))
 
 
@@ -153,17 +155,17 @@ def test_limited_schedule_of_a_restart_and_its_window() -> None:
     def restarts(step: Any) -> Any:
         return 1e-4 * 100.0 ** jnp.asarray(step % 100 < 1, jnp.float32)
 
-    limited = gs.limit_schedule(restarts, min_value=1e-4, max_value=1.0)
+    limited = gs.rate.limit_schedule(restarts, min_value=1e-4, max_value=1.0)
     trail = np.asarray([limited(step) for step in (99, 100, 101, 200)])
     np.testing.assert_allclose(trail, [1e-4, 1.1e-4, 1e-4, 1.1e-4], rtol=1e-4)
-    free = gs.limit_schedule(restarts, min_value=1e-5, max_value=1.0, max_growth=np.inf)
+    free = gs.rate.limit_schedule(restarts, min_value=1e-5, max_value=1.0, max_growth=np.inf)
     np.testing.assert_allclose(np.asarray([free(99), free(100)]), [1e-4, 1e-2], rtol=1e-4)
     assert np.ceil(np.log(1e4) / np.log(1.1)) == 97, "the steps that the docstring speaks of"
 
 
 def test_limited_schedule_works_in_an_optimizer_and_within_wide_limits() -> None:
     cosine = optax.warmup_cosine_decay_schedule(1e-4, 1e-2, 10, 50)
-    limited = gs.limit_schedule(cosine, min_value=1e-6, max_value=1.0, max_growth=100.0)
+    limited = gs.rate.limit_schedule(cosine, min_value=1e-6, max_value=1.0, max_growth=100.0)
     steps = jnp.arange(50)
     np.testing.assert_allclose(
         jax.vmap(lambda step: jnp.asarray(limited(step)))(steps), cosine(steps), rtol=1e-5
@@ -186,4 +188,4 @@ def test_limited_schedule_works_in_an_optimizer_and_within_wide_limits() -> None
 def test_bad_limits_are_told(changed: dict[str, Any], told: str) -> None:
     good = {"schedule": 1e-3, "min_value": 1e-5, "max_value": 1.0}
     with pytest.raises(ValueError, match=told):
-        gs.limit_schedule(**{**good, **changed})
+        gs.rate.limit_schedule(**{**good, **changed})

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import gradstable as gs
+from tests.registry import public_names, resolve
 
 PAGE = Path(__file__).parents[2] / "docs" / "migration" / "optax.md"
 HEADING = "## Where functions of the same name differ"
@@ -44,8 +44,8 @@ def _quoted(cell: str) -> list[str]:
 def shared() -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
     """Return what has the same name here and in optax or optax.contrib: ours and theirs."""
     found = {}
-    for name in gs.__all__:
-        ours = getattr(gs, name)
+    for path in public_names():
+        name, ours = path.rpartition(".")[2], resolve(path)
         theirs = getattr(optax, name, None) or getattr(optax.contrib, name, None)
         if inspect.isfunction(ours) and callable(theirs):
             found[name] = (ours, theirs)

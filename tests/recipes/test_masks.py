@@ -6,13 +6,12 @@ from typing import Any
 import jax
 import pytest
 
-import gradstable as gs
-from gradstable.testing.contract import CHECKS, failure
-from tests.registry import public_names
+from gradstable._src.testing.contract import CHECKS, failure
+from tests.registry import public_names, resolve
 
 
 def masks_of(name: str) -> list[str]:
-    made = getattr(gs, name, None)
+    made = resolve(name)
     known = inspect.signature(made).parameters if inspect.isfunction(made) else {}
     return [argument for argument in known if argument.endswith("mask")]
 
@@ -23,10 +22,10 @@ def matrices(tree: Any) -> Any:
 
 # Sophia needs an estimate of the Hessian besides, which the check does not bring.
 @pytest.mark.parametrize(
-    "name", [name for name in sorted(public_names()) if masks_of(name) and name != "sophia"]
+    "name", [name for name in sorted(public_names()) if masks_of(name) and name != "recipes.sophia"]
 )
 def test_pitfall_a_mask_does_not_stumble_over_functions_in_a_model(name: str) -> None:
-    factory: Any = getattr(gs, name)
+    factory: Any = resolve(name)
     arguments: dict[str, Any] = dict.fromkeys(masks_of(name), matrices)
     known = inspect.signature(factory).parameters
     given = {"learning_rate": 1e-3, "weight_decay": 0.1}

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable.moments.engine import MAX_SQUARED
+from gradstable._src.moments.engine import MAX_SQUARED
 from tests.recipes.test_recipes import healthy, train, trainer
 from tests.registry.entry import bind
 from tests.registry.modern import diagonal
@@ -20,13 +20,17 @@ SCHEDULE = optax.linear_schedule(1e-2, 1e-3, 20)
 
 
 def sophia(*args: Any, **options: Any) -> optax.GradientTransformation:
-    return bind(gs.sophia(*args, **options), hessian=diagonal)
+    return bind(gs.recipes.sophia(*args, **options), hessian=diagonal)
 
 
 AGREE: dict[str, tuple[Make, Make, dict[str, Any]]] = {
-    "adopt": (gs.adopt, optax.contrib.adopt, {}),
-    "adopt(all)": (gs.adopt, optax.contrib.adopt, {"b2": 0.99, "eps": 1e-3, "nesterov": True}),
-    "ademamix": (gs.ademamix, optax.contrib.ademamix, {"weight_decay": 0.1, "b3": 0.999}),
+    "adopt": (gs.recipes.adopt, optax.contrib.adopt, {}),
+    "adopt(all)": (
+        gs.recipes.adopt,
+        optax.contrib.adopt,
+        {"b2": 0.99, "eps": 1e-3, "nesterov": True},
+    ),
+    "ademamix": (gs.recipes.ademamix, optax.contrib.ademamix, {"weight_decay": 0.1, "b3": 0.999}),
     "lion": (gs.lion, optax.lion, {"weight_decay": 0.1, "mask": {"w": True, "b": False}}),
 }
 
@@ -43,16 +47,16 @@ def test_equals_optax_on_a_healthy_run(name: str) -> None:
 
 
 ESTIMATORS: dict[str, tuple[Make, Make]] = {
-    "adan": (gs.adan, lambda: gs.scale_by_adan(eps_root=1e-8)),
-    "adopt": (gs.adopt, gs.scale_by_adopt),
-    "laprop": (gs.laprop, gs.scale_by_laprop),
-    "adam_atan2": (gs.adam_atan2, gs.scale_by_adam_atan2),
-    "ademamix": (gs.ademamix, lambda: gs.scale_by_ademamix(alpha=5.0)),
-    "lion": (gs.lion, gs.scale_by_lion),
-    "sophia": (sophia, lambda: bind(gs.scale_by_sophia(), hessian=diagonal)),
-    "s3": (gs.s3, gs.scale_by_s3),
-    "spam": (gs.spam, gs.scale_by_spam),
-    "stable_spam": (gs.stable_spam, gs.scale_by_stable_spam),
+    "adan": (gs.adan, lambda: gs.moments.scale_by_adan(eps_root=1e-8)),
+    "adopt": (gs.recipes.adopt, gs.moments.scale_by_adopt),
+    "laprop": (gs.recipes.laprop, gs.moments.scale_by_laprop),
+    "adam_atan2": (gs.recipes.adam_atan2, gs.moments.scale_by_adam_atan2),
+    "ademamix": (gs.recipes.ademamix, lambda: gs.moments.scale_by_ademamix(alpha=5.0)),
+    "lion": (gs.lion, gs.moments.scale_by_lion),
+    "sophia": (sophia, lambda: bind(gs.moments.scale_by_sophia(), hessian=diagonal)),
+    "s3": (gs.recipes.s3, gs.moments.scale_by_s3),
+    "spam": (gs.recipes.spam, gs.moments.scale_by_spam),
+    "stable_spam": (gs.recipes.stable_spam, gs.moments.scale_by_stable_spam),
 }
 
 
@@ -74,9 +78,9 @@ def test_is_its_estimator_with_decay_behind_the_guard(name: str) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: gs.spam(SCHEDULE, reset_every=7, clip_after=2, warmup_steps=3),
+        lambda: gs.recipes.spam(SCHEDULE, reset_every=7, clip_after=2, warmup_steps=3),
         lambda: sophia(SCHEDULE, update_interval=7),
-        lambda: gs.stable_spam(SCHEDULE, reset_every=7),
+        lambda: gs.recipes.stable_spam(SCHEDULE, reset_every=7),
     ],
 )
 def test_bad_batches_are_as_if_they_had_never_been(
@@ -95,22 +99,22 @@ def test_bad_batches_are_as_if_they_had_never_been(
     jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
-@pytest.mark.parametrize("make", [gs.adan, gs.s3, gs.stable_spam])
+@pytest.mark.parametrize("make", [gs.adan, gs.recipes.s3, gs.recipes.stable_spam])
 def test_estimators_do_not_look_for_what_the_guard_keeps_out(make: Make) -> None:
     def text(tx: optax.GradientTransformation) -> str:
         params = jnp.ones(4)
         return str(jax.make_jaxpr(tx.update)(params, tx.init(params), params))
 
     limit = f"{MAX_SQUARED:.14e}"[:8]
-    assert limit in text(gs.scale_by_adan())
+    assert limit in text(gs.moments.scale_by_adan())
     assert limit not in text(make(1e-3))
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda name: gs.scale_by_stable_spam(axis_name=name),
-        lambda name: gs.scale_by_stable_adam(axis_name=name),
+        lambda name: gs.moments.scale_by_stable_spam(axis_name=name),
+        lambda name: gs.moments.scale_by_stable_adam(axis_name=name),
     ],
 )
 def test_shards_of_a_leaf_are_one_leaf(make: Make) -> None:

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable.moments.engine import MAX_SQUARED
+from gradstable._src.moments.engine import MAX_SQUARED
 
 Make = Callable[..., optax.GradientTransformation]
 SCHEDULE = optax.linear_schedule(1e-2, 1e-3, 20)
@@ -19,7 +19,7 @@ SCHEDULE = optax.linear_schedule(1e-2, 1e-3, 20)
 AGREE: dict[str, tuple[Make, Make, dict[str, Any], float]] = {
     "sgd": (gs.sgd, optax.sgd, {}, 1e-6),
     "sgd(nesterov)": (gs.sgd, optax.sgd, {"momentum": 0.9, "nesterov": True}, 1e-6),
-    "momentum": (gs.momentum, lambda rate: optax.sgd(rate, momentum=0.9), {}, 1e-6),
+    "momentum": (gs.recipes.momentum, lambda rate: optax.sgd(rate, momentum=0.9), {}, 1e-6),
     "adam": (gs.adam, optax.adam, {}, 1e-5),
     "adam(all)": (gs.adam, optax.adam, {"b2": 0.95, "eps_root": 1e-6, "nesterov": True}, 1e-5),
     "adamw": (gs.adamw, optax.adamw, {"weight_decay": 0.1, "mask": {"w": True, "b": False}}, 1e-5),
@@ -89,7 +89,7 @@ def test_equals_optax_on_a_healthy_run(name: str) -> None:
 
 # One of each kind of composition; the storm takes them all.
 MAKERS: dict[str, Callable[[], optax.GradientTransformation]] = {
-    "momentum": lambda: gs.momentum(SCHEDULE),
+    "momentum": lambda: gs.recipes.momentum(SCHEDULE),
     "nadamw": lambda: gs.nadamw(SCHEDULE, momentum_decay=4e-3),
     "rmsprop": lambda: gs.rmsprop(SCHEDULE, momentum=0.9, bias_correction=True),
     "adadelta": lambda: gs.adadelta(SCHEDULE, weight_decay=SCHEDULE),
@@ -137,5 +137,5 @@ def test_estimators_do_not_look_for_what_the_guard_keeps_out(
         return str(jax.make_jaxpr(tx.update)(params, tx.init(params), params))
 
     limit = f"{MAX_SQUARED:.14e}"[:8]
-    assert limit in text(gs.trace(0.9))
+    assert limit in text(gs.moments.trace(0.9))
     assert limit not in text(make())

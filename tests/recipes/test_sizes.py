@@ -71,11 +71,11 @@ AS_OPTAX = {
         optax.lars(1.0, weight_decay=0.1, trust_ratio_mask=MASK, nesterov=True),
     ),
     "schedule_free_adamw": (
-        gs.schedule_free_adamw(1e-2, warmup_steps=5, weight_decay=0.1),
+        gs.recipes.schedule_free_adamw(1e-2, warmup_steps=5, weight_decay=0.1),
         optax.contrib.schedule_free_adamw(1e-2, warmup_steps=5, weight_decay=0.1),
     ),
     "schedule_free": (
-        gs.schedule_free(optax.sgd(SCHEDULE), SCHEDULE, b1=0.95, weight_lr_power=1.0),
+        gs.recipes.schedule_free(optax.sgd(SCHEDULE), SCHEDULE, b1=0.95, weight_lr_power=1.0),
         optax.contrib.schedule_free(optax.sgd(SCHEDULE), SCHEDULE, 0.95, weight_lr_power=1.0),
     ),
     "muon": (
@@ -100,7 +100,7 @@ def test_equals_optax_on_a_healthy_run(name: str) -> None:
     assert_close(got, wanted, rtol=2e-4, atol=2e-5)
     if name.startswith("schedule_free"):
         assert_close(
-            gs.schedule_free_eval_params(state, got),
+            gs.recipes.schedule_free_eval_params(state, got),
             optax.contrib.schedule_free_eval_params(other, wanted),
             rtol=2e-4,
             atol=2e-5,
@@ -161,7 +161,7 @@ def test_adam_learning_rate_of_muon() -> None:
 
 def quadratic(dtype: str, steps: int) -> np.ndarray:
     """Return the error of the average that was computed on the way, beside one kept in float64."""
-    tx = gs.schedule_free(optax.sgd(0.1), 0.1)
+    tx = gs.recipes.schedule_free(optax.sgd(0.1), 0.1)
     curvature, start = jnp.linspace(0.1, 1.0, 64), jnp.linspace(1.0, 2.0, 64)
 
     def body(carry: Any, noise: jax.Array) -> tuple[Any, Any]:
@@ -170,7 +170,7 @@ def quadratic(dtype: str, steps: int) -> np.ndarray:
         updates, state = tx.update(g.astype(dtype), state, params)
         params = optax.apply_updates(params, updates)
         z = state.inner_state.z
-        return (params, state), (z, gs.schedule_free_eval_params(state, params))
+        return (params, state), (z, gs.recipes.schedule_free_eval_params(state, params))
 
     noise = jnp.asarray(np.random.default_rng(2).normal(size=(steps, 64)) * 0.1, jnp.float32)
     first = start.astype(dtype)
@@ -189,7 +189,7 @@ def test_pitfall_sum_of_weights_does_not_stall_in_bfloat16() -> None:
     assert error == pytest.approx(1e-3, rel=0.1)
     params = jnp.ones(2, jnp.bfloat16)
     given = jnp.zeros((400, 2), jnp.bfloat16)
-    _, ours = train(gs.schedule_free(optax.sgd(1.0), 1.0), given, params)
+    _, ours = train(gs.recipes.schedule_free(optax.sgd(1.0), 1.0), given, params)
     _, theirs = train(optax.contrib.schedule_free(optax.sgd(1.0), 1.0), given, params)
     assert ours.inner_state.weight_sum == 400
     assert theirs.weight_sum == 256
@@ -198,16 +198,18 @@ def test_pitfall_sum_of_weights_does_not_stall_in_bfloat16() -> None:
 def test_known_weakness_schedule_free_adamw_steps_32_wide_after_a_quiet_time() -> None:
     given = jnp.zeros((3001, 2)).at[0].set(1e-9).at[-1].set(1.0)
     rules = (gs.rules.global_norm(1e9),)
-    _, state = train(gs.schedule_free_adamw(1.0, eps=1e-6, rules=rules), given, jnp.zeros(2))
+    _, state = train(
+        gs.recipes.schedule_free_adamw(1.0, eps=1e-6, rules=rules), given, jnp.zeros(2)
+    )
     np.testing.assert_allclose(state.inner_state.z, -(0.001**-0.5), rtol=0.03)
 
 
 def test_eval_params_need_one_average() -> None:
     with pytest.raises(ValueError, match=r"must hold one ScheduleFreeState.* got 0"):
-        gs.schedule_free_eval_params(optax.EmptyState(), jnp.ones(2))
-    tx = optax.chain(*2 * [gs.schedule_free(optax.sgd(0.1), 0.1)])
+        gs.recipes.schedule_free_eval_params(optax.EmptyState(), jnp.ones(2))
+    tx = optax.chain(*2 * [gs.recipes.schedule_free(optax.sgd(0.1), 0.1)])
     with pytest.raises(ValueError, match="got 2"):
-        gs.schedule_free_eval_params(tx.init(jnp.ones(2)), jnp.ones(2))
+        gs.recipes.schedule_free_eval_params(tx.init(jnp.ones(2)), jnp.ones(2))
 
 
 def test_schedule_free_multiplies_a_schedule_by_its_warmup() -> None:
@@ -215,8 +217,8 @@ def test_schedule_free_multiplies_a_schedule_by_its_warmup() -> None:
     g = jnp.asarray([1.0, -2.0])
     made = []
     for tx in (
-        gs.schedule_free_adamw(optax.constant_schedule(0.1), warmup_steps=3),
-        gs.schedule_free_adamw(0.1, warmup_steps=3),
+        gs.recipes.schedule_free_adamw(optax.constant_schedule(0.1), warmup_steps=3),
+        gs.recipes.schedule_free_adamw(0.1, warmup_steps=3),
         optax.contrib.schedule_free_adamw(0.1, warmup_steps=3),
     ):
         params, state = g, tx.init(g)
@@ -230,4 +232,4 @@ def test_schedule_free_multiplies_a_schedule_by_its_warmup() -> None:
 
 def test_what_is_no_optimizer_is_told() -> None:
     with pytest.raises(TypeError, match=r"inner must be .*call it first, as in sgd"):
-        gs.schedule_free(optax.sgd, 0.1)  # pyright: ignore[reportArgumentType]
+        gs.recipes.schedule_free(optax.sgd, 0.1)  # pyright: ignore[reportArgumentType]

@@ -192,11 +192,11 @@ def test_one_step_equals_the_chain_of_transforms_that_it_fuses() -> None:
         fused = gs.stable_adamw(0.5, weight_decay=decay, max_rms=0.5, max_ratio=ratio)
         chain = gs.guard(
             optax.chain(
-                gs.scale_by_adam(b2=0.95),
-                gs.cap_update_rms(0.5),
+                gs.moments.scale_by_adam(b2=0.95),
+                gs.rate.cap_update_rms(0.5),
                 optax.add_decayed_weights(decay),
                 optax.scale_by_learning_rate(0.5),
-                gs.cap_trust(ratio),
+                gs.rate.cap_trust(ratio),
             )
         )
         got, _ = jax.jit(fused.update)(given, fused.init(params), params)

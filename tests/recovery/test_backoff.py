@@ -12,8 +12,8 @@ import pytest
 
 import gradstable as gs
 from benchmarks.counting import compile_step, count_common_path, large_tree
-from gradstable._core.names import with_names
-from gradstable.recovery import hygiene
+from gradstable._src.core.names import with_names
+from gradstable._src.recovery import hygiene
 
 
 def scales(tx: optax.GradientTransformation, grads: Any, values: Any = None) -> tuple[Any, Any]:
@@ -119,7 +119,7 @@ class TestMomentHygiene:
         return state.inner_state.inner_state[0]
 
     def test_the_first_moment_is_damped_once_a_run(self) -> None:
-        tx = gs.moment_hygiene(gs.guard(optax.adam(1e-3)), damp=0.25)
+        tx = gs.recovery.moment_hygiene(gs.guard(optax.adam(1e-3)), damp=0.25)
         before = self.adam(self.run(tx, [1.0] * 5))
         state = self.run(tx, [1.0] * 5 + [np.nan] * 6)
         after = self.adam(state)
@@ -133,16 +133,18 @@ class TestMomentHygiene:
         """So that the bias correction of a young average stays right."""
         damped = self.adam(
             self.run(
-                gs.moment_hygiene(gs.guard(optax.adam(1e-3)), damp=0.5),
+                gs.recovery.moment_hygiene(gs.guard(optax.adam(1e-3)), damp=0.5),
                 [2.0, 2.0, np.nan, np.nan, np.nan],
             )
         )
-        smaller = self.adam(self.run(gs.moment_hygiene(gs.guard(optax.adam(1e-3))), [1.0, 1.0]))
+        smaller = self.adam(
+            self.run(gs.recovery.moment_hygiene(gs.guard(optax.adam(1e-3))), [1.0, 1.0])
+        )
         np.testing.assert_allclose(damped.mu, smaller.mu)
 
     def test_a_reset_begins_the_estimator_anew_but_no_schedule(self) -> None:
         schedule = optax.linear_schedule(1.0, 0.0, 100)
-        tx = gs.moment_hygiene(gs.guard(optax.adam(schedule)), reset_after=4)
+        tx = gs.recovery.moment_hygiene(gs.guard(optax.adam(schedule)), reset_after=4)
         state = self.run(tx, [1.0] * 7 + [np.nan] * 10)
         adam, scheduled = state.inner_state.inner_state
         assert int(adam.count) == 0
@@ -155,7 +157,9 @@ class TestMomentHygiene:
 
     def test_a_return_can_reset_and_copies_are_left_alone(self) -> None:
         inner = gs.rollback(gs.guard(optax.adam(1e-3)), rejections=3, every=5, patience=3)
-        tx = gs.moment_hygiene(inner, damp_after=100, reset_after=100, reset_on_rollback=True)
+        tx = gs.recovery.moment_hygiene(
+            inner, damp_after=100, reset_after=100, reset_on_rollback=True
+        )
         params = jnp.ones(3)
         state = tx.init(params)
         for g in [1.0] * 12 + [np.nan] * 5:
@@ -170,7 +174,7 @@ class TestMomentHygiene:
     def test_it_costs_no_pass_and_copies_nothing_but_when_it_acts(self) -> None:
         tree = large_tree(9, 900_000)
         guard = gs.guard(optax.adamw(1e-3))
-        tx = gs.moment_hygiene(guard)
+        tx = gs.recovery.moment_hygiene(guard)
         alone = count_common_path(guard, tree)
         with mock.patch.object(hygiene, "run_if", lambda condition, change, tree: tree):
             common = count_common_path(tx, tree)
@@ -180,6 +184,6 @@ class TestMomentHygiene:
 
     def test_it_says_what_it_lacks(self) -> None:
         with pytest.raises(ValueError, match="needs a guard inside"):
-            gs.moment_hygiene(optax.adam(1e-3)).init(jnp.ones(3))
+            gs.recovery.moment_hygiene(optax.adam(1e-3)).init(jnp.ones(3))
         with pytest.raises(ValueError, match="found no moments"):
-            gs.moment_hygiene(gs.guard(optax.sgd(1e-3))).init(jnp.ones(3))
+            gs.recovery.moment_hygiene(gs.guard(optax.sgd(1e-3))).init(jnp.ones(3))

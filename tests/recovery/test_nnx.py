@@ -72,7 +72,7 @@ def test_a_run_goes_back_through_the_optimizer() -> None:
         step(model, optimizer, x, y)
     (told,) = [line for line in gs.explain(optimizer).splitlines() if "went back" in line]
     assert told.startswith("It went back once, at step 46")
-    good = [np.asarray(leaf) for leaf in jax.tree.leaves(gs.last_good(optimizer))]
+    good = [np.asarray(leaf) for leaf in jax.tree.leaves(gs.recovery.last_good(optimizer))]
     # Two or three small steps from it by now.
     for here, there in zip(params_of(model), good, strict=True):
         np.testing.assert_allclose(here, there, atol=2e-3)

@@ -13,9 +13,9 @@ import pytest
 
 import gradstable as gs
 from benchmarks.counting import compile_step, count_common_path, large_tree
-from gradstable._core.names import with_names
-from gradstable.recovery import turn
-from gradstable.recovery.snapshot import lead_back
+from gradstable._src.core.names import with_names
+from gradstable._src.recovery import turn
+from gradstable._src.recovery.snapshot import lead_back
 from tests.bits import bits
 from tests.registry.entry import bind
 
@@ -88,7 +88,7 @@ def test_updates_lead_back_to_the_same_bits_in_two_steps(dtype: Any, jit: bool) 
     run.steps(30, HEALTHY)
     run.params = scatter(run.params)
     run.until_back()
-    wanted = gs.last_good(run.state)
+    wanted = gs.recovery.last_good(run.state)
     run.step(HEALTHY)  # the second update
     assert bits(run.params) == bits(wanted)
     run.step(HEALTHY)  # seen, and gone on
@@ -143,7 +143,7 @@ def test_a_run_that_went_back_goes_on_as_from_the_copy() -> None:
     run.steps(25, HEALTHY)
     run.until_back()
     run.step(HEALTHY)
-    twin = Run(rollback(), gs.last_good(run.state))
+    twin = Run(rollback(), gs.recovery.last_good(run.state))
     twin.state = twin.state._replace(wrapped_state=run.state.wrapped_state)
     twin.rng = np.random.default_rng(5)
     run.rng = np.random.default_rng(5)
@@ -219,10 +219,10 @@ def test_pitfall_it_does_not_go_back_for_ever() -> None:
     run.steps(20, LOST)
     assert bool(run.state.exhausted)
     assert int(run.state.restores) == 3
-    assert bits(run.params) == bits(gs.last_good(run.state))
+    assert bits(run.params) == bits(gs.recovery.last_good(run.state))
     with pytest.raises(gs.TrainingDiverged, match="It went back 3 times") as caught:
         gs.check(run.state, run.params)
-    assert "gradstable.last_good" in str(caught.value)
+    assert "gradstable.recovery.last_good" in str(caught.value)
 
 
 def test_a_copy_waits_for_good_steps() -> None:
@@ -249,7 +249,7 @@ def test_the_caller_restores_exactly_what_updates_cannot() -> None:
     assert bits(run.params) == stands
     with pytest.raises(gs.TrainingDiverged, match=r"gradstable\.restored"):
         gs.check(run.state)
-    run.params = jax.jit(gs.restored)(run.params, run.state)
+    run.params = jax.jit(gs.recovery.restored)(run.params, run.state)
     assert bits(run.params) == bits(params)
     run.step(HEALTHY)
     assert int(run.state.attempts) == 0
@@ -264,7 +264,7 @@ def test_copies_in_bfloat16_take_half_and_lead_to_their_rounded_numbers() -> Non
     run.steps(30, HEALTHY)
     run.until_back()
     run.step(HEALTHY)
-    rounded = jax.tree.map(lambda p: p.astype(jnp.float32), gs.last_good(run.state))
+    rounded = jax.tree.map(lambda p: p.astype(jnp.float32), gs.recovery.last_good(run.state))
     assert bits(run.params) == bits(rounded)
     assert run.state.inner_state.inner_state[0].mu["wide"].dtype == jnp.float32
 
@@ -295,7 +295,7 @@ def test_parameters_are_needed() -> None:
     with pytest.raises(ValueError, match="value is missing"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
     with pytest.raises(ValueError, match="0 rollbacks found"):
-        gs.last_good(gs.guard(optax.sgd(0.1)).init(jnp.ones(2)))
+        gs.recovery.last_good(gs.guard(optax.sgd(0.1)).init(jnp.ones(2)))
     with pytest.raises(ValueError, match="restore_by must be one of"):
         rollback(restore_by="magic")
 

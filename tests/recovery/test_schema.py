@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable.recovery import schema as module
+from gradstable._src.checkpoints import schema as module
 
 PARAMS = {"w": jnp.ones((3, 2), jnp.bfloat16)}
 ADAMW = optax.adamw(1e-3)
@@ -23,14 +23,14 @@ def _with_another_link() -> Any:
 
 def test_schema_goes_through_json_and_fits_its_own_state() -> None:
     state = gs.record(gs.guard(ADAMW)).init(PARAMS)
-    schema = json.loads(json.dumps(gs.state_schema(state)))
-    gs.check_schema(schema, state)
-    gs.check_schema(schema, jax.eval_shape(gs.record(gs.guard(ADAMW)).init, PARAMS))
+    schema = json.loads(json.dumps(gs.checkpoints.state_schema(state)))
+    gs.checkpoints.check_schema(schema, state)
+    gs.checkpoints.check_schema(schema, jax.eval_shape(gs.record(gs.guard(ADAMW)).init, PARAMS))
 
 
 def test_schema_tells_all_that_a_file_depends_on() -> None:
     state = (ADAMW.init(PARAMS), {"key": jax.random.key(0), "none": None, "scalar": 1.0})
-    assert gs.state_schema(state)["leaves"] == {
+    assert gs.checkpoints.state_schema(state)["leaves"] == {
         "[0][0].count": "int32[]",
         "[0][0].mu['w']": "bfloat16[3,2]",
         "[0][0].nu['w']": "bfloat16[3,2]",
@@ -49,13 +49,13 @@ def test_schema_tells_all_that_a_file_depends_on() -> None:
         (ADAMW.init({"w": jnp.ones(3, jnp.bfloat16)}), "and bfloat16[3] is expected there"),
         (optax.adam(1e-3).init(PARAMS), "it has EmptyState at [2], and nothing is expected there"),
         (_with_another_link(), "it has nothing at [3], and float32[1] is expected"),
-        (gs.guard(ADAMW).init(PARAMS), "pass it to gradstable.migrate_state"),
+        (gs.guard(ADAMW).init(PARAMS), "pass it to gradstable.checkpoints.migrate_state"),
     ],
 )
 def test_first_leaf_that_differs_is_named_with_the_remedy(state: Any, told: str) -> None:
-    schema = gs.state_schema(ADAMW.init(PARAMS))
+    schema = gs.checkpoints.state_schema(ADAMW.init(PARAMS))
     with pytest.raises(ValueError, match=f"holds another state.*{re.escape(told)}"):
-        gs.check_schema(schema, state)
+        gs.checkpoints.check_schema(schema, state)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +67,18 @@ def test_first_leaf_that_differs_is_named_with_the_remedy(state: Any, told: str)
     ],
 )
 def test_another_version_is_named(version: int, told: str) -> None:
-    schema = gs.state_schema(ADAMW.init(PARAMS)) | {"schema": version, "gradstable": "0.0.9"}
-    gs.check_schema(schema, ADAMW.init(PARAMS))  # this optimizer did not change
+    schema = gs.checkpoints.state_schema(ADAMW.init(PARAMS)) | {
+        "schema": version,
+        "gradstable": "0.0.9",
+    }
+    gs.checkpoints.check_schema(schema, ADAMW.init(PARAMS))  # this optimizer did not change
     here = re.escape(f"and this is state schema {module.SCHEMA} (gradstable {gs.__version__})")
     expected = rf"with state schema {version} \(gradstable 0\.0\.9\), {here}.*count.*{told}"
     with pytest.raises(ValueError, match=expected):
-        gs.check_schema(schema, gs.guard(ADAMW).init(PARAMS))
+        gs.checkpoints.check_schema(schema, gs.guard(ADAMW).init(PARAMS))
 
 
 @pytest.mark.parametrize("schema", [None, {}, {"schema": 1}, "1"])
 def test_what_is_no_schema_is_refused(schema: Any) -> None:
     with pytest.raises(TypeError, match=r"must be what gradstable\.state_schema returned"):
-        gs.check_schema(schema, ADAMW.init(PARAMS))
+        gs.checkpoints.check_schema(schema, ADAMW.init(PARAMS))

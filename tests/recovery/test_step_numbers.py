@@ -11,9 +11,9 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable._core.find import find_all, find_one
-from gradstable.recovery.turn import RollbackState
-from gradstable.telemetry.state import RecordState
+from gradstable._src.core.find import find_all, find_one
+from gradstable._src.recovery.turn import RollbackState
+from gradstable._src.telemetry.state import RecordState
 
 PARAMS = {"w": jnp.ones(4)}
 CALLS, BROKEN, LEFT = 60, (20, 59), range(40, 47)
@@ -29,14 +29,14 @@ def rolled(inner: Any) -> optax.GradientTransformationExtraArgs:
 
 NESTINGS = {
     "record(backoff(moment_hygiene(rollback(guard))))": lambda: gs.record(
-        gs.backoff(gs.moment_hygiene(rolled(guarded())))
+        gs.backoff(gs.recovery.moment_hygiene(rolled(guarded())))
     ),
     "record(loss_scale(rollback(guard)))": lambda: gs.record(
         gs.loss_scale(rolled(guarded()), init_scale=1.0, growth_interval=1000)
     ),
     "rollback(record(backoff(guard)))": lambda: rolled(gs.record(gs.backoff(guarded()))),
     "record(rollback(guard(kahan)))": lambda: gs.record(
-        rolled(gs.guard(gs.kahan(optax.adam(1e-2))))
+        rolled(gs.guard(gs.precision.kahan(optax.adam(1e-2))))
     ),
 }
 

@@ -14,8 +14,8 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable.recovery.upgrade import _ADDED
-from gradstable.testing.compare import require_same_bits
+from gradstable._src.checkpoints.upgrade import _ADDED
+from gradstable._src.testing.compare import require_same_bits
 from tests.persistence.pins import PARAMS
 from tests.registry import cases
 
@@ -32,8 +32,8 @@ THEN = {
         rules=(gs.rules.global_norm(1.0),),
     ),
     "rmsprop": gs.rmsprop(1e-3, momentum=0.9),
-    "scale_by_laprop": gs.scale_by_laprop(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16),
-    "scale_by_rms": gs.scale_by_rms(centered=True),
+    "scale_by_laprop": gs.moments.scale_by_laprop(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16),
+    "scale_by_rms": gs.moments.scale_by_rms(centered=True),
     "sgd": gs.sgd(1e-2, momentum=0.9, nesterov=True),
 }
 TRANSFORMS: dict[str, Any] = {case.name: case.tx for case in cases()} | THEN
@@ -68,7 +68,7 @@ def saved(leaves: dict[str, str]) -> tuple[Any, list[bytes]]:
 @pytest.mark.parametrize("name", OLD)
 def test_every_leaf_of_every_state_finds_its_place(name: str) -> None:
     state, numbers = saved(OLD[name])
-    new = gs.upgrade_state(state, TRANSFORMS[name], params=PARAMS)
+    new = gs.checkpoints.upgrade_state(state, TRANSFORMS[name], params=PARAMS)
     there = Counter(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(new))
     assert not Counter(numbers) - there
     # What was not there at all; in the copies of a rollback it has no name.
@@ -97,7 +97,7 @@ def test_a_group_of_micro_batches_goes_on(kept: int) -> None:
         "rule_state": {},
         "inner_state": {},
     }
-    state: Any = gs.upgrade_state(old, tx, params=jnp.zeros(2))
+    state: Any = gs.checkpoints.upgrade_state(old, tx, params=jnp.zeros(2))
     assert (int(state.kept), float(state.mass), float(state.unit)) == (kept, kept, kept)
     updates, state = tx.update(jnp.full(2, 2.0), state)
     assert np.asarray(updates).tolist() == ([-4.0, -4.0] if kept else [-2.0, -2.0])
@@ -107,21 +107,21 @@ def test_a_group_of_micro_batches_goes_on(kept: int) -> None:
 def test_names_of_leaves_are_unknown_until_the_next_rejection() -> None:
     name = "guard(adamw)"
     old, _ = saved(OLD[name])
-    new = gs.upgrade_state(old, TRANSFORMS[name], params=PARAMS)
+    new = gs.checkpoints.upgrade_state(old, TRANSFORMS[name], params=PARAMS)
     assert "its name was not recorded" in gs.explain(new, PARAMS)
 
 
 def test_leaves_of_a_record_are_named_by_the_parameters() -> None:
     name = "record(guard(adamw))"
     old, _ = saved(OLD[name])
-    new: Any = gs.upgrade_state(old, TRANSFORMS[name], params=PARAMS)
+    new: Any = gs.checkpoints.upgrade_state(old, TRANSFORMS[name], params=PARAMS)
     assert new.leaf_keys.tolist() == TRANSFORMS[name].init(PARAMS).leaf_keys.tolist()
 
 
 def test_values_are_under_their_new_names() -> None:
     name = "rollback(adamw)"
     old, _ = saved(OLD[name])
-    new: Any = gs.upgrade_state(old, TRANSFORMS[name], params=PARAMS)
+    new: Any = gs.checkpoints.upgrade_state(old, TRANSFORMS[name], params=PARAMS)
     was, now = old["inner_state"]["ledger"], new.wrapped_state.ledger
     for field, value in gs.health(new)._asdict().items():
         assert value == was["health"][field], field
@@ -145,10 +145,10 @@ class Pair(NamedTuple):
 
 def test_this_schema_and_any_parameters_are_read_too() -> None:
     params = Pair(jnp.ones(2), {"x": [jnp.zeros(3), {"y": jnp.ones(())}]})
-    tx = gs.kahan(gs.rollback(gs.guard(optax.adam(1e-3)), dtype=jnp.bfloat16))
+    tx = gs.precision.kahan(gs.rollback(gs.guard(optax.adam(1e-3)), dtype=jnp.bfloat16))
     state = jax.tree.map(lambda leaf: (leaf + 1).astype(leaf.dtype), tx.init(params))
     data = flax.serialization.msgpack_restore(flax.serialization.to_bytes(state))
-    again = gs.upgrade_state(data, tx, params=params)
+    again = gs.checkpoints.upgrade_state(data, tx, params=params)
     require_same_bits(again, state, name="state", when="read back")
 
 
@@ -160,7 +160,7 @@ def test_what_is_missing_or_of_another_type_is_named() -> None:
         r"float32\[3,4\] where bfloat16\[3,4\] is expected, at \.wrapped_state\[0\]\.mu\['kernel'\]"
     )
     with pytest.raises(ValueError, match=told):
-        gs.upgrade_state(old, tx, params=half)
+        gs.checkpoints.upgrade_state(old, tx, params=half)
     del old["ledger"]["health"]["count"]
     with pytest.raises(ValueError, match=r"nothing was saved at saved\.ledger\.calls, where"):
-        gs.upgrade_state(old, tx, params=PARAMS)
+        gs.checkpoints.upgrade_state(old, tx, params=PARAMS)

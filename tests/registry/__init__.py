@@ -5,18 +5,19 @@ a name that is exported and not registered fails a test.
 """
 
 import importlib
+import inspect
+import operator
 import pkgutil
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import gradstable as gs
 from tests.registry.entry import Case, Entry
 
-__all__ = ["ROOMS", "Case", "Entry", "cases", "entries", "others", "public_names"]
+__all__ = ["ROOMS", "Case", "Entry", "cases", "entries", "others", "public_names", "resolve"]
 
-ROOMS = tuple(
-    room for room in ("rules", "losses", "sharding", "telemetry", "testing") if room in gs.__all__
-)
+ROOMS = tuple(name for name in gs.__all__ if inspect.ismodule(getattr(gs, name)))
 
 
 def _families() -> Iterator[ModuleType]:
@@ -41,8 +42,21 @@ def cases() -> list[Case]:
 
 
 def public_names() -> list[str]:
-    """Return every name that ``gradstable`` and its public rooms export."""
+    """Return every name that ``gradstable`` and its public rooms export, once.
+
+    What is on top as well as in its room goes by the shorter name.
+    """
     names = list(gs.__all__)
     for room in ROOMS:
-        names += [f"{room}.{name}" for name in getattr(gs, room).__all__]
+        inside = vars(getattr(gs, room))
+        names += [
+            f"{room}.{name}"
+            for name in inside["__all__"]
+            if getattr(gs, name, None) is not inside[name]
+        ]
     return names
+
+
+def resolve(name: str) -> Any:
+    """Return what ``gs.<name>`` is."""
+    return operator.attrgetter(name)(gs)

@@ -9,22 +9,22 @@ FAMILY = "Entry by entry"
 
 ENTRIES = [
     Entry(
-        "soft_clip",
+        "clipping.soft_clip",
         FAMILY,
         source="heavyball 3.2.1",
         promise="entries are within 1 (tanh) or 2 (softsign, trust_region) times the scale",
         weakness="mu_law has no bound, and makes entries far below the scale 26 times larger",
-        cases=[Case("soft_clip(mu_law)", gs.soft_clip("mu_law"))],
+        cases=[Case("soft_clip(mu_law)", gs.clipping.soft_clip("mu_law"))],
         numbers={"scale": NOT_POSITIVE},
         required={"kind": "tanh"},
     ),
     Entry(
-        "add_noise",
+        "clipping.add_noise",
         FAMILY,
         source="Neelakantan 2015, arXiv:1511.06807",
         promise="noise in float32, none where it is not finite; its key goes into checkpoints",
         weakness="it stabilizes nothing: the gradient only grows by it",
-        cases=[Case("add_noise", gs.add_noise(0.01))],
+        cases=[Case("add_noise", gs.clipping.add_noise(0.01))],
         numbers={"eta": BELOW_ZERO, "gamma": BELOW_ZERO, "key": (-1, 0.5, np.inf)},
         required={"eta": 0.01},
     ),

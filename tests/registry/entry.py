@@ -2,15 +2,12 @@
 
 import dataclasses
 import inspect
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-
-import gradstable as gs
 
 # Numbers that no argument may be; `numbers` of an entry adds what its range excludes.
 NEVER: tuple[Any, ...] = (np.nan, "0.1", None, True, [0.1], np.array([0.1]), 1j, object())
@@ -82,12 +79,11 @@ def for_specs(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTra
     call = getattr(tx, "call", None)
     if call is None:
         return tx
-    factory: Any = operator.attrgetter(call.name)(gs)
     args = [_inner_for(arg, specs) for arg in call.args]
     kwargs = {name: _inner_for(arg, specs) for name, arg in call.kwargs.items()}
-    if "axis_name" in inspect.signature(factory).parameters:
+    if "axis_name" in inspect.signature(call.factory).parameters:
         kwargs["axis_name"] = specs
-    return factory(*args, **kwargs)
+    return call.factory(*args, **kwargs)
 
 
 def _inner_for(arg: Any, specs: Any) -> Any:

@@ -74,43 +74,43 @@ _LOSS_SPIKE = {
 ENTRIES = [
     Entry("rules.percentile", tested_by="clip_by_percentile", **_PERCENTILE),
     Entry(
-        "clip_by_percentile",
-        cases=[Case("clip_by_percentile", gs.clip_by_percentile(90.0, window=50))],
+        "clipping.clip_by_percentile",
+        cases=[Case("clip_by_percentile", gs.clipping.clip_by_percentile(90.0, window=50))],
         **_PERCENTILE,
     ),
     Entry("rules.zscore", tested_by="clip_by_zscore", **_ZSCORE),
     Entry(
-        "clip_by_zscore",
-        cases=[Case("clip_by_zscore", gs.clip_by_zscore(warmup=2))],
+        "clipping.clip_by_zscore",
+        cases=[Case("clip_by_zscore", gs.clipping.clip_by_zscore(warmup=2))],
         **_ZSCORE,
     ),
     Entry("rules.window_clip", tested_by="clip_by_window", **_WINDOW_CLIP),
     Entry(
-        "clip_by_window",
-        cases=[Case("clip_by_window", gs.clip_by_window(window=4))],
+        "clipping.clip_by_window",
+        cases=[Case("clip_by_window", gs.clipping.clip_by_window(window=4))],
         **_WINDOW_CLIP,
     ),
     Entry("rules.window_sigma", tested_by="reject_by_window_sigma", **_WINDOW_SIGMA),
     Entry(
-        "reject_by_window_sigma",
+        "clipping.reject_by_window_sigma",
         cases=[
             Case(
                 "reject_by_window_sigma",
-                bind(gs.reject_by_window_sigma(window=4, judge_loss=True), value=1.0),
+                bind(gs.clipping.reject_by_window_sigma(window=4, judge_loss=True), value=1.0),
             )
         ],
         **_WINDOW_SIGMA,
     ),
     Entry("rules.ema_multiple", tested_by="reject_by_ema_multiple", **_EMA_MULTIPLE),
     Entry(
-        "reject_by_ema_multiple",
-        cases=[Case("reject_by_ema_multiple", gs.reject_by_ema_multiple(max_norm=1.0))],
+        "clipping.reject_by_ema_multiple",
+        cases=[Case("reject_by_ema_multiple", gs.clipping.reject_by_ema_multiple(max_norm=1.0))],
         **_EMA_MULTIPLE,
     ),
     Entry("rules.loss_spike", tested_by="reject_by_loss_spike", **_LOSS_SPIKE),
     Entry(
-        "reject_by_loss_spike",
-        cases=[Case("reject_by_loss_spike", bind(gs.reject_by_loss_spike(), value=1.0))],
+        "clipping.reject_by_loss_spike",
+        cases=[Case("reject_by_loss_spike", bind(gs.clipping.reject_by_loss_spike(), value=1.0))],
         **_LOSS_SPIKE,
     ),
 ]

@@ -74,57 +74,64 @@ _STABILIZER = {
 ENTRIES = [
     Entry("rules.block_norm", tested_by="clip_by_block_norm(units)", **_BLOCK_NORM),
     Entry(
-        "clip_by_block_norm",
-        cases=[Case("clip_by_block_norm(units)", gs.clip_by_block_norm(0.5, units="flax"))],
+        "clipping.clip_by_block_norm",
+        cases=[
+            Case("clip_by_block_norm(units)", gs.clipping.clip_by_block_norm(0.5, units="flax"))
+        ],
         **_BLOCK_NORM,
     ),
     Entry("rules.block_rms", tested_by="clip_by_block_rms", **_BLOCK_RMS),
     Entry(
-        "clip_by_block_rms",
-        cases=[Case("clip_by_block_rms", gs.clip_by_block_rms(0.5))],
+        "clipping.clip_by_block_rms",
+        cases=[Case("clip_by_block_rms", gs.clipping.clip_by_block_rms(0.5))],
         **_BLOCK_RMS,
     ),
     Entry("rules.unit_norm", tested_by="clip_by_unit_norm", **_UNIT_NORM),
     Entry(
-        "clip_by_unit_norm",
-        cases=[Case("clip_by_unit_norm", gs.clip_by_unit_norm())],
+        "clipping.clip_by_unit_norm",
+        cases=[Case("clip_by_unit_norm", gs.clipping.clip_by_unit_norm())],
         **_UNIT_NORM,
     ),
     Entry("rules.adagc", tested_by="clip_by_adagc", **_ADAGC),
     Entry(
-        "clip_by_adagc",
-        cases=[Case("clip_by_adagc", gs.clip_by_adagc(warmup=2))],
+        "clipping.clip_by_adagc",
+        cases=[Case("clip_by_adagc", gs.clipping.clip_by_adagc(warmup=2))],
         **_ADAGC,
     ),
     Entry("rules.group_norm", tested_by="clip_by_group_norm", **_GROUP_NORM),
     Entry(
-        "clip_by_group_norm",
-        cases=[Case("clip_by_group_norm", gs.clip_by_group_norm(raise_small=True, total_steps=10))],
+        "clipping.clip_by_group_norm",
+        cases=[
+            Case(
+                "clip_by_group_norm",
+                gs.clipping.clip_by_group_norm(raise_small=True, total_steps=10),
+            )
+        ],
         **_GROUP_NORM,
     ),
     Entry("rules.gradient_stabilizer", tested_by="scale_by_gradient_stabilizer", **_STABILIZER),
     Entry(
-        "scale_by_gradient_stabilizer",
-        cases=[Case("scale_by_gradient_stabilizer", gs.scale_by_gradient_stabilizer())],
+        "clipping.scale_by_gradient_stabilizer",
+        cases=[Case("scale_by_gradient_stabilizer", gs.clipping.scale_by_gradient_stabilizer())],
         **_STABILIZER,
     ),
     Entry(
-        "clip_by_value",
+        "clipping.clip_by_value",
         FAMILY,
         source="Mikolov 2012",
         promise="no entry is larger than the limit, and a NaN is zero",
         weakness="the direction turns, and the norm may still be the limit times sqrt(n)",
-        cases=[Case("clip_by_value", gs.clip_by_value(1.0))],
+        cases=[Case("clip_by_value", gs.clipping.clip_by_value(1.0))],
         numbers={"max_value": _INFINITE},
         required={"max_value": 1.0},
     ),
     Entry(
-        "clip_by_clippy",
+        "clipping.clip_by_clippy",
         FAMILY,
         source="Tang 2023, arXiv:2302.09178",
         promise="no weight changes by more than 10 % of itself in one step",
         weakness="the smallest weight holds its leaf: 256 x 256 move at 1.4e-4 of their speed",
-        cases=[Case("clip_by_clippy", gs.clip_by_clippy())],
+        cases=[Case("clip_by_clippy", gs.clipping.clip_by_clippy())],
         numbers={"relative": BELOW_ZERO, "absolute": BELOW_ZERO},
     ),
 ]

@@ -175,14 +175,17 @@ ENTRIES = [
         required={"loss_fn": lambda params: jnp.sum(params**2), "params": _BATCH},
     ),
     Entry(
-        "qk_clip",
+        "clipping.qk_clip",
         FAMILY,
         source="Kimi Team 2025, arXiv:2507.20534",
         promise="attention logits are brought back to a threshold, head by head",
         weakness="one batch with a logit of 10000 shrinks the logits of its head by 100 for good",
         # The trees of the contract hold no attention; its own tests bring some.
         cases=[
-            Case("qk_clip", bind(gs.qk_clip(allow_missing=True), max_logits=jnp.full(2, 400.0)))
+            Case(
+                "qk_clip",
+                bind(gs.clipping.qk_clip(allow_missing=True), max_logits=jnp.full(2, 400.0)),
+            )
         ],
         numbers={"threshold": NOT_POSITIVE, "alpha": (-0.1, 1.1)},
     ),

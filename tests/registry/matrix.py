@@ -15,12 +15,12 @@ _PARTITION = {"map_params": "optax's own partition has masked nodes where a part
 
 ENTRIES = [
     Entry(
-        "scale_by_muon",
+        "moments.scale_by_muon",
         "Modern moments",
         source="Jordan 2024",
         promise="the update of a matrix has a spectral norm of about 1, whatever the gradient",
         weakness="a spike of 1000 owns the direction for 76 steps; noise is amplified by up to 485",
-        cases=[Case("scale_by_muon", gs.scale_by_muon())],
+        cases=[Case("scale_by_muon", gs.moments.scale_by_muon())],
         numbers={
             "beta": DECAY,
             "eps": BELOW_ZERO,
@@ -98,12 +98,16 @@ ENTRIES = [
         required={"learning_rate": 1e-3},
     ),
     Entry(
-        "schedule_free",
+        "recipes.schedule_free",
         FAMILY,
         source="Defazio 2024, arXiv:2405.15682",
         promise="a bad gradient moves neither iterate nor average; the average is kept in float32",
         weakness="parameters in bfloat16 pass their rounding on to the average",
-        cases=[Case("schedule_free", gs.schedule_free(optax.sgd(1e-2), 1e-2), _OPTAX_MAKES_A_NAN)],
+        cases=[
+            Case(
+                "schedule_free", gs.recipes.schedule_free(optax.sgd(1e-2), 1e-2), _OPTAX_MAKES_A_NAN
+            )
+        ],
         numbers={
             "learning_rate": RATE,
             "b1": (0.0, *DECAY),
@@ -112,7 +116,7 @@ ENTRIES = [
         required={"inner": optax.sgd(1e-2), "learning_rate": 1e-2},
     ),
     Entry(
-        "schedule_free_adamw",
+        "recipes.schedule_free_adamw",
         FAMILY,
         source="Defazio 2024, arXiv:2405.15682",
         promise="as schedule_free",
@@ -120,7 +124,7 @@ ENTRIES = [
         cases=[
             Case(
                 "schedule_free_adamw",
-                gs.schedule_free_adamw(1e-3, warmup_steps=5),
+                gs.recipes.schedule_free_adamw(1e-3, warmup_steps=5),
                 _OPTAX_MAKES_A_NAN,
             )
         ],
@@ -138,4 +142,4 @@ ENTRIES = [
     ),
 ]
 
-OTHERS = ("schedule_free_eval_params",)
+OTHERS = ("recipes.schedule_free_eval_params",)

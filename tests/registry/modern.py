@@ -35,16 +35,16 @@ def diagonal(params: Any) -> Any:
     return jax.tree.map(lambda p: jnp.cos(3.0 * p.astype(jnp.float32)), params)
 
 
-NARROW = gs.scale_by_laprop(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16)
+NARROW = gs.moments.scale_by_laprop(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16)
 
 
 def estimator(name: str, case: optax.GradientTransformation, *more: Case, **told: Any) -> Entry:
-    return Entry(name, FAMILY, cases=[Case(name, case), *more], **told)
+    return Entry(f"moments.{name}", FAMILY, cases=[Case(name, case), *more], **told)
 
 
 def recipe(name: str, tx: optax.GradientTransformation, of: str, numbers: dict[str, Any]) -> Entry:
     return Entry(
-        name,
+        name if hasattr(gs, name) else f"recipes.{name}",
         RECIPES,
         source=SOURCES[of],
         promise=f"{of} behind the guard, at the cost of the guard alone",
@@ -71,7 +71,7 @@ SOURCES = {
 ENTRIES = [
     estimator(
         "scale_by_adan",
-        gs.scale_by_adan(),
+        gs.moments.scale_by_adan(),
         source=SOURCES["scale_by_adan"],
         promise="a step is bounded by 1.21 in every coordinate",
         weakness="a spike of 1000 keeps steps below half their length for 957 steps",
@@ -79,7 +79,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_adopt",
-        gs.scale_by_adopt(nesterov=True),
+        gs.moments.scale_by_adopt(nesterov=True),
         source=SOURCES["scale_by_adopt"],
         promise="converges with any b2; a step is bounded by the fourth root of the steps before",
         weakness="a gradient is not in its own denominator: without the clip there is no bound",
@@ -87,7 +87,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_laprop",
-        gs.scale_by_laprop(),
+        gs.moments.scale_by_laprop(),
         Case("scale_by_laprop(narrow)", NARROW),
         source=SOURCES["scale_by_laprop"],
         promise="a step is bounded by 1/sqrt(1-b2) in every coordinate, for any two decay rates",
@@ -96,7 +96,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_adam_atan2",
-        gs.scale_by_adam_atan2(),
+        gs.moments.scale_by_adam_atan2(),
         source=SOURCES["scale_by_adam_atan2"],
         promise="a step is bounded by 1.995 in every coordinate; no eps, free of scale",
         weakness="gradients below 1e-18, whose squares vanish, make full steps",
@@ -104,14 +104,14 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_ademamix",
-        gs.scale_by_ademamix(b3=gs.half_life_schedule(0.9, transition_steps=10)),
+        gs.moments.scale_by_ademamix(b3=gs.moments.half_life_schedule(0.9, transition_steps=10)),
         source=SOURCES["scale_by_ademamix"],
         promise="moments in float32 that nothing poisons",
         weakness="no bound: a weight whose gradient falls silent makes steps of 33 in the end",
         numbers=ADEMAMIX,
     ),
     Entry(
-        "half_life_schedule",
+        "moments.half_life_schedule",
         FAMILY,
         source=SOURCES["scale_by_ademamix"],
         promise="a slow momentum that lengthens its memory step by step",
@@ -121,7 +121,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_lion",
-        gs.scale_by_lion(),
+        gs.moments.scale_by_lion(),
         source=SOURCES["scale_by_lion"],
         promise="a step is 1 in every coordinate",
         weakness="the sign is that of a spike of 1000 for 237 steps, against all gradients since",
@@ -129,7 +129,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_sophia",
-        bind(gs.scale_by_sophia(update_interval=2), hessian=diagonal),
+        bind(gs.moments.scale_by_sophia(update_interval=2), hessian=diagonal),
         source=SOURCES["scale_by_sophia"],
         promise="a step is at most 1 in every coordinate, also where curvature is negative",
         weakness="a spike of 1000 makes full steps its way for 101 steps",
@@ -137,7 +137,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_s3",
-        gs.scale_by_s3(),
+        gs.moments.scale_by_s3(),
         source=SOURCES["scale_by_s3"],
         promise="a step is at most 1 in every coordinate, by construction",
         weakness="after a spike of 1000 steps stay below a tenth of their length for 201 steps",
@@ -145,7 +145,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_stable_adam",
-        gs.scale_by_stable_adam(units="layer", weight_decay=0.1, mask=is_matrix),
+        gs.moments.scale_by_stable_adam(units="layer", weight_decay=0.1, mask=is_matrix),
         source="Wortsman 2023, arXiv:2304.13013",
         promise="a leaf (or unit) that outgrows its second moment takes a shorter step at once",
         weakness="after a spike of 1000 steps stay below half their length for 800 steps",
@@ -153,7 +153,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_spam",
-        gs.scale_by_spam(reset_every=3, clip_after=1, warmup_steps=2),
+        gs.moments.scale_by_spam(reset_every=3, clip_after=1, warmup_steps=2),
         source=SOURCES["scale_by_spam"],
         promise="an entry is clipped by its own second moment, which starts afresh every 500 steps",
         weakness="a weight without gradient for 20 steps after a reset is frozen for the other 480",
@@ -161,7 +161,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_stable_spam",
-        gs.scale_by_stable_spam(reset_every=3),
+        gs.moments.scale_by_stable_spam(reset_every=3),
         source=SOURCES["scale_by_stable_spam"],
         promise="what enters Adam has a norm of at most 1.41 in each leaf",
         weakness="after a spike of a million steps fall to a fortieth, below half for 94 steps",
@@ -169,7 +169,7 @@ ENTRIES = [
     ),
     estimator(
         "clip_by_moment",
-        gs.clip_by_moment(warmup_steps=1),
+        gs.moments.clip_by_moment(warmup_steps=1),
         source="Huang 2025, arXiv:2501.06842",
         promise="no entry is above 71 times its root mean square, and a level shift is released",
         weakness="an array of the size of the parameters; a spike below 71 passes",
@@ -177,20 +177,20 @@ ENTRIES = [
     ),
     estimator(
         "cautious",
-        gs.cautious(gs.scale_by_adam()),
+        gs.moments.cautious(gs.moments.scale_by_adam()),
         source="Liang 2024, arXiv:2411.16085",
         promise="no step against the gradient of the same step",
         weakness="one entry in a thousand that agrees makes a step of 1000 times its length",
-        required={"inner": gs.scale_by_adam()},
+        required={"inner": gs.moments.scale_by_adam()},
     ),
     recipe("adan", gs.adan(1e-3), "scale_by_adan", ADAN),
-    recipe("adopt", gs.adopt(1e-3), "scale_by_adopt", BETAS),
-    recipe("laprop", gs.laprop(1e-3), "scale_by_laprop", BETAS),
-    recipe("adam_atan2", gs.adam_atan2(1e-3), "scale_by_adam_atan2", ATAN2),
-    recipe("ademamix", gs.ademamix(1e-3), "scale_by_ademamix", ADEMAMIX),
+    recipe("adopt", gs.recipes.adopt(1e-3), "scale_by_adopt", BETAS),
+    recipe("laprop", gs.recipes.laprop(1e-3), "scale_by_laprop", BETAS),
+    recipe("adam_atan2", gs.recipes.adam_atan2(1e-3), "scale_by_adam_atan2", ATAN2),
+    recipe("ademamix", gs.recipes.ademamix(1e-3), "scale_by_ademamix", ADEMAMIX),
     recipe("lion", gs.lion(1e-3), "scale_by_lion", {"b1": DECAY, "b2": DECAY}),
-    recipe("sophia", bind(gs.sophia(1e-3), hessian=diagonal), "scale_by_sophia", SOPHIA),
-    recipe("s3", gs.s3(1e-3), "scale_by_s3", S3),
-    recipe("spam", gs.spam(1e-3), "scale_by_spam", SPAM),
-    recipe("stable_spam", gs.stable_spam(1e-3), "scale_by_stable_spam", STABLE_SPAM),
+    recipe("sophia", bind(gs.recipes.sophia(1e-3), hessian=diagonal), "scale_by_sophia", SOPHIA),
+    recipe("s3", gs.recipes.s3(1e-3), "scale_by_s3", S3),
+    recipe("spam", gs.recipes.spam(1e-3), "scale_by_spam", SPAM),
+    recipe("stable_spam", gs.recipes.stable_spam(1e-3), "scale_by_stable_spam", STABLE_SPAM),
 ]

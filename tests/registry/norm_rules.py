@@ -32,10 +32,16 @@ _ROBUST = {
 ENTRIES = [
     Entry("rules.global_norm", tested_by="clip_by_global_norm", **_GLOBAL),
     Entry(
-        "clip_by_global_norm",
-        cases=[Case("clip_by_global_norm", gs.clip_by_global_norm(1.0))],
+        "clipping.clip_by_global_norm",
+        cases=[Case("clip_by_global_norm", gs.clipping.clip_by_global_norm(1.0))],
         **_GLOBAL,
     ),
     Entry("rules.log_mad", tested_by="clip_by_log_mad", **_ROBUST),
-    Entry("clip_by_log_mad", cases=[Case("clip_by_log_mad", gs.clip_by_log_mad())], **_ROBUST),
+    Entry(
+        "clipping.clip_by_log_mad",
+        cases=[Case("clip_by_log_mad", gs.clipping.clip_by_log_mad())],
+        **_ROBUST,
+    ),
 ]
+
+OTHERS = ("clipping", "clipping.JudgedState")

@@ -30,39 +30,52 @@ ENTRIES = [
         required=_INNER,
     ),
     Entry(
-        "compress_moments",
+        "precision.compress_moments",
         FAMILY,
         source="Ours; blocks of Dettmers et al. 2021, 2110.02861",
         promise="moments in a quarter or half of the memory neither stall nor become zero",
         weakness="8 bits add noise; entries whose gradients are 2**16 below others move too little",
         cases=[
-            Case("compress_moments", gs.compress_moments(gs.scale_by_adam(), min_size=1)),
+            Case(
+                "compress_moments",
+                gs.precision.compress_moments(gs.moments.scale_by_adam(), min_size=1),
+            ),
             Case(
                 "compress_moments(to='bfloat16')",
-                gs.compress_moments(gs.scale_by_adam(), to="bfloat16", min_size=1),
+                gs.precision.compress_moments(
+                    gs.moments.scale_by_adam(), to="bfloat16", min_size=1
+                ),
             ),
         ],
         numbers={"to": (), "min_size": (0, -1, 1.5, np.inf), "key": (-1, 0.5, np.inf)},
         required={"inner": optax.adam(0.1)},
     ),
     Entry(
-        "kahan",
+        "precision.kahan",
         FAMILY,
         source="Zamirai et al. 2020, 2010.06192",
         promise="steps far below the spacing of bfloat16 add up instead of being lost",
         weakness="one number a parameter more, and by default of no more bits than the parameter",
-        cases=[Case("kahan(adamw)", gs.kahan(gs.adamw(1e-3)))],
+        cases=[Case("kahan(adamw)", gs.precision.kahan(gs.adamw(1e-3)))],
         required=_INNER,
     ),
     Entry(
-        "stochastic_round",
+        "precision.stochastic_round",
         FAMILY,
         source="Zamirai et al. 2020, 2010.06192",
         promise="steps below the spacing of bfloat16 move parameters on the average, at no memory",
         weakness="it adds noise of up to one spacing at each step",
-        cases=[Case("stochastic_round()", gs.stochastic_round())],
+        cases=[Case("stochastic_round()", gs.precision.stochastic_round())],
         numbers={"key": (-1, 0.5, np.inf)},
     ),
 ]
 
-OTHERS = ("scale_loss", "unscale")
+OTHERS = (
+    "precision",
+    "precision.CompressMomentsState",
+    "precision.KahanState",
+    "precision.LossScaleState",
+    "precision.StochasticRoundState",
+    "scale_loss",
+    "unscale",
+)

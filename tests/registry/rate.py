@@ -9,30 +9,30 @@ FAMILY = "Step size"
 
 ENTRIES = [
     Entry(
-        "cap_update_rms",
+        "rate.cap_update_rms",
         FAMILY,
         source="Shazeer 2018, arXiv:1804.04235",
         promise="no leaf's update has an RMS above the limit, whatever was made of the gradient",
         weakness="one entry alone may still move by max_rms * sqrt(n)",
-        cases=[Case("cap_update_rms", gs.cap_update_rms())],
+        cases=[Case("cap_update_rms", gs.rate.cap_update_rms())],
         numbers={"max_rms": NOT_POSITIVE},
     ),
     Entry(
-        "cap_trust",
+        "rate.cap_trust",
         FAMILY,
         source="Ours",
         promise="whatever the gradients, parameters grow by 1 + max_ratio a step at most",
         weakness="a leaf that starts at zero needs 83 steps to come to an RMS of 1",
-        cases=[Case("cap_trust(layer)", gs.cap_trust(units="layer"))],
+        cases=[Case("cap_trust(layer)", gs.rate.cap_trust(units="layer"))],
         numbers={"max_ratio": NOT_POSITIVE, "floor": (*NOT_POSITIVE, np.inf)},
     ),
     Entry(
-        "scale_by_trust_ratio",
+        "rate.scale_by_trust_ratio",
         FAMILY,
         source="You 2019, arXiv:1904.00962",
         promise="every step is as long as the rate times its parameters",
         weakness="noise is made as long as signal, which trust_clip forbids",
-        cases=[Case("scale_by_trust_ratio", gs.scale_by_trust_ratio())],
+        cases=[Case("scale_by_trust_ratio", gs.rate.scale_by_trust_ratio())],
         numbers={
             "min_norm": BELOW_ZERO,
             "trust_coefficient": NOT_POSITIVE,
@@ -40,12 +40,12 @@ ENTRIES = [
         },
     ),
     Entry(
-        "backoff_on_spike",
+        "rate.backoff_on_spike",
         FAMILY,
         source="Ours, after AdaLR-Lion",
         promise="smaller steps after a spike, back to full length 100 steps after the last one",
         weakness="spikes that come more often than every 100 steps add up; it removes none",
-        cases=[Case("backoff_on_spike", gs.backoff_on_spike())],
+        cases=[Case("backoff_on_spike", gs.rate.backoff_on_spike())],
         numbers={
             "factor": FRACTION,
             "recovery": (*NOT_POSITIVE, np.inf),
@@ -53,12 +53,12 @@ ENTRIES = [
         },
     ),
     Entry(
-        "reduce_on_plateau",
+        "rate.reduce_on_plateau",
         FAMILY,
         source="torch.optim.lr_scheduler.ReduceLROnPlateau",
         promise="no loss that is not finite, spikes, or belongs to a rejected step is counted",
         weakness="the scale never rises; losses that are not positive are not judged for spikes",
-        cases=[Case("reduce_on_plateau", bind(gs.reduce_on_plateau(), value=1.0))],
+        cases=[Case("reduce_on_plateau", bind(gs.rate.reduce_on_plateau(), value=1.0))],
         numbers={
             "factor": FRACTION,
             "patience": (0, -1, np.inf),
@@ -70,7 +70,7 @@ ENTRIES = [
         },
     ),
     Entry(
-        "limit_schedule",
+        "rate.limit_schedule",
         FAMILY,
         source="Ours",
         promise="a learning rate stays within bounds and never rises by more than a factor a step",
@@ -84,3 +84,5 @@ ENTRIES = [
         required={"schedule": 1e-3, "min_value": 1e-5, "max_value": 1.0},
     ),
 ]
+
+OTHERS = ("rate",)

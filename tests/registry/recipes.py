@@ -55,12 +55,12 @@ ENTRIES = [
         required=_ONE,
     ),
     Entry(
-        "momentum",
+        "recipes.momentum",
         FAMILY,
         source="Polyak 1964",
         promise="as sgd with momentum",
         weakness="as sgd",
-        cases=[Case("momentum", gs.momentum(1e-2))],
+        cases=[Case("momentum", gs.recipes.momentum(1e-2))],
         numbers={**_LR, "decay": DECAY},
         required=_ONE,
     ),
@@ -183,3 +183,5 @@ ENTRIES = [
         required=_ONE,
     ),
 ]
+
+OTHERS = ("recipes",)

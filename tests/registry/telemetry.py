@@ -48,5 +48,4 @@ OTHERS = (
     "telemetry.blame",
     "telemetry.read_rows",
     "telemetry.read_run",
-    "telemetry.record",
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradstable.report.binning import clusters, envelope, lonely, maxima, medians
+from gradstable._src.report.binning import clusters, envelope, lonely, maxima, medians
 
 
 def test_no_spike_is_lost(rng: np.random.Generator) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gradstable.report.events import events, most_telling, reasons
+from gradstable._src.report.events import events, most_telling, reasons
 from gradstable.rules import Reason
 from tests.report.running import CLIPPED, rejected, steps, stormy, write_run
 

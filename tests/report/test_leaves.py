@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gradstable.report.leaves import MOST_LEAVES, chosen, leaf_norms, short_path
+from gradstable._src.report.leaves import MOST_LEAVES, chosen, leaf_norms, short_path
 from tests.report.running import rejected, steps, write_run
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from gradstable._src.report.comparison import distinct_names
 from gradstable.report import render
-from gradstable.report.comparison import distinct_names
 from gradstable.telemetry import read_run
 from tests import html_page
 from tests.report.running import Events, rejected, steps, stormy, write_run

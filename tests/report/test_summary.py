@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gradstable.report.summary import tiles, verdict
+from gradstable._src.report.summary import tiles, verdict
 from gradstable.rules import Reason
 from tests.report.running import Events, rejected, steps, stormy, write_run
 

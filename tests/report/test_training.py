@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report_screenshot import BRIGHT, BROKEN, train
+from gradstable._src.report.summary import verdict
 from gradstable.report import render
-from gradstable.report.summary import verdict
 from tests.report.test_page import check
 
 

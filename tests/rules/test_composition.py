@@ -115,7 +115,7 @@ def test_global_norm_equals_optax_where_optax_is_right() -> None:
     rng = np.random.default_rng(0)
     tree = {"a": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32), "b": jnp.ones((2,))}
     for limit in (0.1, 1.0, 100.0):
-        ours, theirs = gs.clip_by_global_norm(limit), optax.clip_by_global_norm(limit)
+        ours, theirs = gs.clipping.clip_by_global_norm(limit), optax.clip_by_global_norm(limit)
         got, _ = ours.update(tree, ours.init(tree))
         want, _ = theirs.update(tree, theirs.init(tree))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), got, want)
@@ -128,7 +128,7 @@ def test_global_norm_equals_optax_where_optax_is_right() -> None:
 def test_clip_keeps_the_direction_where_optax_zeroes(gradient: list[float], dtype: str) -> None:
     """Pitfall: the norm overflows to inf, and g / inf = 0 silently."""
     g = jnp.asarray(gradient, dtype)
-    tx = gs.clip_by_global_norm(1.0)
+    tx = gs.clipping.clip_by_global_norm(1.0)
     clipped, state = tx.update(g, tx.init(g))
     np.testing.assert_allclose(np.asarray(clipped, np.float64), [0.6, 0.8], rtol=1e-3)
     assert gs.health(state).clipped == 1

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import gradstable as gs
+from gradstable._src.telemetry.alarms import new_alarms, watch
 from gradstable.rules import Rule, all_of
-from gradstable.telemetry.alarms import new_alarms, watch
 from tests.registry import cases, entries
 
 VALUES = (0, 1, 5, 1000, 2**31 - 1, -1, -(2**31))

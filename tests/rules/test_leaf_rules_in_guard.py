@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable._core.reasons import sentence
+from gradstable._src.core.reasons import sentence
 from gradstable.rules import Reason, Rule
 
 PARAMS = {"calm": {"kernel": jnp.ones((3, 4))}, "wild": {"kernel": jnp.ones((3, 4))}}
@@ -96,7 +96,11 @@ def test_rules_for_units_leaves_and_the_tree_act_together() -> None:
 def test_one_nan_zeroes_all_of_a_step() -> None:
     g = jax.tree.map(jnp.asarray, CALM)
     g["wild"]["kernel"] = g["wild"]["kernel"].at[0, 0].set(jnp.nan)
-    clips = (gs.clip_by_unit_norm(), gs.clip_by_adagc(), gs.clip_by_group_norm())
+    clips = (
+        gs.clipping.clip_by_unit_norm(),
+        gs.clipping.clip_by_adagc(),
+        gs.clipping.clip_by_group_norm(),
+    )
 
     def run(g: Any) -> Any:
         return [tx.update(g, tx.init(PARAMS), PARAMS) for tx in clips]

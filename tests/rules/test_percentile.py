@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradstable as gs
+from gradstable._src.rules.ring import number_held
 from gradstable.rules import Reason, percentile
-from gradstable.rules.ring import number_held
 from tests.oracles.percentile import percentile as oracle
 from tests.rules.running import lognormal, run, share, stormy
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradstable.rules.ring import (
+from gradstable._src.rules.ring import (
     Ring,
     mean_and_std,
     median_and_mad,

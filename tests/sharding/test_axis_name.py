@@ -1,5 +1,6 @@
 """Inside ``jax.shard_map``: one norm, one verdict, one statistic for all devices."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 import gradstable as gs
-from gradstable._core.norms import measure
+from gradstable._src.core.norms import measure
 
 SPECS = {"split": P("fsdp"), "whole": P()}
 
@@ -53,7 +54,7 @@ def test_clip_gives_the_limit_where_optax_gives_root_eight_of_it() -> None:
 
     assert norm_after(optax.clip_by_global_norm(1.0)) == pytest.approx(8**0.5, abs=0.01)
     for name in ("x", ("x",), P("x")):
-        ours = gs.clip_by_global_norm(1.0, axis_name=name)
+        ours = gs.clipping.clip_by_global_norm(1.0, axis_name=name)
         assert norm_after(ours) == pytest.approx(1.0, abs=1e-6)
 
 
@@ -149,14 +150,18 @@ def test_units_are_those_of_whole_leaves(mesh: Mesh, axis: int) -> None:
     g, w = (jnp.asarray(np.random.default_rng(i).normal(size=(8, 16)), jnp.float32) for i in (0, 1))
     g = g.at[:, 3].multiply(100.0)
     for units in ("output", "leaf", (0,), ()):
-        make = lambda name, units=units: gs.clip_by_unit_norm(0.1, units=units, axis_name=name)  # noqa: E731
-        update = lambda name, make=make: lambda g, w: make(name).update(g, make(None).init(w), w)[0]  # noqa: E731
-        mapped = jax.shard_map(update(spec), mesh=mesh, in_specs=(spec, spec), out_specs=spec)
-        np.testing.assert_allclose(jax.jit(mapped)(g, w), update(None)(g, w), rtol=2e-6)
+        clip = functools.partial(gs.clipping.clip_by_unit_norm, 0.1, units=units)
+        run = functools.partial(clipped, clip(axis_name=spec))
+        mapped = jax.shard_map(run, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
+        np.testing.assert_allclose(jax.jit(mapped)(g, w), clipped(clip(), g, w), rtol=2e-6)
+
+
+def clipped(tx: optax.GradientTransformation, g: jax.Array, w: jax.Array) -> Any:
+    return tx.update(g, tx.init(w), w)[0]
 
 
 def test_units_by_names_alone_are_refused_with_the_remedy(mesh: Mesh) -> None:
-    tx = gs.clip_by_unit_norm(axis_name="fsdp", units="output")
+    tx = gs.clipping.clip_by_unit_norm(axis_name="fsdp", units="output")
     params = {"split": jnp.ones((8, 3)), "whole": jnp.ones(5)}
     with pytest.raises(ValueError, match=r"pass its PartitionSpecs instead of \('fsdp',\)"):
         inside(mesh, lambda g: tx.update(g, tx.init(g), g)[0], params, out=SPECS)
@@ -180,8 +185,8 @@ def test_axis_name_outside_of_shard_map_is_told_to_be_needless() -> None:
     "make",
     [
         lambda name: gs.guard(optax.sgd(0.1), axis_name=name),
-        lambda name: gs.clip_by_global_norm(1.0, axis_name=name),
-        lambda name: gs.centralize(axis_name=name),
+        lambda name: gs.clipping.clip_by_global_norm(1.0, axis_name=name),
+        lambda name: gs.centering.centralize(axis_name=name),
         lambda name: gs.adamw(1e-3, axis_name=name),
     ],
     ids=["guard", "clip", "centralize", "adamw"],
@@ -192,13 +197,15 @@ def test_what_names_no_axis_is_refused_at_construction(make: Any, name: Any) -> 
 
 
 def test_specs_of_another_tree_are_refused(mesh: Mesh) -> None:
-    tx = gs.clip_by_global_norm(1.0, axis_name={"split": P("fsdp")})
+    tx = gs.clipping.clip_by_global_norm(1.0, axis_name={"split": P("fsdp")})
     with pytest.raises(ValueError, match="axis_name must be a tree of PartitionSpecs like"):
         inside(mesh, lambda g: tx.update(g, tx.init(g))[0], tree(), out=SPECS)
 
 
 def test_spec_with_too_many_dimensions_is_refused_with_the_leaf(mesh: Mesh) -> None:
-    tx = gs.clip_by_global_norm(1.0, axis_name={"split": P("fsdp"), "whole": P(None, "fsdp")})
+    tx = gs.clipping.clip_by_global_norm(
+        1.0, axis_name={"split": P("fsdp"), "whole": P(None, "fsdp")}
+    )
     with pytest.raises(ValueError, match=r"updates\['whole'\], which has only 1 dimensions"):
         inside(mesh, lambda g: tx.update(g, tx.init(g))[0], tree(), out=SPECS)
 

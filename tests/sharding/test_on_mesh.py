@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import Mesh
 
 import gradstable as gs
-from gradstable.testing.contract import failure, on_mesh
-from gradstable.testing.mesh import mesh_params
+from gradstable._src.testing.contract import failure, on_mesh
+from gradstable._src.testing.mesh import mesh_params
 from tests.frames import WHOLE
 from tests.registry import Case, entries
 from tests.registry.entry import for_specs
@@ -76,10 +76,10 @@ def test_names_that_are_left_out_exist() -> None:
 def test_contract_runs_on_a_mesh(mesh: Mesh) -> None:
     skip = gs.testing.CHECKS
     gs.testing.assert_contract(
-        gs.clip_by_global_norm(1.0),
+        gs.clipping.clip_by_global_norm(1.0),
         skip=skip,
         mesh=mesh,
-        for_specs=lambda specs: gs.clip_by_global_norm(1.0, axis_name=specs),
+        for_specs=lambda specs: gs.clipping.clip_by_global_norm(1.0, axis_name=specs),
     )
 
 
@@ -87,10 +87,10 @@ def test_contract_on_a_mesh_finds_what_is_local(mesh: Mesh) -> None:
     """A norm of the part that each device holds is what optax's clip takes there."""
     with pytest.raises(AssertionError, match=r"1 of 3 promises") as raised:
         gs.testing.assert_contract(
-            gs.clip_by_global_norm(1.0),
+            gs.clipping.clip_by_global_norm(1.0),
             skip=gs.testing.CHECKS,
             mesh=mesh,
-            for_specs=lambda _: gs.clip_by_global_norm(1.0),
+            for_specs=lambda _: gs.clipping.clip_by_global_norm(1.0),
         )
     assert "shard_map" in str(raised.value)
 
@@ -111,13 +111,13 @@ def test_contract_on_a_mesh_finds_state_that_is_lost(mesh: Mesh) -> None:
 def test_own_parameters_are_split_where_they_can_be(mesh: Mesh) -> None:
     params = {"table": jnp.ones((64, 3)), "odd": jnp.ones((5,))}
     gs.testing.assert_contract(
-        gs.scale_by_adam(), skip={*gs.testing.CHECKS, "shard_map"}, params=params, mesh=mesh
+        gs.moments.scale_by_adam(), skip={*gs.testing.CHECKS, "shard_map"}, params=params, mesh=mesh
     )
 
 
 def test_names_of_mesh_checks_can_be_skipped_and_are_told(mesh: Mesh) -> None:
     with pytest.raises(ValueError, match=re.escape("'auto_mesh', 'explicit_mesh', 'shard_map'")):
-        gs.testing.assert_contract(gs.scale_by_adam(), skip=["explicit"], mesh=mesh)
+        gs.testing.assert_contract(gs.moments.scale_by_adam(), skip=["explicit"], mesh=mesh)
 
 
 def test_parameters_of_the_checks_can_be_split(mesh: Mesh) -> None:

@@ -1,7 +1,6 @@
 """Every registered transform in the storm: finite when alone, exact when guarded."""
 
 import itertools
-import operator
 import re
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 import gradstable as gs
 from tests.frames import representatives
-from tests.registry import Case, cases
+from tests.registry import Case, cases, entries, resolve
 from tests.storm.test_perfect_storm import (
     assert_survived,
     member,
@@ -42,10 +41,12 @@ def _some(these: list[Case], chosen: set[str]) -> list[Any]:
 
 def _one_a_file(these: list[Case]) -> set[str]:
     """Return the name of the first case of every file."""
+    wanted = {case.name for case in these}
     first: dict[str, str] = {}
-    for case in these:
-        factory: Any = operator.attrgetter(case.name.partition("(")[0])(gs)
-        first.setdefault(factory.__module__, case.name)
+    for entry in entries():
+        for case in entry.cases:
+            if case.name in wanted:
+                first.setdefault(resolve(entry.name).__module__, case.name)
     return set(first.values())
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from gradstable._src.telemetry import json_lines as module
 from gradstable.doctor import diagnose
 from gradstable.telemetry import Header, JsonLines, Log, Run, read_run
-from gradstable.telemetry import json_lines as module
 
 HEADER = Header("short", ("['w']",), (3,), ("float32",), {})
 

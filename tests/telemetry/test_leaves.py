@@ -13,10 +13,10 @@ import pytest
 from flax import nnx
 
 import gradstable as gs
+from gradstable._src.report.leaves import chosen, leaf_norms
+from gradstable._src.telemetry.sink import Header
 from gradstable.doctor import diagnose
-from gradstable.report.leaves import chosen, leaf_norms
 from gradstable.telemetry import Log, Logging, Run, blame, read_run
-from gradstable.telemetry.sink import Header
 
 PARAMS = {"a_base": jnp.ones(3), "lora": jnp.ones((2, 2)), "z_head": jnp.ones(5)}
 ONLY_LORA = {"a_base": False, "lora": True, "z_head": False}

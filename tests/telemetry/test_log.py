@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 import gradstable as gs
+from gradstable._src.telemetry.fields import LINES
 from gradstable.telemetry import JsonLines, Log, read_run
-from gradstable.telemetry.fields import LINES
 
 PARAMS = {"a": jnp.ones((2, 3)), "b": jnp.zeros(4)}
 TX = gs.record(gs.guard(optax.sgd(0.1)), capacity=16)

@@ -131,7 +131,7 @@ def test_the_ring_wraps_round_and_tells_what_was_lost() -> None:
 
 
 def test_back_off_shows_in_the_factor() -> None:
-    tx = gs.record(optax.chain(gs.guard(optax.sgd(0.1)), gs.backoff_on_spike()))
+    tx = gs.record(optax.chain(gs.guard(optax.sgd(0.1)), gs.rate.backoff_on_spike()))
     state = tx.init(PARAMS)
     for norm_ in (1.0, 1.1, 100.0):
         _, state = tx.update(gradients(0), state, PARAMS, grad_norm=norm_)

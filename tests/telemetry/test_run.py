@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradstable.cli import main
+from gradstable._src.cli import main
+from gradstable._src.report.events import events
+from gradstable._src.report.summary import verdict
+from gradstable._src.telemetry.fields import LINES, Kind
 from gradstable.doctor import diagnose
 from gradstable.report import render
-from gradstable.report.events import events
-from gradstable.report.summary import verdict
 from gradstable.telemetry import Run, read_run
-from gradstable.telemetry.fields import LINES, Kind
 from tests.report.running import header, steps, stormy
 
 Lines = list[bytes]

@@ -29,7 +29,7 @@ NESTINGS = {
     "accumulate outside": gs.accumulate(gs.record(scaled(INNER)), 1),
     "recovery between": gs.record(gs.backoff(gs.rollback(scaled(INNER)))),
     "recovery inside": gs.record(scaled(gs.backoff(gs.rollback(INNER)))),
-    "hygiene between": gs.record(gs.moment_hygiene(scaled(INNER))),
+    "hygiene between": gs.record(gs.recovery.moment_hygiene(scaled(INNER))),
     "chain": gs.record(optax.chain(scaled(INNER), optax.scale(1.0))),
     "masked": gs.record(optax.masked(scaled(INNER), {"a": True, "b": True})),
 }

@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import gradstable as gs
+from gradstable._src.telemetry.console import sparkline
 from gradstable.telemetry import Console, Log, Logging, Sink, TensorBoard, WandB
-from gradstable.telemetry.console import sparkline
 
 PARAMS = {"bias": jnp.zeros(3), "kernel": jnp.ones((2, 3))}
 STEPS, BAD = 12, 5

@@ -45,13 +45,13 @@ def optimizers() -> dict[str, optax.GradientTransformationExtraArgs]:
     )
     recipe = gs.adamw(1e-3, mu_dtype=jnp.bfloat16, mask=is_kernel, rules=(gs.rules.zscore(),))
     assert_type(recipe, optax.GradientTransformationExtraArgs)
-    schedule = gs.limit_schedule(1e-3, min_value=1e-5, max_value=1e-2)
+    schedule = gs.rate.limit_schedule(1e-3, min_value=1e-5, max_value=1e-2)
     chain = optax.chain(
-        gs.mean_stabilize("tanh", units={"bias": "leaf", "kernel": (0,)}),
-        gs.clip_by_unit_norm(units=by_layer),
-        gs.clip_by_group_norm(groups=group),
-        gs.cautious(gs.scale_by_adam(b1=0.95)),
-        gs.cap_update_rms(max_rms=1.0),
+        gs.centering.mean_stabilize("tanh", units={"bias": "leaf", "kernel": (0,)}),
+        gs.clipping.clip_by_unit_norm(units=by_layer),
+        gs.clipping.clip_by_group_norm(groups=group),
+        gs.moments.cautious(gs.moments.scale_by_adam(b1=0.95)),
+        gs.rate.cap_update_rms(max_rms=1.0),
         optax.scale_by_learning_rate(schedule),
     )
     assert_type(chain, optax.GradientTransformationExtraArgs)
@@ -62,10 +62,10 @@ def optimizers() -> dict[str, optax.GradientTransformationExtraArgs]:
         "masks": gs.lamb(1e-3, mask={"bias": False, "kernel": True}),
         "stable": gs.stable_adamw(1e-3, units="leaf"),
         "muon": gs.muon(1e-3, scale="moonshot", weight_decay_mask=gs.losses.kernels_only),
-        "averaged": gs.schedule_free_adamw(1e-3),
+        "averaged": gs.recipes.schedule_free_adamw(1e-3),
         "chain": chain,
         "guarded chain": gs.guard(chain, reject_above(10.0)),
-        "plateau": optax.chain(gs.adam(1e-3), gs.reduce_on_plateau()),
+        "plateau": optax.chain(gs.adam(1e-3), gs.rate.reduce_on_plateau()),
     }
 
 
@@ -127,7 +127,7 @@ def losses(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def average(opt_state: optax.OptState, params: Params) -> Params:
-    averaged = gs.schedule_free_eval_params(opt_state, params)
+    averaged = gs.recipes.schedule_free_eval_params(opt_state, params)
     assert_type(averaged, Params)
     return averaged
 
@@ -145,7 +145,7 @@ def mistakes() -> None:
     gs.adamw(1e-3, 0.9)  # pyright: ignore[reportCallIssue]
     gs.adamw(1e-3, rules=gs.rules.log_mad())  # pyright: ignore[reportArgumentType]
     gs.rules.zscore(mode="median")  # pyright: ignore[reportArgumentType]
-    gs.soft_clip("tan")  # pyright: ignore[reportArgumentType]
+    gs.clipping.soft_clip("tan")  # pyright: ignore[reportArgumentType]
 
 
 if __name__ == "__main__":

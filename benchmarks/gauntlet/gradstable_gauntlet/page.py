@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gradstable.report.panel import section
-from gradstable.report.template import facts, page
+from gradstable._src.report.panel import section
+from gradstable._src.report.template import facts, page
 from gradstable_gauntlet.heat import heat_map, style
 from gradstable_gauntlet.league import by_storm, groups, league, reporting_tasks, together
 from gradstable_gauntlet.measures import CLEAN

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from gradstable.report.frame import Size, decades, plain, scale
-from gradstable.report.panel import Key, Panel
-from gradstable.report.theme import CURVES, FONT, color
+from gradstable._src.report.frame import Size, decades, plain, scale
+from gradstable._src.report.panel import Key, Panel
+from gradstable._src.report.theme import CURVES, FONT, color
 from gradstable_gauntlet.measures import CLEAN, bad_as_inf, middle
 from gradstable_gauntlet.results import Cell, Results
 from gradstable_gauntlet.tables import named

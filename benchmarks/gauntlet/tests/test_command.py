@@ -7,7 +7,7 @@ import pytest
 from gradstable_gauntlet import race
 from gradstable_gauntlet.results import read
 
-from gradstable.cli import main
+from gradstable._src.cli import main
 
 MINE = str(Path(__file__).with_name("mine.py"))
 SMALL = ("--bring", MINE, "--tasks", "line", "--contestants", "adamw", "signed", "--seeds", "2",

@@ -8,7 +8,7 @@ from gradstable_gauntlet.markdown import to_markdown
 from gradstable_gauntlet.measures import bar, survived
 from gradstable_gauntlet.results import Results, read
 
-from gradstable.cli import main
+from gradstable._src.cli import main
 
 FOLDER = Path(__file__).parents[1] / "results"
 

@@ -11,9 +11,9 @@ from typing import Any, NoReturn, cast
 import pytest
 from rich.console import Console
 
-from gradstable.cli import main
-from gradstable.cli.demo import command
-from gradstable.cli.demo.faults import STORM, bad_steps
+from gradstable._src.cli import main
+from gradstable._src.cli.demo import command
+from gradstable._src.cli.demo.faults import STORM, bad_steps
 
 # Measured over seeds 0 to 19: accuracy without faults >= 98.0 %, guarded run within 0.7 points,
 # at most 2 of 500 good steps touched.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradstable.cli.demo.data import BATCH_SIZE, Split, batch_at, load_splits
+from gradstable._src.cli.demo.data import BATCH_SIZE, Split, batch_at, load_splits
 
 
 @pytest.fixture(scope="module")

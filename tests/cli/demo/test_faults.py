@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gradstable.cli.demo.data import Batch
-from gradstable.cli.demo.faults import STORM, bad_steps, plant, planted
+from gradstable._src.cli.demo.data import Batch
+from gradstable._src.cli.demo.faults import STORM, bad_steps, plant, planted
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gradstable.cli.demo.contestants import CONTESTANTS, make_methods
-from gradstable.cli.demo.progress import Board
-from gradstable.cli.demo.record import _plain
-from gradstable.cli.demo.summary import _broken_from, spans
+from gradstable._src.cli.demo.contestants import CONTESTANTS, make_methods
+from gradstable._src.cli.demo.progress import Board
+from gradstable._src.cli.demo.record import _plain
+from gradstable._src.cli.demo.summary import _broken_from, spans
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Where the code lives. What is public, the modules beside this folder list."""

@@ -1,0 +1,1 @@
+"""Optimizer states on disk: what is in them, and how older ones become new ones."""

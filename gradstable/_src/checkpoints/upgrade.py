@@ -1,0 +1,259 @@
+"""Read a state that an older version has saved, whose fields had other names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradstable._src.core.checks import check_transform
+from gradstable._src.core.find import Snapshot
+from gradstable._src.core.names import MARK, Unnamed, without_names
+from gradstable._src.core.select import own_arrays
+from gradstable._src.rules.ring import EMPTY
+
+# Fields of schema 2, and what they were called in schema 1; with a point, in a node that is gone.
+_BEFORE: Mapping[str, tuple[str, ...]] = {
+    "wrapped_state": ("inner_state",),
+    "calls": ("count", "health.count"),
+    **{
+        name: (f"health.{name}",)
+        for name in (
+            "accepted",
+            "rejected",
+            "clipped",
+            "consecutive_rejected",
+            "grad_norm",
+            "reason",
+            "worst_leaf",
+            "last_rejected",
+        )
+    },
+    "norm_limit": ("threshold", "health.threshold"),
+    "grad_factor": ("health.scale",),
+    "last_dropped": ("last",),
+    "loss_scale": ("scale",),
+    "sound_calls": ("good",),
+    "patience_left": ("patience",),
+    "step_factor": ("scale",),
+    "gradient_sum": ("total",),
+    "loss_sum": ("value",),
+    "taken_at": ("count",),
+    "kept_params": ("params",),
+    "kept_state": ("inner_state",),
+    "kept_rules": ("rule_state",),
+    "rounding_key": ("rng_key",),
+    "block_scales": ("scales",),
+    "norms_seen": ("count",),
+    "steps_seen": ("seen",),
+    "losses_seen": ("count",),
+    "mean_norm": ("mean",),
+    "mean_norms": ("mean", "mu"),
+    "rms_norms": ("root_nu",),
+    "norm_variance": ("var",),
+    "group_of_leaf": ("group",),
+    "log_center": ("center",),
+    "log_spread": ("spread",),
+    "loss_center": ("center",),
+    "loss_spread": ("spread",),
+    "first_losses": ("first",),
+    "last_norms": ("norms",),
+    "last_losses": ("losses",),
+    "next_place": ("position",),
+    "last_numbers": ("values",),
+    "moment_weight": ("weight",),
+    "moment_decay": ("b2",),
+    "warnings": ("total",),
+    "at_call": ("step",),
+    "of_leaf": ("leaf",),
+    "seen_value": ("value",),
+    "usual_value": ("usual",),
+}
+# Fields of ours that schema 1 had not at all: they begin as in a new run.
+_ADDED = frozenset({"leaf_key", "leaf_keys", "updated", "unit", "mass"})
+_MISSING = object()
+
+
+def _empty_places(new: dict[str, Any], raw: Any) -> dict[str, Any]:
+    """Return a ring in which the places that hold nothing yet say so: they were zero once."""
+    values = np.asarray(new["last_numbers"])
+    there = np.arange(values.size) < np.asarray(raw.get("count", values.size))
+    return {**new, "last_numbers": np.where(there, values, np.float32(EMPTY))}
+
+
+def _equal_weights(new: dict[str, Any], raw: Any) -> dict[str, Any]:
+    """Return a group of micro-batches that were not weighed: each of those kept weighs 1."""
+    if "mass" in raw:
+        return new
+    kept = np.asarray(new["kept"])
+    return {**new, "unit": (kept > 0).astype(np.float32), "mass": kept.astype(np.float32)}
+
+
+def _unknown(count: str, spread: str) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
+    """Return a conversion of statistics of nothing: they are known by a spread of zero now."""
+
+    def convert(new: dict[str, Any], _: Any) -> dict[str, Any]:
+        value = np.asarray(new[spread])
+        return {**new, spread: np.where(np.asarray(new[count]) == 0, np.zeros_like(value), value)}
+
+    return convert
+
+
+_CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
+    "Ring": _empty_places,
+    "LogMadState": _unknown("norms_seen", "log_spread"),
+    "AlarmState": _unknown("steps_seen", "log_spread"),
+    "AccumulateState": _equal_weights,
+}
+
+
+def upgrade_state(
+    saved: Any, tx: optax.GradientTransformation, *, params: optax.Params
+) -> optax.OptState:
+    """Return the state of a transform from a checkpoint of state schema 1, or of this one.
+
+    Use it for a checkpoint that an older version of this package has written, in which fields of
+    our states have other names. Load it *without* a target, so that it comes as dictionaries and
+    lists: ``flax.serialization.msgpack_restore(data)``, or ``orbax.checkpoint.v1.load(path)``.
+    Save what this returns, and all is as ever. To change the transform as well, pass the result to
+    ``gs.checkpoints.migrate_state``.
+
+    Args:
+      saved: the state as nested dictionaries and lists of arrays.
+      tx: the transform that it is the state of.
+      params: the parameters, as for ``tx.init``.
+
+    Returns:
+      What ``tx.init(params)`` returns, in structure, shapes and dtypes, with the saved values.
+
+    Raises:
+      TypeError: if ``tx`` is no transform.
+      ValueError: if a value is missing, or of another shape or dtype; it names the first one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.clipping.clip_by_zscore()
+      >>> of_rule = {"count": jnp.array(7), "mean": jnp.array(2.0), "var": jnp.array(0.1)}
+      >>> new = tx.init(jnp.ones(2))
+      >>> saved = {"ledger": new.ledger._asdict(), "rule_state": [of_rule]}
+      >>> saved["ledger"]["last_rejection"] = new.ledger.last_rejection._asdict()
+      >>> int(gs.checkpoints.upgrade_state(saved, tx, params=jnp.ones(2)).rule_state[0].norms_seen)
+      7
+    """
+    fresh = check_transform("tx", tx).init(params)
+    taken = _take(fresh, saved, "saved")
+    for (path, new), old in zip(
+        jax.tree_util.tree_leaves_with_path(fresh), jax.tree.leaves(taken), strict=True
+    ):
+        wanted, there = _describe(new), _describe(old)
+        if wanted != there:
+            where = jax.tree_util.keystr(path)
+            msg = f"saved has {there} where {wanted} is expected, at {where} of the state of tx"
+            raise ValueError(msg)
+    return own_arrays(taken)
+
+
+def _take(wanted: Any, raw: Any, path: str) -> Any:
+    """Return the values that were saved, in the structure of a part of a state."""
+    if isinstance(wanted, Unnamed):
+        there = raw.get("unnamed", raw) if isinstance(raw, Mapping) else raw
+        return Unnamed(_take(wanted.unnamed, there, path))
+    if hasattr(wanted, "_fields"):
+        return _take_fields(wanted, raw, path)
+    flat, structure = jax.tree_util.tree_flatten_with_path(
+        wanted, is_leaf=lambda node: node is not wanted
+    )
+    if jax.tree_util.treedef_is_leaf(structure):
+        return raw
+    parts = [
+        _take(child, _child(raw, keys[0], path), f"{path}{jax.tree_util.keystr(keys)}")
+        if jax.tree.leaves(child)
+        else child
+        for keys, child in flat
+    ]
+    return jax.tree.unflatten(structure, parts)
+
+
+def _take_fields(wanted: Any, raw: Any, path: str) -> Any:
+    new: dict[str, Any] = {}
+    for name in wanted._fields:
+        part, old = getattr(wanted, name), _field(raw, name)
+        if not jax.tree.leaves(part) or (old is _MISSING and name in _ADDED):
+            new[name] = part
+        elif old is _MISSING:
+            raise ValueError(_not_there(f"{path}.{name}", raw))
+        elif name == "snapshots":
+            new[name] = tuple(
+                _take_copy(wanted, copy, _at(old, index, path), f"{path}.{name}[{index}]")
+                for index, copy in enumerate(part)
+            )
+        else:
+            new[name] = _take(part, old, f"{path}.{name}")
+    convert = _CONVERTED.get(type(wanted).__name__)
+    return type(wanted)(**(new if convert is None else convert(new, raw)))
+
+
+def _take_copy(state: Any, copy: Snapshot, raw: Any, path: str) -> Snapshot:
+    """Return a copy; its parts were like the present ones beside it, names included."""
+    if "kept_state" in raw:
+        return _take_fields(copy, raw, path)
+    of_state = _take(state.wrapped_state, raw["inner_state"], f"{path}.inner_state")
+    of_rules = _take(state.rule_state, raw["rule_state"], f"{path}.rule_state")
+    return Snapshot(
+        taken_at=raw["count"],
+        kept_params=_take(copy.kept_params, raw["params"], f"{path}.params"),
+        kept_state=without_names(of_state, ()),
+        kept_rules=without_names(of_rules, ()),
+    )
+
+
+def _field(raw: Any, name: str) -> Any:
+    for candidate in (name, *_BEFORE.get(name, ())):
+        found = raw
+        for part in candidate.split("."):
+            found = found.get(part, _MISSING) if isinstance(found, Mapping) else _MISSING
+        if found is not _MISSING:
+            return found
+    return _MISSING
+
+
+def _child(raw: Any, key: Any, path: str) -> Any:
+    """Return a part of what was saved by its key in the new state."""
+    name = getattr(key, "key", getattr(key, "name", getattr(key, "idx", None)))
+    if isinstance(name, int):
+        return _at(raw, name, path)
+    for candidate in (name, str(name).removeprefix(MARK)):
+        if isinstance(raw, Mapping) and candidate in raw:
+            return raw[candidate]
+    raise ValueError(_not_there(f"{path}[{name!r}]", raw))
+
+
+def _at(raw: Any, index: int, path: str) -> Any:
+    """Return an entry of what was a tuple: a list, or numbers as keys; or a tuple with names."""
+    if isinstance(raw, Mapping):
+        for key in (str(index), index):
+            if key in raw:
+                return raw[key]
+        values = [*raw.values()]
+    else:
+        values = [*raw] if isinstance(raw, Sequence) else []
+    if index < len(values):
+        return values[index]
+    raise ValueError(_not_there(f"{path}[{index}]", raw))
+
+
+def _not_there(path: str, raw: Any) -> str:
+    there = sorted(map(str, raw)) if isinstance(raw, Mapping) else type(raw).__name__
+    return (
+        f"nothing was saved at {path}, where there is {there}: load the checkpoint without a "
+        "target, and make tx and params as they were when it was saved"
+    )
+
+
+def _describe(leaf: Any) -> str:
+    dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+    return f"{dtype}[{','.join(map(str, np.shape(leaf)))}]"

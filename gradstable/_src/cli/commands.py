@@ -1,0 +1,118 @@
+"""The commands there are, and the way to them: nothing is imported but what was asked for."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import NamedTuple
+
+import gradstable
+
+
+class Command(NamedTuple):
+    """One line of the table of commands.
+
+    Attributes:
+      module: where its ``main(args) -> int`` is; imported when the command is called.
+      needs: what to install for it, as pip takes it.
+      summary: what it does, in one line.
+    """
+
+    module: str
+    needs: str
+    summary: str
+
+
+COMMANDS = {
+    "demo": Command(
+        module="gradstable._src.cli.demo.command",
+        needs="gradstable[demo]",
+        summary="train a small network through a storm of bad batches, with and without the guard",
+    ),
+    "report": Command(
+        module="gradstable._src.cli.report",
+        needs="gradstable[report]",
+        summary="make a page of a recorded run, or of several side by side",
+    ),
+    "doctor": Command(
+        module="gradstable._src.cli.doctor",
+        needs="gradstable[report]",
+        summary="say what ails a recorded run, and what to do about it",
+    ),
+}
+# Other distributions add commands under this name: NAME = "MODULE:main".
+GROUP = "gradstable.commands"
+# Commands of our own that come with another distribution.
+ELSEWHERE = {"gauntlet": "gradstable-gauntlet"}
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Find the command and run it; return the exit status."""
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(f"gradstable {gradstable.__version__}")
+        return 0
+    name, *rest = words
+    command = commands().get(name)
+    if command is None:
+        hint = f"; it comes with {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+        print(f"gradstable: there is no command {name!r}{hint}\n\n{usage()}", file=sys.stderr)
+        return 2
+    return _call(name, command, rest)
+
+
+def commands() -> Mapping[str, Command]:
+    """Return the commands of this distribution, and those that others add; nothing is imported."""
+    added = {
+        point.name: Command(
+            module=point.module,
+            needs=point.dist.name if point.dist else point.name,
+            summary=point.dist.metadata["Summary"] if point.dist else "",
+        )
+        for point in entry_points(group=GROUP)
+    }
+    return {**added, **COMMANDS}
+
+
+def usage() -> str:
+    """Return the help of the program itself."""
+    known = commands()
+    width = max(map(len, known))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in known.items()]
+    return "\n".join(
+        [
+            "gradstable: training that does not blow up.",
+            "",
+            "usage: gradstable COMMAND [OPTIONS]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`gradstable COMMAND --help` lists the options of a command.",
+            "`gradstable --version` says which version this is.",
+        ]
+    )
+
+
+def _call(name: str, command: Command, args: Sequence[str]) -> int:
+    try:
+        module = importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("gradstable"):
+            raise
+        print(
+            f"gradstable {name} needs {error.name}, which is not installed. Get it with\n"
+            f"  pip install '{command.needs}'",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        return module.main(args)
+    except SystemExit as stop:  # the parser of options stops this way, after help and errors
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        print(f"\ngradstable {name}: stopped", file=sys.stderr)
+        return 130

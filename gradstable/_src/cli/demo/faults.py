@@ -1,0 +1,98 @@
+"""The storm: what goes wrong with the data, and when. No gradient is ever touched.
+
+A fault changes images, labels or example weights, as a broken sensor or a wrong join of two
+tables would; the bad gradients come out of back-propagation by themselves.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gradstable._src.cli.demo.data import Batch
+from gradstable._src.cli.demo.model import CLASSES
+
+_FAULT = 3  # a stream of random numbers beside those of the data
+_GAIN = 1e4
+_WEIGHT = 1e4
+
+
+class Fault(NamedTuple):
+    """Something that is wrong with the batches from ``first`` to ``last``.
+
+    Attributes:
+      first: the first bad step (steps are counted from 1).
+      last: the last bad step.
+      name: two or three words, for plots.
+      text: what happened to the data, in one clause.
+      corrupt: makes a bad batch of a good one, with the given random numbers.
+    """
+
+    first: int
+    last: int
+    name: str
+    text: str
+    corrupt: Callable[[Batch, np.random.Generator], Batch]
+
+    @property
+    def steps(self) -> range:
+        """The bad steps."""
+        return range(self.first, self.last + 1)
+
+
+def _amplify(batch: Batch, rng: np.random.Generator) -> Batch:
+    del rng
+    return batch._replace(image=batch.image * np.float32(_GAIN))
+
+
+def _break_one_pixel(batch: Batch, rng: np.random.Generator) -> Batch:
+    image = batch.image.copy()
+    image[tuple(rng.integers(image.shape))] = np.nan
+    return batch._replace(image=image)
+
+
+def _mislabel(batch: Batch, rng: np.random.Generator) -> Batch:
+    # From 1 to 9 further round the circle of digits: never the right one.
+    wrong = (batch.label + rng.integers(1, CLASSES, size=batch.label.shape)) % CLASSES
+    return batch._replace(
+        label=wrong.astype(batch.label.dtype), weight=batch.weight * np.float32(_WEIGHT)
+    )
+
+
+def _lose_all(batch: Batch, rng: np.random.Generator) -> Batch:
+    del rng
+    return batch._replace(image=np.full_like(batch.image, np.nan))
+
+
+STORM: tuple[Fault, ...] = (
+    Fault(20, 20, "sensor gain", "every pixel is 10,000 times too bright", _amplify),
+    Fault(120, 120, "one NaN pixel", "one pixel of one image is NaN", _break_one_pixel),
+    Fault(
+        220,
+        223,
+        "wrong labels",
+        "every label is wrong and every example weighs 10,000 times too much",
+        _mislabel,
+    ),
+    Fault(320, 327, "sensor dead", "every pixel of every image is NaN", _lose_all),
+)
+
+
+def planted(steps: int) -> tuple[Fault, ...]:
+    """Return the faults of a run of so many steps; what lies beyond its end is cut off."""
+    return tuple(
+        fault._replace(last=min(fault.last, steps)) for fault in STORM if fault.first <= steps
+    )
+
+
+def bad_steps(faults: Sequence[Fault]) -> list[int]:
+    """Return all bad steps in order."""
+    return sorted(step for fault in faults for step in fault.steps)
+
+
+def plant(batch: Batch, step: int, *, faults: Sequence[Fault], seed: int) -> Batch:
+    """Return the batch as it arrives at this step: a pure function of step and seed."""
+    for fault in faults:
+        if step in fault.steps:
+            batch = fault.corrupt(batch, np.random.default_rng([seed, _FAULT, step]))
+    return batch

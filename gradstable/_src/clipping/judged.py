@@ -1,0 +1,75 @@
+"""A rule as a transform of its own, for a plain ``optax.chain``."""
+
+from typing import Any, NamedTuple
+
+import optax
+
+from gradstable._src.core.act import keep_finite, scale_updates
+from gradstable._src.core.checks import check_state, check_updates
+from gradstable._src.core.layout import AxisName, agreed, check_axis_name
+from gradstable._src.core.ledger import Ledger, enter, new_ledger
+from gradstable._src.core.shown import shown
+from gradstable._src.core.unit_norms import local_scale, measure_for
+from gradstable._src.rules.protocol import Rule, all_of, check_rules
+
+
+class JudgedState(NamedTuple):
+    """State of every ``clip_by_*`` transform."""
+
+    ledger: Ledger
+    rule_state: tuple[Any, ...]  # one entry a rule
+
+
+@shown
+def clip_by_rule(*rules: Rule, axis_name: AxisName = None) -> optax.GradientTransformationExtraArgs:
+    r"""Apply rules to the gradients as one link of a chain.
+
+    Use it where you want a clip of ours in a chain of your own. It gives zeros for a rejected
+    step, which the optimizer behind it still takes for a gradient: counters advance and
+    moments decay. To hold all of that still, put ``gs.guard`` around the whole chain instead.
+
+    .. math:: g' = \begin{cases} scale \cdot g & \text{accept} \\ 0 & \text{reject} \end{cases}
+
+    Args:
+      *rules: decisions in order of precedence, from ``gs.rules``; the finite check is always on.
+      axis_name: as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` whose updates have the structure and the dtypes of
+      the gradients; ``gs.health`` and ``gs.explain`` read its state.
+
+    Raises:
+      TypeError: if a rule is no ``Rule``, or ``axis_name`` of a wrong kind.
+
+    Example:
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = optax.chain(gs.clipping.clip_by_rule(gs.rules.log_mad(clip_at=2.0)), optax.sgd(0.1))
+
+    Source:
+      Ours.
+    """
+    check_rules(rules)
+    check_axis_name(axis_name)
+    judge = all_of(rules)
+
+    def init_fn(params: optax.Params) -> JudgedState:
+        return JudgedState(ledger=new_ledger(params), rule_state=judge.init(params))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, JudgedState]:
+        ledger, rule_state = check_state(state, JudgedState, "clip_by_rule")
+        updates, params = check_updates(updates, params)
+        extra_args = agreed(extra_args, axis_name)
+        measured = measure_for(judge.needs, updates, params, axis_name=axis_name)
+        verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
+        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
+        scaled = scale_updates(updates, scale)
+        new_state = JudgedState(ledger=enter(ledger, measured, verdict), rule_state=rule_state)
+        return keep_finite(verdict.accept, scaled, None), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

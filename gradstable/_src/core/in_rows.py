@@ -1,0 +1,133 @@
+"""Sum up what is made of a large array in two steps, where XLA would write a copy of it first.
+
+On the CPU, XLA hands a sum to a library, which takes products but no ``select`` and no bit cast:
+what is made of the entries is written before it is added. A sum of complex numbers the library does
+not take. XLA compiles that itself, with all that goes into it, and adds up one entry after the
+other. So the first step adds up rows of some hundred entries as complex numbers, and the second the
+rows. Nothing is sliced, so that devices that share an array under ``jit`` add up rows of their own,
+and talk once.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from gradstable._src.core.explicit import is_split, laid_out
+from gradstable._src.core.layout import names_by_dim
+
+# A copy of so few entries matters nowhere.
+_FREE = 1 << 12
+# How many entries are added up one after the other. Each sum is rounded to 2**-24 of itself, all
+# together to 2**-16 of the last, and its root to half of that. A row needs 4 bytes.
+_MOST = 512
+_LEAST = 256
+# Of rows with a longer side XLA would make a tree of sums, and write a copy for that, too.
+_SIDE = 32
+# Over how many devices a dimension may be split.
+_DEVICES = (1024, 256, 64, 16, 8, 4, 2, 1)
+
+
+def sum_each(
+    stack: jax.Array, term: Callable[[jax.Array], jax.Array], *, in_rows: bool
+) -> jax.Array:
+    """Return the sum of ``term(entries)`` of each array in a stack.
+
+    Args:
+      stack: arrays ``[k, *shape]``.
+      term: an elementwise function.
+      in_rows: whether to sum in rows on the CPU. Outside of ``jit`` nothing is fused, and so
+        nothing gained.
+    """
+
+    def at_once(stack: jax.Array) -> jax.Array:
+        return jnp.sum(term(stack), axis=range(1, stack.ndim))
+
+    if not (in_rows and stack.size > _FREE and isinstance(stack, jax.core.Tracer)):
+        return at_once(stack)
+    return lax.platform_dependent(stack, cpu=partial(_in_rows, term=term), default=at_once)
+
+
+def _in_rows(stack: jax.Array, term: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    rows = _rows(stack)
+    if math.prod(rows) < _LEAST and not is_split(stack):
+        dim = max(range(1, stack.ndim), key=lambda dim: stack.shape[dim])
+        size = stack.shape[dim] - _left_over(stack.shape[dim], math.prod(rows) // rows[dim])
+        if 0 < size < stack.shape[dim]:
+            # What such rows do not divide, hardly any mesh splits.
+            first = lax.slice_in_dim(stack, 0, size, axis=dim)
+            rest = lax.slice_in_dim(stack, size, stack.shape[dim], axis=dim)
+            return _in_rows(first, term) + sum_each(rest, term, in_rows=False)
+    return _sum_rows(stack, term, rows)
+
+
+def _sum_rows(
+    stack: jax.Array, term: Callable[[jax.Array], jax.Array], rows: Sequence[int]
+) -> jax.Array:
+    """Return the same sums, with this many entries of each dimension in a row."""
+    # Without dimensions of size 1: XLA would not know their layout, and write a copy in another.
+    names = names_by_dim(jax.typeof(stack).sharding.spec, stack.ndim)
+    shape, spec, in_row = [stack.shape[0]], [names[0] or None], []
+    for dim in range(1, stack.ndim):
+        long, short = _sides(rows[dim])
+        for size, name, is_row in (
+            (stack.shape[dim] // rows[dim], names[dim] or None, False),
+            (long, None, True),
+            (short, None, True),
+        ):
+            if size > 1:
+                in_row += [len(shape)] if is_row else []
+                shape.append(size)
+                spec.append(name)
+    there = laid_out(stack, PartitionSpec(*spec)) if is_split(stack) else None
+    terms = term(lax.reshape(stack, shape, out_sharding=there))
+    # A sum of complex numbers, which the library does not take.
+    sums = jnp.sum(lax.complex(terms, jnp.zeros_like(terms)), axis=tuple(in_row)).real
+    return jnp.sum(sums, axis=range(1, sums.ndim))
+
+
+def _rows(stack: jax.Array) -> list[int]:
+    """Return how many entries of each dimension are in a row; what is next in memory comes first.
+
+    As many parts of each dimension are left whole as can be: devices may have one each, which only
+    types with explicit axes would tell.
+    """
+    known, rows = _parts(stack), [1] * stack.ndim
+    for parts in _DEVICES:
+        wanted = _MOST
+        for dim in reversed(range(1, stack.ndim)):
+            share = stack.shape[dim] // known[dim]
+            most = max(1, min(wanted, share // parts))
+            rows[dim] = max(size for size in _sizes(1, most) if share % size == 0)
+            wanted //= rows[dim]
+        if math.prod(rows) >= _LEAST:
+            break
+    return rows
+
+
+def _left_over(size: int, others: int) -> int:
+    """Return the fewest entries of a dimension that no rows take, with others in each."""
+    return min(size % row for row in _sizes(max(1, _LEAST // others), _MOST // others))
+
+
+@cache
+def _sizes(least: int, most: int) -> list[int]:
+    return [size for size in range(least, most + 1) if max(_sides(size)) <= _SIDE]
+
+
+def _sides(size: int) -> tuple[int, int]:
+    """Return the two factors of a number that are nearest to each other."""
+    short = max(side for side in range(1, math.isqrt(size) + 1) if size % side == 0)
+    return size // short, short
+
+
+def _parts(stack: jax.Array) -> list[int]:
+    """Return over how many devices each dimension is split, as types tell."""
+    sharding = jax.typeof(stack).sharding
+    names = names_by_dim(sharding.spec, stack.ndim)
+    return [math.prod(sharding.mesh.shape[name] for name in each) for each in names]

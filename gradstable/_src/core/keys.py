@@ -1,0 +1,46 @@
+"""Random keys in a state: plain numbers, which go into any checkpoint."""
+
+from collections.abc import Callable
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from gradstable._src.core.explicit import as_laid_out
+from gradstable._src.core.layout import Split
+
+
+def key_numbers(key: int | jax.Array) -> jax.Array:
+    """Return the plain numbers of a seed or key, in an array of their own."""
+    return jnp.array(jax.random.key_data(_typed(key)), copy=True)
+
+
+def key_of(numbers: jax.Array, like: int | jax.Array) -> jax.Array:
+    """Return the key with these numbers, of the kind of ``like``."""
+    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(_typed(like)))
+
+
+def draw(
+    sampler: Callable[..., jax.Array],
+    key: jax.Array,
+    like: jax.Array,
+    dtype: DTypeLike,
+    split: Split,
+) -> jax.Array:
+    """Return random numbers for every entry of a leaf, the same ones however it is split."""
+    if not split.names:
+        where = as_laid_out(like)
+        if where is None or isinstance(like, jax.core.Tracer):
+            return sampler(key, like.shape, dtype, out_sharding=where)
+        # Outside of jit the key lies on one device, and a sampler would stay there.
+        return jax.device_put(sampler(key, like.shape, dtype), where)
+    split.dims_of(like.ndim)  # refuses names without dimensions
+    return split.take(sampler(key, split.whole_shape(like.shape), dtype))
+
+
+def _typed(key: int | jax.Array) -> jax.Array:
+    array = jnp.asarray(key)
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return array
+    return jax.random.wrap_key_data(array) if array.ndim else jax.random.key(key)

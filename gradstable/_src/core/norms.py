@@ -1,0 +1,175 @@
+"""Overflow-safe L2 norms: float32 or wider whatever the dtype, right over all of its range.
+
+Squaring is where norms fail: in float32 it overflows above 1.8e19 and underflows below
+1e-19, in float16 above 255. So the squares are summed once in float32, and that is all a
+healthy step pays. Only where the total is not finite, or tiny, a ``lax.switch`` reads the
+gradients again, multiplied by a power of two (exact; the idea is Blue's, 1978, as in
+LAPACK's ``dnrm2``). It also reads subnormal numbers by their bits, since XLA flushes them to
+zero in arithmetic. Where a leaf has float64, all is done in float64.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradstable._src.core.derivatives import constant
+from gradstable._src.core.layout import AxisName, Split, splits_of
+from gradstable._src.core.numerics import largest_norm_in, root, widest
+from gradstable._src.core.paths import path_keys
+from gradstable._src.core.select import run_branch
+from gradstable._src.core.squares import (
+    Shift,
+    put_down,
+    range_of,
+    sum_shifted_squares,
+    sum_squares,
+)
+from gradstable._src.core.stacks import Stacks
+from gradstable._src.core.types import Measure
+
+# A branch may need a copy of a leaf up to this part of the tree; larger ones it reads in rows.
+_COPIED = 1 / 75
+
+
+class _Norms(NamedTuple):
+    norm: jax.Array
+    leaf_norms: jax.Array
+    nonfinite: jax.Array
+
+
+def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
+    """Read the gradients once and returns the few numbers that rules decide on.
+
+    Args:
+      updates: a tree of floating-point or complex arrays.
+      axis_name: as for ``gs.guard``; every device then gets the same ``Measure``.
+
+    Returns:
+      A ``Measure`` with ``L`` the number of leaves, a constant to any derivative.
+    """
+    return _measure(constant(updates), axis_name)
+
+
+def _measure(updates: object, axis_name: AxisName) -> Measure:
+    splits = splits_of(updates, axis_name)
+    flat = jax.tree_util.tree_leaves_with_path(updates)
+    leaves = [jnp.asarray(leaf) for _, leaf in flat]
+    dtype = widest(leaves)
+    parts = zip(leaves, splits, strict=True)
+    leaf_sizes = jnp.asarray([leaf.size * split.parts for leaf, split in parts], dtype)
+    if not leaves:
+        return Measure(
+            norm=jnp.zeros((), dtype),
+            leaf_norms=jnp.zeros((0,), dtype),
+            nonfinite=jnp.zeros((0,), jnp.bool_),
+            leaf_sizes=leaf_sizes,
+        )
+
+    # Stacked once for both ways: to hand a thousand leaves to a branch takes long to compile.
+    places = [_place(path) for path, _ in flat]
+    stacks = Stacks.of(leaves, splits, places)
+    is_large = large_among(leaves)
+    sums = stacks.sums(lambda x: sum_squares(x, dtype, large=is_large(x)), dtype)
+    total = jnp.sum(sums)
+    huge = ~lax.is_finite(total)
+
+    def ordinary() -> _Norms:
+        nonfinite = jnp.zeros_like(sums, jnp.bool_)
+        return _Norms(norm=root(total), leaf_norms=root(sums), nonfinite=nonfinite)
+
+    def shifted() -> _Norms:
+        # After the shift no finite entry overflows: a sum that is not finite tells of one
+        # that never was.
+        shift = Shift.to(huge, dtype)
+
+        def reduce(x: jax.Array, factor: jax.Array) -> jax.Array:
+            return sum_shifted_squares(x, factor, shift.is_up, large=is_large(x))
+
+        in_order = Stacks.of(leaves, splits, places, one_by_one=True)
+        moved = in_order.sums_in_order(reduce, shift.factor, dtype)
+        up = range_of(dtype).up
+        norm, leaf_norms = root(jnp.sum(moved)), root(moved)
+        down = jnp.where(jnp.isfinite(sums), root(sums), leaf_norms * up)
+        return _Norms(
+            norm=jnp.where(huge, norm * up, put_down(norm)),
+            leaf_norms=jnp.where(huge, down, put_down(leaf_norms)),
+            nonfinite=~jnp.isfinite(moved),
+        )
+
+    rare = huge | (total < range_of(dtype).tiny)
+    # The last is never taken. Of two branches without a loop XLA may make a select, and run both.
+    norms = run_branch(rare.astype(jnp.int32), (ordinary, shifted, ordinary))
+    keys = path_keys([path for path, _ in flat])
+    limits = None
+    if dtype != jnp.float32:
+        limits = jnp.asarray([largest_norm_in(leaf.dtype) for leaf in leaves], dtype)
+    return Measure(*norms, leaf_sizes=leaf_sizes, leaf_keys=keys, limits=limits)
+
+
+def large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:
+    """Return a function that says of an array whether a copy of it needs too much memory."""
+    memory = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    def is_large(array: jax.Array) -> bool:
+        # Narrow entries are copied as float32, complex ones as two numbers.
+        return array.size * max(4, array.dtype.itemsize) > _COPIED * memory
+
+    return is_large
+
+
+def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
+    r"""Return the L2 norm of all entries of a tree, computed safely in float32.
+
+    Use it wherever you would use ``optax.global_norm``: that one squares and sums in the
+    dtype of the leaves, and so returns ``inf`` for float16 gradients above 255 or float32
+    ones above 1.8e19, zero for small ones, and about half of the truth for thousands of
+    bfloat16 leaves.
+
+    .. math:: \|g\| = \sqrt{\textstyle\sum_{leaves}\sum_i |g_i|^2}
+
+    Args:
+      tree: a tree of floating-point (or complex) arrays; ``None`` is skipped.
+      axis_name: mesh axes over which the leaves are split, as for ``gs.guard``. Default ``None``:
+        the leaves are whole, or ``jit`` shards them, which needs no name.
+
+    Returns:
+      A float32 scalar, within 1e-5 (relative) of the exact norm from 1e-45 to 3e38; ``nan``
+      if an entry is NaN, ``inf`` if one is infinite or the norm exceeds float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import gradstable as gs
+      >>> float(gs.global_norm({"w": jnp.array([300.0, 400.0], jnp.float16)}))
+      500.0
+
+    Source:
+      Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978.
+    """
+    return _measure(tree, axis_name).norm
+
+
+def sums_of_squares(leaves: Sequence[jax.Array], splits: Sequence[Split]) -> jax.Array:
+    """Return the plain sum of squares of each array, ``[L]`` in their widest dtype.
+
+    It may overflow.
+
+    Args:
+      leaves: the arrays.
+      splits: how each is split; the sum is that over all devices.
+    """
+    dtype = widest(leaves)
+    if not leaves:
+        return jnp.zeros((0,), dtype)
+    nowhere = ("",) * len(leaves)
+    is_large = large_among(leaves)
+    stacks = Stacks.of([jnp.asarray(leaf) for leaf in leaves], splits, nowhere)
+    return stacks.sums(lambda x: sum_squares(x, dtype, large=is_large(x)), dtype)
+
+
+def _place(path: tuple[object, ...]) -> str:
+    """Return where in a layer a leaf stands: its path without numbers."""
+    return re.sub(r"\d+", "", jax.tree_util.keystr(path))

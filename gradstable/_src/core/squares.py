@@ -1,0 +1,130 @@
+"""Sums of squares, plain and shifted by a power of two, in float32 or float64."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+from gradstable._src.core.in_rows import sum_each
+from gradstable._src.core.numerics import abs_square, wide
+
+
+class Range(NamedTuple):
+    """What a dtype to sum in can bear, and where a shift brings what it cannot.
+
+    Attributes:
+      tiny: a sum of squares from here on is accurate: what underflowed is below the smallest
+        normal number an entry, so even 2**42 entries lose at most one part in 2**20.
+      up: what tiny norms are multiplied by. Then even the smallest number can be squared, and the
+        largest of the tiny ones can be squared and summed.
+      down: its inverse, for norms whose square overflows.
+    """
+
+    tiny: float
+    up: float
+    down: float
+
+
+_F32 = Range(2.0**-64, 2.0**90, 2.0**-90)
+# A float32 leaf beside float64 ones loses its subnormal entries when it is converted, and so the
+# second read must begin where these could matter: 2**42 of them have squares below 2**-210.
+_F64 = Range(2.0**-180, 2.0**580, 2.0**-580)
+
+
+class Shift(NamedTuple):
+    """What entries are multiplied by, and whether that is up."""
+
+    factor: jax.Array
+    is_up: jax.Array
+
+    @classmethod
+    def to(cls, huge: jax.Array, dtype: DTypeLike) -> "Shift":
+        """Return the shift down for huge norms, else that up."""
+        # Looked up at run time: XLA would merge constant factors, (c x)^2 into c^2 x^2, and
+        # overflow.
+        table = jnp.asarray([range_of(dtype).up, range_of(dtype).down], dtype)
+        return cls(table[huge.astype(jnp.int32)], ~huge)
+
+
+def range_of(dtype: DTypeLike) -> Range:
+    """Return what a dtype to sum in can bear."""
+    return _F64 if np.dtype(dtype) == np.float64 else _F32
+
+
+def sum_squares(stack: jax.Array, dtype: DTypeLike, *, large: bool) -> jax.Array:
+    """Return the sum of squares of each array in a stack; it may overflow.
+
+    Args:
+      stack: arrays ``[k, *shape]``.
+      dtype: to sum in.
+      large: whether a copy of the stack would need too much memory.
+    """
+
+    def square(x: jax.Array) -> jax.Array:
+        return abs_square(as_wide(x, dtype))
+
+    # Of float16 the conversion, too, is nothing that the library for sums takes on the CPU.
+    in_rows = large and stack.dtype.name not in ("float32", "float64", "bfloat16")
+    return sum_each(apart(stack), square, in_rows=in_rows)
+
+
+def as_wide(x: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Return a real array in a dtype to sum in, a complex one in parts of that dtype."""
+    if not jnp.iscomplexobj(x):
+        return x.astype(dtype)
+    return x.astype(np.complex128) if np.dtype(dtype) == np.float64 else x
+
+
+def apart(array: jax.Array, *others: jax.Array) -> jax.Array:
+    """Return an array to convert for one reader alone: of one that several share XLA writes all.
+
+    Args:
+      array: the array.
+      *others: what this reader reads besides, which tells it from others of its kind.
+    """
+    if array.dtype.name in ("float32", "float64"):
+        return array
+    return lax.optimization_barrier((array, *others))[0]
+
+
+def sum_shifted_squares(
+    stack: jax.Array, factor: jax.Array, is_up: jax.Array, *, large: bool
+) -> jax.Array:
+    """Return the same of entries times a factor, with subnormal ones read by their bits."""
+
+    def square(x: jax.Array) -> jax.Array:
+        if jnp.iscomplexobj(x):
+            return square(x.real) + square(x.imag)
+        shifted = _shifted(x, factor, is_up)
+        return shifted * shifted
+
+    return sum_each(stack, square, in_rows=large)
+
+
+def put_down(norms: jax.Array) -> jax.Array:
+    """Return norms that were shifted up; a subnormal result is put together from its bits."""
+    info, bits = _bits_of(norms.dtype)
+    up, down = range_of(norms.dtype).up, range_of(norms.dtype).down
+    number = jnp.round(norms * (down / float(info.smallest_subnormal))).astype(bits)
+    subnormal = lax.bitcast_convert_type(number, norms.dtype)
+    return jnp.where(norms < float(info.tiny) * up, subnormal, norms * down)
+
+
+def _shifted(x: jax.Array, factor: jax.Array, is_up: jax.Array) -> jax.Array:
+    values = x.astype(wide(x.dtype))
+    shifted = values.astype(factor.dtype) * factor
+    info, bits = _bits_of(values.dtype)
+    if float(jnp.finfo(x.dtype).smallest_subnormal) >= float(info.tiny):
+        return shifted  # narrow numbers that are all normal in float32
+    per_bit = float(info.smallest_subnormal) * range_of(factor.dtype).up
+    number = lax.bitcast_convert_type(values, bits) & np.asarray(np.iinfo(bits).max, bits)
+    subnormal = number.astype(factor.dtype) * jnp.where(is_up, per_bit, 0.0).astype(factor.dtype)
+    least = np.asarray(1 << info.nmant, bits)  # the bits of the smallest normal number
+    return jnp.where(number < least, subnormal, shifted)
+
+
+def _bits_of(dtype: DTypeLike) -> tuple[Any, np.dtype]:
+    return jnp.finfo(dtype), np.dtype(np.int64 if np.dtype(dtype).itemsize == 8 else np.int32)

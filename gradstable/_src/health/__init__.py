@@ -1,0 +1,1 @@
+"""Read the state: numbers, sentences, and the end of the line."""

@@ -1,0 +1,110 @@
+"""Raise when the run cannot go on."""
+
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import numpy as np
+
+from gradstable._src.core.checks import check_number
+from gradstable._src.core.find import find_all, told
+from gradstable._src.core.ledger import Ledger
+from gradstable._src.health.carriers import find_carriers
+from gradstable._src.health.explain import story
+from gradstable._src.health.members import Member, named, shape_of
+from gradstable._src.health.read import find_ledgers
+from gradstable._src.recovery.turn import RollbackState
+
+# Two updates lead back exactly, a few more do where they have fewer bits than the parameters.
+_MAX_ATTEMPTS = 12
+_HELD = (
+    "Parameters and optimizer state are those of the last good step. Look at the data and the loss "
+    "of this step, lower the learning rate, or go back to a checkpoint."
+)
+_KEPT = (
+    "gradstable.recovery.last_good(opt_state) has the last good parameters. Look at the data since "
+    "then, lower the learning rate, or go back to a checkpoint."
+)
+_RESTORE = (
+    "Call gradstable.recovery.restored(params, opt_state) behind optax.apply_updates: it goes back "
+    "exactly, also where parameters are NaN, and where rollback was told that the caller restores."
+)
+_IN_VAIN = "it left its basin {} times in a row"
+_LOST = "{} updates have not led it back to the last good parameters"
+_POISONED = "optax.MultiSteps has gathered a NaN or an infinity, which stays in it for ever"
+_REJECTED = "the last {} steps were all rejected"
+_EMPTY = "Parameters and optimizer state are those of the last good step."
+
+
+class TrainingDiverged(RuntimeError):
+    """The run cannot go on; the message says when, why and where it broke."""
+
+    __module__ = "gradstable"  # in tracebacks, by the name that users know
+
+
+def check(opt_state: object, params: object | None = None, *, patience: int = 200) -> None:
+    """Raise ``TrainingDiverged`` when the run cannot go on by itself.
+
+    A guard never gives up: it holds the last good parameters for as long as it takes. This
+    is how the loop around it learns that it waits in vain: so many steps in a row were rejected
+    that no more come, or ``gs.rollback`` has gone back as often as it may. Call it every few
+    hundred steps; it fetches a few scalars. Parameters and state are intact when it raises, and
+    behind a rollback ``gs.recovery.last_good`` has the parameters that it kept. It also raises
+    where ``optax.MultiSteps`` around a guard has gathered a NaN, which no later gradient can
+    remove.
+
+    Args:
+      opt_state: as for ``gs.health``; every guard in it is checked, and of a state of several runs
+        every member. If one of them cannot go on it raises, and says which.
+      params: as for ``gs.explain``.
+      patience: rejected steps in a row that are still normal, >= 1. Default 200: the default
+        rule lets go of a change of level by a factor of 1000 sooner (``docs/figures``).
+
+    Raises:
+      TrainingDiverged: with what ``gs.explain`` says.
+      ValueError: if there is no guard in the state, or ``patience`` is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.guard(optax.sgd(0.1))
+      >>> gs.check(tx.init(jnp.ones(2)))
+    """
+    check_number("patience", patience, at_least=1)
+    returns = [told(state) for _, state in find_all(opt_state, RollbackState)]
+    ledgers = find_all(opt_state, Ledger) if returns else find_ledgers(opt_state)
+    axes = len(shape_of(ledgers[0][1])) if ledgers else 0
+    sums = [one.broken for one in find_carriers(opt_state, axes=axes, sums_only=True) if one.is_sum]
+    returns, runs, sums = jax.device_get(
+        (returns, [ledger.consecutive_rejected for _, ledger in ledgers], sums)
+    )
+    for why in (
+        *(_Why(state.exhausted, state.in_vain, _IN_VAIN, _KEPT) for state in returns),
+        *(
+            _Why(state.attempts > _MAX_ATTEMPTS, state.attempts, _LOST, _RESTORE)
+            for state in returns
+        ),
+        *(_Why(np.any(broken, axis=0), 0, _POISONED, _EMPTY) for broken in sums),
+        *(_Why(run >= patience, run, _REJECTED, _HELD) for run in runs),
+    ):
+        if np.any(why.ends):
+            _give_up(why, opt_state, params)
+
+
+class _Why(NamedTuple):
+    """Why a run cannot go on: for which members, with which number, and what to do."""
+
+    ends: Any
+    number: Any
+    sentence: str
+    remedy: str
+
+
+def _give_up(why: _Why, opt_state: object, params: object | None) -> NoReturn:
+    shape = np.shape(why.ends)
+    members: list[Member] = [tuple(map(int, one)) for one in np.argwhere(why.ends)] if shape else []
+    number = int(np.max(np.where(why.ends, why.number, 0)))
+    whose = f"{named(members, shape)}: " if np.size(why.ends) > 1 else ""
+    told = "\n".join(story(opt_state, params, only=members))
+    msg = f"training cannot go on: {whose}{why.sentence.format(number)}.\n{told}\n{why.remedy}"
+    raise TrainingDiverged(msg)

@@ -1,0 +1,103 @@
+"""What states beside the guard have to tell: accumulation, loss scale, recovery, the recorder."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gradstable._src.core.reasons import sentence
+from gradstable._src.precision.loss_scale import LossScaleState
+from gradstable._src.recovery.accumulate import AccumulateState
+from gradstable._src.recovery.backoff import BackoffState
+from gradstable._src.recovery.hygiene import MomentHygieneState
+from gradstable._src.recovery.turn import RollbackState
+from gradstable._src.telemetry.alarms import AlarmState
+from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
+
+# From the numbers of a state, fetched, to sentences.
+Teller: TypeAlias = Callable[[Any], list[str]]
+
+
+def steps(number: int) -> str:
+    """Return a number of steps in words."""
+    return f"{number} step" if number == 1 else f"{number} steps"
+
+
+def _tell_dropped(state: AccumulateState) -> list[str]:
+    totals = state.dropped.by_reason
+    return [
+        f"{totals[code]} of {state.calls} micro-batches {'was' if totals[code] == 1 else 'were'} "
+        f"left out because {sentence(code)}."
+        for code in np.flatnonzero(totals)
+    ]
+
+
+def _tell_scale(state: LossScaleState) -> list[str]:
+    told = f"The loss scale is {state.loss_scale:.6g}"
+    if not state.overflows:
+        return [f"{told}, without an overflow."]
+    often = _number(int(state.overflows), "overflow")
+    return [f"{told}, after {often}, the last in call {state.last_overflow}."]
+
+
+def _tell_rollback(state: RollbackState) -> list[str]:
+    if not state.restores:
+        return []
+    often = "once, at" if state.restores == 1 else f"{state.restores} times, the last at"
+    story = [
+        f"It went back {often} step {state.last_restore}, to what it was before step "
+        f"{max(int(state.restored_to), 1)}, because {sentence(state.reason)}."
+    ]
+    if state.exhausted:
+        story.append(
+            f"The last {state.in_vain} returns came without a good stretch between them, so it "
+            "stands still, with the last good parameters."
+        )
+    elif state.attempts > 1:
+        story.append(f"It is on its way back, by {state.attempts} updates so far.")
+    return story
+
+
+def _tell_backoff(state: BackoffState) -> list[str]:
+    if not state.spikes and not state.returns:
+        return []
+    causes = [
+        _number(int(total), what)
+        for total, what in ((state.spikes, "run of rejections"), (state.returns, "return"))
+        if total
+    ]
+    return [f"Steps have {state.step_factor:.2g} of their length, after {' and '.join(causes)}."]
+
+
+def _tell_hygiene(state: MomentHygieneState) -> list[str]:
+    deeds = [
+        f"{deed} {'once' if total == 1 else f'{total} times'}"
+        for total, deed in ((state.damped, "damped"), (state.resets, "begun anew"))
+        if total
+    ]
+    return [f"Moments were {' and '.join(deeds)}."] if deeds else []
+
+
+def tell_alarms(alarms: AlarmState, name: Callable[[int], str]) -> list[str]:
+    """Tell of early warnings; ``name`` gives the name of the leaf with an index."""
+    return [
+        f"{_number(int(warned.warnings), 'early warning')} that {ALARM_SENTENCES[alarm]}, the last "
+        f"at step {warned.at_call}: {warned.seen_value:.3g}, usually {warned.usual_value:.2g}"
+        + (f", in {name(int(warned.of_leaf))}." if warned.of_leaf >= 0 else ".")
+        for alarm, warned in ((Alarm.RMS, alarms.rms), (Alarm.UPDATE_RATIO, alarms.ratio))
+        if warned.warnings
+    ]
+
+
+def _number(number: int, what: str) -> str:
+    plural = what.replace("run of", "runs of") if "run of" in what else f"{what}s"
+    return f"1 {what}" if number == 1 else f"{number} {plural}"
+
+
+TELLERS: tuple[tuple[type[Any], Teller], ...] = (
+    (AccumulateState, _tell_dropped),
+    (LossScaleState, _tell_scale),
+    (RollbackState, _tell_rollback),
+    (MomentHygieneState, _tell_hygiene),
+    (BackoffState, _tell_backoff),
+)

@@ -1,0 +1,1 @@
+"""Moment estimators: gradients in, scaled directions out."""

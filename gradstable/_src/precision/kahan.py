@@ -1,0 +1,138 @@
+"""Compensated application: what rounding takes from a step is given to the next one."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from gradstable._src.core.act import keep_finite, unmoved
+from gradstable._src.core.checks import check_dtype, check_params, check_state, check_transform
+from gradstable._src.core.equations import as_arrays, as_at_init
+from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, without_names
+from gradstable._src.core.numerics import is_low_precision, rounded
+from gradstable._src.core.select import own_arrays
+from gradstable._src.core.shown import shown
+from gradstable._src.core.wrapped import check_results, explaining
+
+
+@answers_as_inner
+class KahanState(NamedTuple):
+    """State of ``kahan``."""
+
+    compensation: Unnamed  # of a tree like the parameters: what rounding has taken from them
+    wrapped_state: Any
+
+
+@shown
+def kahan(
+    inner: optax.GradientTransformation, *, dtype: DTypeLike | None = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""Add small updates to low-precision parameters without losing them (Kahan summation).
+
+    Use it when parameters are kept in bfloat16 or float16, and there is no float32 copy of them:
+    around the whole optimizer, as in ``gs.guard(gs.precision.kahan(optax.adamw(3e-4)))``, or around
+    a recipe. ``1 + 1e-3`` is 1 in bfloat16: without it, a parameter stands still as soon as the
+    step is below 1/512 of it.
+
+    What is to be added, and what was lost of it, with :math:`\operatorname{r}` the rounding to the
+    dtype of the parameter:
+
+    .. math:: t = u + c, \qquad \theta' = \operatorname{r}(\theta + \operatorname{r}(t)), \qquad
+              c' = t - (\theta' - \theta)
+
+    The updates are :math:`\operatorname{r}(t)`: ``optax.apply_updates`` then makes
+    :math:`\theta'` of them, bit for bit, in ``jit`` and outside. Leaves in float32 or wider pass as
+    they are; where an update is zero, as in a rejected step, or not finite, nothing moves.
+
+    Args:
+      inner: any optax transform, with the learning rate in it. It sees the parameters as they are;
+        its updates are best in float32, as those of gradients in float32 are.
+      dtype: of the compensation. Default ``None``: that of each parameter, which makes 16 bits of
+        precision out of 8 for 2 bytes a parameter. ``jnp.float32`` makes 24.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with a ``KahanState``; ``update`` needs ``params``.
+      Updates keep their structure; those of low-precision parameters have their dtype.
+
+    Raises:
+      TypeError: if ``inner`` is no transform, or ``dtype`` no floating dtype.
+      ValueError: if ``params`` is missing at ``update``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> params = jnp.ones((), jnp.bfloat16)
+      >>> tx = gs.guard(gs.precision.kahan(optax.sgd(1e-3)))
+      >>> state = tx.init(params)
+      >>> for _ in range(500):
+      ...     updates, state = tx.update(jnp.ones((), jnp.bfloat16), state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> float(params)
+      0.5
+
+    Source:
+      Zamirai, Zhang, Aberger, De Sa, "Revisiting BFloat16 Training", 2020, arXiv:2010.06192.
+    """
+    inner = check_transform("inner", inner)
+    if dtype is not None:
+        check_dtype("dtype", dtype)
+
+    def init_fn(params: optax.Params) -> KahanState:
+        params = as_arrays(params)
+        return KahanState(
+            compensation=without_names(
+                jax.tree.map(lambda leaf: _nothing(leaf, dtype), params), params
+            ),
+            wrapped_state=own_arrays(inner.init(params)),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, KahanState]:
+        old = check_state(state, KahanState, "kahan")
+        check_params(params, "kahan")
+        with explaining(updates, params):
+            stepped, inner_state = inner.update(updates, old.wrapped_state, params, **extra_args)
+        check_results(stepped, updates, params)
+        known = as_at_init(params, stepped)
+        leaves, structure = jax.tree.flatten(stepped)
+        kept = structure.flatten_up_to(with_names(old.compensation, known))
+        pairs = [
+            _compensate(u, c, p)
+            for u, c, p in zip(leaves, kept, structure.flatten_up_to(known), strict=True)
+        ]
+        lost = jax.tree.unflatten(structure, [lost for _, lost in pairs])
+        return (
+            jax.tree.unflatten(structure, [new for new, _ in pairs]),
+            KahanState(without_names(lost, params), inner_state),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _nothing(param: jax.Array, dtype: DTypeLike | None) -> jax.Array:
+    # A leaf that needs none has one scalar: the structure of the state is that of the parameters.
+    if not is_low_precision(param.dtype):
+        return jnp.zeros((), param.dtype)
+    return jnp.zeros_like(param, dtype)
+
+
+def _compensate(
+    update: jax.Array, lost: jax.Array, param: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the update in the dtype of the parameter, and what its rounding will take."""
+    if not is_low_precision(param.dtype):
+        return keep_finite(jnp.asarray(True), update, param), lost
+    old = param.astype(jnp.float32)
+    total = update.astype(jnp.float32) + lost.astype(jnp.float32)
+    given = rounded(total, param.dtype)
+    new = rounded(old + given, param.dtype)
+    moves = (update != 0) & jnp.isfinite(new)
+    kept = jnp.where(moves, (total - (new - old)).astype(lost.dtype), lost)
+    return jnp.where(moves, given.astype(param.dtype), unmoved(param)), kept

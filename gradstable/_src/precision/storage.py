@@ -1,0 +1,84 @@
+"""One moment as it is kept between the steps."""
+
+from typing import Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradstable._src.core.numerics import wide
+from gradstable._src.core.select import select_finite
+from gradstable._src.precision.blocks import INT8, INT16, decode, encode
+from gradstable._src.precision.chance import random_bits
+
+Storage: TypeAlias = Literal["int8", "int16", "bfloat16"]
+
+_GRIDS = {"int8": INT8, "int16": INT16}
+_LARGEST_BFLOAT16 = 0x7F7F0000
+
+
+class Packed(NamedTuple):
+    """A leaf as it is kept."""
+
+    stored: jax.Array  # of the shape of the leaf: codes, bfloat16, or the leaf itself
+    scale: jax.Array  # float32, shape=(blocks,) where there are codes, else ()
+
+
+def start(to: Storage, signed: bool, min_size: int, leaf: jax.Array) -> Packed:
+    """Return a leaf of a fresh state as it is kept: in float32 or wider if it is small."""
+    leaf = jnp.asarray(leaf)
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return Packed(leaf, jnp.zeros((), jnp.float32))
+    x = leaf.astype(wide(leaf.dtype))
+    if x.size < min_size:
+        return Packed(x, jnp.zeros((), jnp.float32))
+    x = x.astype(jnp.float32)
+    # Averages begin at zero, which needs no chance.
+    none = jnp.zeros_like(x, jnp.uint32)
+    if to == "bfloat16":
+        return Packed(_round_bfloat16(x, none), jnp.zeros((), jnp.float32))
+    return Packed(*encode(_GRIDS[to][not signed], x, none))
+
+
+def unpack(to: Storage, signed: bool, stored: jax.Array, scale: jax.Array) -> jax.Array:
+    """Return the numbers of a leaf, in float32 unless it is kept as it is."""
+    if scale.ndim and to != "bfloat16":
+        return decode(_GRIDS[to][not signed], stored, scale)
+    return stored.astype(jnp.float32) if stored.dtype == jnp.bfloat16 else stored
+
+
+def pack(
+    to: Storage,
+    signed: bool,
+    new: jax.Array,
+    old: jax.Array,
+    stored: jax.Array,
+    scale: jax.Array,
+    salt: jax.Array,
+) -> Packed:
+    """Return a leaf as it is kept; an entry that is not finite stays what it was.
+
+    Args:
+      to: how it is kept.
+      signed: whether it has entries of both signs.
+      new: its numbers.
+      old: what they were, as ``unpack`` gives them.
+      stored: how these are kept.
+      scale: of the blocks.
+      salt: random, uint32 scalar.
+    """
+    x = select_finite(jnp.asarray(True), jnp.asarray(new), old)
+    if scale.ndim and to != "bfloat16":
+        return Packed(*encode(_GRIDS[to][not signed], x, random_bits(salt, x.shape)))
+    if stored.dtype == jnp.bfloat16:
+        return Packed(_round_bfloat16(x, random_bits(salt, x.shape)), scale)
+    return Packed(x, scale)
+
+
+def _round_bfloat16(x: jax.Array, bits: jax.Array) -> jax.Array:
+    """Return one of the two neighbors of each number, such that the mean is the number."""
+    as_integer = lax.bitcast_convert_type(x, jnp.uint32)
+    sign = as_integer & jnp.uint32(0x80000000)
+    size = (as_integer ^ sign) + (bits >> 16)
+    kept = jnp.minimum(size & jnp.uint32(0xFFFF0000), jnp.uint32(_LARGEST_BFLOAT16))
+    return lax.bitcast_convert_type(sign | kept, jnp.float32).astype(jnp.bfloat16)

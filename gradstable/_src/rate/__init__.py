@@ -1,0 +1,1 @@
+"""Step size that sees health: caps, trust ratios, and companions of learning-rate schedules."""

@@ -1,0 +1,59 @@
+"""Norms of updates and parameters, by leaf or by unit, for caps and trust ratios."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._src.core.equations import with_gradient
+from gradstable._src.core.layout import AxisName
+from gradstable._src.core.norms import measure
+from gradstable._src.core.types import Scale
+from gradstable._src.core.unit_norms import UnitRequest, local_scale, measure_for
+from gradstable._src.core.units import Units
+
+
+class Sizes(NamedTuple):
+    """What is known of each leaf: scalars, or arrays with one entry a unit that broadcast."""
+
+    norms: tuple[jax.Array, ...]
+    counts: tuple[jax.Array, ...]  # entries in a unit, float32
+    param_norms: tuple[jax.Array, ...]  # empty without parameters
+
+
+def sizes_of(
+    updates: Any, params: Any | None, units: Units, *, axis_name: AxisName = None
+) -> Sizes:
+    """Return the sizes of updates, and of parameters unless ``None``; overflow-safe for updates.
+
+    Args:
+      updates: tree of arrays.
+      params: tree of arrays with the same structure, or ``None``.
+      units: ``"leaf"``, which costs least, or any other kind of units.
+      axis_name: as for ``gs.guard``. Units of which this device holds nothing are left out.
+    """
+    if units != "leaf":
+        request = UnitRequest(units=units, params=params is not None)
+        found = measure_for((request,), updates, params, axis_name=axis_name).units[0]
+        counts = tuple(jnp.asarray(size, jnp.float32) for size in found.sizes)
+
+        def held(norms: Scale) -> tuple[jax.Array, ...]:
+            return tuple(local_scale(norms, updates, axis_name=axis_name))
+
+        return Sizes(held(found.updates), counts, held(found.params or ()))
+    measured = measure(updates, axis_name=axis_name)
+    indices = range(measured.leaf_norms.shape[0])
+    of_params: tuple[jax.Array, ...] = ()
+    if params is not None:
+        norms = measure(with_gradient(params, updates), axis_name=axis_name).leaf_norms
+        of_params = tuple(norms[index] for index in indices)
+    return Sizes(
+        norms=tuple(measured.leaf_norms[index] for index in indices),
+        counts=tuple(measured.leaf_sizes[index] for index in indices),
+        param_norms=of_params,
+    )
+
+
+def factor_to(limit: jax.Array, norm: jax.Array) -> jax.Array:
+    """Return the factor that brings a norm down to its limit; 1 below, NaN where it is NaN."""
+    return jnp.where(norm <= limit, jnp.ones_like(norm), limit / norm)

@@ -1,0 +1,1 @@
+"""Assembled optimizers, guard included: composition only."""

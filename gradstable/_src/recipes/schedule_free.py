@@ -1,0 +1,261 @@
+"""Schedule-free averages of iterates, guarded."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike, DTypeLike
+
+from gradstable._src.core.checks import (
+    check_dtype,
+    check_number,
+    check_params,
+    check_rate,
+    check_size,
+    check_transform,
+)
+from gradstable._src.core.equations import as_arrays, with_gradient
+from gradstable._src.core.layout import AxisName
+from gradstable._src.core.numerics import wide, widen
+from gradstable._src.core.shown import shown
+from gradstable._src.core.types import Tree
+from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
+from gradstable._src.guard import guard
+from gradstable._src.moments.decay import check_decays
+from gradstable._src.moments.engine import under_guard
+from gradstable._src.moments.rms import scale_by_rms
+from gradstable._src.rules.protocol import Rule, check_rules
+
+
+@shown
+def schedule_free(
+    inner: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    b1: ArrayLike = 0.9,
+    weight_lr_power: ArrayLike = 2.0,
+    state_dtype: DTypeLike | None = None,
+    rules: tuple[Rule, ...] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Average the iterates of an optimizer instead of lowering its rate, guarded.
+
+    Use it in place of ``optax.contrib.schedule_free``, on which it is built, around an optimizer
+    without momentum; evaluate at ``gs.recipes.schedule_free_eval_params``. The guard stands around
+    all of it, so a bad gradient moves neither the iterate nor the average. The state is float32
+    whatever the dtype of the parameters: in bfloat16 the sum of weights stops growing after 256
+    steps, and the average becomes a moving one.
+
+    .. math::
+      z &\leftarrow z + inner(g(y)), \qquad c = \eta_{max}^p / \textstyle\sum \eta_{max}^p \\
+      x &\leftarrow (1 - c)\, x + c\, z, \qquad y \leftarrow \beta_1 x + (1 - \beta_1) z
+
+    where ``y`` are the parameters that are trained, ``z`` is kept, and ``x`` is computed from
+    both.
+
+    Known weakness: since ``x`` is not kept, parameters in bfloat16 pass their rounding on to it
+    in every step: it is off by an RMS of 0.001, after 1000 steps on a quadratic that began at 1
+    to 2, where in float32 it is right to 1e-6.
+
+    Args:
+      inner: any optax optimizer, learning rate included and momentum left out (``b1=0``).
+      learning_rate: the rate of ``inner``, a number >= 0 or a schedule of warm-up alone, which
+        weights the average.
+      b1: :math:`\beta_1`, in (0, 1). Default 0.9 (the paper's).
+      weight_lr_power: ``p``, >= 0. Default 2 (the paper's).
+      state_dtype: dtype in which ``z`` is stored. Default float32 (wider for wider parameters);
+        optax takes that of the parameters.
+      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
+      axis_name: as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``, and inside of it
+      ``optax.contrib.ScheduleFreeState``; updates have the structure and the dtypes of the
+      gradients. ``update`` needs ``params``.
+
+    Raises:
+      TypeError: if ``inner`` is no transform.
+      ValueError: if a number is out of its range.
+
+    Example:
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.recipes.schedule_free(optax.sgd(0.1), 0.1)
+
+    Source:
+      Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682.
+    """
+    inner = check_transform("inner", inner)
+    check_rate("learning_rate", learning_rate)
+    check_rules(rules)
+    check_number("b1", b1, above=0.0, below=1.0)
+    check_number("weight_lr_power", weight_lr_power, at_least=0.0)
+    if state_dtype is not None:
+        check_dtype("state_dtype", state_dtype)
+    averaged = optax.contrib.schedule_free(
+        inner, learning_rate, b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype
+    )
+    return guard(_in_float32(averaged), *rules, axis_name=axis_name)
+
+
+@shown
+def schedule_free_adamw(
+    learning_rate: optax.ScalarOrSchedule = 0.0025,
+    *,
+    warmup_steps: int | None = None,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    weight_lr_power: ArrayLike = 2.0,
+    state_dtype: DTypeLike | None = None,
+    rules: tuple[Rule, ...] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Schedule-free AdamW that does not blow up: averages of iterates instead of a schedule.
+
+    Use it in place of ``optax.contrib.schedule_free_adamw``: the arguments have the same names
+    and defaults (by keyword after the first). Evaluate at ``gs.recipes.schedule_free_eval_params``.
+
+    .. math:: z \leftarrow z - \eta \left(\frac{g}{\sqrt{\nu / (1 - b_2^t)} + \epsilon}
+              + \lambda y\right)
+
+    and from there on as ``gs.recipes.schedule_free``; nothing at all on a rejected step.
+
+    Known weakness: as ``gs.recipes.schedule_free``; and without a first moment one coordinate of
+    the step is as large as ``1/sqrt(1 - b2)`` times the rate (32) after a quiet time.
+
+    Args:
+      learning_rate: :math:`\eta`, a number >= 0 or a schedule that does not fall. Default 0.0025,
+        as in optax.
+      warmup_steps: length of a linear warm-up from 0, >= 1, by which the rate is multiplied, a
+        number or a schedule. Default: none.
+      b1: :math:`\beta_1` of the interpolation, in (0, 1). Default 0.9.
+      b2: decay of the second moment, in [0, 1). Default 0.999.
+      eps: added outside the root, >= 0. Default 1e-8.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
+        0.
+      weight_lr_power: how the rate weights the average, >= 0. Default 2.
+      state_dtype: dtype in which ``z`` is stored, as for ``gs.recipes.schedule_free``.
+      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
+      axis_name: as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.recipes.schedule_free``; updates
+      have the structure and the dtypes of the gradients. ``update`` needs ``params``.
+
+    Raises:
+      ValueError: if a hyper-parameter is out of its range.
+
+    Example:
+      >>> import gradstable as gs
+      >>> tx = gs.recipes.schedule_free_adamw(2.5e-3, warmup_steps=100)
+
+    Source:
+      Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682.
+    """
+    check_rate("learning_rate", learning_rate)
+    check_rules(rules)
+    check_decays(b2=b2)
+    check_weight_decay("weight_decay", weight_decay)
+    rate = learning_rate
+    if warmup_steps is not None:
+        check_size("warmup_steps", warmup_steps, at_least=1)
+        rate = _warmed_up(learning_rate, warmup_steps)
+    inner = optax.chain(
+        under_guard(scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True)),
+        decay_weights(weight_decay),
+        optax.scale_by_learning_rate(rate),
+    )
+    return schedule_free(
+        inner,
+        rate,
+        b1=b1,
+        weight_lr_power=weight_lr_power,
+        state_dtype=state_dtype,
+        rules=rules,
+        axis_name=axis_name,
+    )
+
+
+def _warmed_up(learning_rate: optax.ScalarOrSchedule, steps: int) -> optax.Schedule:
+    """Return a rate, or a schedule, that rises linearly from 0 for some steps."""
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        share = jnp.clip(jnp.asarray(count, jnp.float32) / steps, 0.0, 1.0)
+        return share * (learning_rate(count) if callable(learning_rate) else learning_rate)
+
+    return schedule
+
+
+def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
+    r"""Return the average of the iterates, which is what to evaluate.
+
+    Use it on the state of ``gs.recipes.schedule_free``, or of any chain that holds one, where
+    ``optax.contrib.schedule_free_eval_params`` wants the bare state.
+
+    .. math:: x = \frac{y - (1 - \beta_1) z}{\beta_1}
+
+    Args:
+      opt_state: a state with a ``ScheduleFreeState`` somewhere in it.
+      params: the parameters that are trained, ``y``.
+
+    Returns:
+      A tree like ``params``, in their dtypes.
+
+    Raises:
+      ValueError: if there is no such state, or more than one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.recipes.schedule_free(optax.sgd(0.5), 0.5)
+      >>> params = jnp.array([1.0])
+      >>> updates, state = tx.update(jnp.array([1.0]), tx.init(params), params)
+      >>> gs.recipes.schedule_free_eval_params(state, optax.apply_updates(params, updates)).tolist()
+      [0.5]
+
+    Source:
+      Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682.
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=_is_average)
+    found = [leaf for leaf in leaves if _is_average(leaf)]
+    if len(found) != 1:
+        msg = (
+            "opt_state must hold one ScheduleFreeState, as of gs.recipes.schedule_free, "
+            f"got {len(found)}"
+        )
+        raise ValueError(msg)
+    state = found[0]
+
+    def average(y: jax.Array, z: jax.Array) -> jax.Array:
+        dtype = np.promote_types(wide(y.dtype), wide(z.dtype))
+        b1 = jnp.asarray(state.b1, dtype)
+        return ((y.astype(dtype) - (1.0 - b1) * z.astype(dtype)) / b1).astype(y.dtype)
+
+    return jax.tree.map(average, params, state.z)
+
+
+def _is_average(node: object) -> bool:
+    return isinstance(node, optax.contrib.ScheduleFreeState)
+
+
+def _in_float32(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Run a transform on parameters and gradients in float32, or wider; return the dtypes."""
+
+    def init_fn(params: optax.Params) -> Any:
+        return tx.init(widen(as_arrays(params)))
+
+    def update_fn(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, Any]:
+        known = with_gradient(check_params(params, "schedule_free"), updates)
+        new, state = tx.update(widen(updates), state, widen(known), **extra_args)
+        return jax.tree.map(lambda u, g: u.astype(g.dtype), new, updates), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

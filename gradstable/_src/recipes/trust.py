@@ -1,0 +1,159 @@
+"""LARS and LAMB, guarded: steps as long as their parameters are large."""
+
+import optax
+from jax.typing import ArrayLike
+
+from gradstable._src.core.checks import check_number, check_rate
+from gradstable._src.core.layout import AxisName
+from gradstable._src.core.masked import masked
+from gradstable._src.core.shown import shown
+from gradstable._src.core.types import Mask
+from gradstable._src.core.units import Units
+from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
+from gradstable._src.guard import guard
+from gradstable._src.moments.adam import scale_by_adam
+from gradstable._src.moments.averages import trace
+from gradstable._src.moments.engine import under_guard
+from gradstable._src.rate.trust_ratio import scale_by_trust_ratio
+from gradstable._src.rules.protocol import Rule, check_rules
+
+
+@shown
+def lamb(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-6,
+    eps_root: ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+    trust_clip: bool = False,
+    units: Units = "leaf",
+    rules: tuple[Rule, ...] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""LAMB that does not blow up: Adam's direction, as long as the parameters of each leaf.
+
+    Use it in place of ``optax.lamb`` for batches of many thousands: the arguments have the same
+    names and defaults (by keyword after the first).
+
+    .. math:: \theta \leftarrow \theta - \eta\, \frac{\|\theta\|}{\|u + \lambda \theta\|}
+                                      (u + \lambda \theta)
+
+    with :math:`u` from ``gs.moments.scale_by_adam`` and the ratio 1 if either norm is 0; nothing at
+    all on a rejected step. So parameters grow by a factor of :math:`1 + \eta` a step at most, but
+    for a leaf that is exactly zero.
+
+    Args:
+      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
+      b1: decay of the first moment, in [0, 1).
+      b2: decay of the second moment, in [0, 1).
+      eps: added outside the root, >= 0. Default 1e-6 (the paper's).
+      eps_root: added inside the root, >= 0.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0, as in optax; 0.01 in
+        the paper.
+      mask: tree of bools, or a function from parameters to one: which leaves to decay.
+      trust_clip: whether the ratio is at most 1 (LAMBC). Default ``False``.
+      units: the parts that have a ratio of their own, as for ``gs.rate.cap_update_rms``.
+      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
+      axis_name: as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
+      structure and the dtypes of the gradients. ``update`` needs ``params``.
+
+    Raises:
+      ValueError: if a hyper-parameter is out of its range.
+
+    Example:
+      >>> import gradstable as gs
+      >>> tx = gs.lamb(1e-3, weight_decay=0.01, units="layer")
+
+    Source:
+      You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
+      2019, arXiv:1904.00962.
+    """
+    check_rate("learning_rate", learning_rate)
+    check_rules(rules)
+    check_weight_decay("weight_decay", weight_decay)
+    inner = optax.chain(
+        under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root)),
+        decay_weights(weight_decay, mask),
+        scale_by_trust_ratio(trust_clip=trust_clip, units=units, axis_name=axis_name),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+    return guard(inner, *rules, axis_name=axis_name)
+
+
+@shown
+def lars(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = True,
+    trust_coefficient: ArrayLike = 0.001,
+    eps: ArrayLike = 0.0,
+    trust_ratio_mask: Mask = True,
+    momentum: ArrayLike = 0.9,
+    nesterov: bool = False,
+    units: Units = "leaf",
+    rules: tuple[Rule, ...] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""LARS that does not blow up: momentum on steps as long as the parameters of each leaf.
+
+    Use it in place of ``optax.lars`` for convolutional networks and very large batches: the
+    arguments have the same names and defaults (by keyword after the first).
+
+    .. math::
+      u &= (g + \lambda \theta)\, c\, \frac{\|\theta\|}{\|g + \lambda \theta\| + \epsilon}
+      \\ m &\leftarrow \beta m - \eta\, u, \qquad \theta \leftarrow \theta + m
+
+    with the ratio 1 if either norm is 0; nothing at all on a rejected step. (The paper has the
+    sum of both norms, :math:`\|g\| + \lambda \|\theta\|`; this is optax's, which is larger
+    where they point apart.)
+
+    Args:
+      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0.
+      weight_decay_mask: tree of bools, or a function from parameters to one: which to decay.
+      trust_coefficient: ``c``, > 0. Default 0.001 (the paper's).
+      eps: added to the norm of the update, >= 0. Default 0.
+      trust_ratio_mask: the same for which leaves have a trust ratio: not biases, mostly, whose
+        gradient is used as it is then.
+      momentum: :math:`\beta`, in [0, 1). Default 0.9.
+      nesterov: whether the momentum looks one step ahead.
+      units: the parts that have a ratio of their own, as for ``gs.rate.cap_update_rms``.
+      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
+      axis_name: as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
+      structure and the dtypes of the gradients. ``update`` needs ``params``.
+
+    Raises:
+      ValueError: if a hyper-parameter is out of its range.
+
+    Example:
+      >>> import gradstable as gs
+      >>> tx = gs.lars(1.0, weight_decay=1e-4)
+
+    Source:
+      You, Gitman, Ginsburg, "Large Batch Training of Convolutional Networks", 2017,
+      arXiv:1708.03888.
+    """
+    check_rate("learning_rate", learning_rate)
+    check_rules(rules)
+    check_weight_decay("weight_decay", weight_decay)
+    check_number("momentum", momentum, at_least=0.0, below=1.0)
+    ratio = scale_by_trust_ratio(
+        trust_coefficient=trust_coefficient, eps=eps, units=units, axis_name=axis_name
+    )
+    inner = optax.chain(
+        decay_weights(weight_decay, weight_decay_mask),
+        masked(ratio, trust_ratio_mask),
+        optax.scale_by_learning_rate(learning_rate),
+        under_guard(trace(momentum, nesterov=nesterov)),
+    )
+    return guard(inner, *rules, axis_name=axis_name)

@@ -1,0 +1,167 @@
+"""Adam whose step is capped twice, by its own size and by that of the parameters, in one pass."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from gradstable._src.core.act import once
+from gradstable._src.core.checks import check_params, check_updates
+from gradstable._src.core.layout import AxisName, Split, Within, together, withins_of
+from gradstable._src.core.numerics import abs_square, float32, widen
+from gradstable._src.core.types import Mask
+from gradstable._src.core.units import Units
+from gradstable._src.core.weight_decay import decay_at
+from gradstable._src.moments.adam import scale_by_adam
+from gradstable._src.moments.decay import Decay
+from gradstable._src.moments.engine import under_guard
+from gradstable._src.rate.cap_trust import toward_zero, trust_limit
+from gradstable._src.rate.sizes import factor_to
+
+
+class Caps(NamedTuple):
+    """The limits of a step, and the parts of a leaf that have limits of their own."""
+
+    max_rms: ArrayLike
+    max_ratio: ArrayLike
+    floor: ArrayLike
+    units: Units
+
+
+def two_sided_adam(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    b1: ArrayLike,
+    b2: ArrayLike,
+    eps: ArrayLike,
+    weight_decay: optax.ScalarOrSchedule,
+    mask: Mask,
+    caps: Caps,
+    axis_name: AxisName,
+) -> optax.GradientTransformationExtraArgs:
+    """Make the step of ``stable_adamw``, for the inside of a guard.
+
+    It is the chain of ``scale_by_adam``, ``cap_update_rms``, decay, rate and ``cap_trust``, in
+    which XLA would write each update to memory for the sake of its norm: 21 words a parameter
+    instead of 14. Here the norms come first, from moments and parameters, and both caps are
+    factors within the last product. For that, the norm of the whole step is taken for the sum
+    of the norms of its two parts, which it does not exceed.
+    """
+    adam = under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps))
+    # The least that the bias correction of nu makes of eps.
+    least_eps = float32(eps) * jnp.sqrt(1.0 - float32(b2))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, Any]:
+        del extra_args
+        check_params(params, "stable_adamw")
+        updates, params = check_updates(updates, params)
+        old: Any = state
+        # In float32 until the end: bfloat16 would be rounded twice.
+        directions, state = adam.update(widen(updates), state, params)
+        new: Any = state
+        corrects = jnp.sqrt(Decay.of(b2, new.count).corrects) / Decay.of(b1, new.count).corrects
+        rate = float32(learning_rate(old.count) if callable(learning_rate) else learning_rate)
+
+        leaves, structure = jax.tree.flatten(updates)
+        withins = withins_of(updates, caps.units, axis_name)
+        moved = [jax.tree.leaves(tree) for tree in (directions, new.mu, new.nu)]
+        thetas = [t.astype(u.dtype) for t, u in zip(jax.tree.leaves(params), moved[0], strict=True)]
+        norms = _norms(thetas, withins)
+        longest = _norms_of_adam(moved[1], moved[2], norms, least_eps, withins)
+
+        def step(
+            u: jax.Array,
+            theta: jax.Array,
+            decay: jax.Array,
+            norm: jax.Array,
+            longest: jax.Array,
+            within: Within,
+        ) -> tuple[jax.Array, jax.Array]:
+            count, longest = float32(within.entries), longest * corrects
+            rms = factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
+            limit = trust_limit(norm, count, caps.max_ratio, caps.floor)
+            trust = factor_to(limit, rate * (rms * longest + decay * norm))
+            return _product(-rate * trust, _product(rms, u) + _product(decay, theta)), trust
+
+        decay = float32(decay_at(weight_decay, old.count))
+        decays = jax.tree.leaves(_decays(decay, mask, params))
+        rows = zip(moved[0], thetas, decays, norms, longest, withins, strict=True)
+        exact = [step(*row) for row in rows]
+        steps = map(_round, leaves, exact)
+        return jax.tree.unflatten(structure, steps), new
+
+    return optax.GradientTransformationExtraArgs(adam.init, update_fn)
+
+
+def _round(g: jax.Array, step: tuple[jax.Array, jax.Array]) -> jax.Array:
+    exact, trust = step
+    if g.dtype == exact.dtype:
+        return exact
+    return jnp.where(trust == 1.0, exact.astype(g.dtype), toward_zero(exact, g.dtype))
+
+
+def _norms_of_adam(
+    mus: Sequence[jax.Array],
+    nus: Sequence[jax.Array],
+    norms: Sequence[jax.Array],
+    eps: jax.Array,
+    withins: Sequence[Within],
+) -> list[jax.Array]:
+    """Return the norms of Adam's updates, by unit, before the bias correction.
+
+    The correction stands outside of the sum, and not as in the update: if XLA found out that
+    both are the same, it would write the update to memory.
+    """
+    # No norm is negative, but XLA cannot know. All norms of parameters come first: on a mesh, they
+    # are then summed over the devices together, and so are these, instead of leaf by leaf.
+    total = _once_all(norms) if norms else eps
+
+    def update(mu: jax.Array, nu: jax.Array, norm: jax.Array) -> jax.Array:
+        # One constant for all leaves would be written to memory once, as large as a leaf, and be
+        # read for each of them.
+        own_eps = jnp.where((norm < 0.0) | (total == -1.0), 0.0, eps)
+        return mu / (jnp.sqrt(nu) + own_eps.astype(nu.dtype)).astype(mu.dtype)
+
+    return _norms(list(map(update, mus, nus, norms)), withins)
+
+
+def _once_all(norms: Sequence[jax.Array]) -> jax.Array:
+    """Return a number that depends on all norms, and that XLA computes once."""
+    sums = [jnp.sum(norm) for norm in norms]
+    return once(jnp.sum(jnp.stack(sums)), jnp.stack([sums[0], sums[-1]]))
+
+
+def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.Array]:
+    # No way for huge numbers as in gs.global_norm: where a square overflows, the step is zero.
+    here = [
+        jnp.sum(abs_square(values), axis=within.dims, keepdims=True)
+        for values, within in zip(leaves, withins, strict=True)
+    ]
+    totals = together(here, [Split(within.names) for within in withins])
+    return [jnp.sqrt(total).astype(jnp.float32) for total in totals]
+
+
+def _decays(decay: jax.Array, mask: Mask, params: Any) -> Any:
+    """Return a float32 scalar for each leaf."""
+    chosen = mask(params) if callable(mask) else True if mask is None else mask
+    each = jax.tree.broadcast(chosen, params)
+    nothing = jnp.zeros_like(decay)
+
+    def of(decays: Any) -> jax.Array:
+        if isinstance(decays, bool):  # known: nothing to trace for a thousand leaves
+            return decay if decays else nothing
+        return jnp.where(decays, decay, nothing)
+
+    return jax.tree.map(of, each)
+
+
+def _product(factor: jax.Array, values: jax.Array) -> jax.Array:
+    return factor.astype(values.dtype) * values

@@ -1,0 +1,1 @@
+"""What brings a run back, or keeps it going: gathering, dropping, returning, resuming."""

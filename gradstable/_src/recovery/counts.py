@@ -1,0 +1,65 @@
+"""How often something happened inside, for the wrappers around it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._src.core.find import find_all
+from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.numerics import increment, unlimited
+from gradstable._src.core.types import Measure
+from gradstable._src.recovery.turn import RollbackState
+
+_OURS = "gradstable."
+
+
+def rejections(inner_state: object) -> jax.Array:
+    """Return how many steps all guards inside have rejected (int32 scalar)."""
+    totals = [ledger.rejected for _, ledger in find_all(inner_state, Ledger)]
+    return sum(totals, jnp.zeros((), jnp.int32))
+
+
+def returns(inner_state: object) -> jax.Array:
+    """Return how often all rollbacks inside have gone back (int32 scalar)."""
+    totals = [state.restores for _, state in find_all(inner_state, RollbackState)]
+    return sum(totals, jnp.zeros((), jnp.int32))
+
+
+def pass_by(inner_state: Any, idle: jax.Array, measured: Measure) -> Any:
+    """Return the state of what did not run in a call, with the call in its counts where ``idle``.
+
+    A number of a step means a call of the outermost ``update``, in every record alike. What was
+    judged last is no verdict on this call. Groups of micro-batches go on counting what they got.
+    """
+
+    def is_ours(node: object) -> bool:
+        return "calls" in getattr(node, "_fields", ()) and type(node).__module__.startswith(_OURS)
+
+    def visit(node: Any) -> Any:
+        if not is_ours(node):
+            return node
+        new: dict[str, Any] = {"calls": increment(node.calls)}
+        if "grad_factor" in node._fields:
+            new |= {
+                "grad_norm": measured.norm,
+                "worst_leaf": measured.worst_leaf,
+                "norm_limit": jnp.float32(unlimited()),
+                "grad_factor": jnp.float32(1.0),
+                "reason": jnp.int32(0),
+            }
+        if "rows" in node._fields:
+            new |= {name: _empty_row(getattr(node, name), node) for name in ("rows", "leaf_rows")}
+        told = {name: jnp.where(idle, value, getattr(node, name)) for name, value in new.items()}
+        if "wrapped_state" in node._fields and "gradient_sum" not in node._fields:
+            told["wrapped_state"] = pass_by(node.wrapped_state, idle, measured)
+        return node._replace(**told)
+
+    return jax.tree.map(visit, inner_state, is_leaf=is_ours)
+
+
+def _empty_row(ring: jax.Array, record: Any) -> jax.Array:
+    """Return a ring of a record in which nothing is known of this call."""
+    every = record.rows.shape[0] // ring.shape[0]
+    index = (record.calls // every) % ring.shape[0]
+    return ring.at[index].set(jnp.where(record.calls % every == 0, 0.0, ring[index]))

@@ -1,0 +1,171 @@
+"""A group of micro-batches: what is kept of it, and what each of them adds."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._src.core.act import is_gradient, scale_updates
+from gradstable._src.core.checks import check_weight
+from gradstable._src.core.equations import as_arrays
+from gradstable._src.core.ledger import Dropped, drop, new_dropped
+from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, without_names
+from gradstable._src.core.numerics import increment, wide, widest
+from gradstable._src.core.reasons import Reason
+from gradstable._src.core.types import Verdict
+
+_LEAST = 2.0**-126  # of the weights that are no 0 to XLA
+_FURTHEST = 2.0**60
+
+
+@answers_as_inner
+class AccumulateState(NamedTuple):
+    """State of ``accumulate``."""
+
+    calls: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
+    position: jax.Array  # shape=(), dtype=jnp.int32, those of the group that is being gathered
+    kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that count in the mean
+    emitted: jax.Array  # shape=(), dtype=jnp.int32, steps of the inner optimizer
+    dropped: Dropped
+    updated: jax.Array  # shape=(), dtype=jnp.bool_, whether the last call made such a step
+    unit: jax.Array  # shape=(), dtype=jnp.float32, the first weight of the group (0: none yet)
+    mass: jax.Array  # shape=(), dtype=jnp.float32, the sum of its weights, in units of the first
+    gradient_sum: Unnamed  # of a tree like the parameters, float32 or wider, so weighted
+    loss_sum: jax.Array  # shape=(), float32 (float64 if a leaf is), of their losses, so weighted
+    rule_state: tuple[Any, ...]
+    wrapped_state: Any
+
+
+def start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> AccumulateState:
+    """Return the state before the first micro-batch."""
+    return AccumulateState(
+        calls=jnp.zeros((), jnp.int32),
+        position=jnp.zeros((), jnp.int32),
+        kept=jnp.zeros((), jnp.int32),
+        emitted=jnp.zeros((), jnp.int32),
+        dropped=new_dropped(),
+        updated=jnp.zeros((), jnp.bool_),
+        unit=jnp.zeros((), jnp.float32),
+        mass=jnp.zeros((), jnp.float32),
+        gradient_sum=without_names(
+            jax.tree.map(lambda leaf: jnp.zeros_like(leaf, _sum_dtype(leaf)), as_arrays(params)),
+            params,
+        ),
+        loss_sum=jnp.zeros((), widest(params)),
+        rule_state=rule_state,
+        wrapped_state=inner_state,
+    )
+
+
+def _sum_dtype(param: jax.Array) -> Any:
+    return wide(param.dtype) if is_gradient(param) else jnp.float32
+
+
+def has_news(state: AccumulateState, *, scaled: bool) -> jax.Array:
+    """Return whether a group has anything for what is inside.
+
+    A loss scale inside has to hear of a group in which all overflowed, or it never falls: the mean
+    of nothing is NaN then.
+    """
+    dropped = state.dropped.last_dropped > state.calls - state.position
+    return (state.kept > 0) | dropped if scaled else state.kept > 0
+
+
+def begin_again(state: AccumulateState, full: jax.Array, emit: jax.Array) -> AccumulateState:
+    """Return the state for the next group, where this one is full."""
+    return state._replace(
+        position=jnp.where(full, 0, state.position),
+        kept=jnp.where(full, 0, state.kept),
+        emitted=jnp.where(emit, increment(state.emitted), state.emitted),
+        updated=emit,
+        unit=jnp.where(full, 0.0, state.unit),
+        mass=jnp.where(full, 0.0, state.mass),
+        loss_sum=jnp.where(full, 0.0, state.loss_sum),
+    )
+
+
+class Share(NamedTuple):
+    """What a micro-batch has in the mean of its group."""
+
+    weight: jax.Array  # shape=(), dtype=jnp.float32, as it was given; 1 where it is no weight
+    ratio: jax.Array  # shape=(), dtype=jnp.float32, in units of the first weight of the group
+    bad: jax.Array  # shape=(), dtype=jnp.bool_, whether it was negative or not finite
+    empty: jax.Array  # shape=(), dtype=jnp.bool_, whether it was 0
+
+
+def share_of(old: AccumulateState, weight: object) -> Share:
+    """Return the share of a micro-batch with this weight; ``None`` is 1."""
+    given = jnp.ones((), jnp.float32) if weight is None else check_weight(weight, "accumulate")
+    bad = (given < 0) | ~jnp.isfinite(given)
+    empty = (given < _LEAST) & ~bad
+    sound = jnp.where(bad | empty, 1.0, given)
+    unit = jnp.where(old.unit > 0, old.unit, sound)
+    ratio = jnp.clip(sound / unit, 1.0 / _FURTHEST, _FURTHEST)
+    # Equal weights shall give the bits of none, and XLA may divide by a reciprocal.
+    return Share(sound, jnp.where(sound == unit, 1.0, ratio), bad, empty)
+
+
+def unless_empty(share: Share, new: Any, old: Any) -> Any:
+    """Return what rules remember: the norm of a batch of padding is no part of a history."""
+    return jax.tree.map(lambda n, o: jnp.where(share.empty, o, n), new, old)
+
+
+def means(
+    state: AccumulateState, like: Any, extra_args: dict[str, Any], *, weighed: bool, of_none: float
+) -> tuple[Any, dict[str, Any]]:
+    """Return the mean gradient of a group, in the dtypes of one, and what else goes with it.
+
+    What has no mean, as nothing of the group is sound, is ``of_none``.
+    """
+    sound = state.mass > 0
+    part = _where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
+    total = with_names(state.gradient_sum, like)
+    mean = jax.tree.map(
+        lambda t, g: (t * part).astype(g.dtype) if is_gradient(g) else g, total, like
+    )
+    loss = state.loss_sum * part.astype(state.loss_sum.dtype)
+    given = {} if extra_args.get("value") is None else {"value": loss}
+    if weighed:
+        given["weight"] = _where(sound, state.mass * state.unit, of_none)
+    return mean, {**extra_args, **given}
+
+
+# Compiled, so that jax_debug_nans sees no NaN that is not chosen.
+_where = jax.jit(jnp.where)
+
+
+def judge_rest(verdict: Verdict, loss: jax.Array | None, share: Share) -> Verdict:
+    """Return the verdict on the gradient with those on the loss and the weight."""
+    causes = [(share.bad, Reason.WEIGHT_REJECTED)]
+    if loss is not None:
+        causes.append((~jnp.isfinite(loss), Reason.LOSS_REJECTED))
+    accept, reason = verdict.accept, verdict.reason
+    for bad, cause in causes:
+        reason = jnp.where(accept & bad, jnp.asarray(cause, jnp.int32), reason)
+        accept = accept & ~bad
+    # What has no weight is not looked at: the mean over no tokens is NaN.
+    return verdict._replace(accept=accept | share.empty, reason=reason)
+
+
+def gather(
+    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None, share: Share
+) -> AccumulateState:
+    """Return the state with one more micro-batch in its sum, or in its count of bad ones."""
+    count, counts = increment(old.calls), verdict.accept & ~share.empty
+
+    def add(total: jax.Array, number: jax.Array) -> jax.Array:
+        weighted = number.astype(total.dtype) * share.ratio.astype(total.dtype)
+        return jnp.where(counts, total + weighted, total)
+
+    scaled = scale_updates(updates, verdict.scale)
+    total = jax.tree.map(add, with_names(old.gradient_sum, scaled), scaled)
+    return old._replace(
+        calls=count,
+        position=increment(old.position),
+        kept=jnp.where(counts, increment(old.kept), old.kept),
+        dropped=drop(old.dropped, count, verdict),
+        unit=jnp.where(counts & (old.unit == 0), share.weight, old.unit),
+        mass=jnp.where(counts, old.mass + share.ratio, old.mass),
+        gradient_sum=without_names(total, updates),
+        loss_sum=old.loss_sum if loss is None else add(old.loss_sum, loss),
+    )

@@ -1,0 +1,205 @@
+"""Moments that are out of date: damp them, or begin them anew, when steps have been rejected."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from gradstable._src.core.checks import (
+    check_number,
+    check_params,
+    check_size,
+    check_state,
+    check_transform,
+)
+from gradstable._src.core.equations import as_at_init
+from gradstable._src.core.find import Snapshot, find_all
+from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.names import answers_as_inner
+from gradstable._src.core.numerics import increment, is_inexact, wide
+from gradstable._src.core.scale import UNSCALE, takes_unscale
+from gradstable._src.core.select import own_arrays, run_if, take_types
+from gradstable._src.core.shown import shown
+from gradstable._src.core.wrapped import explaining
+from gradstable._src.recovery.counts import rejections, returns
+
+# Fields of the states of optax and of ours: averages of gradients, and what else is learned from
+# them. A state with one of either is an estimator, and is begun anew as a whole.
+_FIRST = frozenset({"mu", "mu_slow", "mu_diff", "m", "trace", "ema", "momentum"})
+_OTHER = frozenset(
+    {"nu", "nu_max", "v", "n", "v_row", "v_col", "sum_of_squares", "hessian", "e_g", "e_x"}
+)
+
+
+@answers_as_inner
+class MomentHygieneState(NamedTuple):
+    """State of ``moment_hygiene``."""
+
+    calls: jax.Array  # shape=(), dtype=jnp.int32
+    run: jax.Array  # shape=(), dtype=jnp.int32, rejected steps in a row up to now
+    returns: jax.Array  # shape=(), dtype=jnp.int32, those to a copy that have been seen
+    damped: jax.Array  # shape=(), dtype=jnp.int32, how often
+    resets: jax.Array  # shape=(), dtype=jnp.int32, how often
+    wrapped_state: Any
+
+
+@shown
+def moment_hygiene(
+    inner: optax.GradientTransformation,
+    *,
+    damp: ArrayLike = 0.5,
+    damp_after: int = 2,
+    reset_after: int = 20,
+    reset_on_rollback: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Let go of moments that a run of rejected steps has put out of date.
+
+    Use it around a guard where rejections come in runs: the moments are held meanwhile, and the
+    first step after the run goes by what was the direction before it. ``gs.rollback`` may lie
+    between: ``gs.recovery.moment_hygiene(gs.rollback(gs.guard(optax.adamw(3e-4))))``.
+
+    With ``r`` rejected steps in a row,
+
+    .. math:: m \leftarrow d\, m \quad \text{at } r = r_d, \qquad
+              (t, m, v) \leftarrow (0, 0, 0) \quad \text{at } r = r_0
+
+    once in each run, before the step that follows. Damping makes of the first moment what it would
+    be if all gradients so far had been ``d`` times as large, so that its bias correction stays
+    right; the second moment stays as it is, and the steps that follow are shorter, never longer.
+    A reset begins the whole estimator anew, with the count that its bias correction goes by; counts
+    of schedules are not touched. The first step after it is as long as the first of a run: let
+    ``gs.backoff`` stand around it.
+
+    Known weakness: moments are found by the names of their fields (``mu``, ``nu``, ``trace``, ...),
+    in states of optax and of this package; under other names they stay as they are, and so do those
+    that ``gs.precision.compress_moments`` keeps as codes, where they are to be damped.
+
+    Args:
+      inner: a transform with a guard (or another judging transform) in it.
+      damp: ``d``, in [0, 1]. Default 0.5.
+      damp_after: :math:`r_d`, >= 1. Default 2: a single bad batch says nothing of the moments.
+      reset_after: :math:`r_0`, >= 1. Default 20, the memory of ``b1=0.9`` twice over.
+      reset_on_rollback: whether to begin anew also after a return to a copy, whose moments are as
+        old as it is. Default ``False``: they fit the parameters that they come with.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with a ``MomentHygieneState``; updates are those of
+      ``inner``; ``update`` needs ``params``. It costs no pass over anything but in the steps that
+      damp or reset.
+
+    Raises:
+      TypeError: if ``inner`` is no transform.
+      ValueError: if a number is out of its range; at ``init`` if nothing in ``inner`` judges or
+        there are no moments in it; at ``update`` if ``params`` is missing.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.recovery.moment_hygiene(gs.guard(optax.sgd(1.0, momentum=0.9)))
+      >>> params = jnp.ones(())
+      >>> state = tx.init(params)
+      >>> for gradient in (1.0, jnp.nan, jnp.nan, 0.0):
+      ...     updates, state = tx.update(jnp.asarray(gradient), state, params)
+      >>> round(float(updates), 4)
+      -0.45
+
+    Source:
+      Ours; the reset is that of SPAM (Huang et al., 2025, arXiv:2501.06842), but on occasion.
+    """
+    inner = check_transform("inner", inner)
+    check_number("damp", damp, at_least=0.0, at_most=1.0)
+    check_size("damp_after", damp_after, at_least=1)
+    check_size("reset_after", reset_after, at_least=1)
+
+    def init_fn(params: optax.Params) -> MomentHygieneState:
+        inner_state = own_arrays(inner.init(params))
+        _check_inner(inner_state)
+        zeros = (jnp.zeros((), jnp.int32) for _ in MomentHygieneState._fields[:-1])
+        return MomentHygieneState(*zeros, wrapped_state=inner_state)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, MomentHygieneState]:
+        old = check_state(state, MomentHygieneState, "moment_hygiene")
+        known = as_at_init(check_params(params, "moment_hygiene"), updates)
+        damps, resets = old.run == damp_after, old.run == reset_after
+        if reset_on_rollback:
+            resets |= returns(old.wrapped_state) != old.returns
+
+        def begin_anew(now: Any) -> Any:
+            fresh = take_types(inner.init(known), now, name="state")
+            return _map(lambda _, new: new, now, fresh)
+
+        # Before the step: behind it, XLA would have to copy what the step still reads.
+        before = run_if(damps, lambda now: _map(_damp(damp), now, now), old.wrapped_state)
+        before = run_if(resets, begin_anew, before)
+        with explaining(updates, params):
+            stepped, inner_state = inner.update(updates, before, params, **extra_args)
+        more = rejections(inner_state) != rejections(old.wrapped_state)
+        new = MomentHygieneState(
+            calls=increment(old.calls),
+            run=jnp.where(more, increment(old.run), 0),
+            returns=returns(old.wrapped_state),
+            damped=jnp.where(damps, increment(old.damped), old.damped),
+            resets=jnp.where(resets, increment(old.resets), old.resets),
+            wrapped_state=inner_state,
+        )
+        return stepped, new
+
+    if takes_unscale(inner):
+        setattr(update_fn, UNSCALE, True)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _is_estimator(node: object) -> bool:
+    return not _FIRST.union(_OTHER).isdisjoint(getattr(node, "_fields", ()))
+
+
+def _map(change: Any, state: Any, other: Any) -> Any:
+    """Return a state whose estimators are changed, but for those in copies."""
+
+    def visit(node: Any, counterpart: Any) -> Any:
+        return change(node, counterpart) if _is_estimator(node) else node
+
+    def stop(node: object) -> bool:
+        return isinstance(node, Snapshot) or _is_estimator(node)
+
+    return jax.tree.map(visit, state, other, is_leaf=stop)
+
+
+def _damp(factor: ArrayLike) -> Any:
+    def shrink(leaf: Any) -> jax.Array:
+        array = jnp.asarray(leaf)
+        if not is_inexact(array):  # codes, of which the half means something else
+            return array
+        dtype = wide(array.dtype)
+        return (array.astype(dtype) * jnp.asarray(factor, dtype)).astype(array.dtype)
+
+    def change(node: Any, _: Any) -> Any:
+        first = {name: getattr(node, name) for name in node._fields if name in _FIRST}
+        return node._replace(**jax.tree.map(shrink, first))
+
+    return change
+
+
+def _check_inner(inner_state: Any) -> None:
+    if not find_all(inner_state, Ledger):
+        msg = (
+            "moment_hygiene needs a guard inside, which rejects: "
+            "gradstable.recovery.moment_hygiene(gradstable.guard(inner))"
+        )
+        raise ValueError(msg)
+    found: list[Any] = []
+    _map(lambda node, _: found.append(node), inner_state, inner_state)
+    if not found:
+        msg = (
+            "moment_hygiene found no moments in the state of inner: it needs none. Their fields "
+            f"are looked for under the names {sorted(_FIRST | _OTHER)}"
+        )
+        raise ValueError(msg)

@@ -1,0 +1,244 @@
+"""Go back to the last good parameters when a run has left its basin."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from gradstable._src.core.act import keep_finite
+from gradstable._src.core.checks import (
+    check_choice,
+    check_dtype,
+    check_params,
+    check_size,
+    check_state,
+    check_transform,
+)
+from gradstable._src.core.equations import as_arrays, as_at_init, only_arrays
+from gradstable._src.core.find import find_all
+from gradstable._src.core.layout import AxisName, agreed
+from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.numerics import increment
+from gradstable._src.core.reach import Reach
+from gradstable._src.core.reasons import Reason
+from gradstable._src.core.scale import UNSCALE, takes_unscale, unscale_measure
+from gradstable._src.core.select import own_arrays, select_tree
+from gradstable._src.core.shown import shown
+from gradstable._src.core.types import Measure, Verdict
+from gradstable._src.core.unit_norms import measure_for
+from gradstable._src.core.wrapped import explaining
+from gradstable._src.hold import hold
+from gradstable._src.precision.inside import unscale_inside
+from gradstable._src.recovery.counts import pass_by
+from gradstable._src.recovery.snapshot import lead_back, params_of, take
+from gradstable._src.recovery.turn import Limits, RollbackState, bring, look_back, start, turn_to
+from gradstable._src.recovery.watch import rejection_of, see
+from gradstable._src.rules.loss_spike import loss_spike
+from gradstable._src.rules.protocol import Rule, all_of, check_rules
+
+# Bad steps, from the first one after a return, that tell that parameters are not to blame.
+_PROBE = 3
+
+
+@shown
+def rollback(
+    inner: optax.GradientTransformation,
+    *rules: Rule,
+    every: int = 100,
+    patience: int = 12,
+    rejections: int = 50,
+    copies: int = 2,
+    max_restores: int = 5,
+    dtype: DTypeLike | None = None,
+    restore_by: str = "updates",
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Keep copies of a run, and go back to the last good one when the loss has left for good.
+
+    Use it around the guard where a rejected step is not enough, because steps that looked sound
+    have led the parameters out of their basin: ``gs.rollback(gs.guard(optax.adamw(3e-4)))``, with
+    ``value=loss`` in every call of ``update``. The batches go on meanwhile, so that the run does
+    not meet the same ones again. Let ``gs.backoff`` around it make smaller steps after that.
+
+    A step is *bad* if a rule would reject it. With ``b`` bad steps less good ones (never below 0),
+    and ``r`` steps in a row that the guard inside rejected or whose gradient was not finite,
+
+    .. math:: \text{go back} \iff b \ge m \ \lor\ r \ge n
+
+    A gradient with NaN counts for ``r`` only: its loss tells nothing of the parameters; and steps
+    that were all rejected since the copy was taken or gone back to count for nothing, unless they
+    had NaN: the parameters are those of the copy. Going back brings parameters, inner state
+    (moments, schedules) and rules to the newest copy bit for bit; only the records of the guard
+    stay. If the run leaves again before it could be copied anew, the next older copy is taken. If
+    the first three losses after a return are bad again, with the good parameters, it is the data
+    that have changed, and the rules begin anew. After ``max_restores`` returns in vain it goes
+    back once more, and stands still from then on: ``gs.check`` raises, and
+    ``gs.recovery.last_good`` has the parameters.
+
+    Updates are how it goes back: ``u = q - p`` leads ``p`` to ``q`` where that is exact, else it
+    takes a second step (proof and cases in ``gradstable/_src/recovery/snapshot.py``). The next step
+    compares: until all entries are equal it does nothing else. What no update can do: bring
+    back from a NaN, or tell -0.0 and subnormals from 0.0. ``gs.recovery.restored`` can.
+
+    Cost: each copy is as large as parameters and inner state. Steps read one word a parameter more,
+    since updates come from one of two places; with ``restore_by="caller"`` nothing.
+
+    Known weakness: a loss that creeps up is followed, not left; a rule takes for usual what lasts.
+    A loss that you let rise for long, as by a warm restart, looks like one that has left: give
+    ``loss_spike`` a higher limit there.
+    And a copy may be taken in the few steps between the harm and the rise of the loss, which is why
+    there are two.
+
+    Args:
+      inner: any optax transform, best a guard around an optimizer.
+      *rules: what makes a step bad. Default: ``loss_spike(reject_at=2, rate=0.02)``, which needs
+        ``value``. Since it takes many bad steps, the limit may be low.
+      every: steps between copies, >= 1. Default 100. A copy waits for ``patience`` good steps in a
+        row.
+      patience: ``m``, >= 1. Default 12: a burst of ten bad batches is none of its business.
+      rejections: ``n``, >= 1. Default 50.
+      copies: how many are kept, >= 1. Default 2.
+      max_restores: returns in a row without a new copy after which it gives up, >= 1. Default 5.
+      dtype: of the real arrays in the copies, if they are wider. Default ``None``: as they are, so
+        that they are exact; with ``jnp.bfloat16`` a copy takes half as much, and it is its rounded
+        numbers that the run goes back to.
+      restore_by: ``"updates"``, or ``"caller"`` if your step calls ``gs.recovery.restored`` behind
+        ``optax.apply_updates``; the run then stands still until it does.
+      axis_name: mesh axes over which the leaves are sharded, as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with a ``RollbackState``; ``update`` needs ``params``.
+      Updates have the structure and the dtypes that ``inner`` gives them.
+
+    Raises:
+      TypeError: if ``inner`` is no transform, a rule no ``Rule``, or ``dtype`` no floating dtype.
+      ValueError: if a number is out of its range, and at ``update`` if ``params`` is missing, or
+        ``value`` where a rule needs it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.rollback(gs.guard(optax.sgd(0.1)), every=5, patience=5)
+      >>> params = jnp.ones(())
+      >>> state = tx.init(params)
+      >>> for step in range(60):
+      ...     lost = 40 <= step < 47
+      ...     updates, state = tx.update(
+      ...         -params if lost else params, state, params, value=10.0 if lost else 1.0
+      ...     )
+      ...     params = optax.apply_updates(params, updates)
+      >>> int(state.restores), int(state.restored_to)
+      (1, 36)
+
+    Source:
+      Ours. Done by hand: PaLM (2022, arXiv:2204.02311) goes back about 100 steps and skips 200 to
+      500 batches; OPT (2022, arXiv:2205.01068) goes back and lowers the rate.
+    """
+    inner = check_transform("inner", inner)
+    check_rules(rules)
+    for name, number in (
+        ("every", every),
+        ("patience", patience),
+        ("rejections", rejections),
+        ("copies", copies),
+        ("max_restores", max_restores),
+    ):
+        check_size(name, number, at_least=1)
+    if dtype is not None:
+        check_dtype("dtype", dtype)
+    check_choice("restore_by", restore_by, ("updates", "caller"))
+    judge = all_of(rules or (loss_spike(reject_at=2.0, rate=0.02),))
+
+    def init_fn(params: optax.Params) -> RollbackState:
+        inner_state = own_arrays(inner.init(params))
+        rule_state = judge.init(params)
+        zero = jnp.zeros((), jnp.int32)
+        known = only_arrays(params)
+        snapshots = [take(zero, known, inner_state, rule_state, dtype) for _ in range(copies)]
+        return start(rule_state, tuple(snapshots), inner_state)
+
+    limits = Limits(every, patience, rejections, max_restores)
+    update = _Update(inner, judge, limits, dtype, restore_by == "updates", axis_name)
+    return optax.GradientTransformationExtraArgs(init_fn, update)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Update:
+    """The update function, in the order in which a step goes."""
+
+    inner: optax.GradientTransformationExtraArgs
+    judge: Rule
+    limits: Limits
+    dtype: DTypeLike | None
+    by_updates: bool
+    axis_name: AxisName
+    reach: Reach = dataclasses.field(default_factory=Reach)
+
+    def __deepcopy__(self, _: object) -> "_Update":
+        return self  # as a function does
+
+    @property
+    def unscale(self) -> bool:
+        """Whether a loss scale can be left to ``inner``."""
+        return takes_unscale(self.inner)
+
+    def __call__(
+        self,
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, RollbackState]:
+        old = check_state(state, RollbackState, "rollback")
+        updates, extra_args = as_arrays(updates), agreed(extra_args, self.axis_name)
+        known = as_at_init(check_params(params, "rollback"), updates)
+        inner = self.reach.look(self.inner, updates, old.wrapped_state, params, extra_args)
+        old = look_back(old._replace(calls=increment(old.calls)), known, self.axis_name)
+        measured, verdict, rule_state = self._judge(inner.judged, old, known, extra_args)
+        new, turn = turn_to(old, self.limits, verdict.accept)
+        inner_state, kept_rules, snapshots = bring(new, turn, known, self.dtype)
+
+        # What a guard reports, such as the norm of a broken gradient, need not be finite.
+        guarded = bool(find_all(inner_state, Ledger))
+        with explaining(updates, params):
+            stepped, inner_state = hold(
+                inner.update,
+                turn.runs,
+                updates,
+                inner_state,
+                params,
+                entries=not guarded,
+                equations=inner.equations,
+            )
+        inner_state = pass_by(inner_state, ~turn.runs, measured)
+        broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
+        seen = rejection_of(inner_state)
+        watch = see(new.watch, verdict, broken if seen is None else seen)
+        # Good parameters are back, and the loss is as before: it is the data that have changed.
+        moved = (new.in_vain > 0) & (watch.bad == watch.age) & (watch.bad == _PROBE)
+        rule_state = select_tree(moved, self.judge.init(known), rule_state, name="rule state")
+        watch = watch._replace(bad=jnp.where(moved, 0, watch.bad))
+        new = new._replace(
+            restored_to=jnp.where(turn.leaves, snapshots[0].taken_at, new.restored_to),
+            watch=select_tree(turn.runs, watch, new.watch, name="watch"),
+            rule_state=select_tree(turn.runs, rule_state, kept_rules, name="rule state"),
+            snapshots=snapshots,
+            wrapped_state=inner_state,
+        )
+        stepped = keep_finite(turn.runs, stepped, params)
+        if self.by_updates:
+            wanted = params_of(snapshots[0], known)
+            stepped = lead_back(new.attempts > 0, known, wanted, stepped)
+        return stepped, new
+
+    def _judge(
+        self, updates: Any, old: RollbackState, params: Any, extra_args: dict[str, Any]
+    ) -> tuple[Measure, Verdict, Any]:
+        measured = measure_for(self.judge.needs, updates, params, axis_name=self.axis_name)
+        unscale = unscale_inside(old.wrapped_state, extra_args.get(UNSCALE))
+        measured = unscale_measure(measured, unscale)
+        context = {name: given for name, given in extra_args.items() if name != UNSCALE}
+        return measured, *self.judge.decide(measured, old.rule_state, params=params, **context)

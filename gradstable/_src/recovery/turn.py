@@ -1,0 +1,134 @@
+"""What a step is for: one of the inner optimizer, maybe with a copy before it, or a way back."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from gradstable._src.core.find import Snapshot
+from gradstable._src.core.layout import AxisName
+from gradstable._src.core.names import answers_as_inner
+from gradstable._src.core.numerics import increment
+from gradstable._src.core.reasons import Reason
+from gradstable._src.core.select import run_branch, run_if, select_tree
+from gradstable._src.recovery.snapshot import equal, params_of, rules_of, state_of, take
+from gradstable._src.recovery.watch import Watch, new_watch
+
+
+@answers_as_inner
+class RollbackState(NamedTuple):
+    """State of ``rollback``."""
+
+    calls: jax.Array  # shape=(), dtype=jnp.int32
+    watch: Watch
+    restores: jax.Array  # shape=(), dtype=jnp.int32, how often the run went back
+    in_vain: jax.Array  # shape=(), dtype=jnp.int32, those since the last copy was taken
+    attempts: jax.Array  # shape=(), dtype=jnp.int32, updates of the return under way; 0: none is
+    exhausted: jax.Array  # shape=(), dtype=jnp.bool_, it stands still with the last good ones
+    last_restore: jax.Array  # shape=(), dtype=jnp.int32, the call in which it went back (-1: never)
+    restored_to: jax.Array  # shape=(), dtype=jnp.int32, the call before which it had been copied
+    reason: jax.Array  # shape=(), dtype=jnp.int32, why it went back
+    rule_state: tuple[Any, ...]
+    snapshots: tuple[Snapshot, ...]  # the newest first
+    wrapped_state: Any
+
+
+class Turn(NamedTuple):
+    """What a step is for."""
+
+    runs: jax.Array  # a step of the inner optimizer
+    copies: jax.Array  # before which a copy is taken
+    leaves: jax.Array  # the beginning of a return
+
+
+class Limits(NamedTuple):
+    """The numbers of ``rollback``, as its docstring has them."""
+
+    every: int
+    patience: int
+    rejections: int
+    max_restores: int
+
+
+def start(
+    rule_state: tuple[Any, ...], snapshots: tuple[Snapshot, ...], inner_state: Any
+) -> RollbackState:
+    """Return the state of a run that has not begun. No two counters share a buffer."""
+
+    def integer(value: int = 0) -> jax.Array:
+        return jnp.full((), value, jnp.int32)
+
+    return RollbackState(
+        calls=integer(),
+        watch=new_watch(),
+        restores=integer(),
+        in_vain=integer(),
+        attempts=integer(),
+        exhausted=jnp.zeros((), jnp.bool_),
+        last_restore=integer(-1),
+        restored_to=integer(-1),
+        reason=integer(),
+        rule_state=rule_state,
+        snapshots=snapshots,
+        wrapped_state=inner_state,
+    )
+
+
+def look_back(state: RollbackState, params: Any, axis_name: AxisName) -> RollbackState:
+    """Return the state in which a return that has arrived is over."""
+
+    def compare() -> jax.Array:
+        return equal(params, params_of(state.snapshots[0], params), axis_name)
+
+    going = (state.attempts > 0).astype(jnp.int32)
+    arrived = run_branch(going, (lambda: jnp.asarray(True), compare))
+    return state._replace(attempts=jnp.where(arrived, 0, state.attempts))
+
+
+def turn_to(state: RollbackState, limits: Limits, good: jax.Array) -> tuple[RollbackState, Turn]:
+    """Return the state after deciding what this step is for."""
+    watch, going = state.watch, state.attempts > 0
+    # Where the guard has rejected every step since the copy, the parameters are those of the copy:
+    # there is nothing to go back to, and the guard lets go of a new level by itself. A gradient
+    # that is not finite may come from a copy that is ill, and there is an older one.
+    elsewhere = (watch.rejected < watch.age) | (watch.reason == Reason.NONFINITE)
+    stuck = (watch.rejected >= limits.rejections) & elsewhere
+    wants = (watch.bad >= limits.patience) | stuck
+    leaves = wants & ~going & ~state.exhausted
+    runs = ~(leaves | going | state.exhausted)
+    due = (watch.age >= limits.every) & (watch.good >= limits.patience) & (watch.bad == 0)
+    copies = runs & due & good
+    in_vain = jnp.where(leaves, increment(state.in_vain), state.in_vain)
+    new = state._replace(
+        watch=select_tree(leaves, new_watch(), watch, name="watch"),
+        restores=jnp.where(leaves, increment(state.restores), state.restores),
+        in_vain=jnp.where(copies, 0, in_vain),
+        attempts=jnp.where(leaves | going, increment(state.attempts), 0),
+        exhausted=state.exhausted | (leaves & (in_vain > limits.max_restores)),
+        last_restore=jnp.where(leaves, state.calls, state.last_restore),
+        reason=jnp.where(leaves, watch.reason, state.reason),
+    )
+    new = new._replace(watch=new.watch._replace(age=jnp.where(copies, 0, new.watch.age)))
+    return new, Turn(runs, copies, leaves)
+
+
+def bring(
+    state: RollbackState, turn: Turn, params: Any, dtype: DTypeLike | None
+) -> tuple[Any, tuple[Any, ...], tuple[Snapshot, ...]]:
+    """Return inner state, rule state and copies, as this step begins with them."""
+    inner_state, rule_state = state.wrapped_state, state.rule_state
+
+    def copy(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+        return take(state.calls, params, inner_state, rule_state, dtype), *snapshots[:-1]
+
+    def go_back(now: Any) -> Any:
+        _, _, snapshots = now
+        # If the run went back already, what the newest copy holds has been tried.
+        older = (*snapshots[1:], snapshots[-1])
+        chosen = select_tree(state.in_vain > 1, older, snapshots, name="copies")
+        kept = state_of(chosen[0], inner_state), rules_of(chosen[0], rule_state)
+        return *kept, chosen
+
+    snapshots = run_if(turn.copies, copy, state.snapshots)
+    return run_if(turn.leaves, go_back, (inner_state, rule_state, snapshots))

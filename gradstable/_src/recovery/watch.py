@@ -1,0 +1,62 @@
+"""Has the run left for good? Counters that a few bad steps do not move far."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._src.core.find import find_all
+from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.numerics import increment
+from gradstable._src.core.reasons import Reason
+from gradstable._src.core.types import Verdict
+
+
+class Watch(NamedTuple):
+    """How the last steps were."""
+
+    bad: jax.Array  # shape=(), dtype=jnp.int32, bad steps, less good ones; never below 0
+    rejected: jax.Array  # shape=(), dtype=jnp.int32, steps in a row that came to nothing
+    good: jax.Array  # shape=(), dtype=jnp.int32, good steps in a row
+    age: jax.Array  # shape=(), dtype=jnp.int32, steps since the last copy was taken
+    reason: jax.Array  # shape=(), dtype=jnp.int32, why the last step was not good
+
+
+def new_watch() -> Watch:
+    """Return the counters of a run that has not begun. No two share a buffer."""
+    return Watch(*(jnp.zeros((), jnp.int32) for _ in Watch._fields))
+
+
+def see(watch: Watch, verdict: Verdict, rejection: jax.Array) -> Watch:
+    """Return the counters after one more step.
+
+    Args:
+      watch: the counters before it.
+      verdict: of the rules of ``rollback`` on this step.
+      rejection: the reason for which the step came to nothing, 0 if it did not.
+    """
+    rejected = rejection > 0
+    # What is wrong with a broken gradient is told by the rejections; the loss tells nothing then.
+    bad = ~verdict.accept & (rejection != Reason.NONFINITE)
+    good = verdict.accept & ~rejected
+    return Watch(
+        bad=jnp.where(
+            bad, increment(watch.bad), jnp.maximum(watch.bad - good.astype(jnp.int32), 0)
+        ),
+        rejected=jnp.where(rejected, increment(watch.rejected), 0),
+        good=jnp.where(good, increment(watch.good), 0),
+        age=increment(watch.age),
+        reason=jnp.where(bad, verdict.reason, jnp.where(rejected, rejection, watch.reason)),
+    )
+
+
+def rejection_of(inner_state: object) -> jax.Array | None:
+    """Return why the guard inside rejected the last step, 0 if it did not, ``None`` without one."""
+    ledgers = [ledger for _, ledger in find_all(inner_state, Ledger)]
+    if not ledgers:
+        return None
+    reason = jnp.zeros((), jnp.int32)
+    for ledger in ledgers:
+        here = jnp.where(ledger.consecutive_rejected > 0, ledger.reason, 0)
+        reason = jnp.where(reason > 0, reason, here)
+    return reason

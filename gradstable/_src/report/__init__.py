@@ -1,0 +1,7 @@
+"""The report of a run: one page of HTML that needs nothing else, with charts by matplotlib."""
+
+from importlib.util import find_spec
+
+if find_spec("matplotlib") is None:
+    _msg = "the report needs matplotlib: pip install 'gradstable[report]'"
+    raise ModuleNotFoundError(_msg, name="matplotlib")

@@ -1,0 +1,208 @@
+"""The report: one page for one run, or one page on which several runs are compared."""
+
+from collections.abc import Sequence
+from html import escape
+from itertools import starmap
+from typing import Any
+
+import numpy as np
+
+from gradstable._src.report import comparison, curves
+from gradstable._src.report.events import Event, events, most_telling, reasons
+from gradstable._src.report.histogram import norms
+from gradstable._src.report.leaves import leaf_norms
+from gradstable._src.report.panel import Panel, section, shape
+from gradstable._src.report.summary import tiles, verdict
+from gradstable._src.report.template import facts, page
+from gradstable._src.telemetry.run import Run
+
+_TONES = {"rejected": "bad", "clipped": "warn"}
+_SIGNS = {"good": "✓", "warn": "–", "bad": "✗"}
+
+
+@np.errstate(all="ignore")  # wild numbers are what it is for
+def render(runs: Sequence[Run], *, title: str | None = None) -> str:
+    r"""Return a page about one run, or one that compares several.
+
+    The page is one document of HTML: charts, style and the button for the theme are inside of
+    it, and it loads nothing from anywhere. Curves are thinned out to the least and the largest
+    value of each stretch of steps, so that 100,000 steps fit and no spike is lost.
+
+    Args:
+      runs: what ``gs.telemetry.read_run`` returned, at least one.
+      title: of the page. Default: the name of the run, or the names of all.
+
+    Returns:
+      The text of an HTML document, to be written in UTF-8.
+
+    Raises:
+      ValueError: if there is no run.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import gradstable as gs
+      >>> from gradstable.report import render
+      >>> folder = Path(tempfile.mkdtemp())
+      >>> lines = ['{"event": "run", "format": 1, "name": "short", "leaves": ["w"]}']
+      >>> lines += ['{"event": "step", "step": 1, "loss": 2.5, "grad_norm": 1.0, "scale": 1.0}']
+      >>> _ = (folder / "run.jsonl").write_text("\n".join(lines))
+      >>> text = render([gs.telemetry.read_run(folder / "run.jsonl")])
+      >>> text.startswith("<!DOCTYPE html>")
+      True
+    """
+    if not runs:
+        msg = "there is no run to report: pass at least one"
+        raise ValueError(msg)
+    if len(runs) == 1:
+        return _one(runs[0], title or runs[0].name)
+    return comparison.compare(runs, title=title)
+
+
+def _one(run: Run, title: str) -> str:
+    panels: list[Panel] = [
+        curves.loss(run),
+        curves.grad_norm(run),
+        curves.warnings(run),
+        leaf_norms(run),
+    ]
+    parts = [
+        _verdict(run),
+        _tiles(run),
+        *map(section, panels),
+        f'<div class="two">{section(norms(run))}{_reasons(run)}</div>',
+        _events(run),
+        _scalars(run),
+        _settings(run),
+    ]
+    return page(
+        title=title,
+        under=facts(_facts(run)),
+        body="\n".join(part for part in parts if part),
+        foot=_foot(run),
+    )
+
+
+def _facts(run: Run) -> dict[str, str]:
+    found = {"file": run.path}
+    if run.leaves:
+        leaves = "1 leaf" if len(run.leaves) == 1 else f"{len(run.leaves):,} leaves"
+        known = len(run.sizes) == len(run.leaves)
+        found["parameters"] = f"{sum(run.sizes.tolist()):,} in {leaves}" if known else leaves
+    dtypes = sorted(set(run.dtypes))
+    return {**found, "dtype": ", ".join(dtypes)} if dtypes else found
+
+
+def _foot(run: Run) -> str:
+    told = ", ".join(f"{name} {number}" for name, number in run.versions.items())
+    return f"Recorded with {told}." if told else "Recorded by gradstable."
+
+
+def _verdict(run: Run) -> str:
+    mood, text = verdict(run)
+    return (
+        f'<p class="verdict" style="--tone: var(--{mood})">'
+        f'<span aria-hidden="true">{_SIGNS[mood]}</span>{escape(text)}</p>'
+    )
+
+
+def _tiles(run: Run) -> str:
+    cells = []
+    for name, value, note in tiles(run):
+        classes = "value"
+        if name == "worst leaf" and value in run.leaves:
+            classes += " path"
+        elif name in _TONES and value != "0":
+            classes += f" {_TONES[name]}"
+        cells.append(
+            f'<div><dt>{escape(name)}</dt><dd class="{classes}">{escape(value)}</dd>'
+            f'<dd class="soft">{escape(note)}</dd></div>'
+        )
+    return f'<dl class="tiles">{"".join(cells)}</dl>'
+
+
+def _reasons(run: Run) -> str:
+    found = reasons(run)
+    head = '<section class="card" id="reasons"><h2>Why</h2>'
+    if not found:
+        told = "No step was rejected or clipped."
+        return f'{head}<p class="nothing">{told}</p></section>'
+    most = max(max(rejected, cut) for _, rejected, cut in found)
+    rows = []
+    for text, rejected, cut in found:
+        for number, deed in ((rejected, "rejected"), (cut, "clipped")):
+            if number:
+                width = f"{100 * number / most:.1f}"
+                rows.append(
+                    f'<tr><td>{escape(text)}<span class="bar" style="width: {width}%; '
+                    f'background: var(--{_TONES[deed]})"></span></td>'
+                    f'<td class="number">{number:,} {deed}</td></tr>'
+                )
+    return f"{head}<table><tbody>{''.join(rows)}</tbody></table></section>"
+
+
+def _events(run: Run) -> str:
+    found = events(run)
+    head = '<section class="card" id="events"><h2>What happened</h2>'
+    if not found:
+        return f'{head}<p class="nothing">Nothing but steps that were let through.</p></section>'
+    shown = most_telling(found)
+    note = "Neighboring steps with the same fate share a row."
+    if len(shown) < len(found):
+        note += (
+            f" Shown are {len(shown)} of {len(found):,} rows: rollbacks first, then steps that "
+            "were not recorded, rejections, what was not finite, notes, alarms, and clips as far "
+            "as there is room."
+        )
+    rows = "".join(map(_event, shown))
+    return (
+        f'{head}<p class="soft">{note}</p><table class="events"><thead><tr>'
+        '<th scope="col">steps</th><th scope="col">what</th><th scope="col">why</th>'
+        f'<th scope="col">where</th></tr></thead><tbody>{rows}</tbody></table></section>'
+    )
+
+
+def _event(event: Event) -> str:
+    where, _, path = event.leaf.rpartition(" in ")
+    leaf = f"{escape(where)} in <code>{escape(path)}</code>" if path else ""
+    return (
+        f'<tr><td class="steps">{event.steps}</td><td class="kind">{shape(*event.mark)} '
+        f'{escape(event.kind)}</td><td>{escape(event.text)}</td><td class="leaf">{leaf}</td></tr>'
+    )
+
+
+def _scalars(run: Run) -> str:
+    rows = []
+    for name, (_, value) in run.scalars.items():
+        finite = value[np.isfinite(value)]
+        if finite.size:
+            numbers = (finite[0], finite[-1], finite.min(), finite.max())
+            cells = "".join(f'<td class="number">{number:.6g}</td>' for number in numbers)
+            rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+    if not rows:
+        return ""
+    names = "".join(
+        f'<th scope="col" class="number">{name}</th>' for name in ("first", "last", "least", "most")
+    )
+    return (
+        '<section class="card" id="scalars"><h2>What else was reported</h2>'
+        '<div class="scroll"><table><thead><tr><th scope="col">name</th>'
+        f"{names}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
+
+
+def _settings(run: Run) -> str:
+    if not run.config:
+        return ""
+    rows = "".join(starmap(_setting, run.config.items()))
+    return (
+        '<section class="card" id="settings"><h2>Settings</h2>'
+        f"<table><tbody>{rows}</tbody></table></section>"
+    )
+
+
+def _setting(name: str, value: Any) -> str:
+    return (
+        f'<tr><th scope="row">{escape(str(name))}</th>'
+        f"<td><code>{escape(str(value))}</code></td></tr>"
+    )

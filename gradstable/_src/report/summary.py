@@ -1,0 +1,216 @@
+"""A run in a few numbers and one sentence."""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from gradstable._src.core.reasons import sentence
+from gradstable._src.report.frame import plain, rollbacks
+from gradstable._src.telemetry.run import Run
+
+# From so many in a row at the end on, rejections are what the run has come to.
+_STUCK = 20
+
+
+class Verdict(NamedTuple):
+    """How a run went.
+
+    Attributes:
+      mood: ``good``, ``warn`` or ``bad``: a color, and a shape beside it.
+      text: one sentence or two.
+    """
+
+    mood: str
+    text: str
+
+
+class Tile(NamedTuple):
+    """One number of the summary strip."""
+
+    name: str
+    value: str
+    note: str
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number with its noun: 1 step, 2 steps."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def tiles(run: Run) -> list[Tile]:
+    """Return the numbers of the summary strip."""
+    steps, rejected = len(run.step), int(run.rejected.sum())
+    cut = int(run.clipped.sum())
+    leaf, why = worst_leaf(run)
+    least = _finite(run.loss)
+    return [
+        Tile("steps", f"{steps:,}", _seen(run)),
+        Tile("accepted", f"{steps - rejected:,}", _share(steps - rejected, steps)),
+        Tile("clipped", f"{cut:,}", _share(cut, steps)),
+        Tile("rejected", f"{rejected:,}", _share(rejected, steps)),
+        Tile(
+            "last loss",
+            shown_loss(run),
+            f"least {least.min():.4g}" if least.size else "none recorded",
+        ),
+        Tile("worst leaf", leaf, why),
+    ]
+
+
+@np.errstate(all="ignore")  # wild numbers are what it is for
+def verdict(run: Run) -> Verdict:
+    """Return in a sentence or two how the run went."""
+    if not len(run.step):
+        return Verdict("warn", f"No step was recorded.{_open(run)}")
+    trailing = trailing_rejections(run)
+    if trailing >= _STUCK or trailing == len(run.step):
+        return Verdict("bad", f"Stuck: {_stuck(run, trailing)}{_open(run)}")
+    broken = _broken_from(run)
+    if broken is not None:
+        when = "at" if broken == run.step[-1] else f"from step {broken:,} to"
+        told = f"Broken: loss or gradient was not finite {when} the last step, and was not rejected"
+        return Verdict("bad", f"{told}.{_open(run)}")
+    passed = int(broken_steps(run).sum())
+    if passed:
+        told = f"Lucky: {counted(passed, 'step')} with a loss or gradient that was not finite"
+        return Verdict("warn", f"{told} got through, and the run went on.{_open(run)}")
+    if run.rejected.any():
+        return Verdict("good", f"Held: {_held(run)}{_open(run)}")
+    if _finite(run.scale).size:
+        told = f"Calm: no step was rejected{_loss_path(run)}."
+    else:
+        told = f"Finite to the end, without a guard{_loss_path(run)}."
+    return Verdict("good", f"{told}{_open(run)}")
+
+
+def worst_leaf(run: Run) -> tuple[str, str]:
+    """Return the leaf that most rejected steps name, else the one that is largest most often."""
+    rejected = run.worst_leaf[run.rejected]
+    named = rejected if (rejected >= 0).any() else run.worst_leaf
+    named = named[named >= 0]
+    if not named.size:
+        return "–", "none recorded"
+    leaf, times = Counter(named.tolist()).most_common(1)[0]
+    which = "rejected step" if (rejected >= 0).any() else "step"
+    return leaf_name(run, leaf), f"worst in {times:,} of {counted(len(named), which)}"
+
+
+def leaf_name(run: Run, leaf: int) -> str:
+    """Return the path of a leaf, or its number where the file does not name it."""
+    return run.leaves[leaf] if 0 <= leaf < len(run.leaves) else f"leaf {leaf}"
+
+
+def broken_steps(run: Run) -> np.ndarray:
+    """Return which steps had a loss or norm that is known and not finite, and were accepted."""
+    bad = np.zeros(len(run.step), bool)
+    for name in ("loss", "grad_norm"):
+        if name in run.known:
+            bad |= ~np.isfinite(getattr(run, name))
+    return bad & ~run.rejected
+
+
+def last_loss(run: Run) -> float:
+    """Return the loss of the last accepted step, else of the last one."""
+    accepted = run.loss[~run.rejected]
+    values = accepted if accepted.size else run.loss
+    return float(values[-1]) if values.size else float("nan")
+
+
+def shown_loss(run: Run) -> str:
+    """Return the last loss as text."""
+    if not run.has_loss or not len(run.step):
+        return "–"
+    last = last_loss(run)
+    return "NaN" if np.isnan(last) else f"{last:.4g}"
+
+
+def trailing_rejections(run: Run) -> int:
+    """Return how many steps were rejected in a row at the end."""
+    accepted = np.flatnonzero(~run.rejected)
+    return len(run.step) - (int(accepted[-1]) + 1 if accepted.size else 0)
+
+
+def main_reason(run: Run, where: np.ndarray) -> str:
+    """Return the sentence of the reason that these steps give most often."""
+    return sentence(Counter(run.reason[where].tolist()).most_common(1)[0][0])
+
+
+def _broken_from(run: Run) -> int | None:
+    """Return the first of the steps at the end that were accepted with something not finite."""
+    bad = broken_steps(run)
+    # A rejected step changed nothing: it neither breaks a run nor mends it.
+    good = np.flatnonzero(~bad & ~run.rejected)
+    where = np.flatnonzero(bad & (np.arange(len(run.step)) > (good[-1] if good.size else -1)))
+    return int(run.step[where[0]]) if where.size else None
+
+
+def _stuck(run: Run, trailing: int) -> str:
+    where = np.arange(len(run.step)) >= len(run.step) - trailing
+    which = (
+        "every step was" if trailing == len(run.step) else f"the last {trailing:,} steps were all"
+    )
+    return (
+        f"{which} rejected, most of them because {main_reason(run, where)}. Parameters are those "
+        "of the last good step."
+    )
+
+
+def _held(run: Run) -> str:
+    number = int(run.rejected.sum())
+    whole = "because" if len(set(run.reason[run.rejected].tolist())) == 1 else "mostly because"
+    told = (
+        f"{number:,} of {counted(len(run.step), 'step')} "
+        f"{'was' if number == 1 else 'were'} rejected, {whole} {main_reason(run, run.rejected)}, "
+        f"and training went on{_loss_path(run)}."
+    )
+    back = len(rollbacks(run))
+    if not back:
+        return told
+    return f"{told} It went back {'once' if back == 1 else f'{back} times'}."
+
+
+def _loss_path(run: Run) -> str:
+    losses = _finite(run.loss[~run.rejected])
+    if losses.size < 2:
+        return ""
+    few = max(1, min(20, losses.size // 10))
+    first, last = float(np.median(losses[:few])), float(np.median(losses[-few:]))
+    verb = "fell" if last < first else "rose"
+    return f"; the loss {verb} from {plain_short(first)} to {plain_short(last)}"
+
+
+def plain_short(value: float) -> str:
+    """Return a number with three digits, as text without markup."""
+    return plain(float(f"{value:.3g}"))
+
+
+def _open(run: Run) -> str:
+    told = ""
+    if run.lost:
+        missing = sum(last - first + 1 for first, last in run.lost)
+        verb = "was" if missing == 1 else "were"
+        told += f" {counted(missing, 'step')} {verb} overwritten before being read, or not written."
+    if run.damaged:
+        verb = "was" if run.damaged == 1 else "were"
+        told += f" {counted(run.damaged, 'line')} of the file {verb} broken and left out"
+        told += f" ({run.remarks[0]})." if run.remarks else "."
+    elif run.remarks:
+        told += f" Of the file: {run.remarks[0]}."
+    if not run.ended:
+        told += " The log was not closed: the run still goes on, or its process died."
+    return told
+
+
+def _seen(run: Run) -> str:
+    if not len(run.step):
+        return "none recorded"
+    return f"{run.step[0]:,} to {run.step[-1]:,}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "–"
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]

@@ -1,0 +1,1 @@
+"""Decide: rules that accept, scale or reject a whole step from a few measured numbers."""

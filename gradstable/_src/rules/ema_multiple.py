@@ -1,0 +1,127 @@
+"""Reject a norm many times larger than its moving average, as AXLearn does."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gradstable._src.core.checks import check_number
+from gradstable._src.core.numerics import increment, unlimited
+from gradstable._src.core.reasons import Reason
+from gradstable._src.core.shown import shown
+from gradstable._src.core.types import Measure, Verdict
+from gradstable._src.rules.protocol import Rule
+
+
+class EmaMultipleState(NamedTuple):
+    """State of ``ema_multiple``."""
+
+    norms_seen: jax.Array  # shape=(), dtype=jnp.int32, accepted norms above 0
+    mean_norm: jax.Array  # shape=(), dtype=jnp.float32, moving average of accepted norms
+
+
+@shown
+def ema_multiple(
+    *,
+    multiple: ArrayLike = 20.0,
+    max_norm: ArrayLike | None = None,
+    decay: ArrayLike = 0.99,
+    start: ArrayLike | None = 1.0,
+) -> Rule:
+    r"""Reject a norm at a multiple of the moving average of accepted norms; clip the others.
+
+    Use it for the gross accidents that it was made for, beside a fixed limit: it knows no
+    spread, so the multiple has to be large.
+
+    With :math:`m` the average, a step is rejected where :math:`\|g\| \ge k\, m`, else
+
+    .. math:: g' = g \cdot \min(1, c / \|g\|), \qquad
+              m \leftarrow \beta_n m + (1 - \beta_n) \|g\|, \qquad
+              \beta_n = \beta\, \frac{1 - \beta^n}{1 - \beta^{n+1}}
+
+    with :math:`n` the number of accepted steps before: the first replaces ``start``. What
+    enters is the norm before it is clipped, and nothing of a rejected step. A zero norm does not
+    enter: a mean of zero would reject all that follows.
+
+    Known weakness: nothing that is rejected is ever learned, and so it locks in. With the
+    published start of 1, a gradient whose norm is 25 from the first step on is rejected for ever.
+    So is one that rises for good by 20 times or more without noise. Where log norms scatter by
+    0.2, a rise by 30 times is let go within some 60 steps, by way of the smallest, and one by 100
+    times never.
+
+    Args:
+      multiple: ``k``, > 1. Default 20: AXLearn's three multiples of 20, 40 and 100 all have to
+        hold, and so act as 20.
+      max_norm: ``c``, the norm to which accepted gradients are clipped, > 0. Default ``None``:
+        not at all.
+      decay: :math:`\beta`, in [0, 1). Default 0.99, AXLearn's example.
+      start: the average before any step was accepted, in units of the gradient, > 0. Default 1,
+        as in AXLearn. ``None`` judges nothing until one step was accepted, which cannot lock
+        out a whole run.
+
+    Returns:
+      A ``Rule`` whose state is an ``EmaMultipleState``.
+
+    Raises:
+      ValueError: if an argument is out of its range.
+
+    Example:
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.guard(optax.adamw(3e-4), gs.rules.ema_multiple(max_norm=1.0, start=None))
+
+    Source:
+      AXLearn, ``skip_and_clip_by_global_norm``, Apple, 2023. The decay is that of Shazeer and
+      Stern, 2018, arXiv:1804.04235, section 7.1.
+    """
+    check_number("multiple", multiple, above=1.0)
+    check_number("decay", decay, at_least=0.0, below=1.0)
+    if max_norm is not None:
+        check_number("max_norm", max_norm, above=0.0)
+    if start is not None:
+        check_number("start", start, above=0.0)
+
+    def init(params: Any) -> EmaMultipleState:
+        del params
+        return EmaMultipleState(
+            norms_seen=jnp.zeros((), jnp.int32),
+            mean_norm=jnp.asarray(0.0 if start is None else start, jnp.float32),
+        )
+
+    def decide(
+        measure: Measure, state: EmaMultipleState, **_: Any
+    ) -> tuple[Verdict, EmaMultipleState]:
+        norm = measure.norm
+        # Without a mean no norm was accepted, whatever the number says that was set from outside.
+        known = state.mean_norm > 0
+        state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
+        limit = jnp.multiply(jnp.asarray(multiple, jnp.float32), state.mean_norm)
+        if start is None:
+            limit = jnp.where(known, limit, unlimited())
+        accept = norm < limit
+        ceiling = jnp.asarray(unlimited() if max_norm is None else max_norm, jnp.float32)
+        clip = norm > ceiling
+        reason = jnp.where(clip, Reason.NORM_CLIPPED, Reason.OK)
+        verdict = Verdict.of(
+            accept=accept,
+            scale=jnp.where(clip, ceiling / norm, 1.0),
+            reason=jnp.where(accept, reason, Reason.HISTORY_REJECTED),
+            threshold=jnp.where(accept, jnp.minimum(limit, ceiling), limit),
+        )
+        learned = EmaMultipleState(
+            norms_seen=increment(state.norms_seen),
+            mean_norm=_average(state, norm, jnp.asarray(decay, jnp.float32)),
+        )
+        # A mean of zero would reject every norm after it.
+        learn = accept & (norm > 0)
+        return verdict, jax.tree.map(lambda new, old: jnp.where(learn, new, old), learned, state)
+
+    return Rule(init=init, decide=decide)
+
+
+def _average(state: EmaMultipleState, norm: jax.Array, decay: jax.Array) -> jax.Array:
+    # The same as beta_n, but exactly 1 for the first norm.
+    seen = increment(state.norms_seen).astype(jnp.float32)
+    weight = (1.0 - decay) / (1.0 - jnp.power(decay, seen))
+    return (1.0 - weight) * state.mean_norm + weight * norm

@@ -1,0 +1,148 @@
+"""Reject a step whose loss lies far above its usual range."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from gradstable._src.core.checks import check_number, check_size, check_value
+from gradstable._src.core.numerics import increment, largest_norm_in
+from gradstable._src.core.reasons import Reason
+from gradstable._src.core.shown import shown
+from gradstable._src.core.types import Measure, Verdict
+from gradstable._src.rules.protocol import Rule
+from gradstable._src.rules.ring import Ring, median_and_mad, new_ring, number_held, push
+from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
+
+
+class LossSpikeState(NamedTuple):
+    """Streaming median and median absolute deviation of the loss."""
+
+    losses_seen: jax.Array  # shape=(), dtype=jnp.int32, losses seen
+    loss_center: jax.Array  # shape=(), dtype=jnp.float32, median of the loss
+    loss_spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation; 0: not known
+    first_losses: Ring  # the losses of the warm-up
+
+
+@shown
+def loss_spike(
+    *,
+    reject_at: ArrayLike = 6.0,
+    rate: ArrayLike = 0.03,
+    min_spread: ArrayLike = 0.01,
+    warmup: int = 20,
+) -> Rule:
+    r"""Reject a step whose loss lies far above its usual range.
+
+    Use it beside a rule on the gradient where the loss tells of a bad batch that the gradient
+    does not show. ``update`` needs the loss of the same batch: ``tx.update(grads, state,
+    params, value=loss)``. The loss may have any sign and scale.
+
+    Two streaming statistics of the loss :math:`v` are kept, a median :math:`\mu` and a median
+    absolute deviation :math:`s`. A step is
+
+    .. math:: \text{rejected} \iff v - \mu > 1.4826\, c\, s
+
+    and then, whatever was decided, with :math:`e = v - \mu` and :math:`a_t = \max(a, 1/t)`,
+
+    .. math:: \mu \leftarrow \mu + 1.5\, a_t\, s\, \mathrm{clip}(e / s, \pm 1), \qquad
+              s \leftarrow \max\left(s\, e^{\pm a_t}, s_{min} |\mu|\right)
+
+    where the sign is that of :math:`|e| - s`. They begin as median and median absolute deviation
+    of the first ``warmup`` losses, so that a bad first batch does not open the door for the next.
+    One spike of any size moves them by a fixed small step, while a lasting change widens
+    :math:`s` geometrically and is let go: a loss of 3 that scatters by 0.05 and rises for good to
+    4, 9 or 300 is rejected for 40, 98 and 227 steps. A loss that is not finite, or beyond
+    ``2**60``, rejects the step and never enters.
+
+    Known weakness: it mends nothing. A loss that is high because an earlier step broke the
+    parameters is rejected until it counts as normal, and they stay broken. And it takes losses to
+    scatter about evenly: where log losses scatter by 0.6, as with very small batches, 0.6 % of
+    healthy steps are rejected; raise ``reject_at`` there.
+
+    Args:
+      reject_at: ``c``, robust standard deviations above the median at which rejection begins,
+        > 0. Default 6.
+      rate: ``a``, how fast the statistics move, in (0, 1). Default 0.03: a memory of about 30
+        steps.
+      min_spread: :math:`s_{min}`, the least spread as a share of the median loss, >= 0. Default
+        0.01, so that a very steady loss may rise by 9 %.
+      warmup: losses that are only watched, >= 2. Default 20.
+
+    Returns:
+      A ``Rule`` whose state is a ``LossSpikeState``. Its scale is always 1.
+
+    Raises:
+      ValueError: if an argument is out of its range, and in ``update`` if the loss is missing.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.guard(optax.sgd(0.1), gs.rules.loss_spike())
+      >>> params = jnp.ones(2)
+      >>> state = tx.init(params)
+      >>> updates, state = tx.update(jnp.ones(2), state, params, value=jnp.nan)
+      >>> print(gs.explain(state).splitlines()[1])
+      1 rejected because the loss was not finite, or far above its usual range.
+
+    Source:
+      Ours: the statistics of ``log_mad``, on the loss itself.
+    """
+    check_number("reject_at", reject_at, above=0.0)
+    check_number("rate", rate, above=0.0, below=1.0)
+    check_number("min_spread", min_spread, at_least=0.0)
+    check_size("warmup", warmup, at_least=2)
+
+    def init(params: Any) -> LossSpikeState:
+        del params
+        return LossSpikeState(
+            losses_seen=jnp.zeros((), jnp.int32),
+            loss_center=jnp.zeros((), jnp.float32),
+            loss_spread=jnp.zeros((), jnp.float32),
+            first_losses=new_ring(warmup),
+        )
+
+    def decide(
+        measure: Measure, state: LossSpikeState, *, value: ArrayLike | None = None, **_: Any
+    ) -> tuple[Verdict, LossSpikeState]:
+        del measure
+        loss = check_value(value, "loss_spike", state.loss_center.dtype)
+        countable = jnp.abs(loss) <= largest_norm_in(loss.dtype)
+        limit = jnp.multiply(jnp.asarray(reject_at, jnp.float32), SIGMA_PER_MAD * state.loss_spread)
+        judged = (number_held(state.first_losses) >= warmup) & (state.loss_spread > 0)
+        accept = countable & ~(judged & (loss - state.loss_center > limit))
+        verdict = Verdict.of(
+            accept=accept, reason=jnp.where(accept, Reason.OK, Reason.LOSS_REJECTED)
+        )
+        learned = _learn(state, loss, warmup, rate, min_spread)
+        return verdict, jax.tree.map(
+            lambda new, old: jnp.where(countable, new, old), learned, state
+        )
+
+    return Rule(init=init, decide=decide)
+
+
+def _learn(
+    state: LossSpikeState,
+    loss: jax.Array,
+    warmup: int,
+    rate: ArrayLike,
+    min_spread: ArrayLike,
+) -> LossSpikeState:
+    watching = number_held(state.first_losses) < warmup
+    first = push(state.first_losses, loss, when=watching)
+    # The number of losses sets the pace alone; that there were some is seen in what was kept.
+    count = jnp.maximum(increment(state.losses_seen), number_held(first))
+    median, deviation = median_and_mad(first)
+    gain = jnp.maximum(jnp.asarray(rate, jnp.float32), 1.0 / count.astype(jnp.float32))
+    excess = loss - state.loss_center
+    known = jnp.where(state.loss_spread > 0, state.loss_spread, jnp.abs(excess))
+    center, spread = follow(state.loss_center, known, excess, gain)
+    center = jnp.where(watching, median, center)
+    least = jnp.multiply(jnp.asarray(min_spread, jnp.float32), jnp.abs(center))
+    spread = jnp.maximum(jnp.where(watching, deviation, spread), least)
+    return LossSpikeState(
+        losses_seen=count, loss_center=center, loss_spread=spread, first_losses=first
+    )

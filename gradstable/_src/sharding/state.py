@@ -1,0 +1,159 @@
+"""The shardings of an optimizer state, from those of the parameters."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from gradstable._src.core.checks import check_transform, leaves_by_path
+from gradstable._src.core.find import Snapshot
+from gradstable._src.core.names import Unnamed, without_names
+
+
+def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings: Any = None) -> Any:
+    """Return where every leaf of a state belongs: moments as their parameters, the rest everywhere.
+
+    Use it to make a state that is sharded from the start, which ``jit`` alone does not do: zeros
+    depend on no parameter, so each device would hold all of them. Nothing is computed here.
+
+    A leaf that ``optax.tree.map_params`` knows as like a parameter, and that has its shape, gets
+    its sharding. All other leaves (counts, statistics of rules, rows and columns of factored
+    moments) are on every device of the mesh.
+
+    For ZeRO-1, where every device has the parameters and a part of the state, pass shardings of
+    their own for the state: ``gs.sharding.spread(params, "data", mesh=mesh)``.
+
+    Args:
+      tx: any optax transform.
+      params: the parameters, or what ``jax.eval_shape`` says of them: a tree of arrays or of
+        ``jax.ShapeDtypeStruct``.
+      shardings: a tree like ``params`` of ``NamedSharding``, all on one mesh. Default: those that
+        ``params`` have.
+
+    Returns:
+      A tree of shardings like the state, for ``jax.jit(tx.init, out_shardings=...)`` and for
+      checkpoints.
+
+    Raises:
+      TypeError: if ``tx`` is no transform, or a leaf has no ``NamedSharding``; its path is told.
+      ValueError: if leaves lie on different meshes.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> mesh = jax.make_mesh((1,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+      >>> params = {"kernel": jnp.ones((256, 64)), "bias": jnp.zeros(64)}
+      >>> params = jax.device_put(params, gs.sharding.spread(params, "fsdp", mesh=mesh))
+      >>> tx = gs.guard(optax.adamw(3e-4))
+      >>> shardings = gs.sharding.state_shardings(tx, params)
+      >>> state = jax.jit(tx.init, out_shardings=shardings)(params)
+      >>> state.inner_state[0].mu["kernel"].sharding.spec
+      P('fsdp', None)
+    """
+    check_transform("tx", tx)
+    if shardings is None:
+        shardings = jax.tree.map(lambda leaf: getattr(leaf, "sharding", None), params)
+    everywhere = NamedSharding(_mesh_of(shardings), PartitionSpec())
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), params)
+    state = jax.eval_shape(tx.init, shapes)
+
+    def place(leaf: Any, param: Any, sharding: NamedSharding) -> Any:
+        if isinstance(leaf, optax.MaskedNode):
+            return leaf
+        return sharding if leaf.shape == param.shape else everywhere
+
+    placed = optax.tree.map_params(
+        tx,
+        place,
+        state,
+        shapes,
+        shardings,
+        transform_non_params=lambda _: everywhere,
+        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+    )
+    like = without_names(jax.tree.map(_Param, shapes, shardings), params).unnamed
+    return _fill(placed, state, like, everywhere)
+
+
+class _Param:
+    """What is known of a parameter: its type and where it lies. A leaf of a tree."""
+
+    def __init__(self, shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> None:
+        self.shape, self.sharding = shape.shape, sharding
+
+
+def _fill(placed: Any, state: Any, like: Any, everywhere: NamedSharding) -> Any:
+    """Return the shardings with those of the trees that wrappers keep without names.
+
+    Such a tree is like the parameters, or in a copy like the state beside it.
+    """
+
+    def has_copies(node: Any) -> bool:
+        return "snapshots" in getattr(node, "_fields", ())
+
+    def visit(node: Any, given: Any) -> Any:
+        if isinstance(node, Unnamed):
+            return Unnamed(_like_params(node.unnamed, like, everywhere))
+        if not has_copies(node):
+            return given
+        fields = node._asdict()
+        copies = fields.pop("snapshots")
+        new = {
+            name: _fill(getattr(given, name), part, like, everywhere)
+            for name, part in fields.items()
+        }
+        inner = jax.tree.leaves(new["wrapped_state"])
+        return type(node)(
+            **new, snapshots=tuple(_copy(one, inner, like, everywhere) for one in copies)
+        )
+
+    return jax.tree.map(
+        visit, state, placed, is_leaf=lambda node: isinstance(node, Unnamed) or has_copies(node)
+    )
+
+
+def _copy(copy: Snapshot, inner: list[Any], like: Any, everywhere: Any) -> Snapshot:
+    return Snapshot(
+        taken_at=everywhere,
+        kept_params=Unnamed(_like_params(copy.kept_params.unnamed, like, everywhere)),
+        kept_state=jax.tree.unflatten(jax.tree.structure(copy.kept_state), inner),
+        kept_rules=jax.tree.map(lambda _: everywhere, copy.kept_rules),
+    )
+
+
+def _like_params(tree: Any, like: Any, everywhere: NamedSharding) -> Any:
+    def place(param: _Param, part: Any) -> Any:
+        # A part that is no leaf is where a mask left a parameter out.
+        return jax.tree.map(
+            lambda leaf: param.sharding if leaf.shape == param.shape else everywhere, part
+        )
+
+    try:
+        return jax.tree.map(place, like, tree)
+    except ValueError:  # it is not like the parameters after all
+        return jax.tree.map(lambda _: everywhere, tree)
+
+
+def _mesh_of(shardings: Any) -> Any:
+    """Return the mesh that all shardings are on."""
+    first: Any = None
+    for name, sharding in leaves_by_path(shardings).items():
+        if not isinstance(sharding, NamedSharding):
+            kind = type(sharding).__name__ if isinstance(sharding, Sharding) else repr(sharding)
+            msg = (
+                f"params{name} must have a jax.NamedSharding, got {kind}: put the parameters on "
+                "a mesh with jax.device_put first, or pass shardings"
+            )
+            raise TypeError(msg)
+        if first is not None and sharding.mesh != first:
+            msg = f"params{name} must lie on the mesh of all others, {first}, got {sharding.mesh}"
+            raise ValueError(msg)
+        first = sharding.mesh
+    if first is None:
+        msg = "params must have at least one leaf, got a tree without any"
+        raise ValueError(msg)
+    return first

@@ -1,0 +1,1 @@
+"""Record what happens while it happens; write it down; read it back."""

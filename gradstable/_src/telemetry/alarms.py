@@ -1,0 +1,143 @@
+"""Early warnings: what leaves its usual range before the loss does."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradstable._src.core.numerics import increment, unknown, unlimited
+from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
+from gradstable._src.telemetry.fields import Alarm
+
+# Streams that are only watched at first, and what is then taken for noise at least: log values
+# that scatter by less than this are not called unusual for scattering by a little more.
+_WARMUP, _MIN_SPREAD = 20, 0.05
+# The memory of the usual value, about 100 steps.
+_RATE = 0.01
+# A warning wants both: a multiple of the usual value, and this many of its standard deviations.
+_SIGMAS = 6.0
+# Entries of which the mean of squares is steady: 64 of normal ones scatter by 18 %.
+_ENOUGH = 64
+
+
+class Warned(NamedTuple):
+    """One kind of warning: how often it came, and its last time."""
+
+    warnings: jax.Array  # shape=(), dtype=jnp.int32
+    at_call: jax.Array  # shape=(), dtype=jnp.int32, -1: never
+    of_leaf: jax.Array  # shape=(), dtype=jnp.int32, -1: of no leaf
+    seen_value: jax.Array  # shape=(), dtype=jnp.float32
+    usual_value: jax.Array  # shape=(), dtype=jnp.float32
+
+
+class AlarmState(NamedTuple):
+    """The usual range of the logs of ``RMS_t``, one a leaf, and of the update ratio."""
+
+    steps_seen: jax.Array  # shape=(L + 1,), dtype=jnp.int32
+    log_center: jax.Array  # shape=(L + 1,), dtype=jnp.float32
+    log_spread: jax.Array  # shape=(L + 1,), dtype=jnp.float32, 0: unknown
+    rms: Warned
+    ratio: Warned
+
+
+def new_alarms(num_leaves: int) -> AlarmState:
+    """Return the state of alarms before the first step."""
+
+    def never() -> Warned:
+        return Warned(
+            warnings=jnp.zeros((), jnp.int32),
+            at_call=jnp.full((), -1, jnp.int32),
+            of_leaf=jnp.full((), -1, jnp.int32),
+            seen_value=jnp.full((), unknown(), jnp.float32),
+            usual_value=jnp.full((), unknown(), jnp.float32),
+        )
+
+    streams = (num_leaves + 1,)
+    return AlarmState(
+        steps_seen=jnp.zeros(streams, jnp.int32),
+        log_center=jnp.zeros(streams, jnp.float32),
+        log_spread=jnp.zeros(streams, jnp.float32),
+        rms=never(),
+        ratio=never(),
+    )
+
+
+def watch(
+    state: AlarmState,
+    streams: tuple[jax.Array, jax.Array | None],
+    *,
+    limits: tuple[jax.Array, ...],
+    sizes: tuple[int, ...],
+    when: jax.Array,
+    count: jax.Array,
+) -> tuple[jax.Array, AlarmState]:
+    """Compare this step with the usual, then learn from it.
+
+    Args:
+      state: the usual ranges.
+      streams: ``RMS_t`` of each leaf, float32 ``[L]``, and the update ratio, a float32 scalar.
+      limits: for both, the multiple of the usual value that is worth a warning.
+      sizes: entries of each leaf, of those that are looked at.
+      when: whether the step counts: nothing is said or learned of a rejected one.
+      count: the number of this step.
+
+    Returns:
+      The bits of ``Alarm``, int32, and the new state.
+    """
+    rms, ratio = streams
+    values = jnp.concatenate([rms, jnp.full((1,), unknown() if ratio is None else ratio)])
+    limit = jnp.concatenate([jnp.full_like(rms, limits[0]), limits[1][None]])
+    # Zero is what a frozen leaf gives, and says nothing of its usual size.
+    known = when & (values > 0)
+    logs = jnp.log(jnp.where(values > 0, values, 1.0))
+    excess = logs - state.log_center
+    # RMS_t has a scale of its own, on which the limit means what it meant to those who set it;
+    # the mean over a few entries exceeds it by chance.
+    large = jnp.asarray([size >= _ENOUGH for size in sizes] + [False]) & (values > limit)
+    unusual = large | (excess > _SIGMAS * SIGMA_PER_MAD * state.log_spread)
+    # A number of steps that was set from outside tells of no usual value.
+    usually = (state.steps_seen >= _WARMUP) & (state.log_spread > 0)
+    raised = known & usually & (excess > jnp.log(limit)) & unusual
+    learned = _learn(state, jnp.where(known, logs, 0.0), known & jnp.isfinite(values))
+    usual = jnp.exp(state.log_center)
+    leaf = (
+        jnp.argmax(jnp.where(raised[:-1], excess[:-1], -unlimited())) if rms.size else jnp.array(-1)
+    )
+    bits = Alarm.RMS * jnp.any(raised[:-1]) + Alarm.UPDATE_RATIO * raised[-1]
+    return bits.astype(jnp.int32), learned._replace(
+        rms=_note(state.rms, jnp.any(raised[:-1]), count, leaf, values, usual),
+        ratio=_note(state.ratio, raised[-1], count, jnp.array(-1), values, usual),
+    )
+
+
+def _learn(state: AlarmState, logs: jax.Array, known: jax.Array) -> AlarmState:
+    first = state.log_spread == 0
+    before = jnp.where(first, 0, jnp.maximum(state.steps_seen, 0))
+    seen = jnp.where(known, increment(before), before)
+    gain = jnp.maximum(_RATE, 1.0 / jnp.maximum(seen, 1).astype(jnp.float32))
+    center, spread = follow(state.log_center, state.log_spread, logs - state.log_center, gain)
+    center = jnp.where(first, logs, center)
+    spread = jnp.maximum(jnp.where(first, 1.0, spread), _MIN_SPREAD)
+    return state._replace(
+        steps_seen=seen,
+        log_center=jnp.where(known, center, state.log_center),
+        log_spread=jnp.where(known, spread, state.log_spread),
+    )
+
+
+def _note(
+    old: Warned,
+    raised: jax.Array,
+    count: jax.Array,
+    leaf: jax.Array,
+    values: jax.Array,
+    usual: jax.Array,
+) -> Warned:
+    new = Warned(
+        warnings=increment(old.warnings),
+        at_call=count,
+        of_leaf=leaf.astype(jnp.int32),
+        seen_value=values[leaf],  # -1 is the last: the ratio
+        usual_value=usual[leaf],
+    )
+    return jax.tree.map(lambda now, before: jnp.where(raised, now, before), new, old)

@@ -1,0 +1,230 @@
+"""The training loop's end of telemetry: read the recorder every few steps, write it everywhere."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+
+from gradstable._src.core.checks import check_size
+from gradstable._src.core.find import find_all
+from gradstable._src.core.paths import leaf_paths
+from gradstable._src.recovery.turn import RollbackState
+from gradstable._src.telemetry.json_lines import JsonLines
+from gradstable._src.telemetry.leaves import recorded_header
+from gradstable._src.telemetry.outlet import Outlet
+from gradstable._src.telemetry.rows import Member, find_record, read_members
+from gradstable._src.telemetry.sink import Header, Sink
+
+
+class Log:
+    """Write what ``gs.record`` records to a file, and to any other sinks.
+
+    Call it after every step with the optimizer state. Every ``every`` calls it fetches what the
+    device has recorded since, in one transfer; all other calls return at once and wait for
+    nothing. Use it as a context manager, or call ``close`` at the end, which fetches the rest
+    from the last state it was shown. A state of several runs (``vmap`` over seeds) is written to a
+    file for each, ``run.member3.jsonl`` beside ``run.jsonl``; equal replicas are written once.
+
+    No sink can end a training: what one of them raises, as on a full disk, is told by one warning,
+    and the others go on. Only mistakes are raised, and only here: a path that cannot be written, or
+    that another log is writing.
+
+    Args:
+      params: the parameters (or their shapes), for the names of leaves; also an ``nnx.Module``'s
+        ``nnx.state(model, nnx.Param)``. They may be more than the recorder sees, as behind
+        ``optax.masked``: what is written has the leaves that it sees.
+      path: a file of JSON lines; ``None``: none.
+      sinks: where else to write, see ``gs.telemetry.Sink``.
+      every: how many calls lie between two readings, at least 1 and at most the capacity of the
+        recorder. Default: half of that, which is 64 unless you changed it.
+      name: what the run is called. Default: the name of the file.
+      config: settings that are worth knowing later, as in ``{"b2": 0.999}``; ``gradstable
+        doctor`` looks at ``b2``, ``learning_rate``, ``warmup_steps``, ``loss_scale`` and
+        ``compute_dtype``.
+
+    Example:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> params = {"w": jnp.ones(3)}
+      >>> tx = gs.record(gs.guard(optax.sgd(0.1)))
+      >>> state = tx.init(params)
+      >>> file = tempfile.mkdtemp() + "/run.jsonl"
+      >>> with gs.telemetry.Log(params, file) as log:
+      ...     for step in range(3):
+      ...         updates, state = tx.update(params, state, params, value=jnp.sum(params["w"]))
+      ...         params = optax.apply_updates(params, updates)
+      ...         log(state)
+      >>> gs.telemetry.read_run(file).loss.round(2).tolist()
+      [3.0, 2.7, 2.43]
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        sinks: Sequence[Sink] = (),
+        every: int | None = None,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if every is not None:
+            check_size("every", every, at_least=1)
+        leaves = jax.tree.leaves(params)
+        # Names only: the parameters themselves may be given away.
+        self._params = jax.tree.map(lambda _: 0, params)
+        self._sinks = [*([] if path is None else [JsonLines(path)]), *sinks]
+        self._every = every
+        self._calls = 0
+        self._seen: dict[Member, int] = {}
+        self._last: Any = None
+        self._returns: list[_Return] = []
+        self._checked = False
+        header = self._header = Header(
+            name=name or (os.path.splitext(os.path.basename(path))[0] if path else "run"),
+            leaves=tuple(leaf_paths(params)),
+            sizes=tuple(int(np.prod(np.shape(leaf))) for leaf in leaves),
+            dtypes=tuple(str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves),
+            config=dict(config or {}),
+        )
+        self._outlets: list[Outlet] = []
+        self._open(header)
+
+    def __call__(self, opt_state: object) -> None:
+        """Take note of a step; every so many calls, read and write."""
+        if not self._checked:
+            self._check(opt_state)
+        self._last = opt_state
+        self._calls += 1
+        if self._every is not None and self._calls % self._every == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read now what has been recorded up to the state that was shown last."""
+        if self._last is None or find_record(self._last).calls.is_deleted():
+            return  # the last: given away to a step that then failed
+        apart = len(self._seen) > 1
+        found = read_members(self._last, since=self._seen, apart=apart)
+        returns = _returns(self._last)
+        self._last = None
+        self._seen = {member: rows.count for member, rows in found.items()}
+        rows = [row for one in found.values() for row in one.steps]
+        for outlet in self._outlets:
+            for lost in dict.fromkeys(one.lost for one in found.values() if one.lost):
+                outlet.lost(*lost)
+            outlet.steps(rows)
+        told: set[tuple[int, str]] = set()
+        for before, after in zip(self._returns, returns, strict=True):
+            more = after.total - before.total
+            if more > 0:
+                last = f" (the last of {more})" if more > 1 else ""
+                text = f"rollback to what was before step {max(after.target, 1)}{last}"
+                told.add((after.step, f"{after.whose}{text}" if len(found) > 1 else text))
+        for step, text in sorted(told):
+            self.note(step, text)
+        self._returns = returns
+
+    def scalars(self, step: int, **values: Any) -> None:
+        """Write numbers of your own: a metric, the learning rate, the loss scale."""
+        if "event" in values:
+            msg = "event is no name for a number of yours: it says what a line is. Choose another"
+            raise ValueError(msg)
+        numbers = {name: float(value) for name, value in values.items()}
+        for outlet in self._outlets:
+            outlet.scalars(int(step), numbers)
+
+    def note(self, step: int, text: str) -> None:
+        """Write something that happened, in words."""
+        for outlet in self._outlets:
+            outlet.note(int(step), text)
+
+    def close(self) -> None:
+        """Write the rest and close all sinks."""
+        try:
+            self.flush()
+        finally:
+            outlets, self._outlets = self._outlets, []
+            for outlet in outlets:
+                outlet.close(self._step)
+
+    def __enter__(self) -> Self:
+        """Return the log itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close, and note the exception that ended the run."""
+        if error is None:
+            self.close()
+            return
+        self.note(self._step, f"ended by {type(error).__name__}: {error}")
+        # What failed may have taken the last state with it, and is what should be seen.
+        with suppress(Exception):
+            self.close()
+
+    @property
+    def _step(self) -> int:
+        """The last step that has been read."""
+        return max(self._seen.values(), default=0)
+
+    def _open(self, header: Header) -> None:
+        try:
+            for sink in self._sinks:
+                outlet = Outlet(sink)
+                outlet.open(header)
+                self._outlets.append(outlet)
+        except BaseException:
+            # What is open holds a file or a connection that the next try may want.
+            for outlet in self._outlets:
+                outlet.close(0)
+            raise
+
+    def _check(self, opt_state: object) -> None:
+        record = find_record(opt_state)
+        capacity = record.rows.shape[-2]
+        if self._every is None:
+            self._every = max(capacity // 2, 1)
+        elif self._every > capacity:
+            msg = (
+                f"every must not exceed the capacity of the recorder, or steps are lost: "
+                f"got every={self._every}, capacity={capacity}"
+            )
+            raise ValueError(msg)
+        # A run that is resumed begins where it was: what lies before has been written before.
+        self._seen = {(): max(int(np.min(record.calls)) - 1, 0)}
+        self._returns = _returns(opt_state)
+        header = recorded_header(record, self._params, self._header)
+        if header is not None:
+            for outlet in self._outlets:
+                outlet.leaves(header)
+        self._checked = True
+
+
+class _Return(NamedTuple):
+    whose: str
+    total: int
+    step: int
+    target: int
+
+
+def _returns(opt_state: object) -> list[_Return]:
+    """Return for every rollback, of every member, how often it went back, when last, to what."""
+    found = [state for _, state in find_all(opt_state, RollbackState)]
+    numbers = [(state.restores, state.last_restore, state.restored_to) for state in found]
+    returns: list[_Return] = []
+    for fetched in jax.device_get(numbers) if numbers else []:
+        arrays = [np.asarray(number) for number in fetched]
+        for member in np.ndindex(arrays[0].shape):
+            whose = f"member {'-'.join(map(str, member))}: " if member else ""
+            returns.append(_Return(whose, *(int(array[member]) for array in arrays)))
+    return returns

@@ -1,0 +1,104 @@
+"""A run in Python's own logging: what a person would want to be told, and no more."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gradstable._src.core.reasons import sentence
+from gradstable._src.telemetry.fields import ALARM_SENTENCES, member_of
+from gradstable._src.telemetry.sink import Header
+
+
+class Logging:
+    """Tell of a run in sentences, through a ``logging.Logger``.
+
+    Rejected steps and early warnings are warnings; each reading gives one line of information
+    with the last step, the loss and how many steps were clipped. Equal events in a row are told
+    once, with their range.
+
+    Args:
+      logger: where to. Default: the logger ``gradstable``.
+
+    Example:
+      >>> import logging
+      >>> import gradstable as gs
+      >>> sink = gs.telemetry.Logging(logging.getLogger("my_run"))
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logging.getLogger("gradstable") if logger is None else logger
+        self._leaves: tuple[str, ...] = ()
+
+    def open(self, header: Header) -> None:
+        """Say that it begins."""
+        self._leaves = header.leaves
+        self._logger.info(
+            "%s: %d parameters in %d leaves", header.name, sum(header.sizes), len(header.leaves)
+        )
+
+    def leaves(self, header: Header) -> None:
+        """Take these names."""
+        self._leaves = header.leaves
+
+    def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tell of what was unusual, and where the run is."""
+        for first, last, text in events(rows, self._leaves):
+            place = f"step {first}" if first == last else f"steps {first} to {last}"
+            self._logger.warning("%s: %s", place, text)
+        for member in dict.fromkeys(map(member_of, rows)):
+            mine = [row for row in rows if member_of(row) == member]
+            row = mine[-1]
+            clipped = sum(one.get("scale") not in (0, 1, None) for one in mine)
+            self._logger.info(
+                f"{_whose(row)}step %d: loss %.4g, gradient norm %.3g, %d of %d steps clipped",
+                row["step"],
+                row.get("loss", float("nan")),
+                row.get("grad_norm", float("nan")),
+                clipped,
+                len(mine),
+            )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Tell the numbers."""
+        told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self._logger.info("step %d: %s", step, told)
+
+    def note(self, step: int, text: str) -> None:
+        """Tell it."""
+        self._logger.info("step %d: %s", step, text)
+
+    def lost(self, first: int, last: int) -> None:
+        """Warn of it."""
+        self._logger.warning("steps %d to %d were overwritten before they were read", first, last)
+
+    def close(self, step: int) -> None:
+        """Say that it ended."""
+        self._logger.info("ended after %d steps", step)
+
+
+def events(rows: Sequence[Mapping[str, Any]], leaves: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Return first step, last step and sentence of what was unusual; equal neighbors merged."""
+    found: list[tuple[int, int, str]] = []
+    for row in rows:
+        for text in _unusual(row, leaves):
+            if found and found[-1][2] == text and found[-1][1] == row["step"] - 1:
+                found[-1] = (found[-1][0], row["step"], text)
+            else:
+                found.append((row["step"], row["step"], text))
+    return found
+
+
+def _whose(row: Mapping[str, Any]) -> str:
+    member = member_of(row)
+    return f"member {member}: " if member else ""
+
+
+def _unusual(row: Mapping[str, Any], leaves: Sequence[str]) -> list[str]:
+    told = []
+    if row.get("scale") == 0:
+        leaf = row.get("worst_leaf", -1)
+        place = f", in {leaves[leaf]}" if 0 <= leaf < len(leaves) else ""
+        told.append(f"rejected: {sentence(row['reason'])}{place}")
+    bits = row.get("alarms", 0)
+    told += [f"early warning: {text}" for alarm, text in ALARM_SENTENCES.items() if bits & alarm]
+    return [f"{_whose(row)}{text}" for text in told]

@@ -1,0 +1,138 @@
+"""From the ring buffers on the device to rows on the host, in one transfer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from gradstable._src.core.find import find_all
+from gradstable._src.telemetry.fields import FIELDS, INTEGERS, NUMBERS
+from gradstable._src.telemetry.state import RecordState
+
+# Which of several runs, by its index along each axis; () for the only one.
+Member: TypeAlias = tuple[int, ...]
+
+
+class Rows(NamedTuple):
+    """The steps that were recorded since the last reading.
+
+    Attributes:
+      steps: one dictionary a step, oldest first: ``step``, the names of the columns that are
+        known, and on some steps ``leaf_norms``. In a state of several runs (``vmap``, ``pmap``)
+        that differ, the steps of one follow those of another, and ``member`` is its index.
+      lost: first and last of the steps that were overwritten before they were read, or ``None``.
+      count: how many steps there have been; pass it as ``since`` the next time.
+    """
+
+    steps: Sequence[Mapping[str, Any]]
+    lost: tuple[int, int] | None
+    count: int
+
+
+def read_rows(opt_state: object, *, since: int = 0) -> Rows:
+    """Return what ``gs.record`` has recorded; waits for the step and fetches all at once.
+
+    Mostly you will want ``gs.telemetry.Log``, which calls this every few steps.
+
+    Args:
+      opt_state: an optimizer state with one recorder in it, also of ``flax.nnx.Optimizer`` or
+        ``TrainState``.
+      since: the steps that are known already, >= 0.
+
+    Returns:
+      ``Rows``; at most ``capacity`` steps of each run.
+
+    Raises:
+      ValueError: if there is no recorder in the state, or more than one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> tx = gs.record(optax.sgd(0.1))
+      >>> params = jnp.ones(2)
+      >>> _, state = tx.update(jnp.array([3.0, 4.0]), tx.init(params), params)
+      >>> gs.telemetry.read_rows(state).steps[0]["grad_norm"]
+      5.0
+    """
+    found = read_members(opt_state, since={}, start=since)
+    steps = [row for rows in found.values() for row in rows.steps]
+    lost = next((rows.lost for rows in found.values() if rows.lost), None)
+    return Rows(steps, lost, max((rows.count for rows in found.values()), default=0))
+
+
+def read_members(
+    opt_state: object, *, since: Mapping[Member, int], start: int = 0, apart: bool = False
+) -> dict[Member, Rows]:
+    """Return what was recorded of each run in a state; of one, or of equal replicas, under ``()``.
+
+    Args:
+      opt_state: as for ``read_rows``.
+      since: the steps of each member that are known already.
+      start: the same of all that are not named.
+      apart: whether to tell equal members apart too, since they have differed before.
+    """
+    state = find_record(opt_state)
+    # Only these are fetched: the state of the inner optimizer stays where it is.
+    count, rows, leaf_rows = jax.device_get((state.calls, state.rows, state.leaf_rows))
+    rings = (np.asarray(count), rows, leaf_rows)
+    num_leaves = state.alarms.steps_seen.shape[-1] - 1
+    members: list[Member] = list(np.ndindex(rings[0].shape))
+    if not apart and all(_alike(ring, rings[0].ndim) for ring in rings):
+        first = tuple(ring[members[0]] for ring in rings)
+        return {(): _rows(first, num_leaves, since=since.get((), start))}
+    found: dict[Member, Rows] = {}
+    for member in members:
+        known = since.get(member, since.get((), start))
+        here = _rows(tuple(ring[member] for ring in rings), num_leaves, since=known)
+        found[member] = here._replace(steps=[{**row, "member": member} for row in here.steps])
+    return found
+
+
+def _alike(ring: np.ndarray, axes: int) -> bool:
+    each = ring.reshape(-1, *ring.shape[axes:])
+    return bool(np.array_equal(each, np.broadcast_to(each[:1], each.shape), equal_nan=True))
+
+
+def _rows(rings: tuple[np.ndarray, ...], num_leaves: int, *, since: int) -> Rows:
+    count, rows, leaf_rows = rings
+    count, capacity = int(count), rows.shape[0]
+    first = max(since, count - capacity) + 1
+    every = capacity // leaf_rows.shape[0]
+    steps: list[dict[str, Any]] = []
+    for step in range(first, count + 1):
+        row = _named(step, rows[(step - 1) % capacity])
+        if (step - 1) % every == 0:
+            norms = leaf_rows[(step - 1) // every % leaf_rows.shape[0], :num_leaves]
+            row["leaf_norms"] = [_short(norm) for norm in norms]
+        steps.append(row)
+    return Rows(steps, (since + 1, first - 1) if first > since + 1 else None, count)
+
+
+def find_record(opt_state: object) -> RecordState:
+    """Return the state of the one recorder; raises if there is none, or more than one."""
+    found = find_all(opt_state, RecordState)
+    if len(found) == 1:
+        return found[0][1]
+    places = "".join(f" opt_state{path}" for path, _ in found)
+    msg = (
+        f"{len(found)} recorders found in this optimizer state{places and ':'}{places}: wrap the "
+        "whole optimizer once, as in gradstable.record(gradstable.guard(optax.adamw(3e-4)))"
+    )
+    raise ValueError(msg)
+
+
+def _named(step: int, row: np.ndarray) -> dict[str, Any]:
+    values = dict(zip(FIELDS, row, strict=True))
+    known = int(values["known"])
+    named: dict[str, Any] = {"step": step}
+    for bit, name in enumerate(NUMBERS):
+        if known >> bit & 1:
+            named[name] = _short(values[name])
+    return named | {name: int(values[name]) for name in INTEGERS}
+
+
+def _short(number: np.floating[Any]) -> float:
+    # As many digits as float32 holds, not the tail that a float64 would show.
+    return float(str(number))

@@ -1,0 +1,246 @@
+"""A run read back from its file: one array a column, whatever has happened to the file."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradstable._src.telemetry.assembly import LaterFormatError, Read, read_file
+from gradstable._src.telemetry.fields import NUMBERS
+
+
+class Note(NamedTuple):
+    """Something that happened at a step, in words."""
+
+    step: int
+    text: str
+
+
+class Scalars(NamedTuple):
+    """A number that the training loop reported now and then."""
+
+    step: np.ndarray  # int64 [k]
+    value: np.ndarray  # float64 [k]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is known of a run; ``n`` recorded steps of ``L`` leaves, ``m`` of them in detail.
+
+    Attributes:
+      path: the file.
+      name: what the run was called.
+      versions: of this library and of JAX, as they were.
+      config: what was written down of its settings.
+      leaves: the paths of the parameters that were recorded, in tree order.
+      sizes: int64 ``[L]``, entries of each leaf.
+      dtypes: of each leaf.
+      step: int64 ``[n]``, counted from 1; ascending, perhaps with gaps.
+      loss: float64 ``[n]``, what was passed as ``value=``; NaN where nothing was.
+      grad_norm: float64 ``[n]``, norm of the raw gradient; may be infinite or NaN.
+      threshold: float64 ``[n]``, the norm above which a rule acted.
+      scale: float64 ``[n]``, the factor on the gradient; 0 is a rejected step.
+      update_ratio: float64 ``[n]``, norm of the update over norm of the parameters.
+      rms: float64 ``[n]``, the largest ``RMS_t`` of a leaf.
+      lr_factor: float64 ``[n]``, by which back-off and plateaus have lowered the step.
+      reason: int64 ``[n]``, codes of ``gs.rules.Reason``.
+      worst_leaf: int64 ``[n]``, the leaf that was first to be non-finite, else the largest.
+      rms_leaf: int64 ``[n]``, the leaf of ``rms``; -1 where there is none.
+      alarms: int64 ``[n]``, bits of ``gs.telemetry.Alarm``.
+      leaf_steps: int64 ``[m]``, the steps of ``leaf_norms``.
+      leaf_norms: float64 ``[m, L]``, gradient norms of all leaves.
+      scalars: what else was reported, by name.
+      notes: what happened, in words.
+      lost: first and last step of each stretch that was overwritten before it was read, or that
+        could not be written.
+      ended: whether the log was closed.
+      known: the names of the columns that hold anything; a NaN in one of these was one.
+      damaged: how many lines of the file were broken; what they said is not in here.
+      remarks: what is wrong with the file, in words: the first few of the broken lines.
+    """
+
+    path: str
+    name: str
+    versions: Mapping[str, str]
+    config: Mapping[str, Any]
+    leaves: tuple[str, ...]
+    sizes: np.ndarray
+    dtypes: tuple[str, ...]
+    step: np.ndarray
+    loss: np.ndarray
+    grad_norm: np.ndarray
+    threshold: np.ndarray
+    scale: np.ndarray
+    update_ratio: np.ndarray
+    rms: np.ndarray
+    lr_factor: np.ndarray
+    reason: np.ndarray
+    worst_leaf: np.ndarray
+    rms_leaf: np.ndarray
+    alarms: np.ndarray
+    leaf_steps: np.ndarray
+    leaf_norms: np.ndarray
+    scalars: Mapping[str, Scalars]
+    notes: tuple[Note, ...]
+    lost: tuple[tuple[int, int], ...]
+    ended: bool
+    known: frozenset[str]
+    damaged: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def rejected(self) -> np.ndarray:
+        """Whether a step changed nothing (bool ``[n]``)."""
+        return self.scale == 0
+
+    @property
+    def clipped(self) -> np.ndarray:
+        """Whether a step was accepted, but not as it came (bool ``[n]``)."""
+        return np.isfinite(self.scale) & (self.scale != 0) & (self.scale != 1)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether the training loop passed its loss on."""
+        return "loss" in self.known
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """Read what ``gs.telemetry.Log`` has written, whatever has happened to the file since.
+
+    Each line is judged alone: what is broken is skipped and counted in ``Run.damaged``, and every
+    sound line is kept, in whatever order they are. Of a step that is there twice, as where a run
+    was resumed into the same file, the later record counts. Where the first line is lost, which
+    names the leaves, these are numbered.
+
+    Args:
+      path: a file of JSON lines.
+
+    Returns:
+      A ``Run``.
+
+    Raises:
+      ValueError: if nothing in the file is of a run, or it is one of a later format.
+      OSError: if there is no such file, or it may not be read.
+
+    Example:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import gradstable as gs
+      >>> params = {"w": jnp.ones(3)}
+      >>> tx = gs.record(gs.guard(optax.adam(1e-3)))
+      >>> file = tempfile.mkdtemp() + "/run.jsonl"
+      >>> with gs.telemetry.Log(params, file) as log:
+      ...     state = tx.init(params)
+      ...     for gradient in (jnp.ones(3), jnp.full(3, jnp.nan), jnp.ones(3)):
+      ...         _, state = tx.update({"w": gradient}, state, params)
+      ...         log(state)
+      >>> gs.telemetry.read_run(file).rejected.tolist()
+      [False, True, False]
+    """
+    place = Path(path)
+    if place.is_dir():
+        msg = f"{path} is no record of a run: it is a folder"
+        raise ValueError(msg)
+    with place.open("rb") as file:
+        try:
+            read = read_file(file)
+        except LaterFormatError as error:
+            msg = f"{path} {error}"
+            raise ValueError(msg) from error
+    if not _is_run(read):
+        msg = f"{path} is no record of a run: {_instead(place, read)}"
+        raise ValueError(msg)
+    return _build(str(path), read)
+
+
+def _is_run(read: Read) -> bool:
+    """Return whether anything in a file is of a run."""
+    if read.header is not None or (read.known and len(read.columns["step"])):
+        return True
+    # Other files may have lines with an event too: without a header, it takes a broken line that
+    # may have been it.
+    found = bool(len(read.columns["step"]) or read.notes or read.scalars or read.lost)
+    return found and read.damage.lines > 0
+
+
+def _instead(path: Path, read: Read) -> str:
+    with path.open("rb") as file:
+        if file.read(2) == b"\x1f\x8b":
+            return "it is compressed: unpack it first, as with gunzip"
+    told = f" ({read.damage.told[0]})" if read.damage.told else ""
+    return f"no line of it is an object with event 'run', or a step with numbers{told}"
+
+
+def _build(path: str, read: Read) -> Run:
+    header, config = read.header or {}, (read.header or {}).get("config")
+    kept = _latest(read.columns["step"])
+    columns: dict[str, Any] = {
+        name: one if kept is None else one[kept] for name, one in read.columns.items()
+    }
+    rows, norms = read.leaf_rows, read.leaf_norms
+    if kept is not None:
+        place = np.full(len(read.columns["step"]), -1, np.int64)
+        place[kept] = np.arange(len(kept))
+        order = np.argsort(place[rows], kind="stable")
+        order = order[place[rows][order] >= 0]
+        rows, norms = place[rows][order], norms[order]
+    return Run(
+        path=path,
+        name=header.get("name") or Path(path).stem,
+        versions={key: header[key] for key in ("gradstable", "jax") if header.get(key)},
+        config=config or {},
+        **_leaves(read),
+        **columns,
+        leaf_steps=columns["step"][rows],
+        leaf_norms=norms,
+        scalars={name: Scalars(step, value) for name, (step, value) in read.scalars.items()},
+        notes=tuple(Note(step, text) for step, text in read.notes),
+        lost=tuple(read.lost),
+        # A run that was closed, and then resumed, has steps beyond the end.
+        ended=read.end is not None and read.end >= np.max(columns["step"], initial=0),
+        known=read.known & frozenset(NUMBERS),
+        damaged=read.damage.lines,
+        remarks=tuple(read.damage.told),
+    )
+
+
+def _latest(step: np.ndarray) -> np.ndarray | None:
+    """Return the rows in the order of steps, of each step the last; ``None``: as they are.
+
+    A number between 76 and 78 that is not 77 is a broken one: it takes no other row's place.
+    """
+    if np.all(np.diff(step) > 0):
+        return None
+    odd = np.zeros(len(step), bool)
+    odd[1:-1] = (step[2:] == step[:-2] + 2) & (step[1:-1] != step[:-2] + 1)
+    order = np.lexsort((~odd, step))
+    last = np.append(np.diff(step[order]) > 0, True)
+    return order[last]
+
+
+def _leaves(read: Read) -> dict[str, Any]:
+    """Return names, sizes and dtypes of the leaves, as far as they belong to the norms."""
+    # Behind a mask, say, the recorder sees other leaves than the log was given: then it says so.
+    header = read.leaves or read.header or {}
+    leaves, number = tuple(header.get("leaves") or ()), read.leaf_norms.shape[1]
+    if read.header is None:
+        read.damage.tell("the first line is lost, which names the run and its leaves")
+    elif number != len(leaves):
+        read.damage.tell(
+            f"{len(leaves)} leaves are named, but norms are of {number}: leaves are numbered"
+        )
+    if number != len(leaves):
+        return {
+            "leaves": tuple(f"leaf {leaf}" for leaf in range(number)),
+            "sizes": np.zeros(0, np.int64),
+            "dtypes": (),
+        }
+    return {
+        "leaves": leaves,
+        "sizes": np.array(header.get("sizes") or (), np.int64),
+        "dtypes": tuple(header.get("dtypes") or ()),
+    }

@@ -1,0 +1,126 @@
+"""A run in TensorBoard: scalars of every step, histograms of the norms of leaves."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradstable._src.core.reasons import sentence
+from gradstable._src.telemetry.extras import need
+from gradstable._src.telemetry.fields import NUMBERS, member_of
+from gradstable._src.telemetry.sink import Header
+
+
+class TensorBoard:
+    """Write event files for TensorBoard, by ``tensorboardX``.
+
+    Scalars are ``train/loss``, ``gradient/norm`` and so on; what your loop reports by
+    ``log.scalars`` goes to ``metrics/``. The norms of leaves are histograms of their logarithms
+    (to base 10), and a rejected step is a text under ``events``. TensorBoard leaves out what is
+    not finite: such steps are counted in ``guard/not_finite``.
+
+    Needs the extra ``gradstable[tensorboard]``.
+
+    Args:
+      folder: where the event files go; one folder a run.
+
+    Raises:
+      ModuleNotFoundError: if ``tensorboardX`` is not installed; says how to get it.
+
+    Example:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> import gradstable as gs
+      >>> sink = gs.telemetry.TensorBoard(tempfile.mkdtemp())
+      >>> with gs.telemetry.Log(jnp.ones(2), sinks=[sink]) as log:
+      ...     log.scalars(1, accuracy=0.5)
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._module = need("tensorboardX", extra="tensorboard")
+        self._folder = os.fspath(folder)
+        self._writer: Any = None
+        self._not_finite = 0
+
+    def open(self, header: Header) -> None:
+        """Create the event file; write down the settings."""
+        self._writer = self._new_writer()
+        settings = "\n".join(f"- {key}: {value}" for key, value in header.config.items())
+        self._writer.add_text("run", f"{header.name}\n\n{settings}", 0)
+
+    def leaves(self, header: Header) -> None:
+        """Do nothing: leaves have no names here."""
+        del header
+
+    def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write scalars, histograms and events."""
+        self._revive()
+        for row in rows:
+            step, member = row["step"], member_of(row)
+            whose = f"/member_{member}" if member else ""
+            known = {f"{_TAGS[name]}{whose}": row[name] for name in NUMBERS if name in row}
+            finite = {tag: value for tag, value in known.items() if np.isfinite(value)}
+            for tag, value in finite.items():
+                self._writer.add_scalar(tag, value, step)
+            if not np.isfinite(row.get("grad_norm", 0.0)):
+                self._not_finite += 1
+                self._writer.add_scalar("guard/not_finite", self._not_finite, step)
+            if row.get("scale") == 0:
+                self._writer.add_text(
+                    f"events{whose}", f"rejected: {sentence(row['reason'])}", step
+                )
+            norms = np.asarray(row.get("leaf_norms", ()), np.float64)
+            norms = norms[np.isfinite(norms) & (norms > 0)]
+            if norms.size:
+                tag = f"gradient/log10_leaf_norms{whose}"
+                self._writer.add_histogram(tag, np.log10(norms), step)
+        self._writer.flush()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write numbers of the training loop."""
+        self._revive()
+        for name, value in values.items():
+            if np.isfinite(value):
+                self._writer.add_scalar(f"metrics/{name}", value, step)
+
+    def note(self, step: int, text: str) -> None:
+        """Write a text."""
+        self._writer.add_text("events", text, step)
+
+    def lost(self, first: int, last: int) -> None:
+        """Write a text."""
+        self._writer.add_text("events", f"steps {first} to {last} were not recorded", first)
+
+    def close(self, step: int) -> None:
+        """Close the event file."""
+        del step
+        self._revive()
+        self._writer.close()
+
+    def _new_writer(self) -> Any:
+        # Its queue has no bounds, or else a thread that has died would be waited for.
+        return self._module.SummaryWriter(self._folder, max_queue=0)
+
+    def _revive(self) -> None:
+        """Begin another event file where the thread that writes has died, as on a full disk."""
+        events = getattr(getattr(self._writer, "file_writer", None), "event_writer", None)
+        thread = getattr(events, "_worker", None)
+        if thread is None or thread.is_alive():
+            return
+        queue = getattr(events, "_event_queue", None)
+        if queue is not None:
+            # Nobody reads it any more: the process must not wait for that when it ends.
+            queue.cancel_join_thread()
+        self._writer = self._new_writer()
+
+
+_TAGS = {
+    "loss": "train/loss",
+    "grad_norm": "gradient/norm",
+    "threshold": "gradient/threshold",
+    "scale": "guard/scale",
+    "update_ratio": "update/ratio",
+    "rms": "gradient/rms_t",
+    "lr_factor": "update/lr_factor",
+}

@@ -1,0 +1,1 @@
+"""The contract suite: run it on your own transforms."""

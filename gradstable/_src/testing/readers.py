@@ -1,0 +1,47 @@
+"""Promises about readers: optax finds values in a state by their names."""
+
+from typing import Any
+
+import jax
+import optax
+
+from gradstable._src.guard import guard
+from gradstable._src.recovery.accumulate import accumulate
+from gradstable._src.recovery.rollback import rollback
+from gradstable._src.telemetry.record import record
+from gradstable._src.testing.compare import require
+
+
+def check_optax_readers(tx: optax.GradientTransformation, params: Any) -> None:
+    """Let ``optax.tree.get`` and ``set`` find by name what they find with wrappers of ours around.
+
+    A field of a state of your own that has the name of one of ours would be found twice.
+    """
+    bare = jax.eval_shape(tx.init, params)
+    outside = accumulate(record(rollback(guard(tx))), 2)
+    state = jax.eval_shape(outside.init, params)
+    for name in sorted(_names(bare)):
+        wanted = optax.tree.get_all_with_path(bare, name)
+        found = optax.tree.get_all_with_path(state, name)
+        told = f"{name!r} is found {len(wanted)} times alone, {len(found)} times in a guarded state"
+        require(len(found) == len(wanted), told)
+        before = jax.tree.structure(optax.tree.set(bare, **{name: wanted[0][1]}))
+        after = jax.tree.structure(optax.tree.set(state, **{name: wanted[0][1]}))
+        grown = after.num_leaves - before.num_leaves
+        kept = jax.tree.structure(state).num_leaves - jax.tree.structure(bare).num_leaves
+        require(grown == kept, f"{name!r} is set in other places of a guarded state than alone")
+
+
+def _names(state: Any) -> set[str]:
+    """Return the names in a state, except those in the states of our own wrappers and rules."""
+    names: set[str] = set()
+
+    def note(node: Any) -> bool:
+        if isinstance(node, dict):
+            names.update(key for key in node if isinstance(key, str))
+        elif hasattr(node, "_fields") and not type(node).__module__.startswith("gradstable."):
+            names.update(node._fields)
+        return False
+
+    jax.tree.map(lambda _: None, state, is_leaf=note)
+    return {name for name in names if name.isidentifier()}

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from gradstable._src.cli import main
+
+__all__ = ["main"]

@@ -1,0 +1,12 @@
+"""What ails a recorded run, by rules that are written down, and what to do about it."""
+
+from gradstable._src.doctor.diagnosis import Diagnosis, Evidence, Severity
+from gradstable._src.doctor.table import RULES, diagnose
+
+__all__ = [
+    "RULES",
+    "Diagnosis",
+    "Evidence",
+    "Severity",
+    "diagnose",
+]

@@ -1,0 +1,11 @@
+"""Where parameters and state lie on a mesh: thin helpers over JAX's own shardings."""
+
+from gradstable._src.sharding.memory import bytes_per_device
+from gradstable._src.sharding.spread import spread
+from gradstable._src.sharding.state import state_shardings
+
+__all__ = [
+    "bytes_per_device",
+    "spread",
+    "state_shardings",
+]

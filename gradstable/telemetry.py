@@ -1,0 +1,37 @@
+"""Record what happens while it happens; write it down; read it back."""
+
+from gradstable._src.telemetry.blame import Blame, blame
+from gradstable._src.telemetry.console import Console
+from gradstable._src.telemetry.fields import Alarm
+from gradstable._src.telemetry.json_lines import JsonLines
+from gradstable._src.telemetry.log import Log
+from gradstable._src.telemetry.logger import Logging
+from gradstable._src.telemetry.record import record
+from gradstable._src.telemetry.rows import Rows, read_rows
+from gradstable._src.telemetry.run import Note, Run, Scalars, read_run
+from gradstable._src.telemetry.sink import Header, Sink
+from gradstable._src.telemetry.state import RecordState
+from gradstable._src.telemetry.tensorboard import TensorBoard
+from gradstable._src.telemetry.wandb import WandB
+
+__all__ = [
+    "Alarm",
+    "Blame",
+    "Console",
+    "Header",
+    "JsonLines",
+    "Log",
+    "Logging",
+    "Note",
+    "RecordState",
+    "Rows",
+    "Run",
+    "Scalars",
+    "Sink",
+    "TensorBoard",
+    "WandB",
+    "blame",
+    "read_rows",
+    "read_run",
+    "record",
+]

@@ -1,0 +1,12 @@
+"""The contract suite: run it on your own transforms.
+
+Its checks need chex and flax, which ``pip install 'gradstable[testing]'`` brings.
+"""
+
+from gradstable._src.testing.contract import CHECKS, MESH_CHECKS, assert_contract
+
+__all__ = [
+    "CHECKS",
+    "MESH_CHECKS",
+    "assert_contract",
+]

@@ -1,8 +1,0 @@
-"""The contract suite: run it on your own transforms.
-
-Its checks need chex and flax, which ``pip install 'gradstable[testing]'`` brings.
-"""
-
-from gradstable.testing.contract import CHECKS, MESH_CHECKS, assert_contract
-
-__all__ = ["CHECKS", "MESH_CHECKS", "assert_contract"]
