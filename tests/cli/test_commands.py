@@ -63,7 +63,7 @@ def test_a_missing_extra_is_named(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in list(sys.modules):
-        if name.startswith("gradstable._src.cli.demo"):
+        if name.startswith(("gradstable._src.cli.demo", "gradstable._src.report")):
             monkeypatch.delitem(sys.modules, name)
         if name == missing or name.startswith(f"{missing}."):
             monkeypatch.setitem(sys.modules, name, None)

@@ -90,7 +90,7 @@ def test_what_is_broken_in_a_run_is_said_and_left_out(
 def test_a_missing_extra_is_named(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours = ("gradstable.report", "gradstable._src.cli.report")
+    ours = ("gradstable._src.report", "gradstable._src.cli.report")
     for name in list(sys.modules):
         if name.startswith(ours):
             monkeypatch.delitem(sys.modules, name)
@@ -107,7 +107,7 @@ def test_the_library_itself_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> 
     import importlib
 
     for name in list(sys.modules):
-        if name.startswith("gradstable.report"):
+        if name.startswith(("gradstable.report", "gradstable._src.report")):
             monkeypatch.delitem(sys.modules, name)
         if name.startswith("matplotlib."):
             monkeypatch.setitem(sys.modules, name, None)

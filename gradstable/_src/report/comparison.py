@@ -125,6 +125,12 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
         + "</tr>"
         for name, tell in _ROWS.items()
     )
+    rows += "".join(
+        f'<tr><th scope="row">{escape(name)}, last</th>'
+        + "".join(f"<td>{escape(_last(run, name))}</td>" for run in runs)
+        + "</tr>"
+        for name in dict.fromkeys(name for run in runs for name in run.scalars)
+    )
     told = "".join(
         '<tr><th scope="row">verdict</th>'
         + "".join(f"<td>{escape(verdict(run).text)}</td>" for run in runs)
@@ -168,6 +174,11 @@ def _number(value: float) -> str:
 def _extreme(find: Callable[[np.ndarray], float], values: np.ndarray) -> str:
     finite = values[np.isfinite(values)]
     return _number(float(find(finite))) if finite.size else _NOTHING
+
+
+def _last(run: Run, name: str) -> str:
+    values = run.scalars[name].value if name in run.scalars else np.empty(0)
+    return _number(float(values[-1])) if values.size else _NOTHING
 
 
 def _first_rejection(run: Run) -> str:

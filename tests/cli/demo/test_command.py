@@ -1,150 +1,83 @@
 """The demo through its public door: what it writes, what it claims, and how it refuses."""
 
-import base64
-import io
-import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NoReturn, cast
 
+import numpy as np
 import pytest
-from rich.console import Console
 
-from gradstable._src.cli import main
-from gradstable._src.cli.demo import command
+import gradstable as gs
+from gradstable._src.cli.demo.command import spans
 from gradstable._src.cli.demo.faults import STORM, bad_steps
+from gradstable.cli import main
 
 # Measured over seeds 0 to 19: accuracy without faults >= 98.0 %, guarded run within 0.7 points,
 # at most 2 of 500 good steps touched.
 LEAST_ACCURACY, MOST_LOST, MOST_TOUCHED = 0.96, 0.01, 0.01
-PATHS = {
-    f"['{layer}']['{part}']"
-    for layer in ("conv1", "conv2", "dense", "head")
-    for part in ("kernel", "bias")
+FILES = {
+    "guard.jsonl",
+    "adamw.jsonl",
+    "clip_apply_if_finite.jsonl",
+    "guard_no_faults.jsonl",
+    "adamw_no_faults.jsonl",
 }
 
 
-class Page(HTMLParser):
-    """Collects the tags of a page and every place from which it would load something."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.sources: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        loading = {"src", "srcset", "href", "xlink:href", "data", "action", "poster"}
-        self.sources += [value or "" for name, value in attrs if name in loading]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+def run_demo(folder: Path, *args: str) -> dict[str, gs.telemetry.Run]:
+    assert main(["demo", "--out", str(folder), *args]) == 0
+    return {file.removesuffix(".jsonl"): gs.telemetry.read_run(folder / file) for file in FILES}
 
 
-def read_json(folder: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> NoReturn:
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads((folder / "demo.json").read_text(), parse_constant=refuse)
+def accuracy(run: gs.telemetry.Run) -> float:
+    return run.scalars["test_accuracy"].value[-1]
 
 
-def check_page(folder: Path, *, seed: int, steps: int) -> None:
-    text = (folder / "demo.html").read_text(encoding="utf-8")
-    page = Page(text)
-    assert not page.tags & {"script", "link", "iframe", "object", "embed", "base"}
-    assert "http:" not in text
-    assert "https:" not in text
-    assert "url(" not in text
-    assert "@import" not in text
-    prefix = "data:image/svg+xml;base64,"
-    assert len(page.sources) == 2
-    for source in page.sources:
-        assert source.startswith(prefix)
-        svg = base64.b64decode(source.removeprefix(prefix), validate=True).decode()
-        assert svg.startswith("<svg")
-        assert all(ref.startswith("#") for ref in re.findall(r'href="([^"]*)"', svg))
-        assert all(ref.startswith("#") for ref in re.findall(r"url\(([^)]*)\)", svg))
-    assert f"gradstable demo --seed {seed} --steps {steps}" in page.text
-    assert "prefers-color-scheme: dark" in text
-    assert "$" not in page.text
-    raw = read_json(folder)
-    for contestant in raw["contestants"].values():
-        assert contestant["name"] in page.text
-        assert contestant["code"] in page.text
-    assert raw["contestants"]["guard"]["explanation"] in page.text
+def check_claims(runs: dict[str, gs.telemetry.Run]) -> None:
+    guard, reference = runs["guard"], runs["adamw_no_faults"]
+    assert accuracy(reference) >= LEAST_ACCURACY
+    assert abs(accuracy(guard) - accuracy(reference)) <= MOST_LOST
+    assert guard.step[guard.rejected].tolist() == bad_steps(STORM)
+    assert guard.clipped.mean() <= MOST_TOUCHED
+    assert "['conv1']['kernel']" in guard.leaves
 
-
-def check_claims(raw: dict[str, Any]) -> None:
-    runs = raw["contestants"]
-    guard, reference = runs["guard"], runs["adamw_clean"]
-    assert reference["test_accuracy"] >= LEAST_ACCURACY
-    assert abs(guard["test_accuracy"] - reference["test_accuracy"]) <= MOST_LOST
-    assert guard["rejected_steps"] == bad_steps(STORM)
-    assert len(guard["clipped_steps"]) <= MOST_TOUCHED * raw["steps"]
-    assert guard["first_bad_leaf"] in PATHS
-
-    healthy = runs["guard_clean"]
-    touched = len(healthy["rejected_steps"]) + len(healthy["clipped_steps"])
-    assert touched <= MOST_TOUCHED * raw["steps"]
-    assert abs(healthy["test_accuracy"] - reference["test_accuracy"]) <= MOST_LOST
+    healthy = runs["guard_no_faults"]
+    assert (healthy.rejected | healthy.clipped).mean() <= MOST_TOUCHED
+    assert abs(accuracy(healthy) - accuracy(reference)) <= MOST_LOST
 
     # Without a guard, one NaN pixel is the end of the run.
-    assert runs["adamw"]["test_loss"] is None
-    assert runs["adamw"]["test_accuracy"] < 0.2
-    assert runs["adamw"]["series"]["loss"][119:] == [None] * (raw["steps"] - 119)
-
-
-def run_demo(folder: Path, *args: str) -> dict[str, Any]:
-    assert main(["demo", "--out", str(folder), *args]) == 0
-    return read_json(folder)
+    assert accuracy(runs["adamw"]) < 0.2
+    assert np.isnan(runs["adamw"].loss[120:]).all()
 
 
 def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "new" / "folder"
-    raw = run_demo(folder)
-    check_claims(raw)
-    check_page(folder, seed=0, steps=500)
-    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
-    assert raw["leaves"] == sorted(PATHS)
-    assert [fault["steps"] for fault in raw["faults"]] == [list(f.steps) for f in STORM]
-    for run in raw["contestants"].values():
-        assert {len(values) for values in run["series"].values()} == {500}
-        assert run["evaluations"]["accuracy"][-1] == run["test_accuracy"]
+    runs = run_demo(folder)
+    check_claims(runs)
+    assert {len(run.step) for run in runs.values()} == {500}
+    assert [note.text for note in runs["guard"].notes] == [f"planted: {f.text}" for f in STORM]
 
     shown = capsys.readouterr().out
-    guard = raw["contestants"]["guard"]
-    assert guard["explanation"] in shown
-    assert guard["first_bad_leaf"] in shown
-    assert f"{100 * guard['test_accuracy']:.2f} %" in shown
-    assert "the guard rejected steps 20, 120, 220-223, 320-327: exactly these." in shown
-    for name in ("demo.png", "demo.html", "demo.json"):
-        assert f"wrote {folder / name}" in shown
+    assert f"{100 * accuracy(runs['guard']):.2f} %" in shown
+    assert "The guard rejected steps 20, 120, 220-223, 320-327: exactly these." in shown
+    assert "14 rejected" in shown  # as gs.explain says
+    assert f"wrote {folder / 'demo.html'}" in shown
     assert shown.count("\n") < 60  # no flood where nobody watches
+    page = (folder / "demo.html").read_text(encoding="utf-8")
+    for run in runs.values():
+        assert run.name in page
+        assert run.config["optimizer"] in page
 
 
-def test_a_short_run_writes_over_its_own_files_only(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "demo.json").write_text("old")
+def test_a_short_run_writes_over_its_own_files_only(tmp_path: Path) -> None:
+    (tmp_path / "guard.jsonl").write_text("old")
     (tmp_path / "mine.txt").write_text("mine")
-    raw = run_demo(tmp_path, "--steps", "22", "--seed", "7")
-    assert (raw["seed"], raw["steps"]) == (7, 22)
-    assert raw["contestants"]["guard"]["rejected_steps"] == [20]
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "demo.html",
-        "demo.json",
-        "demo.png",
-        "mine.txt",
-    ]
+    runs = run_demo(tmp_path, "--steps", "22", "--seed", "7")
+    assert {file.name for file in tmp_path.iterdir()} == {*FILES, "demo.html", "mine.txt"}
     assert (tmp_path / "mine.txt").read_text() == "mine"
-    check_page(tmp_path, seed=7, steps=22)
-    # Before the first fault, every contestant but the clipped one does the same.
-    losses = [raw["contestants"][key]["series"]["loss"][:20] for key in ("adamw", "guard")]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    assert "Traceback" not in capsys.readouterr().err
+    guard, adamw = runs["guard"], runs["adamw"]
+    assert guard.step.tolist() == list(range(1, 23))
+    assert guard.step[guard.rejected].tolist() == [20]
+    # Before the first fault, the two do the same.
+    assert guard.loss[:20] == pytest.approx(adamw.loss[:20], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -186,16 +119,17 @@ def test_help_tells_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(option in shown for option in ("--seed", "--steps", "--out"))
 
 
-def test_the_table_fits_into_80_columns_with_whole_paths(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    row = ("clip + apply_if_finite", "0.123", "99.99 %", "14", "116", "['dense']['kernel']")
-    monkeypatch.setattr(command, "table", lambda race: [row])
-    screen = io.StringIO()
-    Console(file=screen, width=80).print(command._grid(cast(Any, None)))
-    words = screen.getvalue().split()
-    assert {"apply_if_finite", "accuracy", "rejected", "99.99", row[-1]} <= set(words)
-    assert "…" not in screen.getvalue()
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        ([], ""),
+        ([20], "20"),
+        ([3, 2, 1], "1-3"),
+        ([20, 120, 220, 221, 223], "20, 120, 220-221, 223"),
+    ],
+)
+def test_runs_of_steps_are_joined(steps: list[int], text: str) -> None:
+    assert spans(steps) == text
 
 
 @pytest.mark.slow

@@ -1,26 +1,25 @@
-"""The command itself: read the options, run the race, say what came out, write three files."""
+"""``gradstable demo``: five trainings, what came out of them, and the report that compares them."""
 
+import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
-from rich.text import Text
 
-from gradstable._src.cli.demo.page import to_html
-from gradstable._src.cli.demo.plots import to_png
-from gradstable._src.cli.demo.progress import Board, make_console
-from gradstable._src.cli.demo.race import Race, race
-from gradstable._src.cli.demo.record import to_json
-from gradstable._src.cli.demo.summary import HEADER, accounts, conclusions, setting, table
+from gradstable._src.cli.demo.faults import Fault, bad_steps, planted
+from gradstable._src.cli.demo.train import CONTESTANTS, Contestant, Result, train
+from gradstable._src.report.page import render
+from gradstable._src.telemetry.run import Run, read_run
 
 _MAX_SEED = 2**32 - 1  # what scikit-learn and JAX both take
+_PLAIN_WIDTH = 120  # where the width is not known, a table must not be folded
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,11 @@ class Options:
     """
 
     seed: int = 0
-    """Decides on the split of the data, the order of batches, and the first parameters."""
+    """Sets the split of the data, the order of batches, and the first parameters."""
     steps: int = 500
     """How many steps each contestant trains; faults beyond the end are not planted."""
     out: Path = Path("gradstable-demo")
-    """Folder for demo.png, demo.html and demo.json; only these are overwritten."""
+    """Folder for demo.html and a record of each run; only these files are overwritten."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -49,17 +48,24 @@ def main(args: Sequence[str]) -> int:
     if problem:
         print(f"gradstable demo: {problem}", file=sys.stderr)
         return 2
-    console = make_console()
-    with Board(console, steps=options.steps) as board:
-        result = race(seed=options.seed, steps=options.steps, watch=board)
-    _tell(result, console=console)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PLAIN_WIDTH)
+    faults = planted(options.steps)
     try:
-        paths = _write(result, folder=options.out)
+        results = _train_all(options, faults, console)
+        runs = {name: read_run(result.file) for name, result in results.items()}
+        page = options.out / "demo.html"
+        text = render(list(runs.values()), title="Bad batches, with and without a guard")
+        page.write_text(text, encoding="utf-8")
     except OSError as error:
         print(f"gradstable demo: cannot write: {error}", file=sys.stderr)
         return 1
+    console.print(_table(results, runs))
+    for line in (results["guard"].explanation or "", "", *_conclusions(results, runs, faults)):
+        console.print(line, markup=False, soft_wrap=True)
     # Not through the console: a path must not be folded.
-    print("\n".join(f"wrote {path}" for path in paths))
+    print(f"\nwrote {page}, and a record of each run beside it")
     return 0
 
 
@@ -78,49 +84,75 @@ def _problem_with(options: Options) -> str | None:
     return None
 
 
-def _tell(result: Race, *, console: Console) -> None:
-    def say(text: str = "", *, style: str = "", indent: int = 0) -> None:
-        # As Text, since the path of a leaf looks like markup.
-        if console.is_terminal:
-            console.print(Padding(Text(text, style=style), (0, 0, 0, indent)))
+def _train_all(options: Options, faults: Sequence[Fault], console: Console) -> dict[str, Result]:
+    columns = TextColumn(f"{{task.description:{_widest()}}}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console) as progress:
+        return {
+            one.name: train(
+                one,
+                options.out / f"{_file_name(one)}.jsonl",
+                seed=options.seed,
+                steps=options.steps,
+                faults=faults,
+                progress=progress,
+            )
+            for one in CONTESTANTS
+        }
+
+
+def _widest() -> int:
+    return max(len(one.name) for one in CONTESTANTS)
+
+
+def _file_name(contestant: Contestant) -> str:
+    return re.sub(r"\W+", "_", contestant.name)
+
+
+def _table(results: dict[str, Result], runs: dict[str, Run]) -> Table:
+    table = Table("", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("test accuracy", "rejected", "clipped"):
+        table.add_column(column, justify="right")
+    for name, result in results.items():
+        run = runs[name]
+        acts = [run.rejected.sum(), run.clipped.sum()]
+        # A bare optimizer takes what comes: a zero would look as if it had judged.
+        told = [str(count) for count in acts] if result.explanation else ["-", "-"]
+        table.add_row(name, _percent(result.accuracy), *told)
+    return table
+
+
+def _conclusions(
+    results: dict[str, Result], runs: dict[str, Run], faults: Sequence[Fault]
+) -> list[str]:
+    """Return what is to be learned, in sentences made of the numbers."""
+    bad = set(bad_steps(faults))
+    rejected = {int(step) for step in runs["guard"].step[runs["guard"].rejected]}
+    told = f"steps {spans(rejected)}" if rejected else "no step"
+    told += ": exactly these" if rejected == bad != set() else ""
+    accuracy = {name: _percent(result.accuracy) for name, result in results.items()}
+    calm = runs["guard, no faults"]
+    touched = int((calm.rejected | calm.clipped).sum())
+    return [
+        *(f"step {spans(fault.steps)}: {fault.text}" for fault in faults),
+        f"The guard rejected {told}. It ended at "
+        f"{accuracy['guard']} test accuracy; bare AdamW without any fault ends at "
+        f"{accuracy['adamw, no faults']}.",
+        f"Through the faults, bare AdamW ended at {accuracy['adamw']}, behind a clip and "
+        f"apply_if_finite at {accuracy['clip + apply_if_finite']}.",
+        f"Without any fault, the guard touched {touched} of {len(calm.step)} steps.",
+    ]
+
+
+def spans(steps: Iterable[int]) -> str:
+    """Return step numbers as text, with runs joined: ``20, 220-223``."""
+    runs: list[list[int]] = []
+    for step in sorted(steps):
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
         else:
-            console.print(Text(" " * indent + text), soft_wrap=True)
-
-    say()
-    say(setting(result))
-    say()
-    console.print(_grid(result))
-    say("The guard says:", style="bold")
-    say(result.outcomes["guard"].explanation or "")
-    say()
-    if result.faults:
-        say("Fault by fault:", style="bold")
-        for account in accounts(result):
-            say(f"step {account.steps}: {account.planted}.", indent=2)
-            say(f"{account.answer}.", indent=4)
-        say()
-    say("In short:", style="bold")
-    for line in conclusions(result):
-        say(line, indent=2)
-    say()
+            runs.append([step])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _grid(result: Race) -> Table:
-    # Narrow heads and no frames: with its paths whole it has to fit into 80 columns.
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
-    first, *middle, last = HEADER
-    grid.add_column(first, min_width=len("apply_if_finite"))
-    for name in middle:
-        grid.add_column(name.replace(" ", "\n"), justify="right")
-    grid.add_column(last, no_wrap=True)
-    for row in table(result):
-        grid.add_row(*map(Text, row))
-    return grid
-
-
-def _write(result: Race, *, folder: Path) -> list[Path]:
-    png, page, raw = (folder / f"demo.{ending}" for ending in ("png", "html", "json"))
-    png.write_bytes(to_png(result))
-    page.write_text(to_html(result), encoding="utf-8")
-    raw.write_text(to_json(result), encoding="utf-8")
-    return [png, page, raw]
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

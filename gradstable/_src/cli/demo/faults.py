@@ -23,14 +23,12 @@ class Fault(NamedTuple):
     Attributes:
       first: the first bad step (steps are counted from 1).
       last: the last bad step.
-      name: two or three words, for plots.
       text: what happened to the data, in one clause.
       corrupt: makes a bad batch of a good one, with the given random numbers.
     """
 
     first: int
     last: int
-    name: str
     text: str
     corrupt: Callable[[Batch, np.random.Generator], Batch]
 
@@ -65,16 +63,15 @@ def _lose_all(batch: Batch, rng: np.random.Generator) -> Batch:
 
 
 STORM: tuple[Fault, ...] = (
-    Fault(20, 20, "sensor gain", "every pixel is 10,000 times too bright", _amplify),
-    Fault(120, 120, "one NaN pixel", "one pixel of one image is NaN", _break_one_pixel),
+    Fault(20, 20, "every pixel is 10,000 times too bright", _amplify),
+    Fault(120, 120, "one pixel of one image is NaN", _break_one_pixel),
     Fault(
         220,
         223,
-        "wrong labels",
         "every label is wrong and every example weighs 10,000 times too much",
         _mislabel,
     ),
-    Fault(320, 327, "sensor dead", "every pixel of every image is NaN", _lose_all),
+    Fault(320, 327, "every pixel of every image is NaN", _lose_all),
 )
 
 

@@ -1,117 +1,117 @@
-"""Training as usual with ``nnx.Optimizer``, and the few numbers kept of each step."""
+"""A training script as a user would write it: ``nnx.Optimizer``, ``gs.record`` and a ``Log``."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 from flax import nnx
+from rich.progress import Progress
 
 import gradstable as gs
-from gradstable._src.cli.demo.contestants import Contestant, Decision, Method, Read
-from gradstable._src.cli.demo.data import Batch, Split
+from gradstable._src.cli.demo.data import Batch, Split, batch_at, load_splits
+from gradstable._src.cli.demo.faults import Fault, bad_steps, plant
 from gradstable._src.cli.demo.model import DigitsNet, evaluate, training_loss
-from gradstable._src.core.paths import leaf_paths
+
+LEARNING_RATE = 3e-3
+_EVALUATE_EVERY = 50
 
 
-class StepRecord(NamedTuple):
-    """What is kept of one step; stacked over steps, of a whole run."""
+class Contestant(NamedTuple):
+    """One run of the demo.
 
-    loss: jax.Array | np.ndarray
-    grad_norm: jax.Array | np.ndarray  # of the raw gradient
-    decision: Decision
-
-
-class Evaluation(NamedTuple):
-    """How good the network is on the test images after a number of steps."""
-
-    step: int
-    loss: float
-    accuracy: float
-
-
-TrainStep = Callable[[DigitsNet, nnx.Optimizer, Batch], StepRecord]
-
-
-def make_train_step(read: Read) -> TrainStep:
-    """Return the compiled step of a method."""
-
-    @nnx.jit
-    def train_step(model: DigitsNet, optimizer: nnx.Optimizer, batch: Batch) -> StepRecord:
-        loss, grads = nnx.value_and_grad(training_loss)(model, *batch)
-        grad_norm = gs.global_norm(grads)
-        optimizer.update(model, grads)
-        return StepRecord(loss, grad_norm, read(optimizer.opt_state, grad_norm))
-
-    return train_step
-
-
-class Run:
-    """One contestant on its way: its network, its optimizer, and its records so far.
-
-    Args:
-      contestant: who runs.
-      method: its optimizer.
-      train_step: from ``make_train_step``; shared by runs of the same method, so that it is
-        compiled once.
-      seed: for the first parameters and for dropout; the same for everyone.
+    Attributes:
+      name: in the table, on the page, and of its file.
+      wrap: from AdamW to the optimizer of the run.
+      code: the same as a line of code.
+      storm: whether it gets the faults.
     """
 
-    def __init__(
-        self, contestant: Contestant, *, method: Method, train_step: TrainStep, seed: int
-    ) -> None:
-        self.contestant = contestant
-        self.method = method
-        self.model: DigitsNet = DigitsNet(rngs=nnx.Rngs(seed))
-        self.optimizer: nnx.Optimizer[DigitsNet] = nnx.Optimizer(
-            self.model, method.tx, wrt=nnx.Param
-        )
-        self.evaluations: list[Evaluation] = []
-        self._train_step = train_step
-        self._records: list[StepRecord] = []
+    name: str
+    wrap: Callable[[optax.GradientTransformation], optax.GradientTransformation]
+    code: str
+    storm: bool = True
 
-    @property
-    def steps(self) -> int:
-        """How many steps it has done."""
-        return len(self._records)
 
-    @property
-    def last(self) -> StepRecord:
-        """The record of the last step."""
-        return self._records[-1]
+def _clip_finite(adamw: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(1.0), adamw), 5)
 
-    @property
-    def record(self) -> StepRecord:
-        """The records of all steps, stacked."""
-        return jax.tree.map(lambda *values: np.stack(values), *self._records)
 
-    @property
-    def rejected(self) -> int:
-        """How many steps its optimizer has rejected."""
-        return sum(bool(record.decision.rejected) for record in self._records)
+CONTESTANTS = (
+    Contestant("guard", gs.guard, "gs.guard(adamw)"),
+    Contestant("adamw", lambda adamw: adamw, "adamw"),
+    Contestant(
+        "clip + apply_if_finite",
+        _clip_finite,
+        "optax.apply_if_finite(optax.chain(optax.clip_by_global_norm(1.0), adamw), 5)",
+    ),
+    Contestant("guard, no faults", gs.guard, "gs.guard(adamw)", storm=False),
+    Contestant("adamw, no faults", lambda adamw: adamw, "adamw", storm=False),
+)
 
-    @property
-    def leaves(self) -> list[str]:
-        """The paths of the parameters in tree order, named as ``gs.explain`` names them."""
-        return leaf_paths(nnx.state(self.model, nnx.Param))
 
-    def train(self, batches: Sequence[Batch]) -> None:
-        """Trains on these batches; their records are fetched at once at the end."""
-        self.model.train()
-        records = [self._train_step(self.model, self.optimizer, batch) for batch in batches]
-        self._records += jax.device_get(records)
+class Result(NamedTuple):
+    """What a run leaves behind.
 
-    def test(self, test: Split) -> None:
-        """Evaluates on the test images, without dropout."""
-        self.model.eval()
-        loss, accuracy = jax.device_get(
-            evaluate(self.model, *map(jnp.asarray, (test.image, test.label)))
-        )
-        self.evaluations.append(Evaluation(self.steps, float(loss), float(accuracy)))
+    Attributes:
+      file: of JSON lines, as ``gs.telemetry.read_run`` takes it.
+      accuracy: share of the test images that are right at the end.
+      explanation: what ``gs.explain`` says; ``None`` without a guard.
+    """
 
-    def explain(self) -> str | None:
-        """Return what the guard has to say, ``None`` where there is none."""
-        if self.contestant.method != "guard":
-            return None
-        return gs.explain(self.optimizer.opt_state, nnx.state(self.model, nnx.Param))
+    file: Path
+    accuracy: float
+    explanation: str | None
+
+
+def train(
+    contestant: Contestant,
+    file: Path,
+    *,
+    seed: int,
+    steps: int,
+    faults: Sequence[Fault],
+    progress: Progress,
+) -> Result:
+    """Train one contestant. The seed decides on data, order, first parameters and dropout."""
+    adamw = optax.adamw(optax.cosine_decay_schedule(LEARNING_RATE, steps))
+    faults = faults if contestant.storm else ()
+    training, test = load_splits(seed)
+    model = DigitsNet(rngs=nnx.Rngs(seed))
+    optimizer = nnx.Optimizer(model, gs.record(contestant.wrap(adamw)), wrt=nnx.Param)
+    params = nnx.state(model, nnx.Param)
+    config = {
+        "optimizer": contestant.code,
+        "learning_rate": LEARNING_RATE,
+        "seed": seed,
+        "bad batches": len(bad_steps(faults)),
+    }
+    file.unlink(missing_ok=True)
+    accuracy = 0.0
+    with gs.telemetry.Log(params, file, name=contestant.name, config=config) as log:
+        for step in progress.track(range(1, steps + 1), description=contestant.name):
+            clean = batch_at(step, training, seed=seed)
+            _train_step(model, optimizer, plant(clean, step, faults=faults, seed=seed))
+            log(optimizer.opt_state)
+            if step % _EVALUATE_EVERY == 0 or step == steps:
+                loss, accuracy = _test(model, test)
+                log.scalars(step, test_loss=loss, test_accuracy=accuracy)
+        for fault in faults:
+            log.note(fault.first, f"planted: {fault.text}")
+    guarded = contestant.wrap is gs.guard
+    return Result(file, accuracy, gs.explain(optimizer.opt_state, params) if guarded else None)
+
+
+@nnx.jit
+def _train_step(model: DigitsNet, optimizer: nnx.Optimizer, batch: Batch) -> None:
+    loss, gradients = nnx.value_and_grad(training_loss)(model, *batch)
+    optimizer.update(model, gradients, value=loss)
+
+
+def _test(model: DigitsNet, test: Split) -> tuple[float, float]:
+    model.eval()
+    loss, accuracy = jax.device_get(evaluate(model, *map(jnp.asarray, (test.image, test.label))))
+    model.train()
+    return float(loss), float(accuracy)
