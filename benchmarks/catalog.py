@@ -5,7 +5,6 @@
 
 import inspect
 import itertools
-import operator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ import optax
 
 import gradstable as gs
 from benchmarks.counting import count_common_path, size
-from tests.registry import Entry, entries
+from tests.registry import Entry, entries, resolve
 from tests.registry.entry import Bound
 
 PAGE = Path(__file__).parents[1] / "docs" / "catalog.md"
@@ -76,13 +75,14 @@ def measured(entry: Entry) -> optax.GradientTransformation | None:
     known = {case.name: case.tx for other in entries() for case in other.cases}
     if not entry.cases:
         return known[entry.tested_by] if entry.tested_by else None
-    factory = operator.attrgetter(entry.name)(gs)
+    factory = resolve(entry.name)
     parameters = inspect.signature(factory).parameters.values()
     needed = {p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL}
     special = isinstance(entry.cases[0].tx, Bound) or {"inner", "transform"} & needed
     if special or not needed <= entry.required.keys():
         return entry.cases[0].tx
-    return factory(**entry.required)
+    made = factory(**entry.required)
+    return gs.clipping.clip_by(made) if isinstance(made, gs.rules.Rule) else made
 
 
 def page() -> str:

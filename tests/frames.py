@@ -9,7 +9,7 @@ from tests.registry import Case, entries
 ONE_A_FRAME = {
     "core/masked.py": "lars",
     "core/stateless.py": "cap_trust",
-    "clipping/judged.py": "clip_by_unit_norm",
+    "clipping/clip_by.py": "unit_norm",
     "clipping/noise.py": "add_noise",
     "clipping/qk_clip.py": "qk_clip",
     "guard.py": "guard",
@@ -37,4 +37,4 @@ WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}
 
 def representatives() -> list[Case]:
     """Return the first case of every transform that stands for a frame."""
-    return [entry.cases[0] for entry in entries() if entry.name in WHOLE]
+    return [entry.cases[0] for entry in entries() if entry.short in WHOLE]

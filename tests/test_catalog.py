@@ -36,7 +36,7 @@ def test_row_is_up_to_date(entry: Entry) -> None:
 )
 def test_pitfall_state_is_that_of_the_defaults(name: str, words: float) -> None:
     """And not of the case that the tests try first, which may keep moments in 16 bits."""
-    (entry,) = (entry for entry in entries() if entry.name == name)
+    (entry,) = (entry for entry in entries() if entry.short == name)
     tx = measured(entry)
     assert tx is not None
     assert state_words(tx) == words

@@ -1,7 +1,6 @@
 """What is wrong is refused early, by the name of the argument or the path of the leaf."""
 
 import inspect
-import operator
 import re
 import types
 import typing
@@ -17,7 +16,7 @@ from jax.typing import ArrayLike
 
 import gradstable as gs
 from gradstable._src.testing.material import default_params, gradients
-from tests.registry import Case, Entry, cases, entries
+from tests.registry import Case, Entry, cases, entries, resolve
 from tests.registry.entry import NEVER
 
 NUMERIC = [
@@ -28,7 +27,7 @@ NUMERIC = [
 
 
 def factory_of(entry: Entry) -> Callable[..., Any]:
-    return operator.attrgetter(entry.name)(gs)
+    return resolve(entry.name)
 
 
 def named(value: object) -> str | None:
@@ -63,7 +62,7 @@ def test_registry_holds_every_numeric_argument(entry: Entry) -> None:
     assert numeric <= entry.numbers.keys()
 
 
-@pytest.mark.parametrize("factory", [gs.clipping.clip_by_log_mad, gs.rules.log_mad], ids=named)
+@pytest.mark.parametrize("factory", [gs.rules.log_mad], ids=named)
 @pytest.mark.parametrize(
     ("numbers", "told"),
     [
@@ -103,7 +102,7 @@ WRONG_KINDS = {
     ),
     "list of rules": (lambda: gs.guard(optax.sgd(0.1), [gs.rules.log_mad()]), "rule 0 must be"),  # pyright: ignore[reportArgumentType]
     "function as rule of a clip": (
-        lambda: gs.clipping.clip_by_rule(gs.rules.log_mad),  # pyright: ignore[reportArgumentType]
+        lambda: gs.clipping.clip_by(gs.rules.log_mad),  # pyright: ignore[reportArgumentType]
         r"rule 0 .* call it first, as in log_mad\(\.\.\.\)",
     ),
     "name as rule of a recipe": (

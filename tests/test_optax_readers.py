@@ -130,7 +130,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
         gs.precision.compress_moments(inner, min_size=1)
     ),
     "chain": lambda inner: optax.chain(
-        gs.clipping.clip_by_rule(gs.rules.log_mad()),
+        gs.clipping.clip_by(gs.rules.log_mad()),
         gs.moments.cautious(inner),
         gs.rate.backoff_on_spike(),
         gs.precision.stochastic_round(),

@@ -172,15 +172,16 @@ def test_no_file_names_a_machine() -> None:
 
 
 def moved() -> list[tuple[str, str]]:
-    """Return the rows of the table in the changelog: the name before, and the name now."""
+    """Return the rows of the table in the changelog: the name before, and what it is now."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    return re.findall(r"^\| `([\w.]+)` \| `gs\.([\w.]+)` \|$", text, flags=re.MULTILINE)
+    return re.findall(r"^\| `([\w.]+)` \| `(gs\.[^`]+)` \|$", text, flags=re.MULTILINE)
 
 
 def test_every_name_that_moved_is_found_where_the_changelog_says() -> None:
     assert len(moved()) >= 79
     for before, now in moved():
-        assert callable(resolve(now)), now
+        for name in re.findall(r"gs\.([\w.]*\w)", now):
+            assert callable(resolve(name)), name
         assert not hasattr(gs, before), f"{before} is still on top"
 
 

@@ -37,8 +37,8 @@ def is_transform(entry: Entry) -> bool:
 
 def make(entry: Entry, argument: str, value: Any) -> optax.GradientTransformation | None:
     """Return the transform, or ``None`` where the value is refused."""
-    required = {**entry.required, **ALSO.get(entry.name, {})}
-    first = (INSIDE[entry.name],) if entry.name in INSIDE else ()
+    required = {**entry.required, **ALSO.get(entry.short, {})}
+    first = (INSIDE[entry.short],) if entry.short in INSIDE else ()
     if first:
         required.pop("inner", None)
     try:
@@ -73,7 +73,7 @@ def forms(entry: Entry, argument: str, values: tuple[Any, ...]) -> dict[Any, lis
 def numeric() -> Iterator[Any]:
     for entry in entries():
         for argument in entry.numbers if is_transform(entry) else ():
-            if not is_size(entry, argument) and (entry.name, argument) not in NO_NUMBER:
+            if not is_size(entry, argument) and (entry.short, argument) not in NO_NUMBER:
                 yield pytest.param(entry, argument, id=f"{entry.name}({argument}=)")
 
 
@@ -120,7 +120,7 @@ def test_weight_decay_may_change_to_zero_and_back(entry: Entry) -> None:
 
 def with_decay(name: str, decay: Any) -> tuple[Callable[[], Any], Any]:
     """Return what makes the first updates, and the gradients."""
-    (entry,) = (entry for entry in DECAYED if entry.name == name)
+    (entry,) = (entry for entry in DECAYED if entry.short == name)
     extra = {"hessian": PARAMS} if "sophia" in name else {}
     gradients = jax.tree.map(lambda p: jnp.full_like(p, 0.25), PARAMS)
     params = jax.tree.map(lambda p: jnp.full_like(p, 0.5), PARAMS)
@@ -128,7 +128,7 @@ def with_decay(name: str, decay: Any) -> tuple[Callable[[], Any], Any]:
     return lambda: tx.update(gradients, tx.init(params), params, **extra)[0], gradients
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in DECAYED])
+@pytest.mark.parametrize("name", [entry.short for entry in DECAYED])
 def test_weight_decay_takes_a_schedule_and_updates_keep_their_dtypes(name: str) -> None:
     first, gradients = with_decay(name, SCHEDULES[1])
     for update, g in zip(*map(jax.tree.leaves, (jax.eval_shape(first), gradients)), strict=True):

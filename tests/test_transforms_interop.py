@@ -88,11 +88,18 @@ def test_guard_forwards_through_multi_steps(probe: Probe) -> None:
     assert set(probe.seen["inner"]) == set(probe.seen["rule"]) == {"params", "value"}
 
 
-def test_clip_by_rule_forwards_context_to_its_rules(probe: Probe) -> None:
+def test_clip_by_forwards_context_to_its_rules(probe: Probe) -> None:
     params = default_params()
-    tx = optax.chain(gs.clipping.clip_by_rule(probe.rule), probe.inner)
+    tx = optax.chain(gs.clipping.clip_by(probe.rule), probe.inner)
     tx.update(gradients(params), tx.init(params), params, value=jnp.asarray(2.0))
     assert set(probe.seen["rule"]) == set(probe.seen["inner"]) == {"params", "value"}
+
+
+def clip_by_log_mad(
+    clip_at: Any, reject_at: Any, rate: Any, max_spread: Any
+) -> optax.GradientTransformation:
+    rule = gs.rules.log_mad(clip_at=clip_at, reject_at=reject_at, rate=rate, max_spread=max_spread)
+    return gs.clipping.clip_by(rule)
 
 
 FACTORIES = [
@@ -100,7 +107,7 @@ FACTORIES = [
     (gs.moments.scale_by_adam, {"b1": 0.8, "b2": 0.95, "eps": 1e-7, "eps_root": 1e-12}),
     (gs.clipping.clip_by_global_norm, {"max_norm": 0.5}),
     (
-        gs.clipping.clip_by_log_mad,
+        clip_by_log_mad,
         {"clip_at": 2.0, "reject_at": 4.0, "rate": 0.1, "max_spread": 0.2},
     ),
 ]
@@ -168,7 +175,7 @@ def test_rejected_step_is_no_tick_of_a_schedule() -> None:
 
 def test_guards_can_be_nested_and_chained() -> None:
     params = default_params()
-    tx = gs.guard(optax.chain(gs.clipping.clip_by_log_mad(), gs.guard(optax.sgd(0.1))))
+    tx = gs.guard(optax.chain(gs.clipping.clip_by(gs.rules.log_mad()), gs.guard(optax.sgd(0.1))))
     state = tx.init(params)
     for seed in range(2):
         updates, state = jax.jit(tx.update)(gradients(params, seed), state, params)

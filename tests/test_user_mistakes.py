@@ -47,7 +47,7 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "clip for a rule": (
         lambda: gs.guard(SGD, gs.clipping.clip_by_global_norm(1.0)),
-        "rule 0 must be .*got clip_by_global_norm(1.0).*optax.chain(transform, optimizer)",
+        "rule 0 must be .*got clipping.clip_by_global_norm(1.0).*optax.chain(transform, optimizer)",
     ),
     "limit for a rule": (
         lambda: gs.guard(SGD, 1.0),
@@ -63,7 +63,7 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "transform for rules": (
         lambda: gs.muon(1e-3, rules=gs.clipping.clip_by_global_norm(1.0)),
-        "rules must be a tuple of rules such as .*got clip_by_global_norm(1.0)",
+        "rules must be a tuple of rules such as .*got clipping.clip_by_global_norm(1.0)",
     ),
     "one rule for all": (
         lambda: gs.rules.all_of(gs.rules.log_mad()),
@@ -94,7 +94,7 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], str]] = {
         "dtype of nu must be a floating-point dtype such as jnp.bfloat16, got .*int8",
     ),
     "units that are none": (
-        lambda: gs.clipping.clip_by_unit_norm(units="row"),
+        lambda: gs.clipping.clip_by(gs.rules.unit_norm(units="row")),
         "units must be one of ('flax', 'leaf', 'output', .*got 'row'",
     ),
     "axes in a list": (

@@ -120,7 +120,7 @@ def test_outer_call_is_shown() -> None:
 
 def test_defaults_that_were_not_given_are_not_shown() -> None:
     assert repr(gs.moments.scale_by_adam()) == "moments.scale_by_adam()"
-    assert repr(gs.moments.scale_by_adam(b1=0.9)) == "scale_by_adam(b1=0.9)"
+    assert repr(gs.moments.scale_by_adam(b1=0.9)) == "moments.scale_by_adam(b1=0.9)"
 
 
 def test_guard_shows_inner_and_rules() -> None:

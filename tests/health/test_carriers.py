@@ -64,7 +64,7 @@ def test_the_advice_to_go_on_from_the_state_works() -> None:
         optax.MultiSteps(
             GUARD, 2, should_skip_update_fn=optax.skip_not_finite
         ).gradient_transformation(),
-        optax.chain(gs.clipping.clip_by_rule(), MULTI),
+        optax.chain(gs.clipping.clip_by(), MULTI),
     ],
     ids=["accumulate", "guard around", "skip_not_finite", "a judge before"],
 )

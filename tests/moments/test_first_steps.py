@@ -35,7 +35,7 @@ def kinds() -> Iterator[Any]:
         flags = [name for name, of in parameters.items() if isinstance(of.default, bool)]
         for values in itertools.product((False, True), repeat=len(flags)):
             options = dict(zip(flags, values, strict=True))
-            if entry.name in PROPORTIONAL or options.get("adaptive"):
+            if entry.short in PROPORTIONAL or options.get("adaptive"):
                 continue
             told = ", ".join(f"{name}={value}" for name, value in options.items())
             yield pytest.param(entry, options, id=f"{entry.name}({told})")
@@ -45,7 +45,7 @@ def kinds() -> Iterator[Any]:
 def test_first_steps_keep_their_bound(entry: Entry, options: dict[str, Any]) -> None:
     tx: Any = resolve(entry.name)(**entry.required, **options)
     extra = {"hessian": diagonal} if "sophia" in entry.name else {}
-    limit = LARGEST.get(entry.name, 2.0)
+    limit = LARGEST.get(entry.short, 2.0)
     if options.items() >= UNCORRECTED.items():
         limit = 31.7
     # One leaf a size: what looks at a whole leaf sees one size only.

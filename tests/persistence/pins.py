@@ -42,7 +42,7 @@ def write(file: Path = FILE, *, unreleased: bool = False) -> None:
     if changed and old["schema"] >= SCHEMA and not unreleased:
         raise SystemExit(
             f"these states have changed: {', '.join(changed)}. Raise SCHEMA in "
-            "gradstable/_src/recovery/schema.py and say so in CHANGELOG.md under Changed; if no "
+            "gradstable/_src/checkpoints/schema.py and say so in CHANGELOG.md under Changed; if no "
             f"release has had them, run {COMMAND} --unreleased"
         )
     text = json.dumps({"schema": SCHEMA, "states": now}, indent=1, sort_keys=True)

@@ -247,7 +247,7 @@ def test_the_caller_restores_exactly_what_updates_cannot() -> None:
     stands = bits(run.params)
     run.steps(13, HEALTHY)
     assert bits(run.params) == stands
-    with pytest.raises(gs.TrainingDiverged, match=r"gradstable\.restored"):
+    with pytest.raises(gs.TrainingDiverged, match=r"gradstable\.recovery\.restored"):
         gs.check(run.state)
     run.params = jax.jit(gs.recovery.restored)(run.params, run.state)
     assert bits(run.params) == bits(params)

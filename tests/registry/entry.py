@@ -29,13 +29,13 @@ class Entry:
     """One public name.
 
     Attributes:
-      name: as users type it, without ``gs.``: ``"clip_by_zscore"``, ``"rules.zscore"``.
+      name: as users type it, without ``gs.``: ``"guard"``, ``"rules.zscore"``.
       family: the heading in the catalog under which it stands.
       source: authors, year and arXiv id, or "Ours".
       promise: what it does for stability, one sentence without a full stop.
       weakness: what is known to defeat it, one sentence without a full stop.
       cases: configurations that go through the contract suite and the storm: mostly one.
-      tested_by: for a rule: the case that is made of it.
+      tested_by: for a rule without cases of its own: the case that holds it.
       numbers: for each numeric argument the numbers that are refused, besides ``NEVER``.
       optional: numeric arguments that may be ``None``.
       required: arguments without which it cannot be called.
@@ -51,6 +51,11 @@ class Entry:
     numbers: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def short(self) -> str:
+        """The name without its room."""
+        return self.name.rpartition(".")[2]
 
 
 class Bound(optax.GradientTransformationExtraArgs):

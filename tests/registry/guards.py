@@ -27,12 +27,12 @@ ENTRIES = [
         ],
     ),
     Entry(
-        "clipping.clip_by_rule",
+        "clipping.clip_by",
         FAMILY,
         source="Ours",
         promise="any rules as a link of a chain, with the finite check",
         weakness="a rejected step is a zero gradient to what follows: moments decay, counts go on",
-        cases=[Case("clip_by_rule()", gs.clipping.clip_by_rule())],
+        cases=[Case("clip_by()", gs.clipping.clip_by())],
     ),
     Entry(
         "rules.all_of",

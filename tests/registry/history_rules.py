@@ -72,45 +72,47 @@ _LOSS_SPIKE = {
 }
 
 ENTRIES = [
-    Entry("rules.percentile", tested_by="clip_by_percentile", **_PERCENTILE),
     Entry(
-        "clipping.clip_by_percentile",
-        cases=[Case("clip_by_percentile", gs.clipping.clip_by_percentile(90.0, window=50))],
+        "rules.percentile",
+        cases=[
+            Case("clip_by(percentile)", gs.clipping.clip_by(gs.rules.percentile(90.0, window=50)))
+        ],
         **_PERCENTILE,
     ),
-    Entry("rules.zscore", tested_by="clip_by_zscore", **_ZSCORE),
     Entry(
-        "clipping.clip_by_zscore",
-        cases=[Case("clip_by_zscore", gs.clipping.clip_by_zscore(warmup=2))],
+        "rules.zscore",
+        cases=[Case("clip_by(zscore)", gs.clipping.clip_by(gs.rules.zscore(warmup=2)))],
         **_ZSCORE,
     ),
-    Entry("rules.window_clip", tested_by="clip_by_window", **_WINDOW_CLIP),
     Entry(
-        "clipping.clip_by_window",
-        cases=[Case("clip_by_window", gs.clipping.clip_by_window(window=4))],
+        "rules.window_clip",
+        cases=[Case("clip_by(window_clip)", gs.clipping.clip_by(gs.rules.window_clip(window=4)))],
         **_WINDOW_CLIP,
     ),
-    Entry("rules.window_sigma", tested_by="reject_by_window_sigma", **_WINDOW_SIGMA),
     Entry(
-        "clipping.reject_by_window_sigma",
+        "rules.window_sigma",
         cases=[
             Case(
-                "reject_by_window_sigma",
-                bind(gs.clipping.reject_by_window_sigma(window=4, judge_loss=True), value=1.0),
+                "clip_by(window_sigma)",
+                bind(
+                    gs.clipping.clip_by(gs.rules.window_sigma(window=4, judge_loss=True)), value=1.0
+                ),
             )
         ],
         **_WINDOW_SIGMA,
     ),
-    Entry("rules.ema_multiple", tested_by="reject_by_ema_multiple", **_EMA_MULTIPLE),
     Entry(
-        "clipping.reject_by_ema_multiple",
-        cases=[Case("reject_by_ema_multiple", gs.clipping.reject_by_ema_multiple(max_norm=1.0))],
+        "rules.ema_multiple",
+        cases=[
+            Case("clip_by(ema_multiple)", gs.clipping.clip_by(gs.rules.ema_multiple(max_norm=1.0)))
+        ],
         **_EMA_MULTIPLE,
     ),
-    Entry("rules.loss_spike", tested_by="reject_by_loss_spike", **_LOSS_SPIKE),
     Entry(
-        "clipping.reject_by_loss_spike",
-        cases=[Case("reject_by_loss_spike", bind(gs.clipping.reject_by_loss_spike(), value=1.0))],
+        "rules.loss_spike",
+        cases=[
+            Case("clip_by(loss_spike)", bind(gs.clipping.clip_by(gs.rules.loss_spike()), value=1.0))
+        ],
         **_LOSS_SPIKE,
     ),
 ]

@@ -72,47 +72,45 @@ _STABILIZER = {
 }
 
 ENTRIES = [
-    Entry("rules.block_norm", tested_by="clip_by_block_norm(units)", **_BLOCK_NORM),
     Entry(
-        "clipping.clip_by_block_norm",
+        "rules.block_norm",
         cases=[
-            Case("clip_by_block_norm(units)", gs.clipping.clip_by_block_norm(0.5, units="flax"))
+            Case("clip_by(block_norm)", gs.clipping.clip_by(gs.rules.block_norm(0.5, units="flax")))
         ],
         **_BLOCK_NORM,
     ),
-    Entry("rules.block_rms", tested_by="clip_by_block_rms", **_BLOCK_RMS),
     Entry(
-        "clipping.clip_by_block_rms",
-        cases=[Case("clip_by_block_rms", gs.clipping.clip_by_block_rms(0.5))],
+        "rules.block_rms",
+        cases=[Case("clip_by(block_rms)", gs.clipping.clip_by(gs.rules.block_rms(0.5)))],
         **_BLOCK_RMS,
     ),
-    Entry("rules.unit_norm", tested_by="clip_by_unit_norm", **_UNIT_NORM),
     Entry(
-        "clipping.clip_by_unit_norm",
-        cases=[Case("clip_by_unit_norm", gs.clipping.clip_by_unit_norm())],
+        "rules.unit_norm",
+        cases=[Case("clip_by(unit_norm)", gs.clipping.clip_by(gs.rules.unit_norm()))],
         **_UNIT_NORM,
     ),
-    Entry("rules.adagc", tested_by="clip_by_adagc", **_ADAGC),
     Entry(
-        "clipping.clip_by_adagc",
-        cases=[Case("clip_by_adagc", gs.clipping.clip_by_adagc(warmup=2))],
+        "rules.adagc",
+        cases=[Case("clip_by(adagc)", gs.clipping.clip_by(gs.rules.adagc(warmup=2)))],
         **_ADAGC,
     ),
-    Entry("rules.group_norm", tested_by="clip_by_group_norm", **_GROUP_NORM),
     Entry(
-        "clipping.clip_by_group_norm",
+        "rules.group_norm",
         cases=[
             Case(
-                "clip_by_group_norm",
-                gs.clipping.clip_by_group_norm(raise_small=True, total_steps=10),
+                "clip_by(group_norm)",
+                gs.clipping.clip_by(gs.rules.group_norm(raise_small=True, total_steps=10)),
             )
         ],
         **_GROUP_NORM,
     ),
-    Entry("rules.gradient_stabilizer", tested_by="scale_by_gradient_stabilizer", **_STABILIZER),
     Entry(
-        "clipping.scale_by_gradient_stabilizer",
-        cases=[Case("scale_by_gradient_stabilizer", gs.clipping.scale_by_gradient_stabilizer())],
+        "rules.gradient_stabilizer",
+        cases=[
+            Case(
+                "clip_by(gradient_stabilizer)", gs.clipping.clip_by(gs.rules.gradient_stabilizer())
+            )
+        ],
         **_STABILIZER,
     ),
     Entry(

@@ -36,10 +36,9 @@ ENTRIES = [
         cases=[Case("clip_by_global_norm", gs.clipping.clip_by_global_norm(1.0))],
         **_GLOBAL,
     ),
-    Entry("rules.log_mad", tested_by="clip_by_log_mad", **_ROBUST),
     Entry(
-        "clipping.clip_by_log_mad",
-        cases=[Case("clip_by_log_mad", gs.clipping.clip_by_log_mad())],
+        "rules.log_mad",
+        cases=[Case("clip_by(log_mad)", gs.clipping.clip_by(gs.rules.log_mad()))],
         **_ROBUST,
     ),
 ]

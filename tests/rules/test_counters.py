@@ -155,7 +155,7 @@ def test_alarms_wait_for_a_usual_value_of_their_own(value: int) -> None:
 ESTIMATORS = {
     case.name: case.tx
     for entry in entries()
-    if entry.name.startswith("scale_by_") or entry.name in ("add_noise", "clip_by_moment")
+    if entry.short.startswith("scale_by_") or entry.short in ("add_noise", "clip_by_moment")
     for case in entry.cases
     if optax.tree.get_all_with_path(case.tx.init(PARAMS), "count")
 }

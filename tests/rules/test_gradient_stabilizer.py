@@ -87,7 +87,7 @@ def test_pitfall_what_is_almost_zero_stays_as_it_is(norm: float) -> None:
 
 
 def test_small_gradients_are_raised_by_the_transform() -> None:
-    tx = gs.clipping.scale_by_gradient_stabilizer(**FIRST_VERSION)
+    tx = gs.clipping.clip_by(gs.rules.gradient_stabilizer(**FIRST_VERSION))
     g: Any = {"a": jnp.asarray([3e-3, 4e-3]), "b": jnp.asarray([300.0], jnp.bfloat16)}
     updates: Any
     updates, state = tx.update(g, tx.init(g))

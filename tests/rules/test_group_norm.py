@@ -108,7 +108,7 @@ def test_wide_limits_are_the_identity() -> None:
 
 
 def test_a_scale_above_one_raises_the_updates_and_is_told() -> None:
-    tx = gs.clipping.clip_by_group_norm(raise_small=True, min_norm=10.0, high=1e6)
+    tx = gs.clipping.clip_by(gs.rules.group_norm(raise_small=True, min_norm=10.0, high=1e6))
     g = {"a": jnp.ones(4), "b": jnp.ones(4, jnp.float16)}
     updates, state = tx.update(g, tx.init(g))
     jax.tree.map(lambda u: np.testing.assert_allclose(u, 1.1, rtol=1e-3), updates)
@@ -129,4 +129,6 @@ def test_a_scale_above_one_raises_the_updates_and_is_told() -> None:
 )
 def test_wrong_groups_are_refused(groups: Any, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
-        gs.clipping.clip_by_group_norm(groups=groups).init({"a": jnp.ones(2), "b": jnp.ones(2)})
+        gs.clipping.clip_by(gs.rules.group_norm(groups=groups)).init(
+            {"a": jnp.ones(2), "b": jnp.ones(2)}
+        )

@@ -97,9 +97,9 @@ def test_one_nan_zeroes_all_of_a_step() -> None:
     g = jax.tree.map(jnp.asarray, CALM)
     g["wild"]["kernel"] = g["wild"]["kernel"].at[0, 0].set(jnp.nan)
     clips = (
-        gs.clipping.clip_by_unit_norm(),
-        gs.clipping.clip_by_adagc(),
-        gs.clipping.clip_by_group_norm(),
+        gs.clipping.clip_by(gs.rules.unit_norm()),
+        gs.clipping.clip_by(gs.rules.adagc()),
+        gs.clipping.clip_by(gs.rules.group_norm()),
     )
 
     def run(g: Any) -> Any:

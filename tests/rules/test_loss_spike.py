@@ -160,7 +160,7 @@ def test_has_neither_unit_nor_origin(scale: float, shift: float) -> None:
 
 
 def test_missing_loss_is_told_with_the_remedy() -> None:
-    for tx in (gs.guard(optax.sgd(0.1), RULE), gs.clipping.reject_by_loss_spike()):
+    for tx in (gs.guard(optax.sgd(0.1), RULE), gs.clipping.clip_by(gs.rules.loss_spike())):
         state = tx.init(jnp.ones(2))
         with pytest.raises(ValueError, match=r"loss_spike .* value is missing: .*value=loss\)"):
             tx.update(jnp.ones(2), state)

@@ -68,7 +68,7 @@ def test_unit_norm_equals_the_float64_oracle(mixed: bool) -> None:
         precise = {"dense": jnp.bfloat16, "conv": jnp.float16, "layers": jnp.bfloat16}
         for name, dtype in precise.items():
             gradient[name] = {"kernel": one(gradient[name]).astype(dtype)}
-    tx = gs.clipping.clip_by_unit_norm(0.02, eps=0.01)
+    tx = gs.clipping.clip_by(gs.rules.unit_norm(0.02, eps=0.01))
     updates, state = jax.jit(tx.update)(gradient, tx.init(params), params)
     assert gs.health(state).clipped == 1
     for name, kept in KEPT.items():
@@ -81,23 +81,23 @@ def test_unit_norm_equals_the_float64_oracle(mixed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clip", "oracle"),
-    [(gs.clipping.clip_by_block_norm, oracle_norm), (gs.clipping.clip_by_block_rms, oracle_rms)],
+    ("rule", "oracle"),
+    [(gs.rules.block_norm, oracle_norm), (gs.rules.block_rms, oracle_rms)],
 )
-def test_blocks_equal_the_float64_oracle(clip: Any, oracle: Callable[..., Any]) -> None:
+def test_blocks_equal_the_float64_oracle(rule: Any, oracle: Callable[..., Any]) -> None:
     gradient = tree(2, "dense", "layers", "scalar")
-    updates, _ = apply(clip(0.7), gradient)
+    updates, _ = apply(gs.clipping.clip_by(rule(0.7)), gradient)
     for name in gradient:
         (want,) = oracle([one(gradient[name])], 0.7)
         np.testing.assert_allclose(one(updates[name]), want, rtol=1e-5)
-    updates, _ = apply(clip(0.7, units="layer"), gradient)
+    updates, _ = apply(gs.clipping.clip_by(rule(0.7, units="layer")), gradient)
     for got, want in zip(one(updates["layers"]), oracle(one(gradient["layers"]), 0.7), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_unit_norm_equals_optax_on_dense_conv_and_vectors() -> None:
     gradient, params = (tree(seed, "dense", "conv", "vector") for seed in (3, 4))
-    ours, _ = apply(gs.clipping.clip_by_unit_norm(), gradient, params)
+    ours, _ = apply(gs.clipping.clip_by(gs.rules.unit_norm()), gradient, params)
     theirs, _ = optax.adaptive_grad_clip(0.01).update(gradient, optax.EmptyState(), params)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), ours, theirs)
 
@@ -111,7 +111,7 @@ def test_unit_norm_equals_optax_on_queries_but_not_on_what_joins_heads() -> None
         return {name: {"kernel": np.float32(kernel)} for name, kernel in draw.items()}
 
     gradient, params = attention(0.1), attention(1.0)
-    ours, _ = apply(gs.clipping.clip_by_unit_norm(), gradient, params)
+    ours, _ = apply(gs.clipping.clip_by(gs.rules.unit_norm()), gradient, params)
     theirs: Any
     theirs, _ = optax.adaptive_grad_clip(0.01).update(gradient, optax.EmptyState(), params)
     np.testing.assert_allclose(one(ours["query"]), one(theirs["query"]), rtol=1e-5)
@@ -121,7 +121,7 @@ def test_unit_norm_equals_optax_on_queries_but_not_on_what_joins_heads() -> None
 
 def test_block_rms_equals_optax() -> None:
     gradient = tree(5)
-    ours, _ = apply(gs.clipping.clip_by_block_rms(0.3), gradient)
+    ours, _ = apply(gs.clipping.clip_by(gs.rules.block_rms(0.3)), gradient)
     theirs, _ = optax.clip_by_block_rms(0.3).update(gradient, optax.EmptyState())
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), ours, theirs)
 
@@ -131,7 +131,7 @@ def test_pitfall_optax_mixes_the_layers_of_a_stack() -> None:
     gradient[1] *= 1e6
     theirs: Any
     theirs, _ = optax.adaptive_grad_clip(0.01).update(gradient, optax.EmptyState(), params)
-    ours, _ = apply(gs.clipping.clip_by_unit_norm(), gradient, params)
+    ours, _ = apply(gs.clipping.clip_by(gs.rules.unit_norm()), gradient, params)
     assert np.abs(theirs[0]).max() < 1e-7
     np.testing.assert_array_equal(ours[0], gradient[0])
 
@@ -188,7 +188,9 @@ def test_a_broken_unit_leaves_its_neighbors_alone(what: str) -> None:
 
     gradient, params = np.full(shape, 1e-3, np.float32), np.ones(shape, np.float32)
     gradient[part] = 1e9
-    updates, _ = apply(gs.clipping.clip_by_unit_norm(units=units), nest(gradient), nest(params))
+    updates, _ = apply(
+        gs.clipping.clip_by(gs.rules.unit_norm(units=units)), nest(gradient), nest(params)
+    )
     (got,) = jax.tree.leaves(updates)
     want = np.full(shape, 1e-3)
     want[part] = 0.01
@@ -230,13 +232,15 @@ def with_one_huge(huge: float, where: str) -> Any:
     }
     name, part = places[where]
     gradient[name][part] = huge
-    return apply(gs.clipping.clip_by_unit_norm(), gradient, jax.tree.map(np.ones_like, gradient))
+    return apply(
+        gs.clipping.clip_by(gs.rules.unit_norm()), gradient, jax.tree.map(np.ones_like, gradient)
+    )
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-25, 1e-36])
 def test_tiny_units_are_measured(size: float) -> None:
     gradient = {"a": np.full((3, 4), size, np.float32), "b": np.full((3, 4), size / 8, np.float32)}
-    updates, _ = apply(gs.clipping.clip_by_block_norm(size, units="layer"), gradient)
+    updates, _ = apply(gs.clipping.clip_by(gs.rules.block_norm(size, units="layer")), gradient)
     np.testing.assert_allclose(updates["a"], size / 2, rtol=1e-5)
     np.testing.assert_array_equal(updates["b"], gradient["b"])
 
@@ -261,25 +265,25 @@ def test_units_of_the_guard_are_for_rules_that_name_none() -> None:
 def test_units_by_function_and_by_tree() -> None:
     gradient, params = (tree(seed, "dense", "embed") for seed in (9, 10))
     by_name, _ = apply(
-        gs.clipping.clip_by_unit_norm(
-            units=lambda path, leaf: "leaf" if "embed" in path else "flax"
+        gs.clipping.clip_by(
+            gs.rules.unit_norm(units=lambda path, leaf: "leaf" if "embed" in path else "flax")
         ),
         gradient,
         params,
     )
     kinds = {name: dict.fromkeys(leaves, "flax") for name, leaves in gradient.items()}
     kinds["embed"] = {"embedding": "leaf"}
-    by_tree, _ = apply(gs.clipping.clip_by_unit_norm(units=kinds), gradient, params)
+    by_tree, _ = apply(gs.clipping.clip_by(gs.rules.unit_norm(units=kinds)), gradient, params)
     jax.tree.map(np.testing.assert_array_equal, by_name, by_tree)
 
 
 def test_far_limits_are_the_identity() -> None:
     gradient, params = (tree(seed, "layers", "vector") for seed in (11, 12))
     for tx in (
-        gs.clipping.clip_by_block_norm(1e30),
-        gs.clipping.clip_by_block_norm(1e30, units="flax"),
-        gs.clipping.clip_by_block_rms(1e30),
-        gs.clipping.clip_by_unit_norm(1e30),
+        gs.clipping.clip_by(gs.rules.block_norm(1e30)),
+        gs.clipping.clip_by(gs.rules.block_norm(1e30, units="flax")),
+        gs.clipping.clip_by(gs.rules.block_rms(1e30)),
+        gs.clipping.clip_by(gs.rules.unit_norm(1e30)),
     ):
         updates, health = apply(tx, gradient, params)
         jax.tree.map(np.testing.assert_array_equal, updates, gradient)
@@ -287,9 +291,9 @@ def test_far_limits_are_the_identity() -> None:
 
 
 TWICE = (
-    gs.clipping.clip_by_unit_norm(0.02),
-    gs.clipping.clip_by_block_norm(0.5),
-    gs.clipping.clip_by_block_rms(0.1),
+    gs.clipping.clip_by(gs.rules.unit_norm(0.02)),
+    gs.clipping.clip_by(gs.rules.block_norm(0.5)),
+    gs.clipping.clip_by(gs.rules.block_rms(0.1)),
 )
 
 
@@ -310,7 +314,7 @@ def test_clipping_again_changes_nothing(seed: int, power: int) -> None:
 
 
 def test_weakness_a_bias_at_zero_needs_1000_steps_to_reach_1e_3() -> None:
-    tx = optax.chain(gs.clipping.clip_by_unit_norm(), optax.sgd(0.1))
+    tx = optax.chain(gs.clipping.clip_by(gs.rules.unit_norm()), optax.sgd(0.1))
 
     def step(bias: Any, _: None) -> tuple[Any, None]:
         updates, _state = tx.update(jnp.ones(4), tx.init(bias), bias)
@@ -323,13 +327,13 @@ def test_weakness_a_bias_at_zero_needs_1000_steps_to_reach_1e_3() -> None:
 def test_weakness_one_entry_passes_at_the_root_of_the_size() -> None:
     gradient = np.zeros((100, 100), np.float32)
     gradient[3, 5] = 1e9
-    updates, _ = apply(gs.clipping.clip_by_block_rms(1.0), gradient)
+    updates, _ = apply(gs.clipping.clip_by(gs.rules.block_rms(1.0)), gradient)
     assert float(updates[3, 5]) == pytest.approx(100.0)
 
 
 def test_weakness_without_units_a_broken_layer_silences_its_stack() -> None:
     gradient, _ = stack_with_a_broken_layer()
-    updates, _ = apply(gs.clipping.clip_by_block_norm(0.1), gradient)
+    updates, _ = apply(gs.clipping.clip_by(gs.rules.block_norm(0.1)), gradient)
     norm = np.linalg.norm(gradient[7])
     np.testing.assert_allclose(updates[0], gradient[0] * 0.1 / norm, rtol=1e-4)
     assert norm > 1e4
@@ -337,7 +341,7 @@ def test_weakness_without_units_a_broken_layer_silences_its_stack() -> None:
 
 def test_missing_params_and_wrong_units_are_told() -> None:
     g = jnp.ones((2, 2))
-    tx = gs.clipping.clip_by_unit_norm()
+    tx = gs.clipping.clip_by(gs.rules.unit_norm())
     with pytest.raises(ValueError, match=r"needs them: call update\(updates, state, params\)"):
         tx.update(g, tx.init(g))
     for make in (unit_norm, lambda **kw: block_norm(1.0, **kw), lambda **kw: block_rms(1.0, **kw)):
@@ -345,6 +349,6 @@ def test_missing_params_and_wrong_units_are_told() -> None:
             make(units="row")
         with pytest.raises(TypeError, match="units must be one of"):
             make(units=0)
-    bad = gs.clipping.clip_by_unit_norm(units=(2,))
+    bad = gs.clipping.clip_by(gs.rules.unit_norm(units=(2,)))
     with pytest.raises(ValueError, match=r"keep the axes .* but it has 2 dimensions"):
         bad.update(g, bad.init(g), g)

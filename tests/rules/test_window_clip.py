@@ -86,7 +86,10 @@ def test_bounds_the_updates_of_an_optimizer() -> None:
         return np.asarray(jax.lax.scan(body, tx.init(jnp.zeros(4)), jnp.asarray(gradients))[1])
 
     adam = optax.scale_by_adam(b1=0.0, b2=0.95)
-    bare, clipped = norms(adam), norms(optax.chain(adam, gs.clipping.clip_by_window()))
+    bare, clipped = (
+        norms(adam),
+        norms(optax.chain(adam, gs.clipping.clip_by(gs.rules.window_clip()))),
+    )
     assert bare[300] >= 7.0
     assert clipped[300] <= 0.5 * bare[300]
     np.testing.assert_allclose(clipped[:300], bare[:300], rtol=1e-5)

@@ -150,7 +150,7 @@ def test_units_are_those_of_whole_leaves(mesh: Mesh, axis: int) -> None:
     g, w = (jnp.asarray(np.random.default_rng(i).normal(size=(8, 16)), jnp.float32) for i in (0, 1))
     g = g.at[:, 3].multiply(100.0)
     for units in ("output", "leaf", (0,), ()):
-        clip = functools.partial(gs.clipping.clip_by_unit_norm, 0.1, units=units)
+        clip = functools.partial(gs.clipping.clip_by, gs.rules.unit_norm(0.1, units=units))
         run = functools.partial(clipped, clip(axis_name=spec))
         mapped = jax.shard_map(run, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
         np.testing.assert_allclose(jax.jit(mapped)(g, w), clipped(clip(), g, w), rtol=2e-6)
@@ -161,7 +161,7 @@ def clipped(tx: optax.GradientTransformation, g: jax.Array, w: jax.Array) -> Any
 
 
 def test_units_by_names_alone_are_refused_with_the_remedy(mesh: Mesh) -> None:
-    tx = gs.clipping.clip_by_unit_norm(axis_name="fsdp", units="output")
+    tx = gs.clipping.clip_by(gs.rules.unit_norm(units="output"), axis_name="fsdp")
     params = {"split": jnp.ones((8, 3)), "whole": jnp.ones(5)}
     with pytest.raises(ValueError, match=r"pass its PartitionSpecs instead of \('fsdp',\)"):
         inside(mesh, lambda g: tx.update(g, tx.init(g), g)[0], params, out=SPECS)

@@ -103,7 +103,7 @@ def test_guard_sends_once_inside_shard_map(mesh: Mesh) -> None:
 
 def test_norms_of_units_are_sent_once_more(mesh: Mesh) -> None:
     shapes, specs = layers(3)
-    tx = gs.clipping.clip_by_rule(gs.rules.block_norm(1.0, units="output"), axis_name=specs)
+    tx = gs.clipping.clip_by(gs.rules.block_norm(1.0, units="output"), axis_name=specs)
     state = jax.eval_shape(tx.init, shapes)
     whole = jax.tree.map(lambda _: P(), state)
     step = jax.shard_map(tx.update, mesh=mesh, in_specs=(specs, whole), out_specs=(specs, whole))

@@ -25,11 +25,11 @@ NOT_INSIDE = {
 # In every run: under ``jit`` what stands for its frame, explicit axes for the few that could fail
 # there and for reasons of their own (the contract has their types for all), parts of leaves for
 # these and all that look at more than one entry. All others are elementwise, or made of these.
-EXPLICIT = {"clip_by_unit_norm", "guard", "muon", "rollback", "stable_adamw"}
+EXPLICIT = {"unit_norm", "guard", "muon", "rollback", "stable_adamw"}
 REDUCING = {
     "cap_trust",
     "centralize",
-    "clip_by_block_rms",
+    "block_rms",
     "clip_by_clippy",
     "mean_stabilize",
     "normalize",
@@ -49,12 +49,12 @@ def checks() -> Iterator[Any]:
         for case in entry.cases:
             first = case is entry.cases[0]
             chosen_in = {
-                "auto_mesh": first and entry.name in WHOLE,
-                "explicit_mesh": first and entry.name in EXPLICIT,
-                "shard_map": (first and entry.name in WHOLE) or entry.name in REDUCING,
+                "auto_mesh": first and entry.short in WHOLE,
+                "explicit_mesh": first and entry.short in EXPLICIT,
+                "shard_map": (first and entry.short in WHOLE) or entry.short in REDUCING,
             }
             for name, chosen in chosen_in.items():
-                if name == "shard_map" and entry.name in NOT_INSIDE:
+                if name == "shard_map" and entry.short in NOT_INSIDE:
                     continue
                 marks = [] if chosen else [pytest.mark.slow]
                 yield pytest.param(case, name, id=f"{name}-{case.name}", marks=marks)
@@ -69,7 +69,7 @@ def test_numbers_are_those_of_one_device(case: Case, name: str, mesh: Mesh) -> N
 
 
 def test_names_that_are_left_out_exist() -> None:
-    names = {entry.name for entry in entries()}
+    names = {entry.short for entry in entries()}
     assert {*NOT_INSIDE, *REDUCING, *EXPLICIT} <= names
 
 

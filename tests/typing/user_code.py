@@ -48,8 +48,8 @@ def optimizers() -> dict[str, optax.GradientTransformationExtraArgs]:
     schedule = gs.rate.limit_schedule(1e-3, min_value=1e-5, max_value=1e-2)
     chain = optax.chain(
         gs.centering.mean_stabilize("tanh", units={"bias": "leaf", "kernel": (0,)}),
-        gs.clipping.clip_by_unit_norm(units=by_layer),
-        gs.clipping.clip_by_group_norm(groups=group),
+        gs.clipping.clip_by(gs.rules.unit_norm(units=by_layer)),
+        gs.clipping.clip_by(gs.rules.group_norm(groups=group)),
         gs.moments.cautious(gs.moments.scale_by_adam(b1=0.95)),
         gs.rate.cap_update_rms(max_rms=1.0),
         optax.scale_by_learning_rate(schedule),

@@ -136,7 +136,7 @@ def upgrade_state(
       >>> import jax.numpy as jnp
       >>> import optax
       >>> import gradstable as gs
-      >>> tx = gs.clipping.clip_by_zscore()
+      >>> tx = gs.clipping.clip_by(gs.rules.zscore())
       >>> of_rule = {"count": jnp.array(7), "mean": jnp.array(2.0), "var": jnp.array(0.1)}
       >>> new = tx.init(jnp.ones(2))
       >>> saved = {"ledger": new.ledger._asdict(), "rule_state": [of_rule]}

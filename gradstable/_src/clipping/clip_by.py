@@ -1,95 +1,82 @@
-"""The rules under the names that users of optax look for: ``clip_by_*``."""
+"""A rule as a transform of its own, for a plain ``optax.chain``."""
+
+from typing import Any, NamedTuple
 
 import optax
-from jax.typing import ArrayLike
 
-from gradstable._src.clipping.judged import clip_by_rule
-from gradstable._src.core.layout import AxisName
+from gradstable._src.core.act import keep_finite, scale_updates
+from gradstable._src.core.checks import check_state, check_updates
+from gradstable._src.core.layout import AxisName, agreed, check_axis_name
+from gradstable._src.core.ledger import Ledger, enter, new_ledger
 from gradstable._src.core.shown import shown
-from gradstable._src.rules.global_norm import global_norm
-from gradstable._src.rules.log_mad import log_mad
+from gradstable._src.core.unit_norms import local_scale, measure_for
+from gradstable._src.core.units import Units, check_units
+from gradstable._src.rules.protocol import Rule, all_of, check_rules
+
+
+class JudgedState(NamedTuple):
+    """State of ``clip_by``."""
+
+    ledger: Ledger
+    rule_state: tuple[Any, ...]  # one entry a rule
 
 
 @shown
-def clip_by_global_norm(
-    max_norm: ArrayLike, *, axis_name: AxisName = None
+def clip_by(
+    *rules: Rule, units: Units | None = None, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Clip to a fixed global norm, safely: in place of ``optax.clip_by_global_norm``.
+    r"""Apply rules to the gradients as one link of a chain.
 
-    The rule is ``gs.rules.global_norm``. Unlike optax's, it clips a float32 gradient of 1e20
-    or a float16 one of 300 instead of silently zeroing it, and it gives zeros for a gradient
-    with a NaN instead of making all of it NaN.
+    Use it where you want a clip of ours in a chain of your own. It gives zeros for a rejected
+    step, which the optimizer behind it still takes for a gradient: counters advance and
+    moments decay. To hold all of that still, put ``gs.guard`` around the whole chain instead.
 
-    .. math:: g' = g \cdot \min(1, c / \|g\|)
+    .. math:: g' = \begin{cases} scale \cdot g & \text{accept} \\ 0 & \text{reject} \end{cases}
 
     Args:
-      max_norm: the limit ``c``, in units of the gradient, > 0. 1.0 in most language models.
+      *rules: decisions in order of precedence, from ``gs.rules``; the finite check is always on.
+      units: as for ``gs.guard``, for rules that do not name theirs.
       axis_name: as for ``gs.guard``.
 
     Returns:
-      A ``GradientTransformationExtraArgs``; updates keep structure and dtypes.
+      A ``GradientTransformationExtraArgs`` whose updates have the structure and the dtypes of
+      the gradients; ``gs.health`` and ``gs.explain`` read its state.
 
     Raises:
-      ValueError: if ``max_norm`` is not a positive number.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> import gradstable as gs
-      >>> tx = gs.clipping.clip_by_global_norm(1.0)
-      >>> g = jnp.array([3e20, 4e20])
-      >>> tx.update(g, tx.init(g))[0].round(3).tolist()
-      [0.6000000238418579, 0.800000011920929]
-
-    Source:
-      Pascanu, Mikolov, Bengio, 2013, arXiv:1211.5063.
-    """
-    return clip_by_rule(global_norm(max_norm), axis_name=axis_name)
-
-
-@shown
-def clip_by_log_mad(
-    *,
-    clip_at: ArrayLike = 4.0,
-    reject_at: ArrayLike = 6.0,
-    reject_above: ArrayLike = 5.0,
-    rate: ArrayLike = 0.03,
-    min_spread: ArrayLike = 0.1,
-    max_spread: ArrayLike = 0.3,
-    axis_name: AxisName = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Clip norms far above their usual range, and zero those that are farther still.
-
-    The rule, its formula and its arguments are those of ``gs.rules.log_mad``.
-
-    Args:
-      clip_at: robust standard deviations at which clipping begins, > 0.
-      reject_at: the same for zeroing the step, >= ``clip_at``.
-      reject_above: multiple of the median norm below which nothing is zeroed, >= 1.
-      rate: how fast the statistics move, in (0, 1).
-      min_spread: least spread of log(norm), > 0.
-      max_spread: largest spread that the thresholds follow, >= ``min_spread``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs``; updates keep structure and dtypes.
-
-    Raises:
-      ValueError: if an argument is out of its range.
+      TypeError: if a rule is no ``Rule``, or units or ``axis_name`` are of a wrong kind.
+      ValueError: if a kind of units is unknown.
 
     Example:
       >>> import optax
       >>> import gradstable as gs
-      >>> tx = optax.chain(gs.clipping.clip_by_log_mad(), optax.sgd(0.1, momentum=0.9))
+      >>> tx = optax.chain(gs.clipping.clip_by(gs.rules.log_mad(clip_at=2.0)), optax.sgd(0.1))
 
     Source:
-      Ours, see ``gs.rules.log_mad``.
+      Ours.
     """
-    rule = log_mad(
-        clip_at=clip_at,
-        reject_at=reject_at,
-        reject_above=reject_above,
-        rate=rate,
-        min_spread=min_spread,
-        max_spread=max_spread,
-    )
-    return clip_by_rule(rule, axis_name=axis_name)
+    check_rules(rules)
+    check_axis_name(axis_name)
+    if units is not None:
+        check_units(units)
+    judge = all_of(rules)
+
+    def init_fn(params: optax.Params) -> JudgedState:
+        return JudgedState(ledger=new_ledger(params), rule_state=judge.init(params))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, JudgedState]:
+        ledger, rule_state = check_state(state, JudgedState, "clip_by")
+        updates, params = check_updates(updates, params)
+        extra_args = agreed(extra_args, axis_name)
+        measured = measure_for(judge.needs, updates, params, axis_name=axis_name, units=units)
+        verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
+        scale = local_scale(verdict.scale, updates, axis_name=axis_name)
+        scaled = scale_updates(updates, scale)
+        new_state = JudgedState(ledger=enter(ledger, measured, verdict), rule_state=rule_state)
+        return keep_finite(verdict.accept, scaled, None), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

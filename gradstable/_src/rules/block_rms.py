@@ -20,9 +20,10 @@ def block_rms(threshold: ArrayLike, *, units: Units | None = None) -> Rule:
     r"""Scale every leaf down to a fixed root mean square of its own.
 
     The update clip of Adafactor. It means most on updates that were already divided by the
-    root of a second moment, whose entries are near 1: put ``gs.clipping.clip_by_block_rms(1.0)``
-    behind such a ``scale_by_*`` and before the learning rate. On raw gradients it is ``block_norm``
-    with a limit that grows with the root of the size of a leaf.
+    root of a second moment, whose entries are near 1: put
+    ``gs.clipping.clip_by(gs.rules.block_rms(1.0))`` behind such a ``scale_by_*`` and before the
+    learning rate. On raw gradients it is ``block_norm`` with a limit that grows with the root of
+    the size of a leaf.
 
     Its weakness is that an average over a leaf dilutes what is rare: one entry of a matrix with
     a million entries passes up to 1000 times the threshold.

@@ -21,9 +21,9 @@ _MIN_STD = 1e-6
 def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
     r"""Scale an update down to the mean of the last norms plus some standard deviations.
 
-    It was made for *updates*: put ``gs.clipping.clip_by_window()`` behind the optimizer in a chain,
-    where it bounds what stale second moments let through and no clip of gradients can see. As
-    a rule of ``gs.guard`` it judges gradients in the same way.
+    It was made for *updates*: put ``gs.clipping.clip_by(gs.rules.window_clip())`` behind the
+    optimizer in a chain, where it bounds what stale second moments let through and no clip of
+    gradients can see. As a rule of ``gs.guard`` it judges gradients in the same way.
 
     With mean and population standard deviation of the last ``W`` norms,
 
@@ -52,9 +52,7 @@ def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
       >>> import optax
       >>> import gradstable as gs
       >>> rule = gs.rules.window_clip(window=64)
-      >>> tx = optax.chain(
-      ...     optax.scale_by_adam(), gs.clipping.clip_by_rule(rule), optax.scale(-1e-3)
-      ... )
+      >>> tx = optax.chain(optax.scale_by_adam(), gs.clipping.clip_by(rule), optax.scale(-1e-3))
 
     Source:
       Levanter, ``clip_update_by_historical_norm``, Stanford CRFM, 2025.

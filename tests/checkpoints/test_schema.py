@@ -62,7 +62,10 @@ def test_first_leaf_that_differs_is_named_with_the_remedy(state: Any, told: str)
     ("version", "told"),
     [
         (0, r"Load it with gradstable 0\.0\.9 .* Changed"),
-        (1, r"Load it without a target, and pass what comes to gradstable\.upgrade_state"),
+        (
+            1,
+            r"Load it without a target, and pass what comes to gradstable\.checkpoints\.upgrade_state",
+        ),
         (9, r"Update to gradstable 0\.0\.9"),
     ],
 )
@@ -80,5 +83,7 @@ def test_another_version_is_named(version: int, told: str) -> None:
 
 @pytest.mark.parametrize("schema", [None, {}, {"schema": 1}, "1"])
 def test_what_is_no_schema_is_refused(schema: Any) -> None:
-    with pytest.raises(TypeError, match=r"must be what gradstable\.state_schema returned"):
+    with pytest.raises(
+        TypeError, match=r"must be what gradstable\.checkpoints\.state_schema returned"
+    ):
         gs.checkpoints.check_schema(schema, ADAMW.init(PARAMS))

@@ -64,7 +64,7 @@ WRAPPED = {
     "inject_hyperparams": optax.inject_hyperparams(lambda rate: gs.guard(ADAMW))(rate=0.1),
 }
 LINKED = {
-    "links around": optax.chain(gs.clipping.clip_by_rule(), ADAMW, gs.rate.backoff_on_spike()),
+    "links around": optax.chain(gs.clipping.clip_by(), ADAMW, gs.rate.backoff_on_spike()),
     "links inside": gs.guard(optax.chain(ADAMW, gs.precision.stochastic_round())),
     "partition": optax.partition({"all": gs.guard(ADAMW)}, {"w": "all", "b": "all"}),
 }
