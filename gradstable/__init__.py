@@ -34,11 +34,11 @@ from gradstable._src.health.read import health
 from gradstable._src.health.updated import has_updated
 from gradstable._src.precision.loss_scale import loss_scale, scale_loss, unscale
 from gradstable._src.recipes.adam import adam, adamw, nadam, nadamw
-from gradstable._src.recipes.adam_kin import adamax, amsgrad, radam, yogi
-from gradstable._src.recipes.belief import adabelief
+from gradstable._src.recipes.adam_kin import adabelief, adamax, amsgrad, radam, yogi
 from gradstable._src.recipes.classic import adadelta, adagrad, rmsprop, sgd
 from gradstable._src.recipes.modern import adan
 from gradstable._src.recipes.muon import muon
+from gradstable._src.recipes.recipe import recipe
 from gradstable._src.recipes.signs import lion
 from gradstable._src.recipes.stable_adamw import stable_adamw
 from gradstable._src.recipes.trust import lamb, lars
@@ -89,6 +89,7 @@ __all__ = [
     "precision",
     "radam",
     "rate",
+    "recipe",
     "recipes",
     "record",
     "recovery",

@@ -1,19 +1,17 @@
-"""Assembled optimizers, guard included: composition only."""
+"""Whole optimizers, guard included: composition only."""
 
 from gradstable._src.recipes.adam import adam, adamw, nadam, nadamw
-from gradstable._src.recipes.adam_kin import adamax, amsgrad, radam, yogi
-from gradstable._src.recipes.ademamix import ademamix
-from gradstable._src.recipes.belief import adabelief
-from gradstable._src.recipes.classic import adadelta, adagrad, momentum, rmsprop, sgd
-from gradstable._src.recipes.modern import adam_atan2, adan, adopt, laprop
+from gradstable._src.recipes.adam_kin import adabelief, adamax, amsgrad, radam, yogi
+from gradstable._src.recipes.classic import adadelta, adagrad, rmsprop, sgd
+from gradstable._src.recipes.modern import adan, ademamix, adopt
 from gradstable._src.recipes.muon import muon
+from gradstable._src.recipes.recipe import recipe
 from gradstable._src.recipes.schedule_free import (
     schedule_free,
     schedule_free_adamw,
     schedule_free_eval_params,
 )
-from gradstable._src.recipes.signs import lion, s3, sophia
-from gradstable._src.recipes.spam import spam, stable_spam
+from gradstable._src.recipes.signs import lion, sophia
 from gradstable._src.recipes.stable_adamw import stable_adamw
 from gradstable._src.recipes.trust import lamb, lars
 
@@ -22,7 +20,6 @@ __all__ = [
     "adadelta",
     "adagrad",
     "adam",
-    "adam_atan2",
     "adamax",
     "adamw",
     "adan",
@@ -30,23 +27,19 @@ __all__ = [
     "adopt",
     "amsgrad",
     "lamb",
-    "laprop",
     "lars",
     "lion",
-    "momentum",
     "muon",
     "nadam",
     "nadamw",
     "radam",
+    "recipe",
     "rmsprop",
-    "s3",
     "schedule_free",
     "schedule_free_adamw",
     "schedule_free_eval_params",
     "sgd",
     "sophia",
-    "spam",
     "stable_adamw",
-    "stable_spam",
     "yogi",
 ]

@@ -10,17 +10,29 @@ evaluate it equation by equation; where an equation defines a leaf of the new st
 held value in its place.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal, Var
 
 from gradstable._src.core.checks import check_same_tree, leaves_by_path
 from gradstable._src.core.derivatives import handed_on, where_accepted
 from gradstable._src.core.eager import is_traced, when_repeated
-from gradstable._src.core.equations import Equations, Update, evaluate, is_array, is_input, trace
+from gradstable._src.core.equations import (
+    Equations,
+    Update,
+    evaluate,
+    is_array,
+    is_input,
+    is_variable,
+    trace,
+)
 from gradstable._src.core.select import select, select_finite
+
+if TYPE_CHECKING:
+    from jax.extend.core import Literal, Var
 
 
 def hold(
@@ -87,7 +99,7 @@ def _evaluate(
     outputs, sources = equations.outputs, equations.sources
     # Where a hold inside hands its held value on, it is that value that the update reads.
     state_outs = [
-        sources.get(atom, atom) if isinstance(atom, Var) else atom
+        sources.get(atom, atom) if is_variable(atom) else atom
         for atom in outputs[equations.num_updates :]
     ]
 
@@ -101,7 +113,7 @@ def _evaluate(
     dtypes = (leaf.dtype for leaf in equations.shapes[equations.num_updates :])
     for var, dtype, old in zip(state_outs, dtypes, old_inside, strict=True):
         # A variable can be held for one leaf only, and only if it has the leaf's dtype.
-        if isinstance(var, Var) and dtype == old.dtype:
+        if is_variable(var) and dtype == old.dtype:
             old_of.setdefault(var, old)
     raw: dict[Var, jax.Array] = {}
 
@@ -120,7 +132,7 @@ def _evaluate(
     def held(var: Var | Literal | None, value: jax.Array, old: jax.Array) -> jax.Array:
         if value is old:  # passed through
             return old
-        if isinstance(var, Var) and var in raw:
+        if is_variable(var) and var in raw:
             if old_of[var] is old:
                 return value
             value = raw[var]

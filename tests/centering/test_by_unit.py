@@ -184,7 +184,7 @@ def test_scalars_pairs_and_empty_leaves(name: str) -> None:
 def test_other_units(name: str) -> None:
     kernel = normal(4, 3, 5)
     base, _, adjust = name.rstrip(")").partition("(")
-    tx = getattr(gs, base)(*([adjust] if adjust else []), units=(0, 1))
+    tx = getattr(gs.centering, base)(*([adjust] if adjust else []), units=(0, 1))
     rows = [by_output(np.moveaxis(layer, -1, 0), ROWS[name]).T for layer in kernel]
     np.testing.assert_allclose(apply(tx, {"w": kernel})["w"], np.stack(rows), rtol=1e-5, atol=1e-5)
 

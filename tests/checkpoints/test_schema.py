@@ -62,10 +62,7 @@ def test_first_leaf_that_differs_is_named_with_the_remedy(state: Any, told: str)
     ("version", "told"),
     [
         (0, r"Load it with gradstable 0\.0\.9 .* Changed"),
-        (
-            1,
-            r"Load it without a target, and pass what comes to gradstable\.checkpoints\.upgrade_state",
-        ),
+        (1, r"Load it without a target, .* gradstable\.checkpoints\.upgrade_state"),
         (9, r"Update to gradstable 0\.0\.9"),
     ],
 )

@@ -45,6 +45,8 @@ def shared() -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
     """Return what has the same name here and in optax or optax.contrib: ours and theirs."""
     found = {}
     for path in public_names():
+        if path.startswith(("losses.", "rules.")):  # no transforms
+            continue
         name, ours = path.rpartition(".")[2], resolve(path)
         theirs = getattr(optax, name, None) or getattr(optax.contrib, name, None)
         if inspect.isfunction(ours) and callable(theirs):

@@ -19,7 +19,7 @@ SCHEDULE = optax.linear_schedule(1e-2, 1e-3, 20)
 AGREE: dict[str, tuple[Make, Make, dict[str, Any], float]] = {
     "sgd": (gs.sgd, optax.sgd, {}, 1e-6),
     "sgd(nesterov)": (gs.sgd, optax.sgd, {"momentum": 0.9, "nesterov": True}, 1e-6),
-    "momentum": (gs.recipes.momentum, lambda rate: optax.sgd(rate, momentum=0.9), {}, 1e-6),
+    "sgd(momentum)": (gs.sgd, optax.sgd, {"momentum": 0.9}, 1e-6),
     "adam": (gs.adam, optax.adam, {}, 1e-5),
     "adam(all)": (gs.adam, optax.adam, {"b2": 0.95, "eps_root": 1e-6, "nesterov": True}, 1e-5),
     "adamw": (gs.adamw, optax.adamw, {"weight_decay": 0.1, "mask": {"w": True, "b": False}}, 1e-5),
@@ -89,7 +89,7 @@ def test_equals_optax_on_a_healthy_run(name: str) -> None:
 
 # One of each kind of composition; the storm takes them all.
 MAKERS: dict[str, Callable[[], optax.GradientTransformation]] = {
-    "momentum": lambda: gs.recipes.momentum(SCHEDULE),
+    "sgd": lambda: gs.sgd(SCHEDULE, momentum=0.9),
     "nadamw": lambda: gs.nadamw(SCHEDULE, momentum_decay=4e-3),
     "rmsprop": lambda: gs.rmsprop(SCHEDULE, momentum=0.9, bias_correction=True),
     "adadelta": lambda: gs.adadelta(SCHEDULE, weight_decay=SCHEDULE),

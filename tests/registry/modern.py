@@ -183,14 +183,29 @@ ENTRIES = [
         weakness="one entry in a thousand that agrees makes a step of 1000 times its length",
         required={"inner": gs.moments.scale_by_adam()},
     ),
+    Entry(
+        "recipe",
+        RECIPES,
+        source="Ours",
+        promise="any direction with decay and a rate behind the guard, at the cost of the guard",
+        weakness="as the direction",
+        cases=[
+            Case(f"recipe({name})", gs.recipe(direction, 1e-3, weight_decay=0.1))
+            for name, direction in {
+                "laprop": gs.moments.scale_by_laprop(),
+                "adam_atan2": gs.moments.scale_by_adam_atan2(),
+                "s3": gs.moments.scale_by_s3(),
+                "spam": gs.moments.scale_by_spam(),
+                "stable_spam": gs.moments.scale_by_stable_spam(),
+            }.items()
+        ],
+        numbers=RATE,
+        optional=frozenset({"weight_decay"}),
+        required={"direction": gs.moments.scale_by_laprop(), "learning_rate": 1e-3},
+    ),
     recipe("adan", gs.adan(1e-3), "scale_by_adan", ADAN),
     recipe("adopt", gs.recipes.adopt(1e-3), "scale_by_adopt", BETAS),
-    recipe("laprop", gs.recipes.laprop(1e-3), "scale_by_laprop", BETAS),
-    recipe("adam_atan2", gs.recipes.adam_atan2(1e-3), "scale_by_adam_atan2", ATAN2),
     recipe("ademamix", gs.recipes.ademamix(1e-3), "scale_by_ademamix", ADEMAMIX),
     recipe("lion", gs.lion(1e-3), "scale_by_lion", {"b1": DECAY, "b2": DECAY}),
     recipe("sophia", bind(gs.recipes.sophia(1e-3), hessian=diagonal), "scale_by_sophia", SOPHIA),
-    recipe("s3", gs.recipes.s3(1e-3), "scale_by_s3", S3),
-    recipe("spam", gs.recipes.spam(1e-3), "scale_by_spam", SPAM),
-    recipe("stable_spam", gs.recipes.stable_spam(1e-3), "scale_by_stable_spam", STABLE_SPAM),
 ]

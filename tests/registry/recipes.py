@@ -55,16 +55,6 @@ ENTRIES = [
         required=_ONE,
     ),
     Entry(
-        "recipes.momentum",
-        FAMILY,
-        source="Polyak 1964",
-        promise="as sgd with momentum",
-        weakness="as sgd",
-        cases=[Case("momentum", gs.recipes.momentum(1e-2))],
-        numbers={**_LR, "decay": DECAY},
-        required=_ONE,
-    ),
-    Entry(
         "adam",
         FAMILY,
         source="Kingma 2014, arXiv:1412.6980",

@@ -25,7 +25,7 @@ FREE = (gs.rules.global_norm(1e9),)
 # Ours, the class in torch.optim, and its options.
 PAIRS: dict[str, tuple[Ours, str, dict[str, Any]]] = {
     "sgd": (partial(gs.sgd, RATE), "SGD", {}),
-    "momentum": (partial(gs.recipes.momentum, RATE), "SGD", {"momentum": 0.9}),
+    "momentum": (partial(gs.sgd, RATE, momentum=0.9), "SGD", {"momentum": 0.9}),
     "nesterov": (
         partial(gs.sgd, RATE, momentum=0.9, nesterov=True),
         "SGD",

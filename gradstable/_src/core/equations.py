@@ -2,16 +2,22 @@
 
 What is no array (an activation function, a string, a ``float0`` gradient) never becomes an input of
 the equations: it goes around them, as it does under ``equinox.filter_jit``.
+
+``jax.extend`` is loaded when something is traced: it loads Pallas, which takes as long as the rest
+of this library.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -64,8 +70,8 @@ class Equations(NamedTuple):
                 continue
             given = dict(zip(inner.invars, eqn.invars, strict=True))
             for made, atom in zip(eqn.outvars, inner.outvars, strict=True):
-                source = given.get(atom) if isinstance(atom, Var) else None
-                if isinstance(source, Var) and source in defined:
+                source = given.get(atom) if is_variable(atom) else None
+                if is_variable(source) and source in defined:
                     found[made] = found.get(source, source)
         return found
 
@@ -82,7 +88,7 @@ class Equations(NamedTuple):
         """Return the same, except for gradients that are handed through as they are."""
         jaxpr = self.closed.jaxpr
         inputs = {*jaxpr.invars}
-        defined = [isinstance(v, Literal) or v not in inputs for v in jaxpr.outvars]
+        defined = [not is_variable(v) or v not in inputs for v in jaxpr.outvars]
         used = iter(_used(jaxpr, defined))
         return [is_input(leaf) and next(used) for leaf in leaves]
 
@@ -129,13 +135,15 @@ def evaluate(
     in the scope and with the line of the source where it was written, so that a profile of the
     compiled program reads as that of the update itself.
     """
+    from jax.extend import source_info_util
+
     jaxpr = closed.jaxpr
     env: dict[Var, Any] = dict(
         zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True)
     )
 
     def read(atom: Var | Literal) -> Any:
-        return atom.val if isinstance(atom, Literal) else env[atom]
+        return env[atom] if is_variable(atom) else cast("Literal", atom).val
 
     outer = source_info_util.current_name_stack()
     for eqn in jaxpr.eqns:
@@ -222,6 +230,11 @@ def _if_no_array(leaf: Any) -> Any:
     return _ARRAY if is_array(leaf) else leaf
 
 
+def is_variable(atom: Var | Literal | None) -> TypeGuard[Var]:
+    """Whether an equation or an argument defines this; a literal has a value of its own."""
+    return atom is not None and not hasattr(atom, "val")
+
+
 def _is_shape(leaf: object) -> bool:
     return isinstance(leaf, jax.ShapeDtypeStruct)
 
@@ -231,13 +244,13 @@ def _used(jaxpr: Jaxpr, outputs: Sequence[bool]) -> list[bool]:
     live = {
         atom
         for atom, used in zip(jaxpr.outvars, outputs, strict=True)
-        if used and isinstance(atom, Var)
+        if used and is_variable(atom)
     }
     for eqn in reversed(jaxpr.eqns):
         needed = [var in live for var in eqn.outvars]
         if any(needed):
             inputs = zip(eqn.invars, _inputs_used(eqn, needed), strict=True)
-            live |= {atom for atom, used in inputs if used and isinstance(atom, Var)}
+            live |= {atom for atom, used in inputs if used and is_variable(atom)}
     return [var in live for var in jaxpr.invars]
 
 

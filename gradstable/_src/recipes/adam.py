@@ -1,4 +1,4 @@
-"""Adam, AdamW and both with Nesterov's look ahead, guarded."""
+"""Adam, AdamW, and both with Nesterov's look ahead."""
 
 from typing import Any
 
@@ -6,15 +6,14 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.layout import AxisName
-from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Mask
 from gradstable._src.moments.adam import scale_by_adam
 from gradstable._src.moments.nadam import scale_by_nadam
-from gradstable._src.recipes.assemble import assemble
+from gradstable._src.recipes.recipe import made_of
 from gradstable._src.rules.protocol import Rule
 
 
-@shown
+@made_of(scale_by_adam)
 def adam(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -28,33 +27,13 @@ def adam(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Train with Adam that does not blow up: ``gs.guard`` around moments that survive.
+    r"""Adam that does not blow up: ``gs.guard`` around moments that survive.
 
-    Use it in place of ``optax.adam``: the arguments have the same names and defaults (by keyword
-    after the first).
+    Use it in place of ``optax.adam``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
     with :math:`u` from ``gs.moments.scale_by_adam``. For weight decay take ``gs.adamw``.
-
-    Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
-      b1: decay of the first moment, in [0, 1). Default 0.9.
-      b2: decay of the second moment, in [0, 1). Default 0.999.
-      eps: added outside the root, in units of the gradient, >= 0. Default 1e-8.
-      eps_root: added inside the root, >= 0. Default 0.
-      mu_dtype: dtype of the first moment. Default float32.
-      nu_dtype: dtype of the second moment. Default float32.
-      nesterov: whether the first moment looks one step ahead. Default ``False``.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs
@@ -63,19 +42,10 @@ def adam(
     Source:
       Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980.
     """
-    direction = scale_by_adam(
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        nesterov=nesterov,
-    )
-    return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
+    ...
 
 
-@shown
+@made_of(scale_by_adam)
 def adamw(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -91,38 +61,14 @@ def adamw(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Train with AdamW that does not blow up: ``gs.guard`` around moments that survive.
+    r"""AdamW that does not blow up: ``gs.guard`` around moments that survive.
 
-    Use it in place of ``optax.adamw``: the arguments have the same names and defaults (by keyword
-    after the first).
+    Use it in place of ``optax.adamw``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
     with :math:`u` from ``gs.moments.scale_by_adam``; nothing at all on a rejected step, neither
     decay nor a tick of the schedule.
-
-    Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
-      b1: decay of the first moment, in [0, 1). Default 0.9.
-      b2: decay of the second moment, in [0, 1). Default 0.999.
-      eps: added outside the root, in units of the gradient, >= 0. Default 1e-8.
-      eps_root: added inside the root, >= 0. Default 0.
-      mu_dtype: dtype of the first moment. Default float32.
-      nu_dtype: dtype of the second moment. Default float32.
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
-        1e-4, as in optax.
-      mask: tree of bools, or a function from parameters to one: which leaves to decay. Default:
-        all.
-      nesterov: whether the first moment looks one step ahead. Default ``False``.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params``.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import optax
@@ -132,26 +78,34 @@ def adamw(
     Source:
       Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.
     """
-    direction = scale_by_adam(
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        nesterov=nesterov,
-    )
-    return assemble(
-        direction,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        mask=mask,
-        rules=rules,
-        axis_name=axis_name,
-    )
+    ...
 
 
-@shown
+def _look_ahead(
+    *,
+    b1: ArrayLike,
+    b2: ArrayLike,
+    eps: ArrayLike,
+    eps_root: ArrayLike,
+    mu_dtype: DTypeLike | None,
+    nu_dtype: DTypeLike | None,
+    nesterov: bool,
+    momentum_decay: ArrayLike | None,
+) -> optax.GradientTransformationExtraArgs:
+    options: dict[str, Any] = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    options |= {"mu_dtype": mu_dtype, "nu_dtype": nu_dtype}
+    if momentum_decay is None:
+        return scale_by_adam(nesterov=nesterov, **options)
+    if not nesterov:
+        msg = (
+            f"nesterov must be True with momentum_decay={momentum_decay}, which is the schedule of "
+            "Nesterov's momentum, got False: leave one of them out"
+        )
+        raise ValueError(msg)
+    return scale_by_nadam(momentum_decay=momentum_decay, **options)
+
+
+@made_of(_look_ahead)
 def nadam(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -166,10 +120,10 @@ def nadam(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Train with NAdam, which looks one step ahead, behind the guard.
+    r"""NAdam, which looks one step ahead, behind the guard.
 
-    Use it in place of ``optax.nadam``: the arguments have the same names and defaults (by keyword
-    after the first). With ``momentum_decay=4e-3`` it is the paper's and torch's.
+    Use it in place of ``optax.nadam``; the arguments have the same names and defaults. With
+    ``momentum_decay=4e-3`` it is the paper's and torch's.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
@@ -178,26 +132,10 @@ def nadam(
     decays.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
-      b1: decay of the first moment, in [0, 1). Default 0.9.
-      b2: decay of the second moment, in [0, 1). Default 0.999.
-      eps: added outside the root, in units of the gradient, >= 0. Default 1e-8.
-      eps_root: added inside the root, >= 0. Default 0.
-      mu_dtype: dtype of the first moment. Default float32.
-      nu_dtype: dtype of the second moment. Default float32.
       nesterov: whether the first moment looks one step ahead. Default ``True``; without it this is
         Adam.
       momentum_decay: how fast the momentum rises, >= 0: 4e-3 is Dozat's NAdam and torch's, as in
         ``gs.moments.scale_by_nadam``. Default ``None``: a constant momentum, as in optax.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs
@@ -206,20 +144,10 @@ def nadam(
     Source:
       Dozat, "Incorporating Nesterov Momentum into Adam", 2016.
     """
-    direction = _look_ahead(
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        nesterov=nesterov,
-        momentum_decay=momentum_decay,
-    )
-    return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
+    ...
 
 
-@shown
+@made_of(_look_ahead)
 def nadamw(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -236,40 +164,18 @@ def nadamw(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Train with NAdam and decoupled weight decay behind the guard.
+    r"""NAdam with decoupled weight decay, behind the guard.
 
-    Use it in place of ``optax.nadamw``: the arguments have the same names and defaults (by keyword
-    after the first). With ``momentum_decay=4e-3`` it is the paper's and torch's.
+    Use it in place of ``optax.nadamw``; the arguments have the same names and defaults. With
+    ``momentum_decay=4e-3`` it is the paper's and torch's.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
     with :math:`u` as in ``gs.nadam``; nothing at all on a rejected step.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
-      b1: decay of the first moment, in [0, 1). Default 0.9.
-      b2: decay of the second moment, in [0, 1). Default 0.999.
-      eps: added outside the root, in units of the gradient, >= 0. Default 1e-8.
-      eps_root: added inside the root, >= 0. Default 0.
-      mu_dtype: dtype of the first moment. Default float32.
-      nu_dtype: dtype of the second moment. Default float32.
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
-        1e-4, as in optax.
-      mask: tree of bools, or a function from parameters to one: which leaves to decay. Default:
-        all.
-      nesterov: whether the first moment looks one step ahead. Default ``True``; without it this is
-        Adam.
-      momentum_decay: how fast the momentum rises, >= 0: 4e-3 is Dozat's NAdam and torch's, as in
-        ``gs.moments.scale_by_nadam``. Default ``None``: a constant momentum, as in optax.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params``.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
+      nesterov: as for ``gs.nadam``.
+      momentum_decay: as for ``gs.nadam``.
 
     Example:
       >>> import gradstable as gs
@@ -279,35 +185,4 @@ def nadamw(
       Dozat, "Incorporating Nesterov Momentum into Adam", 2016; the decay as in Loshchilov, Hutter,
       "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.
     """
-    direction = _look_ahead(
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        nesterov=nesterov,
-        momentum_decay=momentum_decay,
-    )
-    return assemble(
-        direction,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        mask=mask,
-        rules=rules,
-        axis_name=axis_name,
-    )
-
-
-def _look_ahead(
-    *, nesterov: bool, momentum_decay: ArrayLike | None, **options: Any
-) -> optax.GradientTransformationExtraArgs:
-    if momentum_decay is None:
-        return scale_by_adam(nesterov=nesterov, **options)
-    if not nesterov:
-        msg = (
-            f"nesterov must be True with momentum_decay={momentum_decay}, which is the schedule of "
-            "Nesterov's momentum, got False: leave one of them out"
-        )
-        raise ValueError(msg)
-    return scale_by_nadam(momentum_decay=momentum_decay, **options)
+    ...

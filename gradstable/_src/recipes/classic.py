@@ -1,10 +1,9 @@
-"""Gradient descent, momentum and the first adaptive methods, guarded."""
+"""Gradient descent and the first adaptive methods."""
 
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.layout import AxisName
-from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Mask
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
 from gradstable._src.moments.adadelta import scale_by_adadelta
@@ -13,11 +12,11 @@ from gradstable._src.moments.decay import check_decays
 from gradstable._src.moments.engine import under_guard
 from gradstable._src.moments.rms import scale_by_rms
 from gradstable._src.moments.rss import scale_by_rss
-from gradstable._src.recipes.assemble import assemble
+from gradstable._src.recipes.recipe import made_of, published, recipe
 from gradstable._src.rules.protocol import Rule
 
 
-@shown
+@published
 def sgd(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -29,8 +28,8 @@ def sgd(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train by gradient descent behind the guard, with momentum on request.
 
-    Use it in place of ``optax.sgd``: the arguments have the same names and defaults (by keyword
-    after the first).
+    Use it in place of ``optax.sgd``; the arguments have the same
+    names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
@@ -38,20 +37,10 @@ def sgd(
     gradient, so all of its safety is that of the guard.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
       momentum: its decay, in [0, 1). Default ``None``: no momentum, and no state for it.
       nesterov: whether the momentum looks one step ahead; without momentum it has no effect.
         Default ``False``.
       accumulator_dtype: dtype in which the momentum is stored. Default float32.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs
@@ -65,61 +54,10 @@ def sgd(
     if momentum is not None:
         check_decays(momentum=momentum)
         direction = trace(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
-    return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
+    return recipe(direction, learning_rate, rules=rules, axis_name=axis_name)
 
 
-@shown
-def momentum(
-    learning_rate: optax.ScalarOrSchedule,
-    *,
-    decay: ArrayLike = 0.9,
-    nesterov: bool = False,
-    accumulator_dtype: DTypeLike | None = None,
-    rules: tuple[Rule, ...] = (),
-    axis_name: AxisName = None,
-) -> optax.GradientTransformationExtraArgs:
-    r"""Train by momentum behind the guard: ``gs.sgd`` by another name.
-
-    Use it where ``gs.sgd(learning_rate, momentum=0.9)`` is meant.
-
-    .. math:: \theta \leftarrow \theta - \eta\, u
-
-    with :math:`u` from ``gs.moments.trace``.
-
-    Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
-      decay: of the sum of gradients, in [0, 1). Default 0.9.
-      nesterov: whether the sum looks one step ahead. Default ``False``.
-      accumulator_dtype: dtype in which the momentum is stored. Default float32.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
-
-    Example:
-      >>> import gradstable as gs
-      >>> tx = gs.recipes.momentum(0.1)
-
-    Source:
-      Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
-    """
-    check_decays(decay=decay)
-    return sgd(
-        learning_rate,
-        momentum=decay,
-        nesterov=nesterov,
-        accumulator_dtype=accumulator_dtype,
-        rules=rules,
-        axis_name=axis_name,
-    )
-
-
-@shown
+@published
 def rmsprop(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -137,8 +75,8 @@ def rmsprop(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train with RMSprop behind the guard.
 
-    Use it in place of ``optax.rmsprop``: the arguments have the same names and defaults (by keyword
-    after the first).
+    Use it in place of ``optax.rmsprop``; the arguments have the same
+    names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
@@ -146,7 +84,6 @@ def rmsprop(
     in optax and torch.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
       decay: of the mean square, in [0, 1). Default 0.9.
       eps: added to the mean square, or to its root, >= 0. Default 1e-8.
       initial_scale: where the mean square starts, >= 0. Default 0.
@@ -156,15 +93,6 @@ def rmsprop(
       nesterov: whether the momentum looks one step ahead. Default ``False``.
       bias_correction: whether to correct the averages, as Adam does. Default ``False``.
       nu_dtype: dtype in which the averages are stored. Default float32.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs
@@ -186,12 +114,10 @@ def rmsprop(
     if momentum is not None:
         check_decays(momentum=momentum)
         after = (trace(momentum, nesterov=nesterov),)
-    return assemble(
-        direction, *after, learning_rate=learning_rate, rules=rules, axis_name=axis_name
-    )
+    return recipe(direction, learning_rate, after=after, rules=rules, axis_name=axis_name)
 
 
-@shown
+@made_of(scale_by_rss)
 def adagrad(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -203,8 +129,8 @@ def adagrad(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train with Adagrad behind the guard.
 
-    Use it in place of ``optax.adagrad``: the arguments have the same names and defaults (by keyword
-    after the first).
+    Use it in place of ``optax.adagrad``; the arguments have the same
+    names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
@@ -212,19 +138,9 @@ def adagrad(
     keeps it out of the sum.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
       initial_accumulator_value: where the sum of squares starts, >= 0. Default 0.1.
       eps: added inside the root, in units of the gradient squared, >= 0. Default 1e-7.
       nu_dtype: dtype in which the sum is stored. Default float32.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs
@@ -234,13 +150,10 @@ def adagrad(
       Duchi, Hazan, Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic
       Optimization", 2011.
     """
-    direction = scale_by_rss(
-        initial_accumulator_value=initial_accumulator_value, eps=eps, nu_dtype=nu_dtype
-    )
-    return assemble(direction, learning_rate=learning_rate, rules=rules, axis_name=axis_name)
+    ...
 
 
-@shown
+@published
 def adadelta(
     learning_rate: optax.ScalarOrSchedule | None = None,
     *,
@@ -254,7 +167,7 @@ def adadelta(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train with Adadelta, whose steps have the unit of parameters, behind the guard.
 
-    Use it in place of ``optax.adadelta``: the arguments have the same names and defaults (by
+    Use it in place of ``optax.adadelta``; the arguments have the same names and defaults (by
     keyword after the first). The paper has no learning rate, and without one the step is that of
     the paper, downhill; ``optax.adadelta()`` returns it with the sign of the gradient.
 
@@ -263,24 +176,11 @@ def adadelta(
     with :math:`u` from ``gs.moments.scale_by_adadelta``, of :math:`g + \lambda \theta`.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate. Default ``None``,
-        which is 1.
       rho: decay of both averages, in [0, 1). Default 0.9.
       eps: added inside both roots, > 0. Default 1e-6.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule; it is *added to the gradient*,
         as in optax. Default 0.
-      weight_decay_mask: tree of bools, or a function from parameters to one: which leaves to
-        decay. Default: all.
       nu_dtype: dtype in which both averages are stored. Default float32.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params``.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs
@@ -295,4 +195,4 @@ def adadelta(
         under_guard(scale_by_adadelta(rho=rho, eps=eps, nu_dtype=nu_dtype)),
     )
     rate = 1.0 if learning_rate is None else learning_rate
-    return assemble(direction, learning_rate=rate, rules=rules, axis_name=axis_name)
+    return recipe(direction, rate, rules=rules, axis_name=axis_name)

@@ -11,7 +11,6 @@ from gradstable._src.core.checks import check_number, check_rate
 from gradstable._src.core.equations import as_arrays
 from gradstable._src.core.layout import AxisName, whole_shapes
 from gradstable._src.core.masked import of_arrays
-from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Mask
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
 from gradstable._src.guard import guard
@@ -21,6 +20,7 @@ from gradstable._src.moments.engine import under_guard
 from gradstable._src.moments.matrices import DimensionNumbers, is_matrix, matrix_axes, numbers_of
 from gradstable._src.moments.muon import Scale, scale_by_muon
 from gradstable._src.moments.newton_schulz import STANDARD, Coefficients, Preconditioning
+from gradstable._src.recipes.recipe import published
 from gradstable._src.rules.protocol import Rule, check_rules
 
 _BOTH = (
@@ -28,7 +28,7 @@ _BOTH = (
 )
 
 
-@shown
+@published
 def muon(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -57,8 +57,8 @@ def muon(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Muon that does not blow up: matrices by ``gs.moments.scale_by_muon``, the rest by Adam.
 
-    Use it in place of ``optax.contrib.muon``: the arguments have the same names and defaults
-    (by keyword after the first). It also takes stacked layers, convolutions and attention
+    Use it in place of ``optax.contrib.muon``; the arguments have the same
+    names and defaults. It also takes stacked layers, convolutions and attention
     kernels for matrices, works on leaves that are sharded explicitly, and a bad gradient, which
     would own the momentum for a hundred steps, is rejected before.
 
@@ -100,15 +100,7 @@ def muon(
       matrices: tree of bools, or a function from parameters to one: which leaves go to Muon.
         Default: all that have inputs and outputs, and so no embedding. (What has none is
         normalized there as ``gs.moments.scale_by_muon`` does vectors.)
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
       axis_name: as for ``gs.guard``, and for ``gs.moments.scale_by_muon``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params``.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs

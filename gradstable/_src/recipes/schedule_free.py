@@ -19,17 +19,17 @@ from gradstable._src.core.checks import (
 from gradstable._src.core.equations import as_arrays, with_gradient
 from gradstable._src.core.layout import AxisName
 from gradstable._src.core.numerics import wide, widen
-from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Tree
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
 from gradstable._src.guard import guard
 from gradstable._src.moments.decay import check_decays
 from gradstable._src.moments.engine import under_guard
 from gradstable._src.moments.rms import scale_by_rms
+from gradstable._src.recipes.recipe import published
 from gradstable._src.rules.protocol import Rule, check_rules
 
 
-@shown
+@published
 def schedule_free(
     inner: optax.GradientTransformation,
     learning_rate: optax.ScalarOrSchedule,
@@ -67,8 +67,6 @@ def schedule_free(
       weight_lr_power: ``p``, >= 0. Default 2 (the paper's).
       state_dtype: dtype in which ``z`` is stored. Default float32 (wider for wider parameters);
         optax takes that of the parameters.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``, and inside of it
@@ -100,7 +98,7 @@ def schedule_free(
     return guard(_in_float32(averaged), *rules, axis_name=axis_name)
 
 
-@shown
+@published
 def schedule_free_adamw(
     learning_rate: optax.ScalarOrSchedule = 0.0025,
     *,
@@ -116,7 +114,7 @@ def schedule_free_adamw(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Schedule-free AdamW that does not blow up: averages of iterates instead of a schedule.
 
-    Use it in place of ``optax.contrib.schedule_free_adamw``: the arguments have the same names
+    Use it in place of ``optax.contrib.schedule_free_adamw``; the arguments have the same names
     and defaults (by keyword after the first). Evaluate at ``gs.recipes.schedule_free_eval_params``.
 
     .. math:: z \leftarrow z - \eta \left(\frac{g}{\sqrt{\nu / (1 - b_2^t)} + \epsilon}
@@ -133,21 +131,12 @@ def schedule_free_adamw(
       warmup_steps: length of a linear warm-up from 0, >= 1, by which the rate is multiplied, a
         number or a schedule. Default: none.
       b1: :math:`\beta_1` of the interpolation, in (0, 1). Default 0.9.
-      b2: decay of the second moment, in [0, 1). Default 0.999.
-      eps: added outside the root, >= 0. Default 1e-8.
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
-        0.
       weight_lr_power: how the rate weights the average, >= 0. Default 2.
       state_dtype: dtype in which ``z`` is stored, as for ``gs.recipes.schedule_free``.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with the state of ``gs.recipes.schedule_free``; updates
       have the structure and the dtypes of the gradients. ``update`` needs ``params``.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs

@@ -1,19 +1,17 @@
-"""Optimizers whose step is capped in every entry, guarded: Lion, Sophia, S3."""
+"""Optimizers whose step is capped in every entry, Lion and Sophia."""
 
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.layout import AxisName
-from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Mask
 from gradstable._src.moments.lion import scale_by_lion
-from gradstable._src.moments.s3 import scale_by_s3
 from gradstable._src.moments.sophia import scale_by_sophia
-from gradstable._src.recipes.assemble import assemble
+from gradstable._src.recipes.recipe import made_of
 from gradstable._src.rules.protocol import Rule
 
 
-@shown
+@made_of(scale_by_lion)
 def lion(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -36,22 +34,11 @@ def lion(
     with :math:`u` from ``gs.moments.scale_by_lion``; nothing at all on a rejected step.
 
     Args:
-      learning_rate: a number >= 0 or a schedule from step to rate.
       b1: weight of the momentum in the sign, in [0, 1).
       b2: decay of the momentum, in [0, 1).
       mu_dtype: dtype in which the momentum is stored. Default float32.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
         1e-3 (as in optax).
-      mask: tree of bools, or a function from parameters to one: which leaves to decay.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params`` to decay them.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs
@@ -60,22 +47,10 @@ def lion(
     Source:
       Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, arXiv:2302.06675.
     """
-    direction = scale_by_lion(
-        b1=b1,
-        b2=b2,
-        mu_dtype=mu_dtype,
-    )
-    return assemble(
-        direction,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        mask=mask,
-        rules=rules,
-        axis_name=axis_name,
-    )
+    ...
 
 
-@shown
+@made_of(scale_by_sophia)
 def sophia(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -103,7 +78,6 @@ def sophia(
     with :math:`u` from ``gs.moments.scale_by_sophia``; nothing at all on a rejected step.
 
     Args:
-      learning_rate: a number >= 0 or a schedule from step to rate.
       b1: decay of the momentum, in [0, 1).
       b2: decay of the diagonal, in [0, 1).
       eps: the least denominator, >= 0. Default 1e-8, as in optax.
@@ -113,16 +87,10 @@ def sophia(
       mu_dtype: dtype in which the momentum is stored. Default float32.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
         1e-4 (as in optax).
-      weight_decay_mask: tree of bools, or a function from parameters to one: which leaves to decay.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
       structure and the dtypes of the gradients. ``update`` needs ``hessian`` and ``params``.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import jax
@@ -141,84 +109,4 @@ def sophia(
       Liu, Li, Hall, Liang, Ma, "Sophia: A Scalable Stochastic Second-order Optimizer for
       Language Model Pre-training", 2023, arXiv:2305.14342.
     """
-    direction = scale_by_sophia(
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        gamma=gamma,
-        clip_threshold=clip_threshold,
-        update_interval=update_interval,
-        mu_dtype=mu_dtype,
-    )
-    return assemble(
-        direction,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        mask=weight_decay_mask,
-        rules=rules,
-        axis_name=axis_name,
-    )
-
-
-@shown
-def s3(
-    learning_rate: optax.ScalarOrSchedule,
-    *,
-    b1: ArrayLike = 0.95,
-    p: ArrayLike = 3.0,
-    mu_dtype: DTypeLike | None = None,
-    size_dtype: DTypeLike | None = None,
-    weight_decay: optax.ScalarOrSchedule = 0.0,
-    mask: Mask = None,
-    rules: tuple[Rule, ...] = (),
-    axis_name: AxisName = None,
-) -> optax.GradientTransformationExtraArgs:
-    r"""S3 (SoftSignSGD), guarded.
-
-    Use it for a bound on every step that holds by construction, at most 1.
-
-    .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
-
-    with :math:`u` from ``gs.moments.scale_by_s3``; nothing at all on a rejected step.
-
-    Args:
-      learning_rate: a number >= 0 or a schedule from step to rate.
-      b1: decay of both averages, in [0, 1). Default 0.95 (ours).
-      p: order of the norm, >= 1. Default 3 (the paper's).
-      mu_dtype: dtype in which the first moment is stored. Default float32.
-      size_dtype: dtype in which the p-norm is stored. Default float32.
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
-        0.
-      mask: tree of bools, or a function from parameters to one: which leaves to decay.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params`` to decay them.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
-
-    Example:
-      >>> import gradstable as gs
-      >>> tx = gs.recipes.s3(1e-3, weight_decay=0.1)
-
-    Source:
-      Peng et al., "SoftSignSGD(S3): An Enhanced Optimizer for Practical DNN Training and Loss
-      Spikes Minimization Beyond Adam", 2025, arXiv:2507.06464.
-    """
-    direction = scale_by_s3(
-        b1=b1,
-        p=p,
-        mu_dtype=mu_dtype,
-        size_dtype=size_dtype,
-    )
-    return assemble(
-        direction,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        mask=mask,
-        rules=rules,
-        axis_name=axis_name,
-    )
+    ...

@@ -5,16 +5,16 @@ from jax.typing import ArrayLike
 
 from gradstable._src.core.checks import check_number, check_rate
 from gradstable._src.core.layout import AxisName
-from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Mask
 from gradstable._src.core.units import Units, check_units
 from gradstable._src.core.weight_decay import check_weight_decay
 from gradstable._src.guard import guard
+from gradstable._src.recipes.recipe import published
 from gradstable._src.recipes.two_sided import Caps, two_sided_adam
 from gradstable._src.rules.protocol import Rule, check_rules
 
 
-@shown
+@published
 def stable_adamw(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -69,23 +69,16 @@ def stable_adamw(
     ``floor`` to the rate over ``max_ratio`` if that matters.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
-      b1: decay of the first moment, in [0, 1). Default 0.9.
       b2: decay of the second moment, in [0, 1). Default 0.95, with which no coordinate of
         ``u`` exceeds 1.17, as against 7.27 with 0.999, and a stale ``nu`` is forgotten in 20
         steps instead of 1000; most large language models use it (GPT-3, Llama 2).
       eps: added outside the root, > 0. Default 1e-8.
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
-        1e-4, as in optax.
-      mask: tree of bools, or a function from parameters to one: which leaves to decay.
       max_rms: ``d``, the largest RMS of an update, > 0 (``inf``: no cap). Default 1.
       max_ratio: ``r``, how far a step may go beside its parameters, > 0 (``inf``: no cap).
         Default 0.1, see ``gs.rate.cap_trust``.
       floor: ``f``, the least RMS that parameters count as, > 0. Default 1e-3.
       units: the parts that are capped by themselves, as for ``gs.rate.cap_update_rms``: take
         ``"layer"`` for leaves that stack layers.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with the state of ``gs.guard`` (inside of it that of

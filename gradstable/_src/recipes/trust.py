@@ -6,7 +6,6 @@ from jax.typing import ArrayLike
 from gradstable._src.core.checks import check_number, check_rate
 from gradstable._src.core.layout import AxisName
 from gradstable._src.core.masked import masked
-from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Mask
 from gradstable._src.core.units import Units
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
@@ -15,10 +14,11 @@ from gradstable._src.moments.adam import scale_by_adam
 from gradstable._src.moments.averages import trace
 from gradstable._src.moments.engine import under_guard
 from gradstable._src.rate.trust_ratio import scale_by_trust_ratio
+from gradstable._src.recipes.recipe import published
 from gradstable._src.rules.protocol import Rule, check_rules
 
 
-@shown
+@published
 def lamb(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -35,7 +35,7 @@ def lamb(
 ) -> optax.GradientTransformationExtraArgs:
     r"""LAMB that does not blow up: Adam's direction, as long as the parameters of each leaf.
 
-    Use it in place of ``optax.lamb`` for batches of many thousands: the arguments have the same
+    Use it in place of ``optax.lamb`` for batches of many thousands; the arguments have the same
     names and defaults (by keyword after the first).
 
     .. math:: \theta \leftarrow \theta - \eta\, \frac{\|\theta\|}{\|u + \lambda \theta\|}
@@ -46,25 +46,11 @@ def lamb(
     for a leaf that is exactly zero.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
-      b1: decay of the first moment, in [0, 1).
-      b2: decay of the second moment, in [0, 1).
       eps: added outside the root, >= 0. Default 1e-6 (the paper's).
-      eps_root: added inside the root, >= 0.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0, as in optax; 0.01 in
         the paper.
-      mask: tree of bools, or a function from parameters to one: which leaves to decay.
       trust_clip: whether the ratio is at most 1 (LAMBC). Default ``False``.
       units: the parts that have a ratio of their own, as for ``gs.rate.cap_update_rms``.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params``.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs
@@ -86,7 +72,7 @@ def lamb(
     return guard(inner, *rules, axis_name=axis_name)
 
 
-@shown
+@published
 def lars(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -103,8 +89,8 @@ def lars(
 ) -> optax.GradientTransformationExtraArgs:
     r"""LARS that does not blow up: momentum on steps as long as the parameters of each leaf.
 
-    Use it in place of ``optax.lars`` for convolutional networks and very large batches: the
-    arguments have the same names and defaults (by keyword after the first).
+    Use it in place of ``optax.lars`` for convolutional networks and very large batches; the
+    arguments have the same names and defaults.
 
     .. math::
       u &= (g + \lambda \theta)\, c\, \frac{\|\theta\|}{\|g + \lambda \theta\| + \epsilon}
@@ -115,9 +101,7 @@ def lars(
     where they point apart.)
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0.
-      weight_decay_mask: tree of bools, or a function from parameters to one: which to decay.
       trust_coefficient: ``c``, > 0. Default 0.001 (the paper's).
       eps: added to the norm of the update, >= 0. Default 0.
       trust_ratio_mask: the same for which leaves have a trust ratio: not biases, mostly, whose
@@ -125,15 +109,6 @@ def lars(
       momentum: :math:`\beta`, in [0, 1). Default 0.9.
       nesterov: whether the momentum looks one step ahead.
       units: the parts that have a ratio of their own, as for ``gs.rate.cap_update_rms``.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params``.
-
-    Raises:
-      ValueError: if a hyper-parameter is out of its range.
 
     Example:
       >>> import gradstable as gs

@@ -1,0 +1,137 @@
+"""The frame of every optimizer here: a direction, decay, a rate, and the guard around them."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import optax
+
+from gradstable._src.core.checks import check_rate
+from gradstable._src.core.layout import AxisName
+from gradstable._src.core.shared_docs import completed
+from gradstable._src.core.shown import shown
+from gradstable._src.core.types import Mask
+from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
+from gradstable._src.guard import guard
+from gradstable._src.moments.engine import under_guard
+from gradstable._src.rules.protocol import Rule, check_rules
+
+Factory = TypeVar("Factory", bound=Callable[..., optax.GradientTransformationExtraArgs])
+
+_LEAVES = (
+    "tree of bools, or a function from parameters to one: which leaves to decay. Default: all."
+)
+_ARGUMENTS = {
+    "learning_rate": r":math:`\eta`, a number >= 0 or a schedule from step to rate.",
+    "b1": "decay of the first moment, in [0, 1).",
+    "b2": "decay of the second moment, in [0, 1).",
+    "eps": "added outside the root, in units of the gradient, >= 0.",
+    "eps_root": "added inside the root, >= 0.",
+    "mu_dtype": "dtype in which the first moment is stored. Default float32.",
+    "nu_dtype": "dtype in which the second moment is stored. Default float32.",
+    "nesterov": "whether the first moment looks one step ahead.",
+    "weight_decay": r":math:`\lambda`, a number >= 0 or a schedule, times the learning rate.",
+    "mask": _LEAVES,
+    "weight_decay_mask": _LEAVES,
+    "rules": "what the guard decides by. Default: ``gs.rules.log_mad()``.",
+    "axis_name": "as for ``gs.guard``.",
+}
+_RETURNS = """\
+  A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
+  structure and the dtypes of the gradients. ``update`` needs ``params`` where they decay.
+"""
+_RAISES = "  ValueError: if a hyper-parameter is out of its range.\n"
+
+
+@shown
+def recipe(
+    direction: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    mask: Mask = None,
+    after: Sequence[optax.GradientTransformation] = (),
+    rules: Sequence[Rule] = (),
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Make a guarded optimizer of a direction: decay, a learning rate, and the guard around all.
+
+    Use it for an estimator of ``gs.moments`` that has no optimizer of its own name. That of a name,
+    such as ``gs.adamw``, is made by this.
+
+    .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
+
+    with the direction :math:`u`; nothing at all on a rejected step, neither decay nor a tick of the
+    schedule.
+
+    Args:
+      direction: an estimator, or a chain, that turns gradients into a direction of ascent. Behind
+        the guard an estimator does not look for unsound entries once more.
+      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Any
+        number, 0 too, makes the same state. Default ``None``: there is no such link.
+      mask: tree of bools, or a function from parameters to one: which leaves to decay. Default:
+        all.
+      after: what follows the learning rate, such as ``gs.rate.cap_trust()``.
+      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
+      axis_name: as for ``gs.guard``.
+
+    Returns:
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
+      structure and the dtypes of the gradients. ``update`` needs ``params`` where they decay.
+
+    Raises:
+      ValueError: if the learning rate or the weight decay is out of its range.
+
+    Example:
+      >>> import gradstable as gs
+      >>> tx = gs.recipe(gs.moments.scale_by_laprop(b2=0.95), 3e-4, weight_decay=0.1)
+
+    Source:
+      Ours.
+    """
+    check_rate("learning_rate", learning_rate)
+    check_rules(rules)
+    links = [under_guard(direction)]
+    if weight_decay is not None:
+        check_weight_decay("weight_decay", weight_decay)
+        links.append(decay_weights(weight_decay, mask))
+    links += [optax.scale_by_learning_rate(learning_rate), *map(under_guard, after)]
+    return guard(optax.chain(*links), *rules, axis_name=axis_name)
+
+
+def published(factory: Factory) -> Factory:
+    """Let an optimizer print as its call, and complete its docstring by what all of them share."""
+    factory.__doc__ = completed(factory, arguments=_ARGUMENTS, Returns=_RETURNS, Raises=_RAISES)
+    return shown(factory)
+
+
+def made_of(estimator: Callable[..., optax.GradientTransformation]) -> Callable[[Factory], Factory]:
+    """Make an optimizer of a signature: ``recipe`` of an estimator with the arguments of its names.
+
+    What is decorated has a signature and a docstring, and no body.
+    """
+    theirs = inspect.signature(estimator).parameters.keys()
+
+    def decorate(declared: Factory) -> Factory:
+        signature = inspect.signature(declared)
+
+        @functools.wraps(declared)
+        def make(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraArgs:
+            declared(*args, **kwargs)  # raises for what is not in the signature, by its name
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.arguments
+            if "weight_decay" in given and signature.parameters["weight_decay"].default is not None:
+                check_weight_decay("weight_decay", given["weight_decay"])
+            own = {name: given.pop(name) for name in theirs & given.keys()}
+            if "axis_name" in own:
+                given["axis_name"] = own["axis_name"]
+            if "weight_decay_mask" in given:
+                given["mask"] = given.pop("weight_decay_mask")
+            return recipe(estimator(**own), **given)
+
+        return published(cast("Factory", make))
+
+    return decorate
