@@ -102,7 +102,7 @@ def in_float16(*, seed: int, steps: int = 400) -> dict[str, Any]:
         batch = half.batch(jax.random.fold_in(key, number))
 
         # The scaled loss goes through float16 on its way back, as the activations do.
-        gradients = jax.grad(lambda p: gs.scale_loss(half.loss(p, batch), opt_state))(params)
+        gradients = jax.grad(lambda p: gs.scale_loss(opt_state, half.loss(p, batch)))(params)
         updates, new = tx.update(gradients, opt_state, params)
         state: Any = new
         params = optax.apply_updates(params, updates)

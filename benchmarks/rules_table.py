@@ -121,7 +121,7 @@ def scenarios() -> dict[str, np.ndarray]:
 
 def simulate(rule: Rule) -> tuple[dict[str, np.ndarray], bool]:
     """Return the scale of each step in each scenario, 0 if rejected, and if the state is finite."""
-    judge = all_of([rule])
+    judge = all_of(rule)
 
     def measure(norm: jax.Array) -> gs.Measure:
         leaf = norm.reshape(1)

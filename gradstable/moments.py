@@ -12,6 +12,7 @@ from gradstable._src.moments.averages import ema, trace
 from gradstable._src.moments.belief import scale_by_belief
 from gradstable._src.moments.cautious import cautious
 from gradstable._src.moments.clip_by_moment import clip_by_moment
+from gradstable._src.moments.clipped_adam import scale_by_clipped_adam
 from gradstable._src.moments.laprop import scale_by_laprop
 from gradstable._src.moments.lion import scale_by_lion
 from gradstable._src.moments.muon import scale_by_muon
@@ -22,7 +23,6 @@ from gradstable._src.moments.rss import scale_by_rss
 from gradstable._src.moments.s3 import scale_by_s3
 from gradstable._src.moments.sophia import scale_by_sophia
 from gradstable._src.moments.spam import scale_by_spam
-from gradstable._src.moments.stable_adam import scale_by_stable_adam
 from gradstable._src.moments.stable_spam import scale_by_stable_spam
 from gradstable._src.moments.yogi import scale_by_yogi
 
@@ -40,6 +40,7 @@ __all__ = [
     "scale_by_adopt",
     "scale_by_amsgrad",
     "scale_by_belief",
+    "scale_by_clipped_adam",
     "scale_by_laprop",
     "scale_by_lion",
     "scale_by_muon",
@@ -50,7 +51,6 @@ __all__ = [
     "scale_by_s3",
     "scale_by_sophia",
     "scale_by_spam",
-    "scale_by_stable_adam",
     "scale_by_stable_spam",
     "scale_by_yogi",
     "trace",

@@ -17,7 +17,7 @@ ONE_A_FRAME = {
     "moments/engine.py": "scale_by_adam",
     "moments/muon.py": "scale_by_muon",
     "moments/sophia.py": "scale_by_sophia",
-    "moments/stable_adam.py": "scale_by_stable_adam",
+    "moments/clipped_adam.py": "scale_by_clipped_adam",
     "precision/compress_moments.py": "compress_moments",
     "precision/kahan.py": "kahan",
     "precision/loss_scale.py": "loss_scale",

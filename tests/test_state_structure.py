@@ -135,7 +135,7 @@ def test_weight_decay_takes_a_schedule_and_updates_keep_their_dtypes(name: str) 
         assert update.dtype == g.dtype
 
 
-@pytest.mark.parametrize("name", ["adamw", "lars", "scale_by_stable_adam", "stable_adamw"])
+@pytest.mark.parametrize("name", ["adamw", "lars", "scale_by_clipped_adam", "stable_adamw"])
 def test_constant_schedule_decays_as_its_number(name: str) -> None:
     got, wanted = (with_decay(name, of)[0]() for of in (optax.constant_schedule(0.125), 0.125))
     for one, other in zip(*map(jax.tree.leaves, (got, wanted)), strict=True):

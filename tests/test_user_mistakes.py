@@ -65,9 +65,9 @@ CONSTRUCTION: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: gs.muon(1e-3, rules=gs.clipping.clip_by_global_norm(1.0)),
         "rules must be a tuple of rules such as .*got clipping.clip_by_global_norm(1.0)",
     ),
-    "one rule for all": (
-        lambda: gs.rules.all_of(gs.rules.log_mad()),
-        "rules must be a tuple of rules such as .*got rules.log_mad()",
+    "a list of rules for several": (
+        lambda: gs.rules.all_of([gs.rules.log_mad()]),
+        "rule 0 must be a gradstable.rules.Rule .*got [rules.log_mad()] of type list",
     ),
     "learning rate as text": (
         lambda: gs.adamw("1e-3"),

@@ -59,7 +59,7 @@ def load(
     if latest is None:
         raise ValueError("there is no checkpoint")
     schema: Any = checkpointer.metadata(latest).custom_metadata
-    gs.checkpoints.check_schema(schema, opt_state)
+    gs.checkpoints.check_schema(opt_state, schema)
     target = {
         "params": _target(params, placed.params),
         "opt_state": _target(opt_state, placed.opt_state),

@@ -120,7 +120,7 @@ def guard(
     check_axis_name(axis_name)
     if units is not None:
         check_units(units)
-    judge = all_of(rules or (log_mad(),))
+    judge = all_of(*rules or (log_mad(),))
 
     def init_fn(params: optax.Params) -> GuardState:
         return GuardState(

@@ -24,8 +24,8 @@ def _with_another_link() -> Any:
 def test_schema_goes_through_json_and_fits_its_own_state() -> None:
     state = gs.record(gs.guard(ADAMW)).init(PARAMS)
     schema = json.loads(json.dumps(gs.checkpoints.state_schema(state)))
-    gs.checkpoints.check_schema(schema, state)
-    gs.checkpoints.check_schema(schema, jax.eval_shape(gs.record(gs.guard(ADAMW)).init, PARAMS))
+    gs.checkpoints.check_schema(state, schema)
+    gs.checkpoints.check_schema(jax.eval_shape(gs.record(gs.guard(ADAMW)).init, PARAMS), schema)
 
 
 def test_schema_tells_all_that_a_file_depends_on() -> None:
@@ -55,7 +55,7 @@ def test_schema_tells_all_that_a_file_depends_on() -> None:
 def test_first_leaf_that_differs_is_named_with_the_remedy(state: Any, told: str) -> None:
     schema = gs.checkpoints.state_schema(ADAMW.init(PARAMS))
     with pytest.raises(ValueError, match=f"holds another state.*{re.escape(told)}"):
-        gs.checkpoints.check_schema(schema, state)
+        gs.checkpoints.check_schema(state, schema)
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_another_version_is_named(version: int, told: str) -> None:
         "schema": version,
         "gradstable": "0.0.9",
     }
-    gs.checkpoints.check_schema(schema, ADAMW.init(PARAMS))  # this optimizer did not change
+    gs.checkpoints.check_schema(ADAMW.init(PARAMS), schema)  # this optimizer did not change
     here = re.escape(f"and this is state schema {module.SCHEMA} (gradstable {gs.__version__})")
     expected = rf"with state schema {version} \(gradstable 0\.0\.9\), {here}.*count.*{told}"
     with pytest.raises(ValueError, match=expected):
-        gs.checkpoints.check_schema(schema, gs.guard(ADAMW).init(PARAMS))
+        gs.checkpoints.check_schema(gs.guard(ADAMW).init(PARAMS), schema)
 
 
 @pytest.mark.parametrize("schema", [None, {}, {"schema": 1}, "1"])
@@ -83,4 +83,4 @@ def test_what_is_no_schema_is_refused(schema: Any) -> None:
     with pytest.raises(
         TypeError, match=r"must be what gradstable\.checkpoints\.state_schema returned"
     ):
-        gs.checkpoints.check_schema(schema, ADAMW.init(PARAMS))
+        gs.checkpoints.check_schema(ADAMW.init(PARAMS), schema)

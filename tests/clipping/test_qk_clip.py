@@ -45,7 +45,7 @@ MAXIMA = jnp.asarray([50.0, 400.0, 100.0, 1e4])
 
 
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
-@pytest.mark.parametrize("options", [{}, {"threshold": 30.0, "alpha": 0.8}, {"alpha": 1.0}])
+@pytest.mark.parametrize("options", [{}, {"max_logit": 30.0, "alpha": 0.8}, {"alpha": 1.0}])
 def test_equals_the_oracle(key_heads: int, options: dict[str, float]) -> None:
     params = attention(key_heads=key_heads)
     after = clipped(params, MAXIMA, **options)
@@ -132,9 +132,9 @@ def test_logits_of_flax_attention_come_back_to_the_threshold() -> None:
 
     before = maxima(params)
     threshold = float(before.min() * 0.99)
-    after = clipped(params, before, threshold=threshold)
+    after = clipped(params, before, max_logit=threshold)
     np.testing.assert_allclose(maxima(after), threshold, rtol=1e-5)
-    untouched = clipped(params, before, threshold=float(before.max()))
+    untouched = clipped(params, before, max_logit=float(before.max()))
     jax.tree.map(np.testing.assert_array_equal, untouched, params)
 
 

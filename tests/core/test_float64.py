@@ -176,7 +176,7 @@ TAKES_A_LOSS = {
     "reduce_on_plateau": lambda: optax.chain(optax.sgd(0.1), gs.rate.reduce_on_plateau(patience=9)),
     "rollback": lambda: gs.rollback(gs.guard(optax.sgd(0.1))),
     "record": lambda: gs.record(gs.guard(optax.sgd(0.1))),
-    "loss_spike": lambda: gs.guard(optax.sgd(0.1), gs.rules.loss_spike(warmup=2)),
+    "loss_spike": lambda: gs.guard(optax.sgd(0.1), gs.rules.loss_spike(warmup_steps=2)),
 }
 
 

@@ -68,7 +68,7 @@ def test_a_recorder_knows_the_names_by_itself() -> None:
 
 
 def test_a_large_leaf_of_a_spike_is_named() -> None:
-    tx = optax.masked(gs.guard(optax.sgd(0.1), gs.rules.ema_multiple(multiple=3.0)), ONLY_LORA)
+    tx = optax.masked(gs.guard(optax.sgd(0.1), gs.rules.ema_multiple(max_multiple=3.0)), ONLY_LORA)
     spike = {**PARAMS, "lora": jnp.full(2, 1e4)}
     assert "largest in ['lora']." in gs.explain(after(tx, spike), PARAMS)
 

@@ -38,7 +38,7 @@ BOUNDS: dict[str, tuple[optax.GradientTransformation, float]] = {
     "adam_atan2": (gs.moments.scale_by_adam_atan2(), 1.995),
     "lion": (gs.moments.scale_by_lion(), 1.0),
     "s3": (gs.moments.scale_by_s3(), 1.0),
-    "stable_adam": (gs.moments.scale_by_stable_adam(), 2.36),
+    "clipped_adam": (gs.moments.scale_by_clipped_adam(), 2.36),
     "spam": (gs.moments.scale_by_spam(reset_every=30), 7.28),
     "stable_spam": (gs.moments.scale_by_stable_spam(reset_every=30), 7.28),
 }
@@ -90,7 +90,7 @@ def test_pitfall_adan_weighs_the_difference_by_b2() -> None:
     [
         (gs.moments.scale_by_adan, 0.5, 957),
         (gs.moments.scale_by_s3, 0.1, 201),
-        (gs.moments.scale_by_stable_adam, 0.5, 800),
+        (gs.moments.scale_by_clipped_adam, 0.5, 800),
     ],
 )
 def test_pitfall_a_spike_shortens_steps_for_long(
@@ -321,7 +321,7 @@ def test_level_shift_is_released_by_the_clip_of_moments() -> None:
 
 
 def test_rms_of_steady_noise_is_one_and_tells_of_a_spike() -> None:
-    tx = gs.moments.scale_by_stable_adam()
+    tx = gs.moments.scale_by_clipped_adam()
     gradients = np.random.default_rng(4).normal(size=(400, 500)).astype(np.float32)
     gradients[399] *= 1000.0
 

@@ -9,10 +9,10 @@ import numpy as np
 def adagc(
     norms: np.ndarray,
     *,
-    factor: float = 1.04,
+    max_multiple: float = 1.04,
     decay: float = 0.99,
     max_norm: float = 1.0,
-    warmup: int = 100,
+    warmup_steps: int = 100,
 ) -> np.ndarray:
     """Return the factors for leaf norms ``[steps, leaves]``."""
     gamma: list[float | None] = [None] * norms.shape[1]
@@ -21,11 +21,11 @@ def adagc(
         whole = np.sqrt(sum(r**2 for r in row))
         for i, r in enumerate(row):
             old = gamma[i]
-            if t < warmup:
+            if t < warmup_steps:
                 h = min(max_norm / whole, 1.0) if whole > 0 else 1.0
                 new = h * r if old is None else min(old, h * r)
             else:
-                h = 1.0 if old is None or r == 0 else min(factor * old / r, 1.0)
+                h = 1.0 if old is None or r == 0 else min(max_multiple * old / r, 1.0)
                 new = h * r if old is None else decay * old + (1 - decay) * h * r
             out[t - 1, i] = h
             if r > 0:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 def ema_multiple(
     norms: Iterable[float],
     *,
-    multiple: float = 20.0,
+    max_multiple: float = 20.0,
     max_norm: float | None = None,
     decay: float = 0.99,
     start: float | None = 1.0,
@@ -14,7 +14,7 @@ def ema_multiple(
     """Yield the scale of each step: 0 if it is skipped."""
     mean, count = start, 0
     for norm in norms:
-        if mean is not None and norm >= multiple * mean:
+        if mean is not None and norm >= max_multiple * mean:
             yield 0.0
             continue
         if norm > 0.0:

@@ -11,7 +11,7 @@ def loss_spike(
     reject_at: float = 6.0,
     rate: float = 0.03,
     min_spread: float = 0.01,
-    warmup: int = 20,
+    warmup_steps: int = 20,
 ) -> Iterator[float]:
     """Yield 1 for each accepted step and 0 for each rejected one."""
     first: list[float] = []
@@ -22,10 +22,10 @@ def loss_spike(
             yield 0.0
             continue
         excess = loss - center
-        judged = count >= warmup and spread > 0.0
+        judged = count >= warmup_steps and spread > 0.0
         yield 0.0 if judged and excess > reject_at * 1.4826 * spread else 1.0
         count += 1
-        if count <= warmup:
+        if count <= warmup_steps:
             first.append(loss)
             center = statistics.median(first)
             spread = statistics.median(abs(x - center) for x in first)

@@ -8,7 +8,7 @@ def qk_clip(
     key: np.ndarray,
     max_logits: np.ndarray,
     *,
-    threshold: float = 100.0,
+    max_logit: float = 100.0,
     alpha: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return kernels ``(in, heads, head_dim)`` after the clip; key heads may be shared."""
@@ -17,7 +17,7 @@ def qk_clip(
     for group in range(key.shape[1]):
         heads = range(group * shared, (group + 1) * shared)
         largest = max(float(max_logits[h]) for h in heads)
-        gamma = min(1.0, threshold / largest) if largest > 0 else 1.0
+        gamma = min(1.0, max_logit / largest) if largest > 0 else 1.0
         for h in heads:
             query[:, h] *= gamma**alpha
         key[:, group] *= gamma ** (1 - alpha)

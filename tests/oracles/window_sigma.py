@@ -10,23 +10,23 @@ def window_sigma(
     losses: Sequence[float] | None = None,
     *,
     window: int = 128,
-    sigmas: float = 6.0,
+    reject_at: float = 6.0,
 ) -> Iterator[float]:
     """Yield 1 for each accepted step and 0 for each skipped one."""
     past_norms: list[float] = []
     past_losses: list[float] = []
     for step, norm in enumerate(norms):
-        accept = _usual(norm, past_norms, window, sigmas)
+        accept = _usual(norm, past_norms, window, reject_at)
         past_norms = [*past_norms, norm][-window:]
         if losses is not None:
             loss = losses[step]
-            accept = accept and np.isfinite(loss) and _usual(loss, past_losses, window, sigmas)
+            accept = accept and np.isfinite(loss) and _usual(loss, past_losses, window, reject_at)
             if np.isfinite(loss):
                 past_losses = [*past_losses, loss][-window:]
         yield float(accept)
 
 
-def _usual(newest: float, past: list[float], window: int, sigmas: float) -> bool:
+def _usual(newest: float, past: list[float], window: int, reject_at: float) -> bool:
     if len(past) + 1 < max(2, window // 2) or len(past) < 2:
         return True
-    return bool(newest - np.mean(past) <= sigmas * np.std(past, ddof=1))
+    return bool(newest - np.mean(past) <= reject_at * np.std(past, ddof=1))

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 def zscore(
     norms: Iterable[float],
     *,
-    z_threshold: float = 2.5,
+    clip_at: float = 2.5,
     decay: float = 0.97,
     max_norm: float | None = 1.0,
     mode: str = "adaptive_scaling",
     clip_factor: float = 1.0,
     skip_update_on_spike: bool = False,
-    warmup: int = 25,
+    warmup_steps: int = 25,
     eps: float = 1e-6,
 ) -> Iterator[float]:
     """Yield the scale of each step."""
@@ -24,7 +24,7 @@ def zscore(
         if norm == 0.0:
             yield 1.0
             continue
-        if len(first) < warmup:
+        if len(first) < warmup_steps:
             first.append(norm)
             mean = sum(first) / len(first)
             var = sum((x - mean) ** 2 for x in first) / len(first)
@@ -34,14 +34,14 @@ def zscore(
         z = (norm - mean) / (std + eps)
         clipped: float | None = None
         if mode == "percentile":
-            if norm > mean + z_threshold * std:
-                clipped = mean + z_threshold * std
-        elif z > z_threshold:
+            if norm > mean + clip_at * std:
+                clipped = mean + clip_at * std
+        elif z > clip_at:
             if mode == "mean":
                 clipped = mean
             else:
-                eta = z / z_threshold
-                clipped = clip_factor * (mean + z_threshold * std / eta)
+                eta = z / clip_at
+                clipped = clip_factor * (mean + clip_at * std / eta)
         learns = norm if clipped is None else clipped
         yield min(1.0, min(learns, ceiling) / norm)
         if clipped is not None and skip_update_on_spike:

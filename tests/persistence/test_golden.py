@@ -51,7 +51,7 @@ def test_another_schema_is_named_with_the_remedy(name: str) -> None:
         "Load it without a target, and pass what comes to gradstable.checkpoints.upgrade_state"
     )
     with pytest.raises(ValueError, match=f"state schema {old['schema']}.*{told}"):
-        gs.checkpoints.check_schema(old, golden.targets()[name])
+        gs.checkpoints.check_schema(golden.targets()[name], old)
 
 
 @pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
@@ -67,7 +67,7 @@ def test_every_value_that_was_saved_is_there(name: str) -> None:
     unknown = ("float32()", np.float32(0.3).tobytes())
     assert {*(values(saved) - values(new))} <= {unknown}
     assert digest(new) == digest(golden.upgraded(name, from_orbax()[name]))
-    gs.checkpoints.check_schema(gs.checkpoints.state_schema(new), golden.targets()[name])
+    gs.checkpoints.check_schema(golden.targets()[name], gs.checkpoints.state_schema(new))
 
 
 @pytest.mark.parametrize("name", golden.RUNS)

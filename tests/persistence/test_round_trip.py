@@ -108,4 +108,4 @@ def test_what_the_formats_let_pass_is_found_by_the_schema(tmp_path: Path) -> Non
     loaded = flax.serialization.from_bytes(wanted, flax.serialization.to_bytes(state))
     assert loaded[0].mu["w"].dtype == jnp.float32
     with pytest.raises(ValueError, match=r"has float32\[3\] at \[0\].mu\['w'\], and bfloat16"):
-        gs.checkpoints.check_schema(gs.checkpoints.state_schema(state), wanted)
+        gs.checkpoints.check_schema(wanted, gs.checkpoints.state_schema(state))

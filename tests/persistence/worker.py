@@ -152,7 +152,7 @@ def train(
 
 def load(checkpointer: ocp.training.Checkpointer, step: int, target: Any, data: Any) -> Any:
     """Return the state of a checkpoint; the iterator is moved to its place."""
-    gs.checkpoints.check_schema(checkpointer.metadata(step).custom_metadata, target)
+    gs.checkpoints.check_schema(target, checkpointer.metadata(step).custom_metadata)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), target

@@ -91,7 +91,7 @@ def test_disabled_is_as_if_it_were_not_there() -> None:
     inner = optax.adam(0.1)
     off = gs.loss_scale(inner, enabled=False)
     state = off.init(params)
-    assert float(gs.scale_loss(3.0, state)) == 3.0
+    assert float(gs.scale_loss(state, 3.0)) == 3.0
     updates, state = off.update(g, state, params)
     chex.assert_trees_all_equal((updates, state.inner_state), inner.update(g, inner.init(params)))
     _, state = off.update(jnp.full(SIZE, jnp.inf), state, params)
@@ -107,7 +107,7 @@ def test_powers_of_two_change_no_bit() -> None:
         state = tx.init(params)
         for row in x:
             loss = lambda p, row=row, state=state: (  # noqa: E731
-                gs.scale_loss(jnp.sum((p * row) ** 2), state) if scaled else jnp.sum((p * row) ** 2)
+                gs.scale_loss(state, jnp.sum((p * row) ** 2)) if scaled else jnp.sum((p * row) ** 2)
             )
             updates, state = tx.update(jax.grad(loss)(params), state, params)
             params = optax.apply_updates(params, updates)
@@ -170,12 +170,12 @@ def test_gradient_penalty_with_double_backward() -> None:
     loss = lambda p: jnp.sum(p**3)  # noqa: E731
 
     def penalized(p: jax.Array) -> jax.Array:
-        inner = jax.grad(lambda q: gs.scale_loss(loss(q), state))(p)
-        total = loss(p) + jnp.sum(gs.unscale(inner, state) ** 2)
-        return gs.scale_loss(total, state)
+        inner = jax.grad(lambda q: gs.scale_loss(state, loss(q)))(p)
+        total = loss(p) + jnp.sum(gs.unscale(state, inner) ** 2)
+        return gs.scale_loss(state, total)
 
     plain = jax.grad(lambda p: loss(p) + jnp.sum(jax.grad(loss)(p) ** 2))(params)
-    chex.assert_trees_all_close(gs.unscale(jax.grad(penalized)(params), state), plain)
+    chex.assert_trees_all_close(gs.unscale(state, jax.grad(penalized)(params)), plain)
 
 
 def test_explain_tells_of_the_scale() -> None:
@@ -193,7 +193,7 @@ def test_a_guard_is_asked_for() -> None:
 def test_scale_loss_names_how_many_scales_it_found(found: int) -> None:
     state = tuple(scaler().init(jnp.ones(2)) for _ in range(found))
     with pytest.raises(ValueError, match=f"{found} loss scales found"):
-        gs.scale_loss(1.0, state)
+        gs.scale_loss(state, 1.0)
 
 
 def test_no_pass_over_the_gradients_beyond_those_of_the_guard() -> None:

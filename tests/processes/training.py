@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
 def transforms() -> dict[str, optax.GradientTransformationExtraArgs]:
     rate = optax.cosine_decay_schedule(2e-3, STEPS)
-    loss_rule = gs.rules.loss_spike(reject_at=2.0, rate=0.02, warmup=4)
+    loss_rule = gs.rules.loss_spike(reject_at=2.0, rate=0.02, warmup_steps=4)
     return {
         "guard": gs.guard(optax.adamw(rate)),
         "stable_adamw": gs.stable_adamw(rate),
@@ -158,7 +158,7 @@ def load(checkpointer: ocp.training.Checkpointer, trainers: dict[str, Trainer]) 
     target = {name: trainer.target for name, trainer in trainers.items()}
     schemas: Any = checkpointer.metadata(step).custom_metadata
     for name, one in target.items():
-        gs.checkpoints.check_schema(schemas[name], one)
+        gs.checkpoints.check_schema(one, schemas[name])
     return step, checkpointer.load_checkpointables(step, target)
 
 

@@ -132,7 +132,7 @@ def test_plateau_without_a_value_is_told() -> None:
         gs.rate.reduce_on_plateau(rtol=0.0)
     for make in (gs.rate.reduce_on_plateau, gs.rate.backoff_on_spike):
         with pytest.raises(TypeError, match=r"rule 0 .* call it first"):
-            make(rule=gs.rules.log_mad)  # pyright: ignore[reportArgumentType]
+            make(rules=(gs.rules.log_mad,))  # pyright: ignore[reportArgumentType]
 
 
 RATES = st.lists(st.floats(0.0, 100.0) | st.just(float("nan")), min_size=30, max_size=30)

@@ -76,7 +76,7 @@ def test_is_its_estimator_with_decay_behind_the_guard(name: str) -> None:
     "make",
     [
         lambda: gs.recipe(
-            gs.moments.scale_by_spam(reset_every=7, clip_after=2, warmup_steps=3), SCHEDULE
+            gs.moments.scale_by_spam(reset_every=7, warmup_steps=2, reset_warmup_steps=3), SCHEDULE
         ),
         lambda: sophia(SCHEDULE, update_interval=7),
         lambda: gs.recipe(gs.moments.scale_by_stable_spam(reset_every=7), SCHEDULE),
@@ -120,7 +120,7 @@ def test_estimators_do_not_look_for_what_the_guard_keeps_out(make: Make) -> None
     "make",
     [
         lambda name: gs.moments.scale_by_stable_spam(axis_name=name),
-        lambda name: gs.moments.scale_by_stable_adam(axis_name=name),
+        lambda name: gs.moments.scale_by_clipped_adam(axis_name=name),
     ],
 )
 def test_shards_of_a_leaf_are_one_leaf(make: Make) -> None:

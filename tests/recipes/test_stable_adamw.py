@@ -104,6 +104,19 @@ def test_theorem_no_gradients_grow_parameters_faster_than_one_plus_r(dtype: str)
             holds_the_theorem(FOLLOW[adversary](params, given), SLACK[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_theorem_holds_with_narrow_moments(dtype: str) -> None:
+    """In float16 a moment of 1e-9 is zero, and the step that was made of it is not."""
+    narrow = gs.stable_adamw(100.0, weight_decay=0.01, mu_dtype=dtype, nu_dtype=dtype)
+    for adversary in (as_given, along):
+        run = follower(narrow, adversary)
+        for sequence, chosen in adversaries().values():
+            for size in (1.0, 1e-9):
+                if chosen is adversary:
+                    given = jnp.asarray(size * sequence, jnp.float32)
+                    holds_the_theorem(run(jnp.full(SHAPE, 0.1), given), SLACK["float32"])
+
+
 def test_theorem_is_sharp() -> None:
     """Along the parameters, growth is by 1.1 a step, no less: the caps are all that holds it."""
     tx = gs.stable_adamw(100.0, weight_decay=0.0)

@@ -38,7 +38,7 @@ def test_float16_from_a_far_too_high_loss_scale() -> None:
     def step(model: Model, optimizer: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         def scaled(model: Model) -> Any:
             loss = jnp.mean((model(x).astype(jnp.float32) - y) ** 2)
-            return gs.scale_loss(loss, optimizer), loss
+            return gs.scale_loss(optimizer, loss), loss
 
         gradients, loss = nnx.grad(scaled, has_aux=True)(model)
         optimizer.update(model, gradients, value=loss)

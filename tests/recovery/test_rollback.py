@@ -249,7 +249,7 @@ def test_the_caller_restores_exactly_what_updates_cannot() -> None:
     assert bits(run.params) == stands
     with pytest.raises(gs.TrainingDiverged, match=r"gradstable\.recovery\.restored"):
         gs.check(run.state)
-    run.params = jax.jit(gs.recovery.restored)(run.params, run.state)
+    run.params = jax.jit(gs.recovery.restored)(run.state, run.params)
     assert bits(run.params) == bits(params)
     run.step(HEALTHY)
     assert int(run.state.attempts) == 0

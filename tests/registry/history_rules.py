@@ -22,11 +22,11 @@ _ZSCORE = {
     "promise": "a spike is scaled to about the mean of the norms before it",
     "weakness": "locks in: without max_norm, a norm that doubles for good is clipped for ever",
     "numbers": {
-        "z_threshold": _POSITIVE,
+        "clip_at": _POSITIVE,
         "decay": DECAY,
         "max_norm": _POSITIVE,
         "clip_factor": _POSITIVE,
-        "warmup": (0, -3, 2.5),
+        "warmup_steps": (0, -3, 2.5),
         "eps": _POSITIVE,
     },
     "optional": frozenset({"max_norm"}),
@@ -36,14 +36,14 @@ _WINDOW_CLIP = {
     "source": "Levanter 2025",
     "promise": "an update is at most three standard deviations above the mean of the last 128",
     "weakness": "a spike stays in the window: after one of 1000, 273 passes for 128 steps",
-    "numbers": {"window": _WINDOW, "sigmas": _POSITIVE},
+    "numbers": {"window": _WINDOW, "clip_at": _POSITIVE},
 }
 _WINDOW_SIGMA = {
     "family": FAMILY,
     "source": "OLMo-core 2024; MaxText",
     "promise": "a single spike of norm or loss is rejected, and no level is rejected for ever",
     "weakness": "a spike stays in the window: of ten in a row, the fifth passes untouched",
-    "numbers": {"window": _WINDOW, "sigmas": _POSITIVE},
+    "numbers": {"window": _WINDOW, "reject_at": _POSITIVE},
 }
 _EMA_MULTIPLE = {
     "family": FAMILY,
@@ -51,7 +51,7 @@ _EMA_MULTIPLE = {
     "promise": "no norm of 20 times the mean of those accepted passes",
     "weakness": "locks in: a norm of 25 from the first step on is rejected for ever",
     "numbers": {
-        "multiple": (1.0, *_POSITIVE),
+        "max_multiple": (1.0, *_POSITIVE),
         "max_norm": _POSITIVE,
         "decay": DECAY,
         "start": _POSITIVE,
@@ -67,7 +67,7 @@ _LOSS_SPIKE = {
         "reject_at": _POSITIVE,
         "rate": FRACTION,
         "min_spread": (*BELOW_ZERO, np.inf),
-        "warmup": (0, 1, -3, 2.5),
+        "warmup_steps": (0, 1, -3, 2.5),
     },
 }
 
@@ -81,7 +81,7 @@ ENTRIES = [
     ),
     Entry(
         "rules.zscore",
-        cases=[Case("clip_by(zscore)", gs.clipping.clip_by(gs.rules.zscore(warmup=2)))],
+        cases=[Case("clip_by(zscore)", gs.clipping.clip_by(gs.rules.zscore(warmup_steps=2)))],
         **_ZSCORE,
     ),
     Entry(

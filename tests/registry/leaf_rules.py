@@ -19,17 +19,17 @@ _BLOCK_NORM = {
 _BLOCK_RMS = {
     "family": FAMILY,
     "source": "Shazeer 2018, arXiv:1804.04235",
-    "promise": "the root mean square of an update is at most the threshold in every leaf",
-    "weakness": "one entry of a leaf with n entries passes up to sqrt(n) times the threshold",
-    "numbers": {"threshold": _INFINITE},
-    "required": {"threshold": 1.0},
+    "promise": "the root mean square of an update is at most the limit in every leaf",
+    "weakness": "one entry of a leaf with n entries passes up to sqrt(n) times the limit",
+    "numbers": {"max_rms": _INFINITE},
+    "required": {"max_rms": 1.0},
 }
 _UNIT_NORM = {
     "family": FAMILY,
     "source": "Brock 2021, arXiv:2102.06171",
     "promise": "no output row gets a gradient above 1 % of the norm of its weights",
     "weakness": "weights that start at zero are held at 1e-5 a step; with L2 decay it can collapse",
-    "numbers": {"clipping": _INFINITE, "eps": _INFINITE},
+    "numbers": {"max_ratio": _INFINITE, "eps": _INFINITE},
 }
 _ADAGC = {
     "family": FAMILY,
@@ -37,10 +37,10 @@ _ADAGC = {
     "promise": "the norm of a leaf rises by at most 0.04 % a step, whatever comes",
     "weakness": "clips 49 to 82 % of healthy steps; a norm that triples is let through after 2650",
     "numbers": {
-        "factor": (0.9, 0.0, -1.0, np.inf),
+        "max_multiple": (0.9, 0.0, -1.0, np.inf),
         "decay": DECAY,
         "max_norm": _INFINITE,
-        "warmup": BELOW_ZERO,
+        "warmup_steps": BELOW_ZERO,
     },
 }
 _GROUP_NORM = {
@@ -91,7 +91,7 @@ ENTRIES = [
     ),
     Entry(
         "rules.adagc",
-        cases=[Case("clip_by(adagc)", gs.clipping.clip_by(gs.rules.adagc(warmup=2)))],
+        cases=[Case("clip_by(adagc)", gs.clipping.clip_by(gs.rules.adagc(warmup_steps=2)))],
         **_ADAGC,
     ),
     Entry(

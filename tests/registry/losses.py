@@ -187,7 +187,7 @@ ENTRIES = [
                 bind(gs.clipping.qk_clip(allow_missing=True), max_logits=jnp.full(2, 400.0)),
             )
         ],
-        numbers={"threshold": NOT_POSITIVE, "alpha": (-0.1, 1.1)},
+        numbers={"max_logit": NOT_POSITIVE, "alpha": (-0.1, 1.1)},
     ),
 ]
 

@@ -22,10 +22,10 @@ SOPHIA = {**BETAS, "gamma": NOT_POSITIVE, "clip_threshold": NOT_POSITIVE, "updat
 S3 = {"b1": DECAY, "p": (0.5, 0.0, -1.0)}
 SPAM = {
     **BETAS,
-    "threshold": NOT_POSITIVE,
+    "max_multiple": NOT_POSITIVE,
     "reset_every": STEPS,
+    "reset_warmup_steps": BELOW_ZERO,
     "warmup_steps": BELOW_ZERO,
-    "clip_after": BELOW_ZERO,
 }
 STABLE_SPAM = {**BETAS, "gamma1": DECAY, "gamma2": DECAY, "theta": DECAY, "reset_every": STEPS}
 
@@ -144,8 +144,8 @@ ENTRIES = [
         numbers=S3,
     ),
     estimator(
-        "scale_by_stable_adam",
-        gs.moments.scale_by_stable_adam(units="layer", weight_decay=0.1, mask=is_matrix),
+        "scale_by_clipped_adam",
+        gs.moments.scale_by_clipped_adam(units="layer", weight_decay=0.1, mask=is_matrix),
         source="Wortsman 2023, arXiv:2304.13013",
         promise="a leaf (or unit) that outgrows its second moment takes a shorter step at once",
         weakness="after a spike of 1000 steps stay below half their length for 800 steps",
@@ -153,7 +153,7 @@ ENTRIES = [
     ),
     estimator(
         "scale_by_spam",
-        gs.moments.scale_by_spam(reset_every=3, clip_after=1, warmup_steps=2),
+        gs.moments.scale_by_spam(reset_every=3, warmup_steps=1, reset_warmup_steps=2),
         source=SOURCES["scale_by_spam"],
         promise="an entry is clipped by its own second moment, which starts afresh every 500 steps",
         weakness="a weight without gradient for 20 steps after a reset is frozen for the other 480",
@@ -173,7 +173,7 @@ ENTRIES = [
         source="Huang 2025, arXiv:2501.06842",
         promise="no entry is above 71 times its root mean square, and a level shift is released",
         weakness="an array of the size of the parameters; a spike below 71 passes",
-        numbers={"threshold": NOT_POSITIVE, "b2": DECAY, "warmup_steps": BELOW_ZERO},
+        numbers={"max_multiple": NOT_POSITIVE, "b2": DECAY, "warmup_steps": BELOW_ZERO},
     ),
     estimator(
         "cautious",

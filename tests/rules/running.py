@@ -26,7 +26,7 @@ def run(rule: Rule, norms: ArrayLike, values: ArrayLike | None = None) -> tuple[
 
 @functools.cache
 def _compiled(rule: Rule, judges_loss: bool) -> Callable[..., tuple[Any, jax.Array]]:
-    judge = all_of([rule])
+    judge = all_of(rule)
 
     def body(state: Any, step: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         norm, value = step

@@ -14,7 +14,12 @@ NO_WARMUP_CLIP = {"max_norm": 1e6}
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"factor": 1.5, "decay": 0.8, "warmup": 5}, {"warmup": 0}, {"warmup": 1, "decay": 0.0}],
+    [
+        {},
+        {"max_multiple": 1.5, "decay": 0.8, "warmup_steps": 5},
+        {"warmup_steps": 0},
+        {"warmup_steps": 1, "decay": 0.0},
+    ],
 )
 def test_equals_the_float64_oracle(options: dict[str, Any]) -> None:
     norms = lognormal(400, 0.4, leaves=3, seed=1) * [1e-3, 1.0, 30.0]
@@ -63,15 +68,15 @@ def test_pitfall_a_zero_gradient_in_the_warmup_does_not_freeze_the_leaf() -> Non
 
 def test_a_large_factor_is_the_identity_and_decay_zero_the_last_value() -> None:
     norms = lognormal(50, 1.0)
-    scales, _ = run(adagc(factor=1e30, warmup=0), norms)
+    scales, _ = run(adagc(max_multiple=1e30, warmup_steps=0), norms)
     assert (scales == 1.0).all()
-    scales, state = run(adagc(decay=0.0, warmup=0), norms)
+    scales, state = run(adagc(decay=0.0, warmup_steps=0), norms)
     np.testing.assert_allclose(state.mean_norms, scales[-1] * norms[-1], rtol=1e-5)
 
 
 def test_the_warmup_is_the_global_clip() -> None:
     norms = lognormal(50, 1.0, leaves=3)
-    scales, _ = run(adagc(warmup=1000), norms)
+    scales, _ = run(adagc(warmup_steps=1000), norms)
     whole = np.linalg.norm(norms, axis=1, keepdims=True)
     np.testing.assert_allclose(
         scales, np.broadcast_to(np.minimum(1, 1 / whole), (50, 3)), rtol=1e-5
@@ -81,6 +86,6 @@ def test_the_warmup_is_the_global_clip() -> None:
 @pytest.mark.parametrize("power", [-60, 7, 60])
 def test_factors_do_not_depend_on_the_unit_of_the_gradient(power: int) -> None:
     norms, unit = lognormal(60, 0.5, leaves=2), 2.0**power
-    ours, _ = run(adagc(warmup=20), norms)
-    same, _ = run(adagc(warmup=20, max_norm=unit), norms * unit)
+    ours, _ = run(adagc(warmup_steps=20), norms)
+    same, _ = run(adagc(warmup_steps=20, max_norm=unit), norms * unit)
     np.testing.assert_array_equal(ours, same)

@@ -26,7 +26,7 @@ def fixed(**verdict: Any) -> Rule:
 
 
 def decide(*rules: Rule, norm: float = 1.0) -> tuple[gs.Verdict, Any]:
-    rule = all_of(rules)
+    rule = all_of(*rules)
     return rule.decide(measure(norm), rule.init({}))
 
 

@@ -73,7 +73,7 @@ def perturbed(state: Any) -> list[Any]:
 
 @pytest.mark.parametrize("name", RULES)
 def test_healthy_run_goes_on_whatever_a_counter_says(name: str) -> None:
-    rule = all_of([RULES[name]])
+    rule = all_of(RULES[name])
     step = functools.partial(run, rule)
     one, many = jax.jit(step), jax.jit(jax.vmap(step, (0, None)))
     start = rule.init(PARAMS)

@@ -15,8 +15,8 @@ from tests.rules.running import lognormal, run, share, stormy
     "options",
     [
         {},
-        {"multiple": 3.0, "max_norm": 1.0, "decay": 0.9, "start": None},
-        {"multiple": 4.0, "decay": 0.0, "start": 0.5},
+        {"max_multiple": 3.0, "max_norm": 1.0, "decay": 0.9, "start": None},
+        {"max_multiple": 4.0, "decay": 0.0, "start": 0.5},
     ],
 )
 def test_equals_the_float64_oracle(options: dict[str, float]) -> None:
@@ -38,7 +38,7 @@ def test_mean_of_the_first_norms_has_no_bias_towards_the_start() -> None:
 
 
 def test_large_multiple_is_the_identity() -> None:
-    scales, _ = run(ema_multiple(multiple=1e12), stormy())
+    scales, _ = run(ema_multiple(max_multiple=1e12), stormy())
     assert (scales == 1.0).all()
 
 
@@ -95,7 +95,7 @@ def test_reason_tells_clipped_from_rejected() -> None:
         assert bool(verdict.accept) == (reason != Reason.HISTORY_REJECTED)
 
 
-_FREE = ema_multiple(multiple=4.0, start=None)
+_FREE = ema_multiple(max_multiple=4.0, start=None)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)

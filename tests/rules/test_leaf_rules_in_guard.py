@@ -21,7 +21,7 @@ RULES: dict[str, tuple[Rule, Reason, float, float]] = {
     "block_norm": (gs.rules.block_norm(1.0), Reason.BLOCK_CLIPPED, 1.0, 1.0 / 3.4641e3),
     "block_rms": (gs.rules.block_rms(0.5, units="layer"), Reason.BLOCK_CLIPPED, 1.0, 0.5e-3),
     "unit_norm": (gs.rules.unit_norm(), Reason.UNIT_CLIPPED, 1.0, 1e-5),
-    "adagc": (gs.rules.adagc(warmup=4), Reason.HISTORY_CLIPPED, 1.0, 1.04e-7),
+    "adagc": (gs.rules.adagc(warmup_steps=4), Reason.HISTORY_CLIPPED, 1.0, 1.04e-7),
     "group_norm": (gs.rules.group_norm(high=1.5, decay=0.5), Reason.GROUP_SCALED, 1.0, 0.9),
     "gradient_stabilizer": (
         gs.rules.gradient_stabilizer(b1=0.0, b2=0.0),

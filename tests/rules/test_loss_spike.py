@@ -31,7 +31,7 @@ def judge(losses: np.ndarray, rule: gs.rules.Rule = RULE) -> tuple[np.ndarray, L
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"reject_at": 3.0, "rate": 0.1, "min_spread": 0.0, "warmup": 3}]
+    "options", [{}, {"reject_at": 3.0, "rate": 0.1, "min_spread": 0.0, "warmup_steps": 3}]
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_float64_oracle(options: dict[str, float], kind: str) -> None:

@@ -12,7 +12,7 @@ from tests.oracles.window_clip import window_clip as oracle
 from tests.rules.running import lognormal, run, share, stormy
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 10, "sigmas": 1.0}, {"window": 2}])
+@pytest.mark.parametrize("options", [{}, {"window": 10, "clip_at": 1.0}, {"window": 2}])
 def test_equals_the_float64_oracle(options: dict[str, float]) -> None:
     norms = stormy()
     scales, _ = run(window_clip(**options), norms)
@@ -20,7 +20,7 @@ def test_equals_the_float64_oracle(options: dict[str, float]) -> None:
 
 
 def test_large_number_of_sigmas_is_the_identity() -> None:
-    scales, _ = run(window_clip(sigmas=1e12), stormy())
+    scales, _ = run(window_clip(clip_at=1e12), stormy())
     assert (scales == 1.0).all()
 
 

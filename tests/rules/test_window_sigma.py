@@ -18,7 +18,7 @@ def losses_with_faults() -> np.ndarray:
     return losses.astype(np.float32).astype(np.float64)
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 9, "sigmas": 2.0}, {"window": 2}])
+@pytest.mark.parametrize("options", [{}, {"window": 9, "reject_at": 2.0}, {"window": 2}])
 @pytest.mark.parametrize("judge_loss", [False, True])
 def test_equals_the_float64_oracle(options: dict[str, float], judge_loss: bool) -> None:
     norms, losses = stormy(), losses_with_faults() if judge_loss else None
@@ -28,7 +28,7 @@ def test_equals_the_float64_oracle(options: dict[str, float], judge_loss: bool) 
 
 
 def test_large_number_of_sigmas_is_the_identity() -> None:
-    scales, _ = run(window_sigma(sigmas=1e12), stormy())
+    scales, _ = run(window_sigma(reject_at=1e12), stormy())
     assert (scales == 1.0).all()
 
 

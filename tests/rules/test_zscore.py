@@ -23,7 +23,7 @@ FREE = zscore(max_norm=None)
         {"max_norm": None, "mode": "mean"},
         {"max_norm": 3.0, "mode": "percentile"},
         {"max_norm": None, "skip_update_on_spike": True, "mode": "percentile"},
-        {"max_norm": None, "clip_factor": 0.7, "warmup": 5, "decay": 0.9, "z_threshold": 1.5},
+        {"max_norm": None, "clip_factor": 0.7, "warmup_steps": 5, "decay": 0.9, "clip_at": 1.5},
         {"max_norm": None, "eps": 0.1},
     ],
     ids=str,
@@ -36,13 +36,13 @@ def test_equals_the_float64_oracle(options: dict[str, Any]) -> None:
 
 def test_large_threshold_is_the_clip_by_global_norm() -> None:
     norms = stormy()
-    scales, _ = run(zscore(z_threshold=1e12, max_norm=2.0), norms)
+    scales, _ = run(zscore(clip_at=1e12, max_norm=2.0), norms)
     plain, _ = run(gs.rules.global_norm(2.0), norms)
     np.testing.assert_array_equal(scales, plain)
 
 
 def test_decay_of_zero_is_the_last_norm() -> None:
-    _, state = run(zscore(decay=0.0, warmup=2, z_threshold=1e12, max_norm=None), [1, 2, 5, 3])
+    _, state = run(zscore(decay=0.0, warmup_steps=2, clip_at=1e12, max_norm=None), [1, 2, 5, 3])
     assert state.mean_norm == 3.0
     assert state.norm_variance == 0.0
 

@@ -128,7 +128,7 @@ def test_statistics_are_the_same_bits_on_all_devices(mesh: Mesh) -> None:
 
 
 def test_devices_with_losses_of_their_own_decide_by_the_mean(mesh: Mesh) -> None:
-    tx = gs.guard(optax.sgd(1.0), gs.rules.loss_spike(warmup=2), axis_name=("data", "fsdp"))
+    tx = gs.guard(optax.sgd(1.0), gs.rules.loss_spike(warmup_steps=2), axis_name=("data", "fsdp"))
 
     def run(params: Any, g: Any) -> Any:
         state = tx.init(params)

@@ -29,7 +29,7 @@ NAMING = {
 # Inside shard_map these look at one entry at a time.
 ELEMENTWISE = re.compile(
     r"add_noise|clip_by_(value|moment)|compress_moments|ema|soft_clip|stochastic_round|trace"
-    r"|scale_by_(?!block|gradient|muon|stable|trust)"
+    r"|scale_by_(?!block|clipped|gradient|muon|stable|trust)"
 )
 
 

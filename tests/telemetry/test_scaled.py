@@ -38,7 +38,7 @@ NESTINGS = {
 def run(tx: Any, steps: int) -> Any:
     update, state = jax.jit(tx.update), tx.init(PARAMS)
     for _ in range(steps):
-        factor = gs.scale_loss(1.0, state)
+        factor = gs.scale_loss(state, 1.0)
         grads = jax.tree.map(lambda g: g * factor, GRADS)  # noqa: B023
         _, state = update(grads, state, PARAMS, value=1.0)
     return state
@@ -89,7 +89,7 @@ def test_rules_outside_of_a_loss_scale_judge_what_is_inside(wrap: Any) -> None:
     tx = wrap(scaled(INNER), gs.rules.Rule(lambda _: (), decide))
     state = tx.init(PARAMS)
     for _ in range(2):
-        factor = gs.scale_loss(1.0, state)
+        factor = gs.scale_loss(state, 1.0)
         grads = jax.tree.map(lambda g: g * factor, GRADS)  # noqa: B023
         _, state = tx.update(grads, state, PARAMS, value=1.0)
     np.testing.assert_allclose(seen, [NORM, NORM], rtol=1e-6)
@@ -101,7 +101,7 @@ def test_an_accumulation_outside_tells_the_loss_scale_of_overflows() -> None:
     update, state = jax.jit(tx.update), tx.init(PARAMS)
     params = PARAMS
     for _ in range(20):
-        factor = gs.scale_loss(1.0, state)
+        factor = gs.scale_loss(state, 1.0)
         grads = jax.tree.map(lambda g: (g * factor).astype(jnp.float16).astype(g.dtype), GRADS)  # noqa: B023
         updates, state = update(grads, state, params, value=1.0)
         params = optax.apply_updates(params, updates)
@@ -117,7 +117,7 @@ def test_a_guard_outside_tells_the_loss_scale_of_overflows_and_judges_without_it
     update, state = jax.jit(tx.update), tx.init(PARAMS)
     params = PARAMS
     for _ in range(10):
-        factor = gs.scale_loss(1.0, state)
+        factor = gs.scale_loss(state, 1.0)
         grads = jax.tree.map(lambda g: (g * factor).astype(jnp.float16).astype(g.dtype), GRADS)  # noqa: B023
         updates, state = update(grads, state, params)
         params = optax.apply_updates(params, updates)

@@ -44,15 +44,15 @@ def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
     }
 
 
-def check_schema(schema: Mapping[str, Any], opt_state: optax.OptState) -> None:
+def check_schema(opt_state: optax.OptState, schema: Mapping[str, Any]) -> None:
     """Raise if a checkpoint does not fit into a state, and say why and what to do.
 
     Call it before loading: what a checkpoint library has to say of two trees that differ does not
     tell whether the program has changed, or this library.
 
     Args:
-      schema: what ``gs.checkpoints.state_schema`` returned when the checkpoint was saved.
       opt_state: what you want to load into: ``tx.init(params)``, or ``jax.eval_shape`` of it.
+      schema: what ``gs.checkpoints.state_schema`` returned when the checkpoint was saved.
 
     Raises:
       TypeError: if the schema is none.
@@ -65,7 +65,7 @@ def check_schema(schema: Mapping[str, Any], opt_state: optax.OptState) -> None:
       >>> import gradstable as gs
       >>> params = jnp.ones(3)
       >>> schema = gs.checkpoints.state_schema(optax.adamw(1e-3).init(params))
-      >>> gs.checkpoints.check_schema(schema, gs.guard(optax.adamw(1e-3)).init(params))
+      >>> gs.checkpoints.check_schema(gs.guard(optax.adamw(1e-3)).init(params), schema)
       Traceback (most recent call last):
       ...
       ValueError: this checkpoint holds another state: it has int32[] at [0].count, ...

@@ -110,7 +110,7 @@ def factors(
     weights: Mapping[str, Any],
     largest: jax.Array,
     *,
-    threshold: ArrayLike,
+    max_logit: ArrayLike,
     alpha: ArrayLike,
 ) -> dict[str, jax.Array]:
     """Return for each weight of an attention the factor, which broadcasts against it.
@@ -119,7 +119,7 @@ def factors(
       attention: where the weights are.
       weights: all parameters by their path.
       largest: the largest logit of each query head, ``[*layers, heads]``.
-      threshold: the largest logit that is left alone.
+      max_logit: the largest logit that is left alone.
       alpha: the exponent of the factor of queries.
 
     Raises:
@@ -137,7 +137,7 @@ def factors(
     known = largest.astype(jnp.float32)
     known = jnp.where(jnp.isfinite(known), known, jnp.zeros_like(known))
     of_keys = jnp.max(known.reshape(*known.shape[:-1], keys.heads, shared), axis=-1)
-    limit, share = jnp.asarray(threshold, jnp.float32), jnp.asarray(alpha, jnp.float32)
+    limit, share = jnp.asarray(max_logit, jnp.float32), jnp.asarray(alpha, jnp.float32)
     gamma = limit / jnp.maximum(of_keys, limit)
     return {
         **_spread(attention.query, jnp.repeat(gamma**share, shared, axis=-1), queries),

@@ -58,7 +58,7 @@ def clip_by(
     check_axis_name(axis_name)
     if units is not None:
         check_units(units)
-    judge = all_of(rules)
+    judge = all_of(*rules)
 
     def init_fn(params: optax.Params) -> JudgedState:
         return JudgedState(ledger=new_ledger(params), rule_state=judge.init(params))

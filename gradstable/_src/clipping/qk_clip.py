@@ -27,7 +27,7 @@ from gradstable._src.core.shown import shown
 @shown
 def qk_clip(
     *,
-    threshold: ArrayLike = 100.0,
+    max_logit: ArrayLike = 100.0,
     alpha: ArrayLike = 0.5,
     query: str = "query",
     key: str = "key",
@@ -63,7 +63,7 @@ def qk_clip(
     have an axis in front, in the weights and in ``max_logits``.
 
     Args:
-      threshold: ``tau``, > 0, in units of the logits as they enter the softmax. Default 100
+      max_logit: ``tau``, > 0, in units of the logits as they enter the softmax. Default 100
         (the paper's).
       alpha: the share of the queries, in [0, 1]. Default 0.5: both shrink alike (the paper's).
       query: the name of the query projection. Default as in Flax.
@@ -101,7 +101,7 @@ def qk_clip(
       Kimi Team, "Kimi K2: Open Agentic Intelligence", 2025, arXiv:2507.20534, section 2.1;
       shared key heads as in Megatron-LM.
     """
-    check_number("threshold", threshold, above=0.0)
+    check_number("max_logit", max_logit, above=0.0)
     check_number("alpha", alpha, at_least=0.0, at_most=1.0)
     check_name("query", query)
     check_name("key", key)
@@ -130,7 +130,7 @@ def qk_clip(
         weights = leaves_by_path(whole_shapes(params, axis_name))
         scales: dict[str, jax.Array] = {}
         for names, largest in maxima.items():
-            scales |= factors(modules[names], weights, largest, threshold=threshold, alpha=alpha)
+            scales |= factors(modules[names], weights, largest, max_logit=max_logit, alpha=alpha)
 
         def rescale(path: Any, update: jax.Array | None) -> jax.Array | None:
             name = jax.tree_util.keystr(path)

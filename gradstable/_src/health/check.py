@@ -25,7 +25,7 @@ _KEPT = (
     "then, lower the learning rate, or go back to a checkpoint."
 )
 _RESTORE = (
-    "Call gradstable.recovery.restored(params, opt_state) behind optax.apply_updates: it goes back "
+    "Call gradstable.recovery.restored(opt_state, params) behind optax.apply_updates: it goes back "
     "exactly, also where parameters are NaN, and where rollback was told that the caller restores."
 )
 _IN_VAIN = "it left its basin {} times in a row"

@@ -24,7 +24,7 @@ class ClipByMomentState(NamedTuple):
 @shown
 def clip_by_moment(
     *,
-    threshold: ArrayLike = 5000.0,
+    max_multiple: ArrayLike = 5000.0,
     b2: ArrayLike = 0.999,
     warmup_steps: ArrayLike = 20,
     nu_dtype: DTypeLike | None = None,
@@ -46,7 +46,7 @@ def clip_by_moment(
     step. A lasting rise of the gradient by 1000 times passes whole after 4 steps.
 
     Args:
-      threshold: :math:`\Theta`, of squares, > 0. Default 5000 (SPAM's).
+      max_multiple: :math:`\Theta`, of squares, > 0. Default 5000 (SPAM's).
       b2: decay of the second moment, in [0, 1). Default 0.999 (SPAM's).
       warmup_steps: steps that are only watched, >= 0. Default 20 (SPAM's).
       nu_dtype: dtype in which ``nu`` is stored. Default float32 (wider for wider parameters).
@@ -62,7 +62,7 @@ def clip_by_moment(
     Example:
       >>> import jax.numpy as jnp
       >>> import gradstable as gs
-      >>> tx = gs.moments.clip_by_moment(threshold=4.0, b2=0.5, warmup_steps=1)
+      >>> tx = gs.moments.clip_by_moment(max_multiple=4.0, b2=0.5, warmup_steps=1)
       >>> state = tx.init(jnp.ones(2))
       >>> _, state = tx.update(jnp.ones(2), state)
       >>> [round(x, 3) for x in tx.update(jnp.array([1.0, 1e9]), state)[0].tolist()]
@@ -72,7 +72,7 @@ def clip_by_moment(
       Huang et al., "SPAM: Spike-Aware Adam with Momentum Reset for Stable LLM Training", 2025,
       arXiv:2501.06842; that an entry without history passes is ours.
     """
-    check_number("threshold", threshold, above=0.0)
+    check_number("max_multiple", max_multiple, above=0.0)
     check_decays(b2=b2)
     check_number("warmup_steps", warmup_steps, at_least=0)
 
@@ -81,7 +81,7 @@ def clip_by_moment(
         watching = count <= jnp.asarray(warmup_steps, jnp.int32)
 
         def clip(g: jax.Array, nu: jax.Array) -> jax.Array:
-            return jnp.where(watching | (nu == 0), g, limit_by_moment(g, nu, threshold))
+            return jnp.where(watching | (nu == 0), g, limit_by_moment(g, nu, max_multiple))
 
         def learn(g: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
             c = clip(g, nu)

@@ -49,7 +49,7 @@ def scale_by_muon(
     scale: Scale | None = None,
     consistent_rms: ArrayLike | None = None,
     mu_dtype: DTypeLike | None = None,
-    compute_dtype: DTypeLike = jnp.float32,
+    compute_dtype: DTypeLike = "float32",
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Orthogonalize momentum, matrix by matrix (Muon).

@@ -24,10 +24,10 @@ def scale_by_spam(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-6,
-    threshold: ArrayLike = 5000.0,
+    max_multiple: ArrayLike = 5000.0,
     reset_every: ArrayLike = 500,
-    warmup_steps: ArrayLike = 150,
-    clip_after: ArrayLike = 20,
+    reset_warmup_steps: ArrayLike = 150,
+    warmup_steps: ArrayLike = 20,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -45,9 +45,9 @@ def scale_by_spam(
 
     as in the authors' code: at every step that is a multiple of ``reset_every``, both moments
     are set to zero before they learn, and :math:`w` climbs from 0.01 for the :math:`N` =
-    ``warmup_steps`` steps after it (:math:`k` counts from 0; :math:`w = 1` before the first
-    reset). It clips from step ``clip_after`` on, but not in the ``clip_after`` steps from a reset
-    on, by the :math:`\nu` of the step before, uncorrected. The bias correction goes on
+    ``reset_warmup_steps`` steps after it (:math:`k` counts from 0; :math:`w = 1` before the first
+    reset). It clips from step ``warmup_steps`` on, but not in the ``warmup_steps`` steps from a
+    reset on, by the :math:`\nu` of the step before, uncorrected. The bias correction goes on
     counting through a reset. (Their sparse variant, ``density``, is not here.)
 
     Whatever the gradients, :math:`|u| \le 7.27` with the defaults, as in Adam.
@@ -55,8 +55,8 @@ def scale_by_spam(
     Three weaknesses of the rule as published. Since the correction does not start afresh, steady
     gradients make steps of up to 2.7 instead of 1 at the end of a warm-up, which fall to 1.6
     before the next reset (1.9 and 1.3 after the first one). A weight with no gradient in the
-    ``clip_after`` steps from a reset on, such as a row of an embedding, has :math:`\nu = 0`: it is
-    clipped to zero, and stays where it is until the next reset, for 480 steps. And in these 20
+    ``warmup_steps`` steps from a reset on, such as a row of an embedding, has :math:`\nu = 0`: it
+    is clipped to zero, and stays where it is until the next reset, for 480 steps. And in these 20
     steps no spike is clipped. ``gs.moments.clip_by_moment`` has none of the three.
 
     Args:
@@ -64,10 +64,11 @@ def scale_by_spam(
       b2: decay of the second moment, in [0, 1). Default 0.999 (the authors').
       eps: added to the uncorrected root, in units of the gradient, >= 0. Default 1e-6 (the
         authors').
-      threshold: :math:`\Theta`, of squares, > 0. Default 5000 (the authors'): 71 times the root.
+      max_multiple: :math:`\Theta`, of squares, > 0. Default 5000 (the authors'): 71 times the root.
       reset_every: steps from reset to reset, >= 1. Default 500 (the authors').
-      warmup_steps: :math:`N`, steps of warm-up after a reset, >= 0. Default 150 (the authors').
-      clip_after: steps after a reset before it clips again, >= 0. Default 20 (the authors').
+      reset_warmup_steps: :math:`N`, steps of warm-up after a reset, >= 0. Default 150 (the
+        authors').
+      warmup_steps: steps after a reset before it clips again, >= 0. Default 20 (the authors').
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.
 
@@ -93,23 +94,23 @@ def scale_by_spam(
     """
     check_decays(b1=b1, b2=b2)
     check_number("eps", eps, at_least=0.0)
-    check_number("threshold", threshold, above=0.0)
+    check_number("max_multiple", max_multiple, above=0.0)
     check_number("reset_every", reset_every, at_least=1)
+    check_number("reset_warmup_steps", reset_warmup_steps, at_least=0)
     check_number("warmup_steps", warmup_steps, at_least=0)
-    check_number("clip_after", clip_after, at_least=0)
 
     def at(count: jax.Array) -> LeafRule:
         first, second = Decay.of(b1, count), Decay.of(b2, count)
-        period, wait = jnp.asarray(reset_every, jnp.int32), jnp.asarray(clip_after, jnp.int32)
+        period, wait = jnp.asarray(reset_every, jnp.int32), jnp.asarray(warmup_steps, jnp.int32)
         phase = count % period
         clips = (count >= wait) & (phase >= wait)
-        full = jnp.asarray(warmup_steps, jnp.int32)
+        full = jnp.asarray(reset_warmup_steps, jnp.int32)
         step = jnp.sqrt(second.corrects) / first.corrects
         step = step * _warm_up(jnp.where(count < period, full, phase), full)
 
         def learn(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, jax.Array]:
             mu, nu = (jnp.where(phase == 0, jnp.zeros_like(old), old) for old in (mu, nu))
-            limited = limit_by_moment(g, nu, threshold)
+            limited = limit_by_moment(g, nu, max_multiple)
             c = jnp.where(clips, limited, g)
             return first.mix(mu, c), second.mix(nu, c * c)
 
@@ -123,9 +124,9 @@ def scale_by_spam(
     return moments("scale_by_spam", optax.ScaleByAdamState, slots, at)
 
 
-def limit_by_moment(g: jax.Array, nu: jax.Array, threshold: ArrayLike) -> jax.Array:
-    """Return ``g``, at most the root of ``threshold * nu``; roots, since squares overflow."""
-    limit = jnp.sqrt(jnp.asarray(threshold, nu.dtype)) * root(nu)
+def limit_by_moment(g: jax.Array, nu: jax.Array, max_multiple: ArrayLike) -> jax.Array:
+    """Return ``g``, at most the root of ``max_multiple * nu``; roots, since squares overflow."""
+    limit = jnp.sqrt(jnp.asarray(max_multiple, nu.dtype)) * root(nu)
     return jnp.clip(g, -limit, limit)
 
 

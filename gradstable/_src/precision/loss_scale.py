@@ -60,7 +60,7 @@ def loss_scale(
     below 6e-8 and overflow above 65504. Multiply the loss, and pass the gradients as they come::
 
         tx = gs.loss_scale(gs.guard(optax.adamw(3e-4)))
-        grads = jax.grad(lambda p: gs.scale_loss(loss_fn(p), opt_state))(params)
+        grads = jax.grad(lambda p: gs.scale_loss(opt_state, loss_fn(p)))(params)
         updates, opt_state = tx.update(grads, opt_state, params)
 
     With scale ``s``, the inner transform gets :math:`g / s`, for float16 leaves in float32. The
@@ -102,7 +102,7 @@ def loss_scale(
       >>> import gradstable as gs
       >>> tx = gs.loss_scale(gs.guard(optax.sgd(1.0)), init_scale=1024.0)
       >>> state = tx.init(jnp.ones(2))
-      >>> float(gs.scale_loss(0.5, state))
+      >>> float(gs.scale_loss(state, 0.5))
       512.0
       >>> updates, state = tx.update(jnp.array([1024.0, jnp.inf]), state)
       >>> updates.tolist(), float(state.loss_scale)
@@ -198,13 +198,13 @@ def _move(state: LossScaleState, overflow: jax.Array, settings: _Settings) -> Lo
     )
 
 
-def scale_loss(loss: ArrayLike, opt_state: object) -> jax.Array:
+def scale_loss(opt_state: object, loss: ArrayLike) -> jax.Array:
     """Return the loss times the loss scale of an optimizer state, for ``jax.grad``.
 
     Args:
-      loss: of any shape, in any floating dtype.
       opt_state: a state with one ``gs.loss_scale`` in it, also an ``nnx.Optimizer`` or a
         ``TrainState``.
+      loss: of any shape, in any floating dtype.
 
     Returns:
       The scaled loss, in float32 or wider, so that the product itself does not overflow.
@@ -217,21 +217,21 @@ def scale_loss(loss: ArrayLike, opt_state: object) -> jax.Array:
       >>> import optax
       >>> import gradstable as gs
       >>> state = gs.loss_scale(gs.guard(optax.sgd(0.1))).init(jnp.ones(2))
-      >>> float(gs.scale_loss(jnp.float16(2.0), state))
+      >>> float(gs.scale_loss(state, jnp.float16(2.0)))
       131072.0
     """
     loss = jnp.asarray(loss)
     return loss.astype(wide(loss.dtype)) * _the_scale(opt_state)
 
 
-def unscale(gradients: Tree, opt_state: object) -> Tree:
+def unscale(opt_state: object, gradients: Tree) -> Tree:
     """Return gradients without the loss scale, where you need them before ``update`` does it.
 
     For a log, or for a gradient penalty, whose inner gradient is one of the scaled loss.
 
     Args:
-      gradients: any tree of arrays.
       opt_state: as for ``gs.scale_loss``.
+      gradients: any tree of arrays.
 
     Returns:
       The tree with its structure. Leaves of float16 come as float32.
@@ -244,7 +244,7 @@ def unscale(gradients: Tree, opt_state: object) -> Tree:
       >>> import optax
       >>> import gradstable as gs
       >>> state = gs.loss_scale(gs.guard(optax.sgd(0.1))).init(jnp.ones(2))
-      >>> gs.unscale(jnp.array([65536.0]), state).tolist()
+      >>> gs.unscale(state, jnp.array([65536.0])).tolist()
       [1.0]
     """
     return _divide(gradients, _the_scale(opt_state))

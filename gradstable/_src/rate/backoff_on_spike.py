@@ -35,7 +35,7 @@ def backoff_on_spike(
     *,
     recovery: ArrayLike = 100.0,
     min_scale: ArrayLike = 0.01,
-    rule: Rule | None = None,
+    rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Multiply updates by a factor that falls with every spike and climbs back after it.
@@ -50,7 +50,7 @@ def backoff_on_spike(
     them after :math:`R \log s_{min} / \log f` (665 with the defaults); it is never stuck, since
     the default rule lets go of a level shift.
 
-    What is a spike: a norm that the rule would reject. It is the norm of what comes in, so
+    What is a spike: a norm that a rule would reject. It is the norm of what comes in, so
     behind plain momentum nothing more is needed. Behind Adam, whose updates always have about
     the same size, or behind a guard, which gives zeros for a rejected step, pass the norm of
     the raw gradient: ``update(..., grad_norm=gs.global_norm(gradients))``. A norm that is not
@@ -64,7 +64,7 @@ def backoff_on_spike(
       factor: ``f``, in (0, 1). Default 0.5; 0.707 in AdaLR-Lion.
       recovery: ``R``, in steps, > 0. Default 100, the timeout of AdaLR-Lion.
       min_scale: :math:`s_{min}`, the least factor, in (0, 1]. Default 0.01.
-      rule: what a spike is: all that it rejects. Default ``gs.rules.log_mad()``.
+      rules: what a spike is: all that one of them rejects. Default ``gs.rules.log_mad()``.
       axis_name: mesh axes over which leaves are sharded, as for ``gs.guard``.
 
     Returns:
@@ -72,7 +72,7 @@ def backoff_on_spike(
       structure and dtypes.
 
     Raises:
-      TypeError: if ``rule`` is no ``Rule``.
+      TypeError: if a rule is no ``Rule``.
       ValueError: if a number is out of its range.
 
     Example:
@@ -91,10 +91,10 @@ def backoff_on_spike(
     check_number("factor", factor, above=0.0, below=1.0)
     check_number("recovery", recovery, above=0.0)
     check_number("min_scale", min_scale, above=0.0, at_most=1.0)
-    rules = (log_mad() if rule is None else rule,)
+    rules = rules or (log_mad(),)
     check_rules(rules)
     check_axis_name(axis_name)
-    judge = all_of(rules)
+    judge = all_of(*rules)
 
     def init_fn(params: optax.Params) -> BackoffOnSpikeState:
         return BackoffOnSpikeState(

@@ -48,7 +48,7 @@ def reduce_on_plateau(
     cooldown: ArrayLike = 0,
     accumulation_size: int = 1,
     min_scale: ArrayLike = 0.0,
-    rule: Rule | None = None,
+    rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Reduce the step when a loss has stopped improving, and let no bad loss decide.
@@ -81,7 +81,7 @@ def reduce_on_plateau(
       accumulation_size: values in a mean, >= 1. Default 1, for a loss of validation; take more
         for the loss of a batch.
       min_scale: :math:`s_{min}`, in [0, 1]. Default 0.
-      rule: which values spike: those it rejects when it sees them as norms. Default
+      rules: which values spike: those that one rejects when it sees them as norms. Default
         ``gs.rules.log_mad(reject_above=1.5)``.
       axis_name: mesh axes over which leaves are sharded, as for ``gs.guard``.
 
@@ -90,7 +90,7 @@ def reduce_on_plateau(
       structure and dtypes. ``update`` needs ``value``.
 
     Raises:
-      TypeError: if ``rule`` is no ``Rule``.
+      TypeError: if a rule is no ``Rule``.
       ValueError: if a number is out of its range, or, at ``update``, ``value`` is missing.
 
     Example:
@@ -109,10 +109,10 @@ def reduce_on_plateau(
     settings = _Settings(factor, patience, rtol, atol, cooldown, min_scale)
     _check(settings)
     check_size("accumulation_size", accumulation_size, at_least=1)
-    rules = (log_mad(reject_above=1.5) if rule is None else rule,)
+    rules = rules or (log_mad(reject_above=1.5),)
     check_rules(rules)
     check_axis_name(axis_name)
-    judge = all_of(rules)
+    judge = all_of(*rules)
 
     def init_fn(params: optax.Params) -> ReduceOnPlateauState:
         return _start(judge.init(params), widest(params))

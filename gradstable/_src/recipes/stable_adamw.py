@@ -1,7 +1,7 @@
 """AdamW that cannot explode: judged before the moments, capped after them."""
 
 import optax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.checks import check_number, check_rate
 from gradstable._src.core.layout import AxisName
@@ -21,12 +21,14 @@ def stable_adamw(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.95,
     eps: ArrayLike = 1e-8,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
     weight_decay: optax.ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     max_rms: ArrayLike = 1.0,
     max_ratio: ArrayLike = 0.1,
     floor: ArrayLike = 1e-3,
-    units: Units = "leaf",
+    units: Units | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -45,7 +47,7 @@ def stable_adamw(
 
     for each leaf (or unit) of ``n`` entries, with ``u`` from ``gs.moments.scale_by_adam``. From
     AdamW it takes moments and decay, from Adafactor and StableAdamW the idea of capping the RMS of
-    the update (theirs, ``gs.moments.scale_by_stable_adam``, divides the rate by that of ``g`` over
+    the update (theirs, ``gs.moments.scale_by_clipped_adam``, divides the rate by that of ``g`` over
     the root of ``nu``), and from LARS that of measuring a step by its parameters.
 
     **Theorem.** Whatever the gradients are (NaN and infinity, too), each leaf obeys
@@ -77,8 +79,9 @@ def stable_adamw(
       max_ratio: ``r``, how far a step may go beside its parameters, > 0 (``inf``: no cap).
         Default 0.1, see ``gs.rate.cap_trust``.
       floor: ``f``, the least RMS that parameters count as, > 0. Default 1e-3.
-      units: the parts that are capped by themselves, as for ``gs.rate.cap_update_rms``: take
-        ``"layer"`` for leaves that stack layers.
+      units: the parts of a leaf that are capped, and judged by rules, by themselves: take
+        ``"layer"`` for leaves that stack layers. Default ``None``: leaves are capped as a whole,
+        and rules have their own.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with the state of ``gs.guard`` (inside of it that of
@@ -110,15 +113,18 @@ def stable_adamw(
     check_number("max_rms", max_rms, above=0.0, finite=False)
     check_number("max_ratio", max_ratio, above=0.0, finite=False)
     check_number("floor", floor, above=0.0)
-    check_units(units)
+    if units is not None:
+        check_units(units)
     inner = two_sided_adam(
         learning_rate,
         b1=b1,
         b2=b2,
         eps=eps,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
         weight_decay=weight_decay,
         mask=mask,
-        caps=Caps(max_rms, max_ratio, floor, units),
+        caps=Caps(max_rms, max_ratio, floor, "leaf" if units is None else units),
         axis_name=axis_name,
     )
-    return guard(inner, *rules, axis_name=axis_name)
+    return guard(inner, *rules, axis_name=axis_name, units=units)

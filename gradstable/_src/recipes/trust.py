@@ -29,7 +29,7 @@ def lamb(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask = None,
     trust_clip: bool = False,
-    units: Units = "leaf",
+    units: Units | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -50,7 +50,8 @@ def lamb(
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0, as in optax; 0.01 in
         the paper.
       trust_clip: whether the ratio is at most 1 (LAMBC). Default ``False``.
-      units: the parts that have a ratio of their own, as for ``gs.rate.cap_update_rms``.
+      units: the parts of a leaf that have a ratio, and are judged by rules, by themselves. Default
+        ``None``: a leaf has one ratio, and rules have their own parts.
 
     Example:
       >>> import gradstable as gs
@@ -66,10 +67,10 @@ def lamb(
     inner = optax.chain(
         under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root)),
         decay_weights(weight_decay, mask),
-        scale_by_trust_ratio(trust_clip=trust_clip, units=units, axis_name=axis_name),
+        scale_by_trust_ratio(trust_clip=trust_clip, units=_or_leaf(units), axis_name=axis_name),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return guard(inner, *rules, axis_name=axis_name)
+    return guard(inner, *rules, axis_name=axis_name, units=units)
 
 
 @published
@@ -83,7 +84,7 @@ def lars(
     trust_ratio_mask: Mask = True,
     momentum: ArrayLike = 0.9,
     nesterov: bool = False,
-    units: Units = "leaf",
+    units: Units | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -108,7 +109,8 @@ def lars(
         gradient is used as it is then.
       momentum: :math:`\beta`, in [0, 1). Default 0.9.
       nesterov: whether the momentum looks one step ahead.
-      units: the parts that have a ratio of their own, as for ``gs.rate.cap_update_rms``.
+      units: the parts of a leaf that have a ratio, and are judged by rules, by themselves. Default
+        ``None``: a leaf has one ratio, and rules have their own parts.
 
     Example:
       >>> import gradstable as gs
@@ -123,7 +125,7 @@ def lars(
     check_weight_decay("weight_decay", weight_decay)
     check_number("momentum", momentum, at_least=0.0, below=1.0)
     ratio = scale_by_trust_ratio(
-        trust_coefficient=trust_coefficient, eps=eps, units=units, axis_name=axis_name
+        trust_coefficient=trust_coefficient, eps=eps, units=_or_leaf(units), axis_name=axis_name
     )
     inner = optax.chain(
         decay_weights(weight_decay, weight_decay_mask),
@@ -131,4 +133,8 @@ def lars(
         optax.scale_by_learning_rate(learning_rate),
         under_guard(trace(momentum, nesterov=nesterov)),
     )
-    return guard(inner, *rules, axis_name=axis_name)
+    return guard(inner, *rules, axis_name=axis_name, units=units)
+
+
+def _or_leaf(units: Units | None) -> Units:
+    return "leaf" if units is None else units

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.act import once
 from gradstable._src.core.checks import check_params, check_updates
@@ -37,6 +37,8 @@ def two_sided_adam(
     b1: ArrayLike,
     b2: ArrayLike,
     eps: ArrayLike,
+    mu_dtype: DTypeLike | None,
+    nu_dtype: DTypeLike | None,
     weight_decay: optax.ScalarOrSchedule,
     mask: Mask,
     caps: Caps,
@@ -50,7 +52,7 @@ def two_sided_adam(
     factors within the last product. For that, the norm of the whole step is taken for the sum
     of the norms of its two parts, which it does not exceed.
     """
-    adam = under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps))
+    adam = under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype))
     # The least that the bias correction of nu makes of eps.
     least_eps = float32(eps) * jnp.sqrt(1.0 - float32(b2))
 
@@ -58,9 +60,8 @@ def two_sided_adam(
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
-        **extra_args: Any,
+        **_: Any,
     ) -> tuple[optax.Updates, Any]:
-        del extra_args
         check_params(params, "stable_adamw")
         updates, params = check_updates(updates, params)
         old: Any = state
@@ -75,30 +76,37 @@ def two_sided_adam(
         moved = [jax.tree.leaves(tree) for tree in (directions, new.mu, new.nu)]
         thetas = [t.astype(u.dtype) for t, u in zip(jax.tree.leaves(params), moved[0], strict=True)]
         norms = _norms(thetas, withins)
-        longest = _norms_of_adam(moved[1], moved[2], norms, least_eps, withins)
-
-        def step(
-            u: jax.Array,
-            theta: jax.Array,
-            decay: jax.Array,
-            norm: jax.Array,
-            longest: jax.Array,
-            within: Within,
-        ) -> tuple[jax.Array, jax.Array]:
-            count, longest = float32(within.entries), longest * corrects
-            rms = factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
-            limit = trust_limit(norm, count, caps.max_ratio, caps.floor)
-            trust = factor_to(limit, rate * (rms * longest + decay * norm))
-            return _product(-rate * trust, _product(rms, u) + _product(decay, theta)), trust
+        if _are_rounded(*moved):
+            # They do not tell how long the step is that was made of them before.
+            longest = _norms(moved[0], withins)
+        else:
+            longest = _norms_of_adam(moved[1], moved[2], norms, least_eps, corrects, withins)
 
         decay = float32(decay_at(weight_decay, old.count))
         decays = jax.tree.leaves(_decays(decay, mask, params))
         rows = zip(moved[0], thetas, decays, norms, longest, withins, strict=True)
-        exact = [step(*row) for row in rows]
-        steps = map(_round, leaves, exact)
+        steps = map(_round, leaves, [_step(caps, rate, *row) for row in rows])
         return jax.tree.unflatten(structure, steps), new
 
     return optax.GradientTransformationExtraArgs(adam.init, update_fn)
+
+
+def _step(
+    caps: Caps,
+    rate: jax.Array,
+    u: jax.Array,
+    theta: jax.Array,
+    decay: jax.Array,
+    norm: jax.Array,
+    longest: jax.Array,
+    within: Within,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the step of a leaf, and by how much the cap on its length shortens each unit."""
+    count = float32(within.entries)
+    rms = factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
+    limit = trust_limit(norm, count, caps.max_ratio, caps.floor)
+    trust = factor_to(limit, rate * (rms * longest + decay * norm))
+    return _product(-rate * trust, _product(rms, u) + _product(decay, theta)), trust
 
 
 def _round(g: jax.Array, step: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -108,14 +116,25 @@ def _round(g: jax.Array, step: tuple[jax.Array, jax.Array]) -> jax.Array:
     return jnp.where(trust == 1.0, exact.astype(g.dtype), toward_zero(exact, g.dtype))
 
 
+def _are_rounded(
+    directions: Sequence[jax.Array], mus: Sequence[jax.Array], nus: Sequence[jax.Array]
+) -> bool:
+    """Whether moments are stored in fewer bits than the step was made in."""
+    return any(
+        min(jnp.finfo(mu.dtype).bits, jnp.finfo(nu.dtype).bits) < jnp.finfo(u.dtype).bits
+        for u, mu, nu in zip(directions, mus, nus, strict=True)
+    )
+
+
 def _norms_of_adam(
     mus: Sequence[jax.Array],
     nus: Sequence[jax.Array],
     norms: Sequence[jax.Array],
     eps: jax.Array,
+    corrects: jax.Array,
     withins: Sequence[Within],
 ) -> list[jax.Array]:
-    """Return the norms of Adam's updates, by unit, before the bias correction.
+    """Return the norms of Adam's updates, by unit.
 
     The correction stands outside of the sum, and not as in the update: if XLA found out that
     both are the same, it would write the update to memory.
@@ -130,7 +149,8 @@ def _norms_of_adam(
         own_eps = jnp.where((norm < 0.0) | (total == -1.0), 0.0, eps)
         return mu / (jnp.sqrt(nu) + own_eps.astype(nu.dtype)).astype(mu.dtype)
 
-    return _norms(list(map(update, mus, nus, norms)), withins)
+    before = _norms(list(map(update, mus, nus, norms)), withins)
+    return [norm * corrects for norm in before]
 
 
 def _once_all(norms: Sequence[jax.Array]) -> jax.Array:

@@ -115,7 +115,7 @@ def accumulate(
     rules = tuple(rules)
     check_rules(rules)
     check_axis_name(axis_name)
-    judge = all_of(rules)
+    judge = all_of(*rules)
 
     def init_fn(params: optax.Params) -> AccumulateState:
         return start(params, judge.init(params), own_arrays(inner.init(params)))

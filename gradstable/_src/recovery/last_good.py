@@ -38,17 +38,17 @@ def last_good(opt_state: object) -> Any:
     return named_again(_the_state(opt_state).snapshots[0].kept_params)
 
 
-def restored(params: Tree, opt_state: object) -> Tree:
+def restored(opt_state: object, params: Tree) -> Tree:
     """Return parameters, or the last good ones while ``gs.rollback`` is going back.
 
     Call it behind ``optax.apply_updates`` if you chose ``restore_by="caller"``, which saves a word
     of memory traffic a parameter, or to go back bit for bit where no update can (a NaN or a -0.0):
-    ``params = gs.recovery.restored(optax.apply_updates(params, updates), opt_state)``. It is a
+    ``params = gs.recovery.restored(opt_state, optax.apply_updates(params, updates))``. It is a
     condition, so that nothing is read on other steps.
 
     Args:
-      params: the parameters after the update.
       opt_state: the state after the update, as for ``gs.recovery.last_good``.
+      params: the parameters after the update.
 
     Returns:
       A tree with the structure and the dtypes of ``params``.
@@ -65,7 +65,7 @@ def restored(params: Tree, opt_state: object) -> Tree:
       >>> state = tx.init(params)
       >>> for _ in range(2):
       ...     _, state = tx.update(jnp.full(2, jnp.nan), state, params, value=1.0)
-      >>> gs.recovery.restored(jnp.full(2, jnp.nan), state).tolist()
+      >>> gs.recovery.restored(state, jnp.full(2, jnp.nan)).tolist()
       [-0.0, 1.0]
     """
     state = _the_state(opt_state)

@@ -150,7 +150,7 @@ def rollback(
     if dtype is not None:
         check_dtype("dtype", dtype)
     check_choice("restore_by", restore_by, ("updates", "caller"))
-    judge = all_of(rules or (loss_spike(reject_at=2.0, rate=0.02),))
+    judge = all_of(*rules or (loss_spike(reject_at=2.0, rate=0.02),))
 
     def init_fn(params: optax.Params) -> RollbackState:
         inner_state = own_arrays(inner.init(params))

@@ -27,10 +27,10 @@ class AdagcState(NamedTuple):
 @shown
 def adagc(
     *,
-    factor: ArrayLike = 1.04,
+    max_multiple: ArrayLike = 1.04,
     decay: ArrayLike = 0.99,
     max_norm: ArrayLike = 1.0,
-    warmup: int = 100,
+    warmup_steps: int = 100,
 ) -> Rule:
     r"""Limit every leaf to a multiple of the running mean of its own clipped norms.
 
@@ -57,11 +57,11 @@ def adagc(
     mean zero, and the leaf stays at rest for ever.
 
     Args:
-      factor: the multiple :math:`\lambda`, without unit, >= 1. Default 1.04, as published.
+      max_multiple: the multiple :math:`\lambda`, without unit, >= 1. Default 1.04, as published.
       decay: :math:`\beta`, in [0, 1). Default 0.99, as published.
       max_norm: the limit ``c`` on the global norm in the warm-up, in units of the gradient,
         > 0. Default 1.0, as published.
-      warmup: :math:`t_0`, the first step that is limited leaf by leaf, >= 0. Default 100, as
+      warmup_steps: :math:`t_0`, the first step that is limited leaf by leaf, >= 0. Default 100, as
         published.
 
     Returns:
@@ -79,10 +79,10 @@ def adagc(
       Wang et al., "AdaGC: Enhancing LLM Pretraining Stability via Adaptive Gradient Clipping",
       2025, arXiv:2502.11034.
     """
-    check_number("factor", factor, at_least=1.0)
+    check_number("max_multiple", max_multiple, at_least=1.0)
     check_number("decay", decay, at_least=0.0, below=1.0)
     check_number("max_norm", max_norm, above=0.0)
-    check_number("warmup", warmup, at_least=0)
+    check_number("warmup_steps", warmup_steps, at_least=0)
 
     def init(params: Any) -> AdagcState:
         num_leaves = len(jax.tree.leaves(params))
@@ -92,10 +92,10 @@ def adagc(
 
     def decide(measure: Measure, state: AdagcState, **_: Any) -> tuple[Verdict, AdagcState]:
         count = increment(jnp.maximum(state.norms_seen, 0))
-        warming = count < warmup
+        warming = count < warmup_steps
         fixed = jnp.asarray(max_norm, jnp.float32)
         known = state.mean_norms > 0
-        limits = jnp.where(known, jnp.multiply(factor, state.mean_norms), unlimited())
+        limits = jnp.where(known, jnp.multiply(max_multiple, state.mean_norms), unlimited())
         scale = jnp.where(
             warming, down_to(fixed, measure.norm), down_to(limits, measure.leaf_norms)
         )

@@ -16,7 +16,7 @@ from gradstable._src.rules.protocol import Rule
 
 
 @shown
-def block_rms(threshold: ArrayLike, *, units: Units | None = None) -> Rule:
+def block_rms(max_rms: ArrayLike, *, units: Units | None = None) -> Rule:
     r"""Scale every leaf down to a fixed root mean square of its own.
 
     The update clip of Adafactor. It means most on updates that were already divided by the
@@ -26,13 +26,13 @@ def block_rms(threshold: ArrayLike, *, units: Units | None = None) -> Rule:
     the size of a leaf.
 
     Its weakness is that an average over a leaf dilutes what is rare: one entry of a matrix with
-    a million entries passes up to 1000 times the threshold.
+    a million entries passes up to 1000 times the limit.
 
     .. math:: g_i' = g_i / \max(1, \mathrm{RMS}(g_i) / d), \qquad
               \mathrm{RMS}(g_i) = \|g_i\| / \sqrt{n_i}
 
     Args:
-      threshold: the limit ``d``, in units of the gradient, > 0. 1.0 in Adafactor.
+      max_rms: the limit ``d``, in units of the gradient, > 0. 1.0 in Adafactor.
       units: the parts of a leaf that are limited alone, as for ``gs.guard``: ``"layer"`` where
         layers are stacked in one leaf. Default ``None``: whole leaves, whose norms are known
         anyway; named units cost one more read of the gradients (measured: one word per
@@ -43,7 +43,7 @@ def block_rms(threshold: ArrayLike, *, units: Units | None = None) -> Rule:
 
     Raises:
       TypeError: if units are of a wrong kind.
-      ValueError: if ``threshold`` is not a positive number or a kind of units is unknown.
+      ValueError: if ``max_rms`` is not a positive number or a kind of units is unknown.
 
     Example:
       >>> import jax.numpy as jnp
@@ -57,12 +57,12 @@ def block_rms(threshold: ArrayLike, *, units: Units | None = None) -> Rule:
       Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
       arXiv:1804.04235, section 6.
     """
-    check_number("threshold", threshold, above=0.0)
+    check_number("max_rms", max_rms, above=0.0)
     if units is not None:
         check_units(units)
 
     def decide(measure: Measure, state: tuple[()], **_: Any) -> tuple[Verdict, tuple[()]]:
-        limit = jnp.asarray(threshold, jnp.float32)
+        limit = jnp.asarray(max_rms, jnp.float32)
         if units is None:
             limits = limit * jnp.sqrt(measure.leaf_sizes)
             return limited(down_to(limits, measure.leaf_norms), Reason.BLOCK_CLIPPED), state

@@ -24,7 +24,7 @@ class EmaMultipleState(NamedTuple):
 @shown
 def ema_multiple(
     *,
-    multiple: ArrayLike = 20.0,
+    max_multiple: ArrayLike = 20.0,
     max_norm: ArrayLike | None = None,
     decay: ArrayLike = 0.99,
     start: ArrayLike | None = 1.0,
@@ -51,7 +51,7 @@ def ema_multiple(
     times never.
 
     Args:
-      multiple: ``k``, > 1. Default 20: AXLearn's three multiples of 20, 40 and 100 all have to
+      max_multiple: ``k``, > 1. Default 20: AXLearn's three multiples of 20, 40 and 100 all have to
         hold, and so act as 20.
       max_norm: ``c``, the norm to which accepted gradients are clipped, > 0. Default ``None``:
         not at all.
@@ -75,7 +75,7 @@ def ema_multiple(
       AXLearn, ``skip_and_clip_by_global_norm``, Apple, 2023. The decay is that of Shazeer and
       Stern, 2018, arXiv:1804.04235, section 7.1.
     """
-    check_number("multiple", multiple, above=1.0)
+    check_number("max_multiple", max_multiple, above=1.0)
     check_number("decay", decay, at_least=0.0, below=1.0)
     if max_norm is not None:
         check_number("max_norm", max_norm, above=0.0)
@@ -96,7 +96,7 @@ def ema_multiple(
         # Without a mean no norm was accepted, whatever the number says that was set from outside.
         known = state.mean_norm > 0
         state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
-        limit = jnp.multiply(jnp.asarray(multiple, jnp.float32), state.mean_norm)
+        limit = jnp.multiply(jnp.asarray(max_multiple, jnp.float32), state.mean_norm)
         if start is None:
             limit = jnp.where(known, limit, unlimited())
         accept = norm < limit

@@ -31,7 +31,7 @@ def loss_spike(
     reject_at: ArrayLike = 6.0,
     rate: ArrayLike = 0.03,
     min_spread: ArrayLike = 0.01,
-    warmup: int = 20,
+    warmup_steps: int = 20,
 ) -> Rule:
     r"""Reject a step whose loss lies far above its usual range.
 
@@ -50,8 +50,8 @@ def loss_spike(
               s \leftarrow \max\left(s\, e^{\pm a_t}, s_{min} |\mu|\right)
 
     where the sign is that of :math:`|e| - s`. They begin as median and median absolute deviation
-    of the first ``warmup`` losses, so that a bad first batch does not open the door for the next.
-    One spike of any size moves them by a fixed small step, while a lasting change widens
+    of the first ``warmup_steps`` losses, so that a bad first batch does not open the door for the
+    next. One spike of any size moves them by a fixed small step, while a lasting change widens
     :math:`s` geometrically and is let go: a loss of 3 that scatters by 0.05 and rises for good to
     4, 9 or 300 is rejected for 40, 98 and 227 steps. A loss that is not finite, or beyond
     ``2**60``, rejects the step and never enters.
@@ -68,7 +68,7 @@ def loss_spike(
         steps.
       min_spread: :math:`s_{min}`, the least spread as a share of the median loss, >= 0. Default
         0.01, so that a very steady loss may rise by 9 %.
-      warmup: losses that are only watched, >= 2. Default 20.
+      warmup_steps: losses that are only watched, >= 2. Default 20.
 
     Returns:
       A ``Rule`` whose state is a ``LossSpikeState``. Its scale is always 1.
@@ -93,7 +93,7 @@ def loss_spike(
     check_number("reject_at", reject_at, above=0.0)
     check_number("rate", rate, above=0.0, below=1.0)
     check_number("min_spread", min_spread, at_least=0.0)
-    check_size("warmup", warmup, at_least=2)
+    check_size("warmup_steps", warmup_steps, at_least=2)
 
     def init(params: Any) -> LossSpikeState:
         del params
@@ -101,7 +101,7 @@ def loss_spike(
             losses_seen=jnp.zeros((), jnp.int32),
             loss_center=jnp.zeros((), jnp.float32),
             loss_spread=jnp.zeros((), jnp.float32),
-            first_losses=new_ring(warmup),
+            first_losses=new_ring(warmup_steps),
         )
 
     def decide(
@@ -111,12 +111,12 @@ def loss_spike(
         loss = check_value(value, "loss_spike", state.loss_center.dtype)
         countable = jnp.abs(loss) <= largest_norm_in(loss.dtype)
         limit = jnp.multiply(jnp.asarray(reject_at, jnp.float32), SIGMA_PER_MAD * state.loss_spread)
-        judged = (number_held(state.first_losses) >= warmup) & (state.loss_spread > 0)
+        judged = (number_held(state.first_losses) >= warmup_steps) & (state.loss_spread > 0)
         accept = countable & ~(judged & (loss - state.loss_center > limit))
         verdict = Verdict.of(
             accept=accept, reason=jnp.where(accept, Reason.OK, Reason.LOSS_REJECTED)
         )
-        learned = _learn(state, loss, warmup, rate, min_spread)
+        learned = _learn(state, loss, warmup_steps, rate, min_spread)
         return verdict, jax.tree.map(
             lambda new, old: jnp.where(countable, new, old), learned, state
         )
@@ -127,11 +127,11 @@ def loss_spike(
 def _learn(
     state: LossSpikeState,
     loss: jax.Array,
-    warmup: int,
+    warmup_steps: int,
     rate: ArrayLike,
     min_spread: ArrayLike,
 ) -> LossSpikeState:
-    watching = number_held(state.first_losses) < warmup
+    watching = number_held(state.first_losses) < warmup_steps
     first = push(state.first_losses, loss, when=watching)
     # The number of losses sets the pace alone; that there were some is seen in what was kept.
     count = jnp.maximum(increment(state.losses_seen), number_held(first))

@@ -91,7 +91,7 @@ def _remedy(rule: object) -> str:
 
 
 @shown
-def all_of(rules: Sequence[Rule]) -> Rule:
+def all_of(*rules: Rule) -> Rule:
     """Compose rules and puts the checks that are always on around them.
 
     Accepts combine by *and*; the scale is the smallest one, so that two rules which see the
@@ -107,17 +107,17 @@ def all_of(rules: Sequence[Rule]) -> Rule:
     zero, negative or NaN cannot be applied and rejects as well.
 
     Args:
-      rules: the rules, in order of precedence.
+      *rules: in order of precedence.
 
     Returns:
       A ``Rule`` whose state is the tuple of the rules' states.
 
     Raises:
-      TypeError: if ``rules`` is no sequence of ``Rule``.
+      TypeError: if one is no ``Rule``.
 
     Example:
       >>> import gradstable as gs
-      >>> rule = gs.rules.all_of([gs.rules.global_norm(2.0), gs.rules.log_mad()])
+      >>> rule = gs.rules.all_of(gs.rules.global_norm(2.0), gs.rules.log_mad())
       >>> verdict, _ = rule.decide(gs.Measure.of(8.0), rule.init({}))
       >>> float(verdict.scale)
       0.25

@@ -17,7 +17,7 @@ from gradstable._src.rules.protocol import Rule
 
 @shown
 def unit_norm(
-    clipping: ArrayLike = 0.01, *, eps: ArrayLike = 1e-3, units: Units | None = None
+    max_ratio: ArrayLike = 0.01, *, eps: ArrayLike = 1e-3, units: Units | None = None
 ) -> Rule:
     r"""Limit the gradient of every unit to a share of the norm of its weights (AGC).
 
@@ -43,7 +43,7 @@ def unit_norm(
     linear layer: keep it out with ``optax.masked`` around the transform.
 
     Args:
-      clipping: the share :math:`\lambda`, without unit, > 0. Default 0.01, as published for
+      max_ratio: the share :math:`\lambda`, without unit, > 0. Default 0.01, as published for
         batches of 4096; smaller batches bear up to 0.16.
       eps: the least norm of weights, :math:`\epsilon`, in units of the parameters, > 0. Default
         1e-3, as published.
@@ -68,13 +68,13 @@ def unit_norm(
       Brock, De, Smith, Simonyan, "High-Performance Large-Scale Image Recognition Without
       Normalization", 2021, arXiv:2102.06171.
     """
-    check_number("clipping", clipping, above=0.0)
+    check_number("max_ratio", max_ratio, above=0.0)
     check_number("eps", eps, above=0.0)
     if units is not None:
         check_units(units)
 
     def decide(measure: Measure, state: tuple[()], **_: Any) -> tuple[Verdict, tuple[()]]:
-        share, least = jnp.asarray(clipping, jnp.float32), jnp.asarray(eps, jnp.float32)
+        share, least = jnp.asarray(max_ratio, jnp.float32), jnp.asarray(eps, jnp.float32)
         seen = measure.units[0]
         assert seen.params is not None  # by the request below
         factors = tuple(

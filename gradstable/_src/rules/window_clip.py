@@ -18,7 +18,7 @@ _MIN_STD = 1e-6
 
 
 @shown
-def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
+def window_clip(*, window: int = 128, clip_at: ArrayLike = 3.0) -> Rule:
     r"""Scale an update down to the mean of the last norms plus some standard deviations.
 
     It was made for *updates*: put ``gs.clipping.clip_by(gs.rules.window_clip())`` behind the
@@ -39,7 +39,7 @@ def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
 
     Args:
       window: ``W``, how many norms are remembered, >= 2. Default 128, as in Levanter.
-      sigmas: ``k``, standard deviations above the mean at which clipping begins, > 0. Default
+      clip_at: ``k``, standard deviations above the mean at which clipping begins, > 0. Default
         3, as in Levanter.
 
     Returns:
@@ -58,12 +58,12 @@ def window_clip(*, window: int = 128, sigmas: ArrayLike = 3.0) -> Rule:
       Levanter, ``clip_update_by_historical_norm``, Stanford CRFM, 2025.
     """
     check_size("window", window, at_least=2)
-    check_number("sigmas", sigmas, above=0.0)
+    check_number("clip_at", clip_at, above=0.0)
 
     def decide(measure: Measure, state: Ring, **_: Any) -> tuple[Verdict, Ring]:
         norm = measure.norm
         mean, std = mean_and_std(state, ddof=0)
-        limit = mean + jnp.multiply(jnp.asarray(sigmas, jnp.float32), jnp.maximum(std, _MIN_STD))
+        limit = mean + jnp.multiply(jnp.asarray(clip_at, jnp.float32), jnp.maximum(std, _MIN_STD))
         limit = jnp.where(number_held(state) >= max(2, window // 2), limit, unlimited())
         above = norm > limit
         verdict = Verdict.of(

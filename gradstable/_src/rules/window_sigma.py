@@ -23,7 +23,9 @@ class WindowSigmaState(NamedTuple):
 
 
 @shown
-def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool = False) -> Rule:
+def window_sigma(
+    *, window: int = 128, reject_at: ArrayLike = 6.0, judge_loss: bool = False
+) -> Rule:
     r"""Reject a norm, or a loss, that lies many standard deviations above the last ones.
 
     Use it for what OLMo and MaxText use it for: rare and single spikes in a long run. For
@@ -46,7 +48,7 @@ def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool
 
     Args:
       window: ``W``, how many norms are remembered, >= 2. Default 128, as in OLMo.
-      sigmas: ``k``, standard deviations above the mean at which rejection begins, > 0. Default
+      reject_at: ``k``, standard deviations above the mean at which rejection begins, > 0. Default
         6, as in OLMo.
       judge_loss: whether to judge the loss as well, as OLMo does: ``update`` then needs
         ``value=loss``. Default ``False``.
@@ -67,7 +69,7 @@ def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool
       ``skip_step_on_spikes``.
     """
     check_size("window", window, at_least=2)
-    check_number("sigmas", sigmas, above=0.0)
+    check_number("reject_at", reject_at, above=0.0)
     # OLMo counts the newest, but two older ones are the least that have a spread.
     needed = max(2, window // 2 - 1)
 
@@ -75,7 +77,7 @@ def window_sigma(*, window: int = 128, sigmas: ArrayLike = 6.0, judge_loss: bool
         mean, std = mean_and_std(ring, ddof=1)
         return jnp.where(
             number_held(ring) >= needed,
-            mean + jnp.multiply(jnp.asarray(sigmas, jnp.float32), std),
+            mean + jnp.multiply(jnp.asarray(reject_at, jnp.float32), std),
             unlimited(),
         )
 

@@ -19,7 +19,7 @@ Mode = Literal["adaptive_scaling", "mean", "percentile"]
 class ZScoreState(NamedTuple):
     """State of ``zscore``: moving averages of the norms after clipping."""
 
-    norms_seen: jax.Array  # shape=(), dtype=jnp.int32, norms seen; stops at warmup
+    norms_seen: jax.Array  # shape=(), dtype=jnp.int32, norms seen; stops at warmup_steps
     mean_norm: jax.Array  # shape=(), dtype=jnp.float32
     norm_variance: jax.Array  # shape=(), dtype=jnp.float32
 
@@ -27,13 +27,13 @@ class ZScoreState(NamedTuple):
 @shown
 def zscore(
     *,
-    z_threshold: ArrayLike = 2.5,
+    clip_at: ArrayLike = 2.5,
     decay: ArrayLike = 0.97,
     max_norm: ArrayLike | None = 1.0,
     mode: Mode = "adaptive_scaling",
     clip_factor: ArrayLike = 1.0,
     skip_update_on_spike: bool = False,
-    warmup: int = 25,
+    warmup_steps: int = 25,
     eps: ArrayLike = 1e-6,
 ) -> Rule:
     r"""Scale a gradient down whose norm has a high z-score.
@@ -58,7 +58,7 @@ def zscore(
     .. math:: \mu \leftarrow \alpha \mu + (1 - \alpha) x, \qquad
               \sigma^2 \leftarrow \alpha \sigma^2 + (1 - \alpha)(x - \mu)^2
 
-    The first ``warmup`` norms give the first mean and variance; meanwhile only ``max_norm``
+    The first ``warmup_steps`` norms give the first mean and variance; meanwhile only ``max_norm``
     clips. In the reference code one NaN switches it off for good; here what is not finite is
     rejected and never enters, and a zero norm does not enter either.
 
@@ -71,7 +71,7 @@ def zscore(
     that only where it is lower than the norms.
 
     Args:
-      z_threshold: :math:`z^*`, > 0. Default 2.5, as published.
+      clip_at: :math:`z^*`, > 0. Default 2.5, as published.
       decay: :math:`\alpha`, in [0, 1). Default 0.97, as published.
       max_norm: :math:`c_{max}`, in units of the gradient, > 0. Default 1, as published;
         ``None``: no fixed limit.
@@ -80,7 +80,7 @@ def zscore(
       clip_factor: ``f``, > 0. Default 1; the authors use 0.5 to 0.9 to clip harder.
       skip_update_on_spike: whether the averages stay as they are at a spike. It is these that
         are not updated; the step itself is taken. Default ``False``, as published.
-      warmup: norms that are only watched, >= 1. Default 25, as published.
+      warmup_steps: norms that are only watched, >= 1. Default 25, as published.
       eps: :math:`\varepsilon`, in units of the gradient, > 0. Default 1e-6, as published.
 
     Returns:
@@ -99,13 +99,13 @@ def zscore(
       Kumar, Owen, Roy Chowdhury, Güra, "ZClip: Adaptive Spike Mitigation for LLM
       Pre-Training", 2025, arXiv:2504.02507, and its reference code.
     """
-    check_number("z_threshold", z_threshold, above=0.0)
+    check_number("clip_at", clip_at, above=0.0)
     check_number("decay", decay, at_least=0.0, below=1.0)
     if max_norm is not None:
         check_number("max_norm", max_norm, above=0.0)
     check_choice("mode", mode, ("adaptive_scaling", "mean", "percentile"))
     check_number("clip_factor", clip_factor, above=0.0)
-    check_size("warmup", warmup, at_least=1)
+    check_size("warmup_steps", warmup_steps, at_least=1)
     check_number("eps", eps, above=0.0)
 
     def init(params: Any) -> ZScoreState:
@@ -120,8 +120,8 @@ def zscore(
         # Without a mean there was no norm, whatever the number says that was set from outside.
         seen = jnp.where(state.mean_norm > 0, jnp.maximum(state.norms_seen, 0), 0)
         state = state._replace(norms_seen=seen)
-        norm, known = measure.norm, seen >= warmup
-        limit, target = _spike(state, norm, mode, z_threshold, clip_factor, eps)
+        norm, known = measure.norm, seen >= warmup_steps
+        limit, target = _spike(state, norm, mode, clip_at, clip_factor, eps)
         limit = jnp.where(known, limit, unlimited())
         spike = norm > limit
         learns = jnp.where(spike, target, norm)
@@ -149,12 +149,12 @@ def _spike(
     state: ZScoreState,
     norm: jax.Array,
     mode: Mode,
-    z_threshold: ArrayLike,
+    clip_at: ArrayLike,
     clip_factor: ArrayLike,
     eps: ArrayLike,
 ) -> tuple[jax.Array, jax.Array]:
     """Return the norm above which there is a spike, and what a spike is clipped to."""
-    z_limit, factor, eps = (jnp.asarray(x, jnp.float32) for x in (z_threshold, clip_factor, eps))
+    z_limit, factor, eps = (jnp.asarray(x, jnp.float32) for x in (clip_at, clip_factor, eps))
     std = jnp.sqrt(state.norm_variance)
     if mode == "percentile":
         limit = state.mean_norm + z_limit * std

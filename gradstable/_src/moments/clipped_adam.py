@@ -20,8 +20,8 @@ from gradstable._src.moments.decay import Decay, check_decays
 from gradstable._src.moments.engine import LeafRule, Slot, max_squared, moments
 
 
-class ScaleByStableAdamState(NamedTuple):
-    """State of ``scale_by_stable_adam``."""
+class ScaleByClippedAdamState(NamedTuple):
+    """State of ``scale_by_clipped_adam``."""
 
     count: jax.Array  # shape=(), dtype=jnp.int32, update calls
     mu: Any  # like params, float32 or mu_dtype, average of gradients
@@ -30,7 +30,7 @@ class ScaleByStableAdamState(NamedTuple):
 
 
 @shown
-def scale_by_stable_adam(
+def scale_by_clipped_adam(
     *,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.99,
@@ -84,7 +84,7 @@ def scale_by_stable_adam(
       axis_name: as for ``gs.guard``. Default ``None``: right under ``jit``.
 
     Returns:
-      A ``GradientTransformationExtraArgs`` with a ``ScaleByStableAdamState``; updates have the
+      A ``GradientTransformationExtraArgs`` with a ``ScaleByClippedAdamState``; updates have the
       structure and the dtypes of the gradients. An entry that is not finite, or above
       ``2**62``, leaves its statistics as they are.
 
@@ -95,7 +95,7 @@ def scale_by_stable_adam(
     Example:
       >>> import jax.numpy as jnp
       >>> import gradstable as gs
-      >>> tx = gs.moments.scale_by_stable_adam()
+      >>> tx = gs.moments.scale_by_clipped_adam()
       >>> state = tx.init(jnp.ones(2))
       >>> _, state = tx.update(jnp.array([1.0, 1.0]), state)
       >>> updates, state = tx.update(jnp.array([1000.0, 1000.0]), state)
@@ -114,24 +114,24 @@ def scale_by_stable_adam(
     check_units(units)
     check_axis_name(axis_name)
     inner = moments(
-        "scale_by_stable_adam",
+        "scale_by_clipped_adam",
         optax.ScaleByAdamState,
         (Slot("mu", mu_dtype), Slot("nu", nu_dtype, squared=True)),
         lambda count: _debiased(b1, b2, eps, count),
     )
 
-    def init_fn(params: optax.Params) -> ScaleByStableAdamState:
+    def init_fn(params: optax.Params) -> ScaleByClippedAdamState:
         start: Any = inner.init(params)
-        return ScaleByStableAdamState(*start, rms=_ones(units, params))
+        return ScaleByClippedAdamState(*start, rms=_ones(units, params))
 
     def update_fn(
         updates: optax.Updates,
         state: optax.OptState,
         params: optax.Params | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, ScaleByStableAdamState]:
+    ) -> tuple[optax.Updates, ScaleByClippedAdamState]:
         del extra_args
-        old = check_state(state, ScaleByStableAdamState, "scale_by_stable_adam")
+        old = check_state(state, ScaleByClippedAdamState, "scale_by_clipped_adam")
         updates, params = check_updates(updates, params)
         gradients = widen(updates)
         raw, new = inner.update(gradients, optax.ScaleByAdamState(*old[:3]), params)
@@ -147,7 +147,7 @@ def scale_by_stable_adam(
             return (u * within.split.take(factor).astype(u.dtype)).astype(g.dtype)
 
         shrunk = list(map(shrink, leaves, jax.tree.leaves(raw), rms, withins))
-        state = ScaleByStableAdamState(*moved, rms=jax.tree.unflatten(structure, rms))
+        state = ScaleByClippedAdamState(*moved, rms=jax.tree.unflatten(structure, rms))
         return jax.tree.unflatten(structure, shrunk), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def stable_adam(
+def clipped_adam(
     gradients: np.ndarray,
     params: np.ndarray | None = None,
     *,
