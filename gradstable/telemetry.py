@@ -9,7 +9,7 @@ from gradstable._src.telemetry.logger import Logging
 from gradstable._src.telemetry.record import record
 from gradstable._src.telemetry.rows import Rows, read_rows
 from gradstable._src.telemetry.run import Note, Run, Scalars, read_run
-from gradstable._src.telemetry.sink import Header, Sink
+from gradstable._src.telemetry.sink import Header, Rollback, Sink
 from gradstable._src.telemetry.state import RecordState
 from gradstable._src.telemetry.tensorboard import TensorBoard
 from gradstable._src.telemetry.wandb import WandB
@@ -24,6 +24,7 @@ __all__ = [
     "Logging",
     "Note",
     "RecordState",
+    "Rollback",
     "Rows",
     "Run",
     "Scalars",

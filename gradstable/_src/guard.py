@@ -8,14 +8,15 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.core.act import keep_finite, scale_updates
+from gradstable._src.core.agreed import agreed
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_state, check_transform
 from gradstable._src.core.eager import when_repeated
 from gradstable._src.core.equations import as_arrays, only_arrays
-from gradstable._src.core.layout import AxisName, agreed, check_axis_name
 from gradstable._src.core.ledger import Ledger, enter, new_ledger
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.reach import Reach
-from gradstable._src.core.scale import unscale_factors, unscale_measure
+from gradstable._src.core.scale import ScaleAwareTransformation, unscale_factors, unscale_measure
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
 from gradstable._src.core.unit_norms import local_scale, measure_for
@@ -130,13 +131,11 @@ def guard(
         )
 
     update = _Update(inner, judge, axis_name, units)
-    return optax.GradientTransformationExtraArgs(init_fn, update)
+    return ScaleAwareTransformation(init_fn, update)
 
 
 class _Update:
     """The update function: measure, decide, act."""
-
-    unscale = True  # it takes out a loss scale by itself
 
     def __init__(
         self,

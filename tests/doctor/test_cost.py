@@ -55,10 +55,7 @@ def hard(path: Path, number: int) -> Run:
     rng = np.random.default_rng(0)
     faults = {step: fates[rng.integers(len(fates))] for step in range(60, number, 3)}
     events: list[Any] = steps(number, faults=faults)
-    events += [
-        {"event": "note", "step": step, "text": "rollback to what was before"}
-        for step in range(5, number, 20)
-    ]
+    events += [{"event": "rollback", "step": step, "to": 1} for step in range(5, number, 20)]
     events += [{"event": "lost", "first": step, "last": step} for step in range(9, number, 30)]
     return write_run(path, events)
 

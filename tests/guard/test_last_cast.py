@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable._src.core.numerics import cast, fits, stored
+from gradstable._src.core.numerics import fits, stored
+from gradstable._src.core.xla import cast
 from tests.storm.optimizers import INNER
 
 NARROW = (jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2)

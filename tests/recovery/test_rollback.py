@@ -300,7 +300,7 @@ def test_parameters_are_needed() -> None:
         rollback(restore_by="magic")
 
 
-def test_the_log_notes_a_return_and_the_report_finds_it(tmp_path: Path) -> None:
+def test_the_log_writes_a_return_and_the_report_finds_it(tmp_path: Path) -> None:
     tx = gs.record(rollback(), capacity=8)
     run = Run(tx, params_like(jnp.float32))
     file = tmp_path / "run.jsonl"
@@ -308,9 +308,9 @@ def test_the_log_notes_a_return_and_the_report_finds_it(tmp_path: Path) -> None:
         for loss in [HEALTHY] * 25 + [LOST] * 7 + [HEALTHY] * 4:
             run.step(loss)
             log(run.state)
-    (note,) = gs.telemetry.read_run(file).notes
-    assert note.step == int(run.state.inner_state.last_restore)
-    assert note.text == "rollback to what was before step 21"
+    (event,) = gs.telemetry.read_run(file).rollbacks
+    assert event == gs.telemetry.Rollback(int(run.state.inner_state.last_restore), to=21)
+    assert event.text == "rolled back to what was before step 21"
 
 
 def test_off_the_copy_it_moves_a_word_or_none() -> None:

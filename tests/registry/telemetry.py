@@ -39,6 +39,7 @@ OTHERS = (
     "telemetry.Logging",
     "telemetry.Note",
     "telemetry.RecordState",
+    "telemetry.Rollback",
     "telemetry.Rows",
     "telemetry.Run",
     "telemetry.Scalars",

@@ -74,7 +74,7 @@ def stormy(number: int, *, leaves: int = 4) -> Events:
     return [
         *kept,
         {"event": "lost", "first": lost.start, "last": lost.stop - 1},
-        {"event": "note", "step": number // 2 + 1, "text": "rollback to step 240: loss too high"},
+        {"event": "rollback", "step": number // 2 + 1, "to": 240, "times": 1},
         {"event": "note", "step": 5, "text": "epoch 1 <b>begins</b> & goes on"},
         {"event": "scalars", "step": number // 2, "accuracy": 0.5},
         {"event": "scalars", "step": number, "accuracy": 0.98},

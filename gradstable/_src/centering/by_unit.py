@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import optax
 
-from gradstable._src.core.layout import AxisName, Within, check_axis_name, withins_of
+from gradstable._src.core.axis_name import AxisName, check_axis_name
+from gradstable._src.core.layout import Within, withins_of
 from gradstable._src.core.numerics import saturate, wide
 from gradstable._src.core.stateless import stateless
 from gradstable._src.core.units import Units, check_units

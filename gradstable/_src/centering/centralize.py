@@ -6,7 +6,8 @@ import optax
 
 from gradstable._src.centering.by_unit import by_unit
 from gradstable._src.centering.statistics import centered, mean_of
-from gradstable._src.core.layout import AxisName, Within
+from gradstable._src.core.axis_name import AxisName
+from gradstable._src.core.layout import Within
 from gradstable._src.core.shown import shown
 from gradstable._src.core.units import Units, is_vector
 

@@ -9,9 +9,10 @@ from jax.typing import ArrayLike
 
 from gradstable._src.centering.by_unit import by_unit
 from gradstable._src.centering.statistics import Spread, centered, scores, spread_of
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_choice, check_number
 from gradstable._src.core.compress import CURVES, Curve
-from gradstable._src.core.layout import AxisName, Within
+from gradstable._src.core.layout import Within
 from gradstable._src.core.shown import shown
 from gradstable._src.core.units import Units
 

@@ -8,8 +8,9 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.centering.by_unit import by_unit
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_number
-from gradstable._src.core.layout import AxisName, Within, check_axis_name
+from gradstable._src.core.layout import Within
 from gradstable._src.core.norms import global_norm
 from gradstable._src.core.numerics import abs_square, power_of_two, root, saturate, wide
 from gradstable._src.core.shown import shown

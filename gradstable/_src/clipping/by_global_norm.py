@@ -4,7 +4,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.clipping.clip_by import clip_by
-from gradstable._src.core.layout import AxisName
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.shown import shown
 from gradstable._src.rules.global_norm import global_norm
 

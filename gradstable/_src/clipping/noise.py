@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import (
     check_key,
     check_number,
@@ -15,7 +16,7 @@ from gradstable._src.core.checks import (
     check_updates,
 )
 from gradstable._src.core.keys import draw, key_numbers, key_of
-from gradstable._src.core.layout import AxisName, Split, check_axis_name, splits_of
+from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.numerics import increment, saturate, wide
 from gradstable._src.core.shown import shown
 

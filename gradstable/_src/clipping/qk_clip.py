@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from gradstable._src.clipping.attention import attention_modules, factors, maxima_by_module
 from gradstable._src.core.act import applied, keep_finite
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import (
     check_name,
     check_number,
@@ -19,7 +20,7 @@ from gradstable._src.core.checks import (
     leaves_by_path,
 )
 from gradstable._src.core.equations import as_at_init
-from gradstable._src.core.layout import AxisName, check_axis_name, splits_of, whole_shapes
+from gradstable._src.core.layout import splits_of, whole_shapes
 from gradstable._src.core.numerics import wide
 from gradstable._src.core.shown import shown
 

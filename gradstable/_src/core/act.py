@@ -9,10 +9,11 @@ from jax import lax
 
 from gradstable._src.core.eager import is_traced, when_repeated
 from gradstable._src.core.equations import is_array
-from gradstable._src.core.numerics import cast, fits, is_inexact, is_low_precision, rounded, wide
+from gradstable._src.core.numerics import fits, is_inexact, is_low_precision, rounded, wide
 from gradstable._src.core.scale import per_leaf
 from gradstable._src.core.select import keep_where
 from gradstable._src.core.types import Measure, Scale, Verdict
+from gradstable._src.core.xla import cast, once
 
 # Adding -0.0 leaves every number as it is; adding 0.0 would turn -0.0 into 0.0.
 _NOTHING = -0.0
@@ -28,20 +29,6 @@ def settle(verdict: Verdict, measure: Measure) -> Verdict:
     if isinstance(verdict.scale, tuple):
         return verdict._replace(accept=accept)
     return verdict._replace(accept=accept, scale=once(verdict.scale, norms))
-
-
-def once(values: jax.Array, norms: jax.Array) -> jax.Array:
-    """Return values >= 0 as they are, but computed once.
-
-    The arithmetic of a few scalars is cheap, so XLA would repeat it in the fusion of every leaf
-    that reads it, which takes time in every step, and above all in compiling a thousand of them.
-    A reduction it does not repeat, and an optimization barrier would be gone before it fuses. So
-    each number goes through a maximum with what is below it: no norm is negative, but XLA cannot
-    know. (A NaN is replaced: even what is thrown away must not make a derivative NaN.)
-    """
-    first = norms[:2].reshape(-1, *(1,) * values.ndim)
-    below = -jnp.where(first >= 0.0, first, jnp.ones_like(first))
-    return jnp.max(jnp.maximum(values[None], below), axis=0)
 
 
 def scale_updates(updates: Any, scale: Scale, *, exact: bool | None = None) -> Any:

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from gradstable._src.core.axis_name import names_by_dim
 from gradstable._src.core.explicit import is_split, laid_out
-from gradstable._src.core.layout import names_by_dim
 
 # A copy of so few entries matters nowhere.
 _FREE = 1 << 12

@@ -5,22 +5,24 @@ whatever their shardings, and nothing here does anything.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
 
+from gradstable._src.core.axis_name import (
+    AxisName,
+    Names,
+    as_names,
+    check_axis_name,
+    is_inside,
+    is_spec,
+    names_by_dim,
+)
 from gradstable._src.core.manual import check_all_named, check_bound, varying
 from gradstable._src.core.units import Units, unit_axes
-
-# Names of mesh axes, or the PartitionSpecs of the leaves: one for all, or a tree of them.
-AxisName: TypeAlias = str | Sequence[Any] | Mapping[Any, Any] | PartitionSpec | None
-
-_Names: TypeAlias = tuple[str, ...]
 
 
 class Split(NamedTuple):
@@ -31,15 +33,15 @@ class Split(NamedTuple):
       dims: the same for each of its dimensions; ``None`` where only the names are known.
     """
 
-    names: _Names = ()
-    dims: tuple[_Names, ...] | None = None
+    names: Names = ()
+    dims: tuple[Names, ...] | None = None
 
     @property
     def parts(self) -> int:
         """Into how many parts the leaf is split."""
         return _size(self.names)
 
-    def over(self, dims: Sequence[int], ndim: int) -> _Names:
+    def over(self, dims: Sequence[int], ndim: int) -> Names:
         """Return the mesh axes over which some of the dimensions are split."""
         if not self.names or not dims:
             return ()
@@ -78,7 +80,7 @@ class Split(NamedTuple):
                 part = lax.all_gather(part, names, axis=dim, tiled=True)
         return part
 
-    def dims_of(self, ndim: int) -> tuple[_Names, ...]:
+    def dims_of(self, ndim: int) -> tuple[Names, ...]:
         """Return the mesh axes of each dimension, or raise ``ValueError`` if they are unknown."""
         return tuple(self.over((dim,), ndim) for dim in range(ndim))
 
@@ -99,7 +101,7 @@ class Within(NamedTuple):
     dims: tuple[int, ...]
     entries: int
     split: Split = WHOLE
-    names: _Names = ()
+    names: Names = ()
 
     def sum(self, values: jax.Array) -> jax.Array:
         """Return the sum over each unit; dimensions stay, with size 1."""
@@ -152,7 +154,7 @@ def splits_of(tree: object, axis_name: AxisName, *, reduces: bool = True) -> tup
       ValueError: if an axis is unknown here or missing, or a spec does not fit its leaf.
     """
     leaves = jax.tree.leaves(tree)
-    names = _as_names(axis_name)
+    names = as_names(axis_name)
     if axis_name is None:
         splits = (WHOLE,) * len(leaves)
     elif names is None:
@@ -164,7 +166,7 @@ def splits_of(tree: object, axis_name: AxisName, *, reduces: bool = True) -> tup
     return splits
 
 
-def _by_names(leaves: Sequence[Any], names: _Names) -> tuple[Split, ...]:
+def _by_names(leaves: Sequence[Any], names: Names) -> tuple[Split, ...]:
     check_bound(names)
     tracked = varying(lax.axis_index(names[0])) if names else ()
     if not tracked:
@@ -183,7 +185,7 @@ def withins_of(updates: object, units: Units, axis_name: AxisName) -> tuple[With
 
 def whole_shapes(tree: Any, axis_name: AxisName) -> Any:
     """Return a tree of whole leaves' shapes; where there are no axes, as in ``init``, the tree."""
-    if axis_name is None or not _is_inside(axis_name):
+    if axis_name is None or not is_inside(axis_name):
         return tree
     leaves, structure = jax.tree.flatten(tree)
     shapes = [
@@ -199,7 +201,7 @@ def together(
     reduce: Callable[..., Any] = lax.psum,
 ) -> list[jax.Array]:
     """Reduce arrays over the axes of their leaves, in one collective for all with the same axes."""
-    reduced, groups = list(arrays), dict[_Names, list[int]]()
+    reduced, groups = list(arrays), dict[Names, list[int]]()
     for index, split in enumerate(splits):
         groups.setdefault(split.names, []).append(index)
     for names, indices in groups.items():
@@ -210,49 +212,10 @@ def together(
     return reduced
 
 
-def agreed(extra_args: dict[str, Any], axis_name: AxisName) -> dict[str, Any]:
-    """Return the arguments of ``update`` with one loss for all devices: all decide by ``value``."""
-    if axis_name is None or "value" not in extra_args:
-        return extra_args
-    return {**extra_args, "value": mean_over(extra_args["value"], axis_name)}
-
-
-def mean_over(value: Any, axis_name: AxisName) -> Any:
-    """Return the mean of a number over the devices; what is no number is for others to refuse."""
-    if axis_name is None or not isinstance(value, (jax.Array, np.ndarray, np.number, int, float)):
-        return value
-    names = _all_names(axis_name)
-    check_bound(names)
-    array = jnp.asarray(value)
-    tracked = bool(names) and varying(lax.axis_index(names[0]))
-    # In an order that all processes have: they must compile the same program.
-    over = tuple(sorted(varying(array))) if tracked else names
-    return lax.pmean(array, over) if over else array
-
-
-def check_axis_name(axis_name: object) -> None:
-    """Raise ``TypeError`` unless an argument names mesh axes or has ``PartitionSpec``s."""
-    if axis_name is None or _as_names(axis_name) is not None:
-        return
-    leaves = jax.tree.leaves(axis_name, is_leaf=_is_spec)
-    if not leaves or not all(map(_is_spec, leaves)):
-        msg = (
-            "axis_name must be the name of a mesh axis, a tuple of names, or the PartitionSpecs of "
-            f"the leaves, got {axis_name!r} of type {type(axis_name).__name__}"
-        )
-        raise TypeError(msg)
-
-
-def names_by_dim(spec: Iterable[Any], ndim: int) -> tuple[_Names, ...]:
-    """Return the mesh axes of each dimension, from a ``PartitionSpec`` that may be shorter."""
-    named = tuple(map(_entry_names, spec))
-    return (*named, *[()] * (ndim - len(named)))
-
-
 def _by_specs(tree: object, specs: Any) -> tuple[Split, ...]:
     check_axis_name(specs)
     try:
-        each = jax.tree.leaves(jax.tree.broadcast(specs, tree, is_leaf=_is_spec), is_leaf=_is_spec)
+        each = jax.tree.leaves(jax.tree.broadcast(specs, tree, is_leaf=is_spec), is_leaf=is_spec)
     except ValueError as error:
         msg = f"axis_name must be a tree of PartitionSpecs like the updates, or a prefix: {error}"
         raise ValueError(msg) from error
@@ -276,40 +239,5 @@ def _within(leaf: jax.Array, dims: tuple[int, ...], split: Split) -> Within:
     return Within(dims, entries, split, names)
 
 
-def _as_names(axis_name: object) -> _Names | None:
-    if isinstance(axis_name, str):
-        return (axis_name,)
-    if isinstance(axis_name, (tuple, list)) and all(isinstance(name, str) for name in axis_name):
-        return tuple(axis_name)
-    return None
-
-
-def _all_names(axis_name: AxisName) -> _Names:
-    """Return the mesh axes that are named, by specs too."""
-    names = _as_names(axis_name)
-    if names is not None:
-        return names
-    specs = jax.tree.leaves(axis_name, is_leaf=_is_spec)
-    found = (name for spec in specs for entry in spec for name in _entry_names(entry))
-    return tuple(dict.fromkeys(found))
-
-
-def _is_inside(axis_name: AxisName) -> bool:
-    try:
-        return all(lax.axis_size(name) for name in _all_names(axis_name))
-    except NameError:
-        return False
-
-
-def _is_spec(node: object) -> bool:
-    return isinstance(node, PartitionSpec)
-
-
-def _entry_names(entry: Any) -> _Names:
-    if entry is None:
-        return ()
-    return (entry,) if isinstance(entry, str) else tuple(entry)
-
-
-def _size(names: _Names) -> int:
+def _size(names: Names) -> int:
     return math.prod(lax.axis_size(name) for name in names)

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.derivatives import constant
-from gradstable._src.core.layout import AxisName, Split, splits_of
+from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.numerics import largest_norm_in, root, widest
 from gradstable._src.core.paths import path_keys
 from gradstable._src.core.select import run_branch

@@ -161,32 +161,6 @@ def rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     return jnp.where(jnp.abs(x) < float(info.smallest_normal), below, normal)
 
 
-def cast(x: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Return ``x.astype(dtype)`` in a form that XLA recomputes for each reader.
-
-    Its CPU backend counts a cast to bfloat16 as expensive: with two readers, it writes the result
-    to memory. Rounding and moving bits count as cheap.
-    """
-    by_bits = x.dtype == np.float32 and np.dtype(dtype) == jnp.bfloat16
-    return _to_bfloat16(x) if by_bits else x.astype(dtype)
-
-
-@jax.custom_jvp
-def _to_bfloat16(x: jax.Array) -> jax.Array:
-    bits = lax.bitcast_convert_type(rounded(x, jnp.bfloat16), jnp.uint32)
-    # Of a NaN all that tells it from an infinity may be in the bits that are lost. So it gets one
-    # that stays; by a difference, since a select would be expensive again.
-    number, of_infinity = bits & np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
-    is_nan = lax.shift_right_logical(of_infinity - number, jnp.uint32(31))
-    high = lax.shift_right_logical(bits | (is_nan << np.uint32(22)), jnp.uint32(16))
-    return lax.bitcast_convert_type(high.astype(jnp.uint16), jnp.bfloat16)
-
-
-@_to_bfloat16.defjvp
-def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    return _to_bfloat16(*primals), tangents[0].astype(jnp.bfloat16)
-
-
 def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Cast a real array; what a dtype cannot hold becomes its largest number (NaN stays)."""
     largest = float(jnp.finfo(dtype).max)

@@ -8,13 +8,27 @@ from jax.typing import ArrayLike
 from gradstable._src.core.numerics import largest_norm_in, statistic
 from gradstable._src.core.types import Measure, Scale
 
-# The keyword of ``update`` that brings the factor, and the mark of an ``update`` that knows it.
+# The keyword of ``update`` that brings the factor.
 UNSCALE = "unscale"
 
 
-def takes_unscale(tx: optax.GradientTransformation) -> bool:
-    """Whether a transform takes out a loss scale by itself, without a pass over the gradients."""
-    return bool(getattr(tx.update, UNSCALE, False))
+class ScaleAwareTransformation(optax.GradientTransformationExtraArgs):
+    """A transform whose ``update`` takes ``unscale=``: the factor that undoes a loss scale.
+
+    A loss scale around it passes the factor on, where it would have to read and write all
+    gradients otherwise. So it does around a wrapper that is not of this type, which is as right.
+    """
+
+
+def wrapping(
+    inner: optax.GradientTransformation,
+    init_fn: optax.TransformInitFn,
+    update_fn: optax.TransformUpdateExtraArgsFn,
+) -> optax.GradientTransformationExtraArgs:
+    """Return a transform that is aware of a loss scale where what it wraps is."""
+    if isinstance(inner, ScaleAwareTransformation):
+        return ScaleAwareTransformation(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def unscale_measure(measure: Measure, factor: ArrayLike | None) -> Measure:

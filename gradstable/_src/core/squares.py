@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from gradstable._src.core.in_rows import sum_each
 from gradstable._src.core.numerics import abs_square, wide
+from gradstable._src.core.xla import apart, looked_up
 
 
 class Range(NamedTuple):
@@ -43,10 +44,7 @@ class Shift(NamedTuple):
     @classmethod
     def to(cls, huge: jax.Array, dtype: DTypeLike) -> "Shift":
         """Return the shift down for huge norms, else that up."""
-        # Looked up at run time: XLA would merge constant factors, (c x)^2 into c^2 x^2, and
-        # overflow.
-        table = jnp.asarray([range_of(dtype).up, range_of(dtype).down], dtype)
-        return cls(table[huge.astype(jnp.int32)], ~huge)
+        return cls(looked_up([range_of(dtype).up, range_of(dtype).down], huge, dtype), ~huge)
 
 
 def range_of(dtype: DTypeLike) -> Range:
@@ -76,18 +74,6 @@ def as_wide(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     if not jnp.iscomplexobj(x):
         return x.astype(dtype)
     return x.astype(np.complex128) if np.dtype(dtype) == np.float64 else x
-
-
-def apart(array: jax.Array, *others: jax.Array) -> jax.Array:
-    """Return an array to convert for one reader alone: of one that several share XLA writes all.
-
-    Args:
-      array: the array.
-      *others: what this reader reads besides, which tells it from others of its kind.
-    """
-    if array.dtype.name in ("float32", "float64"):
-        return array
-    return lax.optimization_barrier((array, *others))[0]
 
 
 def sum_shifted_squares(

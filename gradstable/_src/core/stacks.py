@@ -11,6 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from gradstable._src.core.layout import Split, together
+from gradstable._src.core.xla import never
 
 # Leaves up to this size are stacked; of a larger one the copy would cost more than it saves.
 _SMALL = 1 << 14
@@ -78,10 +79,10 @@ class Stacks(NamedTuple):
         last: dict[Split, jax.Array] = {}
         for group, split in zip(self.groups, self.splits, strict=True):
             if split in last:
-                # A sum of squares is never -1, but XLA cannot know: each waits for the last.
-                never = last[split][0] == -1.0
-                waited = jnp.where(never, jnp.zeros((), factor.dtype), factor)
-                sums = reduce(self._stack(group, after=never), waited)[-len(group) :]
+                # Each waits for the last.
+                waits = never(last[split][0])
+                waited = jnp.where(waits, jnp.zeros((), factor.dtype), factor)
+                sums = reduce(self._stack(group, after=waits), waited)[-len(group) :]
             else:
                 sums = reduce(self._stack(group), factor)
             last[split] = sums.astype(dtype)

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import (
     check_floating,
     check_number,
     check_same_tree,
     leaves_by_path,
 )
-from gradstable._src.core.layout import AxisName, check_axis_name, splits_of, together
+from gradstable._src.core.layout import splits_of, together
 from gradstable._src.core.norms import global_norm
 from gradstable._src.core.numerics import wide
 from gradstable._src.core.types import Tree

@@ -101,9 +101,15 @@ def look_ahead(decay: Decay, mu: jax.Array, g: jax.Array) -> jax.Array:
 
 def divide(numerator: jax.Array, root: jax.Array, eps: ArrayLike) -> jax.Array:
     """Return ``numerator / (root + eps)``, and 0 for 0 / 0: no gradient yet, no step."""
-    denominator = root + _like(eps, root)
-    ratio = numerator / denominator.astype(numerator.dtype)
-    return ratio if _is_positive(eps) else jnp.where(denominator > 0, ratio, jnp.zeros_like(ratio))
+    ratio = quotient(numerator, root, eps)
+    if _is_positive(eps):
+        return ratio
+    return jnp.where(root + _like(eps, root) > 0, ratio, jnp.zeros_like(ratio))
+
+
+def quotient(numerator: jax.Array, root: jax.Array, eps: ArrayLike) -> jax.Array:
+    """Return ``numerator / (root + eps)``, for an eps above 0."""
+    return numerator / (root + _like(eps, root)).astype(numerator.dtype)
 
 
 def over_root(numerator: jax.Array, square: jax.Array, eps: ArrayLike) -> jax.Array:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_real, check_state, check_transform, check_updates
-from gradstable._src.core.layout import AxisName, check_axis_name, splits_of, together
+from gradstable._src.core.layout import splits_of, together
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, saturate, wide
 from gradstable._src.core.shown import shown

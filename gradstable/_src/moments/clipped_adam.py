@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_number, check_state, check_updates
-from gradstable._src.core.layout import AxisName, Within, check_axis_name, together, withins_of
+from gradstable._src.core.layout import Within, together, withins_of
 from gradstable._src.core.numerics import root, widen
 from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Mask

@@ -17,8 +17,9 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_dtype, check_real, check_state, check_updates
-from gradstable._src.core.layout import AxisName, Split, check_axis_name, splits_of
+from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.numerics import increment, largest_norm_in, saturate, wide
 
 # The square of a larger gradient leaves float32 no room.

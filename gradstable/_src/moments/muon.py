@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_choice, check_number, check_updates
-from gradstable._src.core.layout import AxisName, check_axis_name, splits_of
+from gradstable._src.core.layout import splits_of
 from gradstable._src.core.numerics import wide
 from gradstable._src.core.shown import shown
 from gradstable._src.moments.adam import look_ahead

@@ -8,8 +8,9 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_number
-from gradstable._src.core.layout import WHOLE, AxisName, Split
+from gradstable._src.core.layout import WHOLE, Split
 from gradstable._src.core.shown import shown
 from gradstable._src.moments.adam import divide
 from gradstable._src.moments.decay import Decay, check_decays

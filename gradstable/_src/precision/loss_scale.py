@@ -21,7 +21,7 @@ from gradstable._src.core.ledger import Dropped, Ledger
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, wide
 from gradstable._src.core.reasons import Reason
-from gradstable._src.core.scale import UNSCALE, takes_unscale
+from gradstable._src.core.scale import UNSCALE, ScaleAwareTransformation
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Tree
@@ -143,7 +143,7 @@ def loss_scale(
         count = increment(old.calls)
         wide_params = params if params is None else _in_float32(params)
         given = _in_float32(updates)
-        if enabled and takes_unscale(inner):
+        if enabled and isinstance(inner, ScaleAwareTransformation):
             extra_args = {**extra_args, UNSCALE: 1.0 / old.loss_scale}
         elif enabled:
             given = _divide(updates, old.loss_scale)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._src.core.act import keep_finite, unmoved
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_key, check_params, check_state, check_updates
 from gradstable._src.core.keys import draw, key_numbers, key_of
-from gradstable._src.core.layout import AxisName, Split, check_axis_name, splits_of
+from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.numerics import increment, is_low_precision, power_of_two, rounded
 from gradstable._src.core.shown import shown
 

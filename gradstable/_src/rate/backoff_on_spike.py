@@ -9,8 +9,9 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.core.act import keep_finite, scale_updates
+from gradstable._src.core.agreed import agreed
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_number, check_state, check_updates
-from gradstable._src.core.layout import AxisName, agreed, check_axis_name
 from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import increment, statistic
 from gradstable._src.core.scale import countable

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_number, check_params
-from gradstable._src.core.layout import AxisName
 from gradstable._src.core.numerics import wide
 from gradstable._src.core.shown import shown
 from gradstable._src.core.stateless import stateless

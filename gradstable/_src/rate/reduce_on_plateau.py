@@ -8,6 +8,8 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.act import keep_finite, scale_updates
+from gradstable._src.core.agreed import mean_over
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import (
     check_number,
     check_size,
@@ -15,7 +17,6 @@ from gradstable._src.core.checks import (
     check_updates,
     check_value,
 )
-from gradstable._src.core.layout import AxisName, check_axis_name, mean_over
 from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import float32, increment, is_zero, unlimited, widest
 from gradstable._src.core.shown import shown

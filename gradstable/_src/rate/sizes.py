@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.equations import with_gradient
-from gradstable._src.core.layout import AxisName
 from gradstable._src.core.norms import measure
 from gradstable._src.core.types import Scale
 from gradstable._src.core.unit_norms import UnitRequest, local_scale, measure_for

@@ -8,8 +8,8 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.core.act import keep_finite, scale_updates
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_number, check_params
-from gradstable._src.core.layout import AxisName
 from gradstable._src.core.shown import shown
 from gradstable._src.core.stateless import stateless
 from gradstable._src.core.units import Units, check_units

@@ -5,7 +5,7 @@ from typing import Any
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._src.core.layout import AxisName
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.types import Mask
 from gradstable._src.moments.adam import scale_by_adam
 from gradstable._src.moments.nadam import scale_by_nadam

@@ -3,7 +3,7 @@
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._src.core.layout import AxisName
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.types import Mask
 from gradstable._src.moments.adamax import scale_by_adamax
 from gradstable._src.moments.amsgrad import scale_by_amsgrad

@@ -3,7 +3,7 @@
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._src.core.layout import AxisName
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.types import Mask
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
 from gradstable._src.moments.adadelta import scale_by_adadelta

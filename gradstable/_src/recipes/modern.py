@@ -6,7 +6,7 @@ import jax
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._src.core.layout import AxisName
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.types import Mask
 from gradstable._src.moments.adan import scale_by_adan
 from gradstable._src.moments.ademamix import scale_by_ademamix

@@ -7,9 +7,10 @@ import jax
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_number, check_rate
 from gradstable._src.core.equations import as_arrays
-from gradstable._src.core.layout import AxisName, whole_shapes
+from gradstable._src.core.layout import whole_shapes
 from gradstable._src.core.masked import of_arrays
 from gradstable._src.core.types import Mask
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights

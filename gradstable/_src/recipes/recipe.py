@@ -7,8 +7,8 @@ from typing import Any, TypeVar, cast
 
 import optax
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_rate
-from gradstable._src.core.layout import AxisName
 from gradstable._src.core.shared_docs import completed
 from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Mask

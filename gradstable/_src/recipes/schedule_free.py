@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import (
     check_dtype,
     check_number,
@@ -17,7 +18,6 @@ from gradstable._src.core.checks import (
     check_transform,
 )
 from gradstable._src.core.equations import as_arrays, with_gradient
-from gradstable._src.core.layout import AxisName
 from gradstable._src.core.numerics import wide, widen
 from gradstable._src.core.types import Tree
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights

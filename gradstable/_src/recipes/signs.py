@@ -3,7 +3,7 @@
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._src.core.layout import AxisName
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.types import Mask
 from gradstable._src.moments.lion import scale_by_lion
 from gradstable._src.moments.sophia import scale_by_sophia

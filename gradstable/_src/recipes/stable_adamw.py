@@ -3,8 +3,8 @@
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_number, check_rate
-from gradstable._src.core.layout import AxisName
 from gradstable._src.core.types import Mask
 from gradstable._src.core.units import Units, check_units
 from gradstable._src.core.weight_decay import check_weight_decay

@@ -3,8 +3,8 @@
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_number, check_rate
-from gradstable._src.core.layout import AxisName
 from gradstable._src.core.masked import masked
 from gradstable._src.core.types import Mask
 from gradstable._src.core.units import Units

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._src.core.act import once
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_params, check_updates
-from gradstable._src.core.layout import AxisName, Split, Within, together, withins_of
+from gradstable._src.core.layout import Split, Within, together, withins_of
 from gradstable._src.core.numerics import abs_square, float32, widen
 from gradstable._src.core.types import Mask
 from gradstable._src.core.units import Units
 from gradstable._src.core.weight_decay import decay_at
-from gradstable._src.moments.adam import scale_by_adam
+from gradstable._src.core.xla import never, once
+from gradstable._src.moments.adam import quotient, scale_by_adam
 from gradstable._src.moments.decay import Decay
 from gradstable._src.moments.engine import under_guard
 from gradstable._src.rate.cap_trust import toward_zero, trust_limit
@@ -146,8 +147,8 @@ def _norms_of_adam(
     def update(mu: jax.Array, nu: jax.Array, norm: jax.Array) -> jax.Array:
         # One constant for all leaves would be written to memory once, as large as a leaf, and be
         # read for each of them.
-        own_eps = jnp.where((norm < 0.0) | (total == -1.0), 0.0, eps)
-        return mu / (jnp.sqrt(nu) + own_eps.astype(nu.dtype)).astype(mu.dtype)
+        own_eps = jnp.where((norm < 0.0) | never(total), 0.0, eps)
+        return quotient(mu, jnp.sqrt(nu), own_eps)
 
     before = _norms(list(map(update, mus, nus, norms)), withins)
     return [norm * corrects for norm in before]

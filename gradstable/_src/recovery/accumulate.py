@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,12 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.act import keep_finite, unmoved
+from gradstable._src.core.agreed import agreed, mean_over
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_size, check_state, check_transform, check_value
 from gradstable._src.core.equations import as_arrays, is_array, only_arrays
-from gradstable._src.core.layout import AxisName, agreed, check_axis_name, mean_over
 from gradstable._src.core.reach import Reach
-from gradstable._src.core.scale import unscale_factors, unscale_measure
+from gradstable._src.core.scale import ScaleAwareTransformation, unscale_factors, unscale_measure
 from gradstable._src.core.select import own_arrays, run_branch, take_types
 from gradstable._src.core.shown import shown
 from gradstable._src.core.taken import check_taken, takes
@@ -121,7 +122,7 @@ def accumulate(
         return start(params, judge.init(params), own_arrays(inner.init(params)))
 
     update = _Update(inner, every, rules, judge, axis_name, takes([inner.update], "weight"))
-    return optax.GradientTransformationExtraArgs(init_fn, update)
+    return ScaleAwareTransformation(init_fn, update)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,8 +136,6 @@ class _Update:
     axis_name: AxisName
     nested: bool  # whether what is inside weighs too
     reach: Reach = dataclasses.field(default_factory=Reach)
-
-    unscale: ClassVar[bool] = True  # it takes out a loss scale by itself
 
     def __deepcopy__(self, _: object) -> "_Update":
         return self  # as a function does

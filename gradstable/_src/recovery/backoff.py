@@ -14,7 +14,7 @@ from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment
-from gradstable._src.core.scale import UNSCALE, takes_unscale
+from gradstable._src.core.scale import wrapping
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
 from gradstable._src.core.wrapped import explaining
@@ -142,9 +142,7 @@ def backoff(
         )
         return scale_updates(stepped, jnp.where(seen.going, 1.0, scale)), new
 
-    if takes_unscale(inner):
-        setattr(update_fn, UNSCALE, True)
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return wrapping(inner, init_fn, update_fn)
 
 
 class _Seen(NamedTuple):

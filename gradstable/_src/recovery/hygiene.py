@@ -19,7 +19,7 @@ from gradstable._src.core.find import Snapshot, find_all
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, is_inexact, wide
-from gradstable._src.core.scale import UNSCALE, takes_unscale
+from gradstable._src.core.scale import wrapping
 from gradstable._src.core.select import own_arrays, run_if, take_types
 from gradstable._src.core.shown import shown
 from gradstable._src.core.wrapped import explaining
@@ -152,9 +152,7 @@ def moment_hygiene(
         )
         return stepped, new
 
-    if takes_unscale(inner):
-        setattr(update_fn, UNSCALE, True)
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return wrapping(inner, init_fn, update_fn)
 
 
 def _is_estimator(node: object) -> bool:

@@ -8,6 +8,8 @@ import optax
 from jax.typing import DTypeLike
 
 from gradstable._src.core.act import keep_finite
+from gradstable._src.core.agreed import agreed
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import (
     check_choice,
     check_dtype,
@@ -18,12 +20,11 @@ from gradstable._src.core.checks import (
 )
 from gradstable._src.core.equations import as_arrays, as_at_init, only_arrays
 from gradstable._src.core.find import find_all
-from gradstable._src.core.layout import AxisName, agreed
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.numerics import increment
 from gradstable._src.core.reach import Reach
 from gradstable._src.core.reasons import Reason
-from gradstable._src.core.scale import UNSCALE, takes_unscale, unscale_measure
+from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
 from gradstable._src.core.select import own_arrays, select_tree
 from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Measure, Verdict
@@ -162,7 +163,7 @@ def rollback(
 
     limits = Limits(every, patience, rejections, max_restores)
     update = _Update(inner, judge, limits, dtype, restore_by == "updates", axis_name)
-    return optax.GradientTransformationExtraArgs(init_fn, update)
+    return wrapping(inner, init_fn, update)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,11 +180,6 @@ class _Update:
 
     def __deepcopy__(self, _: object) -> "_Update":
         return self  # as a function does
-
-    @property
-    def unscale(self) -> bool:
-        """Whether a loss scale can be left to ``inner``."""
-        return takes_unscale(self.inner)
 
     def __call__(
         self,

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradstable._src.core.act import applied, is_gradient, unmoved
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.find import Snapshot
-from gradstable._src.core.layout import AxisName, splits_of, together
+from gradstable._src.core.layout import splits_of, together
 from gradstable._src.core.ledger import Dropped, Ledger
 from gradstable._src.core.names import with_names, without_names
 from gradstable._src.core.numerics import is_inexact, is_low_precision, rounded, saturate, wide

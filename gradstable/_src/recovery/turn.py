@@ -1,4 +1,14 @@
-"""What a step is for: one of the inner optimizer, maybe with a copy before it, or a way back."""
+"""What a step is for: one of the inner optimizer, maybe with a copy before it, or a way back.
+
+| a run is | known by | a step of it | until |
+|---|---|---|---|
+| going on | ``attempts == 0`` | one of the inner optimizer, maybe after a copy | it is lost |
+| going back | ``attempts > 0`` | updates toward the newest copy, counted | it has arrived there |
+| standing still | ``exhausted`` | nothing; ``gs.check`` raises | the end |
+
+It is exhausted once it has gone back ``max_restores`` times without a copy in between; then it goes
+back for the last time.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.find import Snapshot
-from gradstable._src.core.layout import AxisName
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment
 from gradstable._src.core.reasons import Reason

@@ -18,7 +18,6 @@ from gradstable._src.report.frame import (
     name_axes,
     over_steps,
     plain,
-    rollbacks,
     scale,
 )
 from gradstable._src.report.panel import Key, Panel
@@ -187,7 +186,7 @@ def _deeds(run: Run) -> list[Key]:
         keys.append(Key("cross", "bad", "rejected"))
     if run.clipped.any():
         keys.append(Key("ring", "warn", "clipped"))
-    if rollbacks(run):
+    if run.rollbacks:
         keys.append(Key("upright", "note", "rollback"))
     if run.lost:
         keys.append(Key("hatch", "soft", "not recorded"))

@@ -6,7 +6,6 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from gradstable._src.core.reasons import Reason, sentence
-from gradstable._src.report.frame import went_back
 from gradstable._src.report.summary import broken_steps, leaf_name, plain_short
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
 from gradstable._src.telemetry.run import Note, Run
@@ -171,15 +170,8 @@ def _alarms(run: Run) -> _Kind:
 
 
 def _notes(run: Run) -> list[_Kind]:
-    back = [went_back(note) for note in run.notes]
-    return [
-        _written(
-            "rollback", [note for note, is_back in zip(run.notes, back, strict=True) if is_back]
-        ),
-        _written(
-            "note", [note for note, is_back in zip(run.notes, back, strict=True) if not is_back]
-        ),
-    ]
+    back = [Note(event.step, event.text) for event in run.rollbacks]
+    return [_written("rollback", back), _written("note", run.notes)]
 
 
 def _written(kind: str, notes: Sequence[Note]) -> _Kind:

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from gradstable._src.report.binning import Spans, clusters, envelope, lonely, medians, merged
 from gradstable._src.report.theme import FONT, color
-from gradstable._src.telemetry.run import Note, Run
+from gradstable._src.telemetry.run import Run
 
 # Pixels at the top of a chart, kept free above the curves for marks: one row, and each further.
 _LANE, _ROW = 20.0, 12.0
@@ -213,7 +213,7 @@ def mark_at(
 
 def mark_rollbacks(axes: Axes, run: Run) -> None:
     """Draw a dashed line where a run went back: one for what is a few pixels wide."""
-    steps = np.array(rollbacks(run), np.float64)
+    steps = np.array([event.step for event in run.rollbacks], np.float64)
     if not steps.size:
         return
     low, high = axes.get_xlim()
@@ -224,16 +224,6 @@ def mark_rollbacks(axes: Axes, run: Run) -> None:
         x, np.tile([0.0, 1.0, np.nan], len(first)), transform=axes.get_xaxis_transform(),
         color=color("note"), linewidth=1.3, linestyle=(0, (4, 3)), zorder=2,
     )  # fmt: skip
-
-
-def rollbacks(run: Run) -> list[int]:
-    """Return the steps whose note says that the run went back."""
-    return [note.step for note in run.notes if went_back(note)]
-
-
-def went_back(note: Note) -> bool:
-    """Return whether a note says that the run went back."""
-    return note.text.lower().startswith("rollback")
 
 
 def plain(value: float) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradstable._src.core.reasons import sentence
-from gradstable._src.report.frame import plain, rollbacks
+from gradstable._src.report.frame import plain
 from gradstable._src.telemetry.run import Run
 
 # From so many in a row at the end on, rejections are what the run has come to.
@@ -164,7 +164,7 @@ def _held(run: Run) -> str:
         f"{'was' if number == 1 else 'were'} rejected, {whole} {main_reason(run, run.rejected)}, "
         f"and training went on{_loss_path(run)}."
     )
-    back = len(rollbacks(run))
+    back = sum(event.times for event in run.rollbacks)
     if not back:
         return told
     return f"{told} It went back {'once' if back == 1 else f'{back} times'}."

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from gradstable._src.core.axis_name import names_by_dim
 from gradstable._src.core.checks import check_size
-from gradstable._src.core.layout import names_by_dim
 
 
 def spread(

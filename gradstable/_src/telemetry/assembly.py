@@ -8,6 +8,7 @@ import numpy as np
 
 from gradstable._src.telemetry.fields import FORMAT, INTEGERS, LINES, NUMBERS
 from gradstable._src.telemetry.lines import Damage, objects
+from gradstable._src.telemetry.sink import Rollback
 from gradstable._src.telemetry.values import as_number, column, fields, rows_of, taken
 
 # Lines that are turned into columns at once; what a line costs in Python is gone after so many.
@@ -30,6 +31,7 @@ class Read(NamedTuple):
     known: frozenset[str]
     scalars: Mapping[str, tuple[np.ndarray, np.ndarray]]
     notes: list[tuple[int, str]]
+    rollbacks: list[Rollback]
     lost: list[tuple[int, int]]
     end: float | None  # the step at which the log was closed
     damage: Damage
@@ -77,6 +79,7 @@ class _Assembly:
         self._known: set[str] = set()
         self._scalars: dict[str, tuple[_Growing, _Growing]] = {}
         self._notes: list[tuple[int, str]] = []
+        self._rollbacks: list[Rollback] = []
         self._lost: list[tuple[int, int]] = []
         self._end: float | None = None
         self._takes = {
@@ -84,6 +87,7 @@ class _Assembly:
             "leaves": self._take_leaves,
             "scalars": self._take_scalars,
             "note": self._take_note,
+            "rollback": self._take_rollback,
             "lost": self._take_lost,
             "end": self._take_end,
         }
@@ -124,6 +128,7 @@ class _Assembly:
                 for name, (steps, values) in self._scalars.items()
             },
             notes=self._notes,
+            rollbacks=self._rollbacks,
             lost=self._lost,
             end=self._end,
             damage=self.damage,
@@ -219,6 +224,10 @@ class _Assembly:
     def _take_note(self, event: dict[str, Any]) -> None:
         note = fields(event)
         self._notes.append((note["step"], note["text"]))
+
+    def _take_rollback(self, event: dict[str, Any]) -> None:
+        found = fields(event)
+        self._rollbacks.append(Rollback(found["step"], found["to"], found["times"] or 1))
 
     def _take_lost(self, event: dict[str, Any]) -> None:
         span = fields(event)

@@ -68,6 +68,11 @@ LINES: Mapping[str, Mapping[str, Field]] = {
         "step": Field(Kind.COUNT, required=True),
         "text": Field(Kind.TEXT, required=True),
     },
+    "rollback": {
+        "step": Field(Kind.COUNT, required=True),
+        "to": Field(Kind.COUNT, required=True),
+        "times": Field(Kind.COUNT),
+    },
     "lost": {
         "first": Field(Kind.COUNT, required=True),
         "last": Field(Kind.COUNT, required=True),

@@ -8,9 +8,10 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.equations import only_arrays
 from gradstable._src.core.find import find_all, present
-from gradstable._src.core.layout import AxisName, splits_of
+from gradstable._src.core.layout import splits_of
 from gradstable._src.core.ledger import Dropped, Ledger
 from gradstable._src.core.names import without_names
 from gradstable._src.core.norms import sums_of_squares

@@ -14,7 +14,7 @@ from typing import Any
 from gradstable._src.telemetry.exclusive import TakenError, open_exclusively
 from gradstable._src.telemetry.fields import FORMAT, member_of
 from gradstable._src.telemetry.last_words import write_last_words
-from gradstable._src.telemetry.sink import MISTAKES, Header
+from gradstable._src.telemetry.sink import MISTAKES, Header, Rollback
 from gradstable._src.telemetry.telling import reason_of, steps_of, tell
 from gradstable._src.telemetry.waiting import Line, Waiting
 
@@ -127,6 +127,15 @@ class JsonLines:
         self._drain()
         for file in self._members.values():
             file.note(step, text)
+
+    def rollback(self, event: Rollback) -> None:
+        """Write one line, that of one of several runs to its file."""
+        if event.member:
+            self._file_of(event.member).rollback(event._replace(member=""))
+            return
+        line = {"step": event.step, "to": event.to, "times": event.times}
+        self._put({"event": "rollback", **line})
+        self._drain()
 
     def lost(self, first: int, last: int) -> None:
         """Write one line."""

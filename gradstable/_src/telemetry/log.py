@@ -17,7 +17,7 @@ from gradstable._src.telemetry.json_lines import JsonLines
 from gradstable._src.telemetry.leaves import recorded_header
 from gradstable._src.telemetry.outlet import Outlet
 from gradstable._src.telemetry.rows import Member, find_record, read_members
-from gradstable._src.telemetry.sink import Header, Sink
+from gradstable._src.telemetry.sink import Header, Rollback, Sink
 
 
 class Log:
@@ -119,15 +119,9 @@ class Log:
             for lost in dict.fromkeys(one.lost for one in found.values() if one.lost):
                 outlet.lost(*lost)
             outlet.steps(rows)
-        told: set[tuple[int, str]] = set()
-        for before, after in zip(self._returns, returns, strict=True):
-            more = after.total - before.total
-            if more > 0:
-                last = f" (the last of {more})" if more > 1 else ""
-                text = f"rollback to what was before step {max(after.target, 1)}{last}"
-                told.add((after.step, f"{after.whose}{text}" if len(found) > 1 else text))
-        for step, text in sorted(told):
-            self.note(step, text)
+        for event in _rollbacks(self._returns, returns, apart=len(found) > 1):
+            for outlet in self._outlets:
+                outlet.rollback(event)
         self._returns = returns
 
     def scalars(self, step: int, **values: Any) -> None:
@@ -211,7 +205,7 @@ class Log:
 
 
 class _Return(NamedTuple):
-    whose: str
+    member: str
     total: int
     step: int
     target: int
@@ -225,6 +219,18 @@ def _returns(opt_state: object) -> list[_Return]:
     for fetched in jax.device_get(numbers) if numbers else []:
         arrays = [np.asarray(number) for number in fetched]
         for member in np.ndindex(arrays[0].shape):
-            whose = f"member {'-'.join(map(str, member))}: " if member else ""
-            returns.append(_Return(whose, *(int(array[member]) for array in arrays)))
+            name = "-".join(map(str, member))
+            returns.append(_Return(name, *(int(array[member]) for array in arrays)))
     return returns
+
+
+def _rollbacks(
+    before: Sequence[_Return], after: Sequence[_Return], *, apart: bool
+) -> list[Rollback]:
+    """Return what has happened between two readings; runs that are not apart went back together."""
+    found = {
+        Rollback(now.step, max(now.target, 1), now.total - old.total, now.member if apart else "")
+        for old, now in zip(before, after, strict=True)
+        if now.total > old.total
+    }
+    return sorted(found)

@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradstable._src.telemetry.sink import MISTAKES, Header, NamesLeaves, Sink
+from gradstable._src.telemetry.sink import (
+    MISTAKES,
+    Header,
+    NamesLeaves,
+    Rollback,
+    Sink,
+    TakesRollbacks,
+)
 from gradstable._src.telemetry.telling import reason_of, steps_of, tell
 from gradstable._src.telemetry.waiting import Spans, add_span
 
@@ -60,6 +67,13 @@ class Outlet:
     def note(self, step: int, text: str) -> None:
         """Pass on a text."""
         self._call("note", step, text)
+
+    def rollback(self, event: Rollback) -> None:
+        """Pass on that the run went back, in words where the sink takes nothing else."""
+        if isinstance(self._sink, TakesRollbacks):
+            self._call("rollback", event)
+        else:
+            self.note(event.step, event.text)
 
     def close(self, step: int) -> None:
         """Close the sink; say what it has missed."""

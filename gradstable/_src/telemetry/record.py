@@ -7,6 +7,8 @@ import jax
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from gradstable._src.core.agreed import agreed
+from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import (
     check_number,
     check_size,
@@ -15,14 +17,15 @@ from gradstable._src.core.checks import (
     check_value,
 )
 from gradstable._src.core.equations import as_arrays, as_at_init
-from gradstable._src.core.layout import AxisName, agreed, check_axis_name, splits_of
+from gradstable._src.core.layout import splits_of
 from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import float32, increment, unknown
 from gradstable._src.core.reach import Reach
-from gradstable._src.core.scale import UNSCALE, takes_unscale, unscale_measure
+from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
 from gradstable._src.core.wrapped import explaining
+from gradstable._src.core.xla import after
 from gradstable._src.precision.inside import check_one_loss_scale, unscale_inside
 from gradstable._src.telemetry.alarms import watch
 from gradstable._src.telemetry.gauges import (
@@ -33,7 +36,6 @@ from gradstable._src.telemetry.gauges import (
     update_ratio,
     worst_rms,
 )
-from gradstable._src.telemetry.order import after
 from gradstable._src.telemetry.places import Places
 from gradstable._src.telemetry.sample import sample_sizes
 from gradstable._src.telemetry.state import RecordState, new_record, pack, put, put_every
@@ -136,9 +138,7 @@ def record(
     ) -> tuple[optax.Updates, RecordState]:
         return update(updates, state, params, **extra_args)
 
-    if takes_unscale(inner):
-        setattr(update_fn, UNSCALE, True)
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return wrapping(inner, init_fn, update_fn)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradstable._src.telemetry.assembly import LaterFormatError, Read, read_file
 from gradstable._src.telemetry.fields import NUMBERS
+from gradstable._src.telemetry.sink import Rollback
 
 
 class Note(NamedTuple):
@@ -54,6 +55,7 @@ class Run:
       leaf_norms: float64 ``[m, L]``, gradient norms of all leaves.
       scalars: what else was reported, by name.
       notes: what happened, in words.
+      rollbacks: where ``gs.rollback`` went back, and to which step.
       lost: first and last step of each stretch that was overwritten before it was read, or that
         could not be written.
       ended: whether the log was closed.
@@ -85,6 +87,7 @@ class Run:
     leaf_norms: np.ndarray
     scalars: Mapping[str, Scalars]
     notes: tuple[Note, ...]
+    rollbacks: tuple[Rollback, ...]
     lost: tuple[tuple[int, int], ...]
     ended: bool
     known: frozenset[str]
@@ -163,7 +166,9 @@ def _is_run(read: Read) -> bool:
         return True
     # Other files may have lines with an event too: without a header, it takes a broken line that
     # may have been it.
-    found = bool(len(read.columns["step"]) or read.notes or read.scalars or read.lost)
+    found = bool(
+        len(read.columns["step"]) or read.notes or read.rollbacks or read.scalars or read.lost
+    )
     return found and read.damage.lines > 0
 
 
@@ -199,6 +204,7 @@ def _build(path: str, read: Read) -> Run:
         leaf_norms=norms,
         scalars={name: Scalars(step, value) for name, (step, value) in read.scalars.items()},
         notes=tuple(Note(step, text) for step, text in read.notes),
+        rollbacks=tuple(read.rollbacks),
         lost=tuple(read.lost),
         # A run that was closed, and then resumed, has steps beyond the end.
         ended=read.end is not None and read.end >= np.max(columns["step"], initial=0),

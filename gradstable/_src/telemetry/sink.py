@@ -35,6 +35,29 @@ class Header(NamedTuple):
     config: Mapping[str, Any]
 
 
+class Rollback(NamedTuple):
+    """A return of ``gs.rollback`` to parameters that it had kept.
+
+    Attributes:
+      step: the step in which it began.
+      to: the step before which the copy had been taken.
+      times: how many there were since the log was read the last time; this is the last of them.
+      member: which of several runs, as in the names of their files; empty for one.
+    """
+
+    step: int
+    to: int
+    times: int = 1
+    member: str = ""
+
+    @property
+    def text(self) -> str:
+        """The same in words."""
+        whose = f"member {self.member}: " if self.member else ""
+        last = f" (the last of {self.times})" if self.times > 1 else ""
+        return f"{whose}rolled back to what was before step {self.to}{last}"
+
+
 class Sink(Protocol):
     """Somewhere to write telemetry to. Each method is called on the host, in this order.
 
@@ -66,6 +89,15 @@ class Sink(Protocol):
 
     def close(self, step: int) -> None:
         """End after so many steps; called once."""
+        ...
+
+
+@runtime_checkable
+class TakesRollbacks(Protocol):
+    """A sink that takes rollbacks as what they are; another one gets a note."""
+
+    def rollback(self, event: Rollback) -> None:
+        """Write that the run went back."""
         ...
 
 
