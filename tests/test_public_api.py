@@ -212,3 +212,23 @@ def test_the_front_lists_and_defines_nothing(file: Path) -> None:
         else {*gs.__all__} - {"testing"}
     )
     assert imported == listed
+
+
+def renamed() -> list[tuple[str, str, str]]:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("Arguments, by")[1]
+    rows = re.findall(r"^\| (`.*`) \| (`.*`) \| (`\w.*`) \|$", text, flags=re.MULTILINE)
+    names = re.compile(r"`([\w.]+)`")
+    return [
+        (name, before, now)
+        for functions, old, new in rows
+        for name in names.findall(functions)
+        for before, now in zip(names.findall(old), names.findall(new), strict=True)
+    ]
+
+
+def test_every_argument_that_was_renamed_is_what_the_changelog_says() -> None:
+    assert len(renamed()) >= 16
+    for name, before, now in renamed():
+        known = inspect.signature(resolve(name)).parameters
+        assert now in known, (name, now)
+        assert before not in known or (name, before) == ("moments.scale_by_spam", "warmup_steps")
