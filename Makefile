@@ -28,16 +28,20 @@ help: ## show this list
 
 venv: $(VENV)/.installed ## create the virtual environment from the lock (once)
 
-# Two stamps: a changed lock rebuilds the environment, a changed pyproject.toml only reinstalls the project.
+# Two stamps: a changed lock rebuilds the environment, a changed pyproject.toml only reinstalls the project. What counts is
+# the content of the lock, not its time: a checkout of another branch and back rebuilds nothing.
 $(VENV)/.locked: $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "gradstable needs Python >= 3.11; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
-	@touch $@
+	@if [ "$$(cat $@ 2>/dev/null)" = "$$(cksum < $(LOCK))" ]; then touch $@; else \
+	  echo "building $(VENV) from $(LOCK)" && \
+	  $(PYTHON) -m venv --clear $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK) && \
+	  cksum < $(LOCK) > $@; fi
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml benchmarks/gauntlet/pyproject.toml
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . --editable benchmarks/gauntlet
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation \
+	  --editable . --editable benchmarks/gauntlet
 	@touch $@
 
 demo: venv ## train through a storm with and without the guard; writes demo-out/

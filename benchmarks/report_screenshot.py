@@ -1,7 +1,8 @@
 """The pictures of the page about reports: a real run with planted faults, in both themes.
 
 Run ``python -m benchmarks.report_screenshot``; it takes half a minute, needs Chromium, and writes
-``docs/_static/report_light.png`` and ``report_dark.png``. A small network learns handwritten
+``docs/_static/demo.png`` for the README, ``report_light.png``, ``report_dark.png`` and
+``report_compare.png``. For the last three a small network learns handwritten
 digits, with AdamW in the guard, and some batches are bad: too bright at step 90, a NaN pixel at
 200, wrong labels with huge weights from 310 to 312, and from 400 on everything is three times
 brighter, which is no fault of a batch but another level for good.
@@ -27,6 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import gradstable as gs
+from gradstable.cli import main as gradstable_command
 from gradstable.report import render
 
 STEPS, BATCH = 600, 64
@@ -172,7 +174,9 @@ def main(args: Sequence[str] | None = None) -> None:
         page, compare = Path("report.html"), Path("compare.html")
         page.write_text(render(runs[:1]), encoding="utf-8")
         compare.write_text(render(runs), encoding="utf-8")
+        assert gradstable_command(["demo", "--out", "demo"]) == 0
         pictures = {
+            "demo.png": (Path("demo/demo.html"), False, (1000, 960)),
             "report_light.png": (page, False, WINDOW),
             "report_dark.png": (page, True, WINDOW),
             "report_compare.png": (compare, False, (1100, 1500)),

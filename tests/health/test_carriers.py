@@ -34,7 +34,7 @@ def test_a_poisoned_mean_is_named_with_its_cure() -> None:
 
 def test_check_does_not_wait_for_what_never_ends() -> None:
     with pytest.raises(
-        gs.TrainingDiverged, match=r"optax\.MultiSteps has gathered a NaN"
+        gs.TrainingDiverged, match=r"optax\.MultiSteps has accumulated a NaN"
     ) as caught:
         gs.check(POISONED, PARAMS)
     assert "gradstable.accumulate(" in str(caught.value)

@@ -66,7 +66,7 @@ def test_check_names_the_dead_one_and_tells_of_it_alone() -> None:
     with pytest.raises(gs.TrainingDiverged) as caught:
         gs.check(SEEDS, PARAMS, patience=1)
     message = str(caught.value)
-    assert message.startswith("training cannot go on: member 3 of 8: the last 1 steps were all")
+    assert message.startswith("training cannot continue: member 3 of 8: the last 1 steps were all")
     assert "Members 0-2" not in message
     assert "['b']" in message
 
@@ -98,7 +98,7 @@ def test_a_rollback_that_stands_still_in_one_member_ends_the_run() -> None:
     state = gs.rollback(GUARD).init(PARAMS)
     still = state._replace(exhausted=jnp.asarray(True), in_vain=jnp.asarray(6, jnp.int32))
     gs.check(stacked(state, state))
-    with pytest.raises(gs.TrainingDiverged, match="member 1 of 2: it left its basin 6 times"):
+    with pytest.raises(gs.TrainingDiverged, match="member 1 of 2: it diverged 6 times"):
         gs.check(stacked(state, still))
 
 

@@ -71,7 +71,7 @@ def test_a_run_goes_back_through_the_optimizer() -> None:
     for _ in range(9):
         step(model, optimizer, x, y)
     (told,) = [line for line in gs.explain(optimizer).splitlines() if "went back" in line]
-    assert told.startswith("It went back once, at step 46")
+    assert told.startswith("Rolled back once, at step 46")
     good = [np.asarray(leaf) for leaf in jax.tree.leaves(gs.recovery.last_good(optimizer))]
     # Two or three small steps from it by now.
     for here, there in zip(params_of(model), good, strict=True):

@@ -133,7 +133,7 @@ def test_state_comes_back_too_and_records_stay() -> None:
     assert bits(run.state.rule_state) == bits(snapshot.kept_rules)
     assert int(gs.health(run.state).rejected) == 1
     told = gs.explain(run.state, run.params)
-    assert "It went back once, at step" in told
+    assert "Rolled back once, at step" in told
     assert "because the loss was not finite, or far above its usual range" in told
 
 
@@ -220,7 +220,7 @@ def test_pitfall_it_does_not_go_back_for_ever() -> None:
     assert bool(run.state.exhausted)
     assert int(run.state.restores) == 3
     assert bits(run.params) == bits(gs.recovery.last_good(run.state))
-    with pytest.raises(gs.TrainingDiverged, match="It went back 3 times") as caught:
+    with pytest.raises(gs.TrainingDiverged, match="Rolled back 3 times") as caught:
         gs.check(run.state, run.params)
     assert "gradstable.recovery.last_good" in str(caught.value)
 

@@ -24,7 +24,7 @@ def test_a_language_model_comes_back_from_a_rate_a_hundred_times_too_high() -> N
     assert back.held_out <= 1.05 * calm.held_out
     assert alone.held_out >= 1.3 * calm.held_out
     assert int(back.state.returns) >= 1
-    assert "It went back" in gs.explain(back.state, back.params)
+    assert "Rolled back" in gs.explain(back.state, back.params)
 
 
 def test_without_a_fault_recovery_changes_nothing() -> None:

@@ -65,7 +65,7 @@ def test_every_reader_names_a_step_alike_after_a_rollback(name: str, tmp_path: P
     assert told.startswith(f"{CALLS} steps: ")
     assert f"2 rejected, {held} held by rollback." in told
     assert f"The last rejection was at step {BROKEN[-1]}:" in told
-    assert f"It went back once, at step {int(back.last_restore)}, to" in told
+    assert f"Rolled back once, at step {int(back.last_restore)}, to" in told
     run = gs.telemetry.read_run(tmp_path / "run.jsonl")
     assert run.step.tolist() == list(range(1, CALLS + 1))
     assert run.step[run.rejected].tolist() == list(BROKEN)

@@ -198,7 +198,7 @@ def test_large_update_raises_the_alarm() -> None:
         params = optax.apply_updates(params, updates)
     alarmed = [row["step"] for row in read_rows(state).steps if row["alarms"]]
     assert alarmed == [52]
-    assert "updates were large beside the parameters" in gs.explain(state)
+    assert "updates were large relative to the parameters" in gs.explain(state)
 
 
 def test_rejected_step_is_no_alarm_and_teaches_nothing() -> None:

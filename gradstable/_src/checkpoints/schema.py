@@ -70,7 +70,7 @@ def check_schema(opt_state: optax.OptState, schema: Mapping[str, Any]) -> None:
       ...
       ValueError: this checkpoint holds another state: it has int32[] at [0].count, ...
     """
-    if not isinstance(schema, Mapping) or not {"schema", "gradstable", "leaves"} <= {*schema}:
+    if not _is_schema(schema):
         msg = f"schema must be what gradstable.checkpoints.state_schema returned, got {schema!r}"
         raise TypeError(msg)
     saved, wanted = schema["leaves"], _leaves(opt_state)
@@ -108,6 +108,10 @@ def _reason(schema: Mapping[str, Any]) -> str:
         f"{schema['gradstable']}), and this is state schema {SCHEMA} (gradstable "
         f"{importlib.metadata.version('gradstable')})"
     )
+
+
+def _is_schema(given: object) -> bool:
+    return isinstance(given, Mapping) and {"schema", "gradstable", "leaves"} <= {*given}
 
 
 def _remedy(schema: Mapping[str, Any]) -> str:

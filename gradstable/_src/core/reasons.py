@@ -41,7 +41,7 @@ _SENTENCES: dict[int, str] = {
     Reason.SPIKE_CLIPPED: "the gradient norm was well above its usual range",
     Reason.SPIKE_REJECTED: "the gradient norm was far above its usual range",
     Reason.BLOCK_CLIPPED: "the gradient of a leaf was above its limit",
-    Reason.UNIT_CLIPPED: "the gradient of a unit was large beside its weights",
+    Reason.UNIT_CLIPPED: "the gradient of a unit was large relative to its weights",
     Reason.QUANTILE_CLIPPED: "the gradient norm was above a quantile of its history",
     Reason.ZSCORE_CLIPPED: "the gradient norm had a high z-score",
     Reason.HISTORY_CLIPPED: "the norm was above a limit that follows its recent mean",

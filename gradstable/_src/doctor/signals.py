@@ -1,6 +1,6 @@
 """What all rules measure alike: how much a number is of its usual value, and where trouble is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -58,7 +58,7 @@ class Stretches(NamedTuple):
 
 
 @contextmanager
-def remembering() -> Iterator[None]:
+def remembering() -> Generator[None]:
     """Compute what several rules ask of one column once; columns must not change meanwhile."""
     token = _known.set({})
     try:

@@ -17,20 +17,20 @@ from gradstable._src.recovery.turn import RollbackState
 # Two updates lead back exactly, a few more do where they have fewer bits than the parameters.
 _MAX_ATTEMPTS = 12
 _HELD = (
-    "Parameters and optimizer state are those of the last good step. Look at the data and the loss "
-    "of this step, lower the learning rate, or go back to a checkpoint."
+    "Parameters and optimizer state are those of the last good step. Inspect the data and the loss "
+    "of this step, lower the learning rate, or restore a checkpoint."
 )
 _KEPT = (
-    "gradstable.recovery.last_good(opt_state) has the last good parameters. Look at the data since "
-    "then, lower the learning rate, or go back to a checkpoint."
+    "gradstable.recovery.last_good(opt_state) has the last good parameters. Inspect the data since "
+    "then, lower the learning rate, or restore a checkpoint."
 )
 _RESTORE = (
-    "Call gradstable.recovery.restored(opt_state, params) behind optax.apply_updates: it goes back "
-    "exactly, also where parameters are NaN, and where rollback was told that the caller restores."
+    "Call gradstable.recovery.restored(opt_state, params) after optax.apply_updates: it restores "
+    "exactly, even where parameters are NaN, and is required with restore_by='caller'."
 )
-_IN_VAIN = "it left its basin {} times in a row"
-_LOST = "{} updates have not led it back to the last good parameters"
-_POISONED = "optax.MultiSteps has gathered a NaN or an infinity, which stays in it for ever"
+_IN_VAIN = "it diverged {} times in a row, each time after a rollback"
+_LOST = "{} updates have not restored the last good parameters"
+_POISONED = "optax.MultiSteps has accumulated a NaN or an infinity, which it never clears"
 _REJECTED = "the last {} steps were all rejected"
 _EMPTY = "Parameters and optimizer state are those of the last good step."
 
@@ -49,7 +49,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     that no more come, or ``gs.rollback`` has gone back as often as it may. Call it every few
     hundred steps; it fetches a few scalars. Parameters and state are intact when it raises, and
     behind a rollback ``gs.recovery.last_good`` has the parameters that it kept. It also raises
-    where ``optax.MultiSteps`` around a guard has gathered a NaN, which no later gradient can
+    where ``optax.MultiSteps`` around a guard has accumulated a NaN, which no later gradient can
     remove.
 
     Args:
@@ -106,5 +106,5 @@ def _give_up(why: _Why, opt_state: object, params: object | None) -> NoReturn:
     number = int(np.max(np.where(why.ends, why.number, 0)))
     whose = f"{named(members, shape)}: " if np.size(why.ends) > 1 else ""
     told = "\n".join(story(opt_state, params, only=members))
-    msg = f"training cannot go on: {whose}{why.sentence.format(number)}.\n{told}\n{why.remedy}"
+    msg = f"training cannot continue: {whose}{why.sentence.format(number)}.\n{told}\n{why.remedy}"
     raise TrainingDiverged(msg)

@@ -45,16 +45,16 @@ def _tell_rollback(state: RollbackState) -> list[str]:
         return []
     often = "once, at" if state.restores == 1 else f"{state.restores} times, the last at"
     story = [
-        f"It went back {often} step {state.last_restore}, to what it was before step "
+        f"Rolled back {often} step {state.last_restore}, to the state before step "
         f"{max(int(state.restored_to), 1)}, because {sentence(state.reason)}."
     ]
     if state.exhausted:
         story.append(
-            f"The last {state.in_vain} returns came without a good stretch between them, so it "
-            "stands still, with the last good parameters."
+            f"The last {state.in_vain} rollbacks had no good stretch in between, so the run is "
+            "paused at the last good parameters."
         )
     elif state.attempts > 1:
-        story.append(f"It is on its way back, by {state.attempts} updates so far.")
+        story.append(f"A rollback is under way ({state.attempts} updates so far).")
     return story
 
 
@@ -63,16 +63,16 @@ def _tell_backoff(state: BackoffState) -> list[str]:
         return []
     causes = [
         _number(int(total), what)
-        for total, what in ((state.spikes, "run of rejections"), (state.returns, "return"))
+        for total, what in ((state.spikes, "burst of rejections"), (state.returns, "rollback"))
         if total
     ]
-    return [f"Steps have {state.step_factor:.2g} of their length, after {' and '.join(causes)}."]
+    return [f"Step size is at {100 * state.step_factor:.3g} %, after {' and '.join(causes)}."]
 
 
 def _tell_hygiene(state: MomentHygieneState) -> list[str]:
     deeds = [
         f"{deed} {'once' if total == 1 else f'{total} times'}"
-        for total, deed in ((state.damped, "damped"), (state.resets, "begun anew"))
+        for total, deed in ((state.damped, "damped"), (state.resets, "reset"))
         if total
     ]
     return [f"Moments were {' and '.join(deeds)}."] if deeds else []
@@ -90,7 +90,7 @@ def tell_alarms(alarms: AlarmState, name: Callable[[int], str]) -> list[str]:
 
 
 def _number(number: int, what: str) -> str:
-    plural = what.replace("run of", "runs of") if "run of" in what else f"{what}s"
+    plural = what.replace("burst of", "bursts of") if "burst of" in what else f"{what}s"
     return f"1 {what}" if number == 1 else f"{number} {plural}"
 
 

@@ -168,7 +168,7 @@ def sam_gradients(
     # To the first pass aux is nothing but a by-product, which XLA takes out.
     first = jax.grad(loss_fn, has_aux=has_aux)(params)
     gradients = first[0] if has_aux else first
-    options = {"rho": rho, "adaptive": adaptive, "eta": eta, "axis_name": axis_name}
+    options: dict[str, Any] = {"rho": rho, "adaptive": adaptive, "eta": eta, "axis_name": axis_name}
     point = sam_ascent(params, gradients, **options)
     return jax.value_and_grad(loss_fn, has_aux=has_aux)(point)
 

@@ -181,10 +181,14 @@ def compress_moments(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _is_sequence_of_names(given: object) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str)
+
+
 def _signs(signed: Sequence[str], nonnegative: Sequence[str]) -> dict[str, bool]:
     """Return for each name whether it is signed."""
     for argument, names in (("signed", signed), ("nonnegative", nonnegative)):
-        if isinstance(names, str) or not isinstance(names, Sequence):
+        if not _is_sequence_of_names(names):
             msg = f"{argument} must be a sequence of names such as ('mu',), got {names!r}"
             raise TypeError(msg)
         for name in names:

@@ -167,7 +167,7 @@ def _held(run: Run) -> str:
     back = sum(event.times for event in run.rollbacks)
     if not back:
         return told
-    return f"{told} It went back {'once' if back == 1 else f'{back} times'}."
+    return f"{told} It was rolled back {'once' if back == 1 else f'{back} times'}."
 
 
 def _loss_path(run: Run) -> str:

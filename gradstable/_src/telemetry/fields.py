@@ -90,7 +90,7 @@ class Alarm(enum.IntFlag):
 
 ALARM_SENTENCES = {
     Alarm.RMS: "the second moment lagged behind the gradient (RMS_t)",
-    Alarm.UPDATE_RATIO: "updates were large beside the parameters",
+    Alarm.UPDATE_RATIO: "updates were large relative to the parameters",
 }
 
 

@@ -195,7 +195,7 @@ class _Update:
             count=count,
         )
         loss = _loss(extra_args.get("value"), old.rows.dtype)
-        row = {"loss": loss, "update_ratio": ratio, "alarms": bits}
+        row: dict[str, Any] = {"loss": loss, "update_ratio": ratio, "alarms": bits}
         row |= {"grad_norm": measured.norm, "worst_leaf": places.column_of(measured.worst_leaf)}
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         norms = places.spread(measured.leaf_norms, 0.0)

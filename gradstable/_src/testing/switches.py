@@ -1,7 +1,7 @@
 """The promise about JAX's debug switches: they find no fault in a healthy step."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -37,7 +37,7 @@ def check_debug_switches(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 @contextlib.contextmanager
-def _finite_numbers() -> Iterator[None]:
+def _finite_numbers() -> Generator[None]:
     """Let JAX raise where a NaN or an infinity is made."""
     jax.clear_caches()  # what was compiled before would not look
     try:

@@ -55,8 +55,14 @@ def check_other_leaves(tx: optax.GradientTransformation, params: Any) -> None:
     as arguments of a compiled function.
     """
     del params
-    arrays = {"act": None, "drop": None, "name": None, "kernel": jnp.ones((2, 3)), "rate": 0.5}
-    model = {**arrays, "act": jax.nn.relu, "drop": 0.1, "name": "mlp"}
+    arrays: dict[str, Any] = {
+        "act": None,
+        "drop": None,
+        "name": None,
+        "kernel": jnp.ones((2, 3)),
+        "rate": 0.5,
+    }
+    model: dict[str, Any] = {**arrays, "act": jax.nn.relu, "drop": 0.1, "name": "mlp"}
     given = {**gradients({**arrays, "rate": jnp.ones(())}), "rate": 0.25}
     updates, state = tx.update(given, tx.init(arrays), model)
     inside, after = jax.jit(lambda g, s: tx.update(g, s, model))(given, tx.init(arrays))

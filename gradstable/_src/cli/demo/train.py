@@ -105,7 +105,7 @@ def train(
 
 
 @nnx.jit
-def _train_step(model: DigitsNet, optimizer: nnx.Optimizer, batch: Batch) -> None:
+def _train_step(model: DigitsNet, optimizer: nnx.Optimizer[DigitsNet], batch: Batch) -> None:
     loss, gradients = nnx.value_and_grad(training_loss)(model, *batch)
     optimizer.update(model, gradients, value=loss)
 
