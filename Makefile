@@ -21,7 +21,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test slow gauntlet lint format bench speed catalog docs lock clean
+.PHONY: help venv demo test slow gauntlet lowest wheel lint format bench speed catalog docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,20 @@ slow: venv ## run the tests that take minutes
 
 gauntlet: venv ## test benchmarks/gauntlet, which is a distribution of its own
 	$(BIN)/python -m pytest -n $(WORKERS) benchmarks/gauntlet/tests $(ARGS)
+
+lowest: venv ## run the heart of the tests with the lowest versions that pyproject.toml allows
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct \
+	  --editable '.[all]' --group tests
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) tests/core tests/guard tests/rules tests/moments tests/recipes \
+	  tests/recovery tests/telemetry $(ARGS)
+
+wheel: venv ## build the wheels, and use ours in an environment with nothing else
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . ./benchmarks/gauntlet
+	$(PYTHON) -m venv build/installed
+	build/installed/bin/python -m pip install --quiet dist/gradstable-*.whl
+	cd build && installed/bin/python -P ../tests/installed.py
 
 lint: venv ## check style, format and types
 	$(BIN)/ruff check .

@@ -1,0 +1,42 @@
+"""What a user does right after installing, without extras: ``make wheel`` runs it on the wheel."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gradstable as gs
+
+
+def main() -> None:
+    assert "site-packages" in Path(gs.__file__).parts, gs.__file__
+    tx = gs.guard(optax.adamw(1e-2))
+    params = {"kernel": jnp.ones(3)}
+    state = tx.init(params)
+    update = jax.jit(tx.update)
+    for step in range(10):
+        gradient = {"kernel": jnp.full(3, jnp.nan if step == 5 else 1.0)}
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    assert int(gs.health(state).rejected) == 1
+    assert bool(jnp.isfinite(params["kernel"]).all())
+    print(gs.explain(state, params))
+    tells("--version", f"gradstable {gs.__version__}")
+    tells("report", "pip install 'gradstable[report]'")
+    tells("demo", "pip install 'gradstable[demo]'")
+    tells("gauntlet", "it comes with gradstable-gauntlet")
+
+
+def tells(word: str, expected: str) -> None:
+    """Run a command of the package; it must say something."""
+    command = [sys.executable, "-m", "gradstable", word]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert expected in ran.stdout + ran.stderr, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr, ran.stderr
+
+
+if __name__ == "__main__":
+    main()
