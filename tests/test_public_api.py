@@ -127,6 +127,11 @@ def test_version_is_that_of_the_project_and_of_the_changelog() -> None:
     newest = re.search(r"^## \[([^]]+)\]", changelog, flags=re.MULTILINE)
     assert newest is not None
     assert gs.__version__ == project["version"] == newest.group(1)
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {gs.__version__}\n" in citation
+    gauntlet = tomllib.loads((ROOT / "benchmarks/gauntlet/pyproject.toml").read_text("utf-8"))
+    assert gauntlet["project"]["version"] == gs.__version__
+    assert f"gradstable=={gs.__version__}" in gauntlet["project"]["dependencies"]
 
 
 def test_package_is_marked_as_typed() -> None:

@@ -1,6 +1,5 @@
 """One number for one step: a call of the outermost update, in every record and reader."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,8 @@ def test_every_reader_names_a_step_alike_after_a_rollback(name: str, tmp_path: P
     run = gs.telemetry.read_run(tmp_path / "run.jsonl")
     assert run.step.tolist() == list(range(1, CALLS + 1))
     assert run.step[run.rejected].tolist() == list(BROKEN)
-    (note,) = run.notes
-    assert note.step == int(back.last_restore)
-    assert re.search(rf"before step {int(back.restored_to)}$", note.text)
+    (event,) = run.rollbacks
+    assert event == gs.telemetry.Rollback(int(back.last_restore), to=int(back.restored_to))
     # The copy is one of a step before, and the records know more than it.
     assert 0 < int(back.restored_to) < LEFT[0] < int(back.last_restore) <= LEFT[-1]
 
