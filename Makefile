@@ -10,6 +10,9 @@ WORKERS ?= 2
 # What is compiled as users do; all other tests by a quicker way of XLA. See tests/quick.py.
 AS_USERS := tests/benchmarks tests/cli tests/docs tests/guard tests/persistence gradstable
 
+# All that pytest collects by itself (testpaths in pyproject.toml).
+TESTS := tests gradstable examples README.md docs
+
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 
@@ -52,7 +55,8 @@ ifdef ARGS
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 else
 	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" \
-	  $(BIN)/python -m pytest -n $(WORKERS) $(patsubst %,--ignore=%,$(AS_USERS))
+	  $(BIN)/python -m pytest -n $(WORKERS) $(filter-out $(AS_USERS),$(TESTS)) \
+	  $(patsubst %,--ignore=%,$(filter tests/%,$(AS_USERS)))
 	$(BIN)/python -m pytest -n $(WORKERS) $(AS_USERS)
 endif
 

@@ -176,7 +176,7 @@ def main(args: Sequence[str] | None = None) -> None:
         compare.write_text(render(runs), encoding="utf-8")
         assert gradstable_command(["demo", "--out", "demo"]) == 0
         pictures = {
-            "demo.png": (Path("demo/demo.html"), False, (1000, 960)),
+            "demo.png": (Path("demo/demo.html"), False, (1000, 575)),
             "report_light.png": (page, False, WINDOW),
             "report_dark.png": (page, True, WINDOW),
             "report_compare.png": (compare, False, (1100, 1500)),

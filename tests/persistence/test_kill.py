@@ -60,6 +60,7 @@ def half_written(folder: Path) -> list[str]:
     return [path.name for path in (folder / "run").glob("*.orbax-checkpoint-tmp")]
 
 
+@pytest.mark.slow
 def test_killed_anywhere_a_run_goes_on_with_the_same_bits(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

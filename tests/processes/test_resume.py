@@ -17,6 +17,7 @@ from tests.processes.training import SAVES, STEPS
 TOLERANCE = 2e-6
 
 
+@pytest.mark.slow
 def test_stopped_and_started_again_a_run_has_the_same_bits(root: Path) -> None:
     straight, resumed = runs.straight(root), runs.killed(root)
     for process in range(2):
@@ -26,6 +27,7 @@ def test_stopped_and_started_again_a_run_has_the_same_bits(root: Path) -> None:
         assert written == wanted[runs.SAVED : 10]
 
 
+@pytest.mark.slow
 def test_after_kill_9_all_end_and_all_resume_with_the_same_bits(root: Path, tmp_path: Path) -> None:
     straight, died = runs.straight(root), runs.killed(root)
     first, second = json.loads((died / "codes.json").read_text())
@@ -48,6 +50,7 @@ def test_after_kill_9_all_end_and_all_resume_with_the_same_bits(root: Path, tmp_
         assert runs.result(tmp_path / "again", process) == runs.result(straight, process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_on_another_number_of_devices_a_run_goes_on_alike(root: Path, devices: int) -> None:
     wanted = runs.lines(runs.straight(root), 0)[runs.SAVED :]

@@ -14,6 +14,7 @@ from benchmarks.recovery import SCENARIOS, guarded, in_float16, recovering, trai
 from benchmarks.small_tasks import digits_cnn
 
 
+@pytest.mark.slow
 def test_a_language_model_comes_back_from_a_rate_a_hundred_times_too_high() -> None:
     """By the guard alone it does not: the steps that led it away had sound gradients."""
     scenario = SCENARIOS["decoder LM"]
@@ -27,6 +28,7 @@ def test_a_language_model_comes_back_from_a_rate_a_hundred_times_too_high() -> N
     assert "Rolled back" in gs.explain(back.state, back.params)
 
 
+@pytest.mark.slow
 def test_without_a_fault_recovery_changes_nothing() -> None:
     scenario = SCENARIOS["digits CNN"]
     task = scenario.task()
@@ -70,6 +72,7 @@ def test_one_poisoned_micro_batch_in_eight_leaves_the_mean_of_the_other_seven() 
     assert float(gs.global_norm(eight)) > 0.1
 
 
+@pytest.mark.slow
 def test_float16_from_a_far_too_high_loss_scale() -> None:
     out = in_float16(seed=0)
     assert out["always_finite"]

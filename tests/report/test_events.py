@@ -25,7 +25,7 @@ def test_each_kind_is_told_once(tmp_path: Path) -> None:
     assert found[-1].text == "the gradient had NaN or infinite entries"
     assert found[-1].leaf == "first in ['block_0']['bias']"
     assert "second moment lagged" in found[4].text
-    assert "beside the parameters" in found[4].text
+    assert "relative to the parameters" in found[4].text
 
 
 def test_another_leaf_or_reason_is_another_row(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def check_claims(runs: dict[str, gs.telemetry.Run]) -> None:
     assert np.isnan(runs["adamw"].loss[120:]).all()
 
 
+@pytest.mark.slow
 def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "new" / "folder"
     runs = run_demo(folder)
@@ -67,10 +68,15 @@ def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert run.config["optimizer"] in page
 
 
-def test_a_short_run_writes_over_its_own_files_only(tmp_path: Path) -> None:
+def test_a_short_run_writes_over_its_own_files_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "guard.jsonl").write_text("old")
     (tmp_path / "mine.txt").write_text("mine")
     runs = run_demo(tmp_path, "--steps", "22", "--seed", "7")
+    shown = capsys.readouterr().out
+    assert "The guard rejected step 20: exactly these." in shown
+    assert f"wrote {tmp_path / 'demo.html'}" in shown
     assert {file.name for file in tmp_path.iterdir()} == {*FILES, "demo.html", "mine.txt"}
     assert (tmp_path / "mine.txt").read_text() == "mine"
     guard, adamw = runs["guard"], runs["adamw"]

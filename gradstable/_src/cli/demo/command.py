@@ -127,7 +127,7 @@ def _conclusions(
     """Return what is to be learned, in sentences made of the numbers."""
     bad = set(bad_steps(faults))
     rejected = {int(step) for step in runs["guard"].step[runs["guard"].rejected]}
-    told = f"steps {spans(rejected)}" if rejected else "no step"
+    told = f"step{'s' * (len(rejected) > 1)} {spans(rejected)}" if rejected else "no step"
     told += ": exactly these" if rejected == bad != set() else ""
     accuracy = {name: _percent(result.accuracy) for name, result in results.items()}
     calm = runs["guard, no faults"]
