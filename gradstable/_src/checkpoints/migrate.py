@@ -13,7 +13,7 @@ from gradstable._src.core.select import own_arrays
 
 # Where wrappers, ours and optax's, keep the state of what they wrap.
 _INNER = ("wrapped_state", "inner_state", "inner_opt_state")
-# What depends on the rules, and starts anew alone when they change.
+# What depends on the rules, and starts over alone when they change.
 _RULES = "rule_state"
 
 _Step = tuple[int, str]  # which child of a node, and how people write that
@@ -33,8 +33,8 @@ def migrate_state(
     ``loss_scale``, ``kahan``, and optax's ``apply_if_finite`` or ``MultiSteps``), the optimizer
     innermost. The state of the optimizer is taken as it is, to the one place in the new state that
     has the same structure, shapes and dtypes. Of a wrapper that both have, what it keeps is taken
-    too, but for that of rules, if they changed. Wrappers and links of a chain that only the new
-    transform has start anew, a schedule at its step 0. Wrappers that only the old one has are left
+    too, except for that of rules, if they changed. Wrappers and links of a chain that only the new
+    transform has start over, a schedule at its step 0. Wrappers that only the old one has are left
     out, with what they kept, such as the gradients of a group that is not full.
 
     The optimizer itself has to be the same. A link of a chain that has a state is taken for a part

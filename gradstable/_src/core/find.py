@@ -25,7 +25,7 @@ class Snapshot(NamedTuple):
 
 
 def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
-    """Return path and value of each node of a kind, but for those in copies, which are past.
+    """Return path and value of each node of a kind, except for those in copies, which are past.
 
     Reads plain optax states and what Flax makes of them: ``nnx.Optimizer``, ``TrainState`` or
     their ``opt_state``.

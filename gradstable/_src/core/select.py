@@ -62,7 +62,7 @@ def take_types(new: Tree, old: Tree, *, name: str) -> Tree:
 def run_branch(index: jax.Array, branches: Sequence[Callable[[], Any]]) -> Any:
     """Run one of several functions without arguments, and no other.
 
-    Outside of ``jit`` the index is known, and ``lax.switch`` would be compiled anew in every call.
+    Outside of ``jit`` the index is known, and ``lax.switch`` would be recompiled in every call.
     """
     if isinstance(index, jax.core.Tracer):
         return lax.switch(index, branches)

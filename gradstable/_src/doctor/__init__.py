@@ -1,1 +1,1 @@
-"""What ails a recorded run, by rules that are written down, and what to do about it."""
+"""A diagnosis of a recorded run, by rules that are written down, and what to do about it."""

@@ -41,7 +41,7 @@ _OVERFLOWS, _OVERFLOWS_IN_HALF = 3, 2
 _OVERFLOW_SHARE = 0.005
 # A bad batch is one, or a few in a row; and these steps after it show that the run goes on.
 _LONGEST, _AFTERWARDS = 3, 8
-# Of which there must be so many.
+# Of which there must be this many.
 _LEAST_AFTERWARDS = 4
 
 

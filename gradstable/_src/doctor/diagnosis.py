@@ -10,7 +10,7 @@ _HOLDS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.
 class Severity(enum.IntEnum):
     """How bad it is.
 
-    ``FATAL``: the run is lost, or learns nothing any more. ``SERIOUS``: it costs the run much.
+    ``FATAL``: the run is lost, or no longer learns anything. ``SERIOUS``: it costs the run much.
     ``MILD``: worth a change, but the run bears it. ``NOTE``: of the log, not of the training.
     ``NONE``: all is well.
     """

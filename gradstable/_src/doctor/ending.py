@@ -21,7 +21,7 @@ from gradstable._src.telemetry.run import Run
 _DEAD_RATIO = 1e-6
 # A zero gradient in more than this share of the second half.
 _ZERO_SHARE = 0.5
-# A loss that ends at so many times its first value has diverged, finite or not.
+# A loss that ends at this many times its first value has diverged, finite or not.
 _DIVERGED_LOSS = 100.0
 _KEPT = (
     " What the guard sees has a NaN each time, while the loss is not broken: most likely something "

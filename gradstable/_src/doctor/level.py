@@ -9,14 +9,14 @@ from gradstable._src.telemetry.run import Run
 
 # An explosion lasts: it is no single batch.
 _LASTS = 4
-# A layer has grown at this multiple of its usual norm, and so many records before any other.
+# A layer has grown at this multiple of its usual norm, and this many records before any other.
 _GROWN, _LEAD = 3.0, 2
 # And it is the explosion: it makes up more than this share of the squared norm of all.
 _SHARE = 0.5
 # A shift: medians of 4 steps before and after it, and of 16, differ by so much. The rule
 # log_mad lets a rise of 3 times pass at once.
 _NEAR, _FAR, _SHIFT = 4, 16, 3.0
-# For good: so many steps come after it, and at the end the norm is at least this share of what it
+# For good: this many steps come after it, and at the end the norm is at least this share of what it
 # was right after the shift.
 _FOR_GOOD, _STAYS = 32, 0.5
 # Clipping is for the exception: more than this share of all steps is a lower learning rate.

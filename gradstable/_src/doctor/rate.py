@@ -30,22 +30,22 @@ RATIO_ALARM = 1e-2
 # And three times that is too high, if it lasts: all parameters are replaced in 33 steps.
 RATIO_TOO_HIGH = 3e-2
 # Parameters that begin at 0 and grow evenly have a ratio of 1 / k in step k, whatever the rate is:
-# from so many steps on, that of the second half is below 3e-2.
+# from this many steps on, that of the second half is below 3e-2.
 _LONG_ENOUGH = 64
 # So large at the beginning, parameters are thrown away, and what is left may never learn.
 _RATIO_WRECKS = 0.1
 # A run has learned if its loss fell below this share of the first. Random logits begin up to a
 # fifth above the loss of a constant guess, so to lose that fifth is no learning.
 LEARNED = 0.8
-# The beginning: this share of the steps, and so many at least.
+# The beginning: this share of the steps, and at least this many.
 _EARLY_SHARE, _EARLY_LEAST = 0.05, 10
-# Before a run breaks, over so many steps or over all, the loss rises by this factor.
+# Before a run breaks, over this many steps or over all, the loss rises by this factor.
 _LAST, _RISES = 8, 10.0
-# And no noise: so many robust standard deviations, as for the alarms of gs.record.
+# And no noise: this many robust standard deviations, as for the alarms of gs.record.
 _SIGMAS = 6.0
-# A jump is over within so many steps, and down to this multiple of what was usual before.
+# A jump is over within this many steps, and down to this multiple of what was usual before.
 _OVER_WITHIN, _OVER_AT = 20, 2.0
-# The lag shows up to so many steps before the loss spikes; it was quiet for as many before.
+# The lag shows up to this many steps before the loss spikes; it was quiet for as many before.
 # Wortsman et al. saw 1 to 8; in a fit without noise RMS_t begins to rise earlier.
 _AHEAD, _QUIET = 16, 16
 # RMS_t is then this multiple of its usual value at its largest, and the loss not yet this one.

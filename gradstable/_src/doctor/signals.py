@@ -12,7 +12,7 @@ from gradstable._src.telemetry.run import Run
 
 # A half or a quarter of fewer steps is too little for a median, or for a judgment at all.
 ENOUGH = 20
-# The usual value of a step is the median of this many before it, if there are so many at least.
+# The usual value of a step is the median of this many before it, if there are that many.
 HISTORY, LEAST_HISTORY = 32, 8
 # A gradient has exploded at this multiple of its usual norm: as in gs.telemetry.blame.
 NORM_SPIKE = 10.0
@@ -260,7 +260,7 @@ def _deviations(values: np.ndarray) -> np.ndarray:
 
 
 def _medians(rows: np.ndarray, known: np.ndarray, *, least: int) -> np.ndarray:
-    """Return the median of the numbers of each row, of which so many are not NaN."""
+    """Return the median of the numbers of each row, of which this many are not NaN."""
     ordered = np.sort(rows, axis=1)  # NaN goes to the end
     at = np.arange(len(rows))
     low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, rows.shape[1] - 1)

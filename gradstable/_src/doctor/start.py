@@ -20,9 +20,9 @@ from gradstable._src.telemetry.run import Run
 _ENORMOUS_LOSS = 100.0
 # And falling: by how much loss and norm come down of themselves.
 _FALLS = 3.0
-# The least of so many steps: it is no odd batch, and no wild first update either.
+# The least of this many steps: it is no odd batch, and no wild first update either.
 _FIRST = 3
-# The early updates are so many times the later ones.
+# The early updates are this many times the later ones.
 _EARLY_RATIO = 3.0
 
 

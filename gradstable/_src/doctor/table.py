@@ -42,7 +42,7 @@ RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
 
 @np.errstate(all="ignore")  # wild numbers are what it is for
 def diagnose(run: Run) -> tuple[Diagnosis, ...]:
-    """Say what ails a recorded run.
+    """Diagnose a recorded run.
 
     Every rule of ``RULES`` looks at the run by itself: a number, a threshold, as its docstring
     says. Where none but ``log_incomplete`` finds anything, the run is ``healthy``, or ``too_short``

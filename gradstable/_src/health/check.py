@@ -45,12 +45,11 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     """Raise ``TrainingDiverged`` when the run cannot go on by itself.
 
     A guard never gives up: it holds the last good parameters for as long as it takes. This
-    is how the loop around it learns that it waits in vain: so many steps in a row were rejected
-    that no more come, or ``gs.rollback`` has gone back as often as it may. Call it every few
-    hundred steps; it fetches a few scalars. Parameters and state are intact when it raises, and
-    behind a rollback ``gs.recovery.last_good`` has the parameters that it kept. It also raises
-    where ``optax.MultiSteps`` around a guard has accumulated a NaN, which no later gradient can
-    remove.
+    is how the loop around it learns that it waits in vain: this many steps in a row were rejected,
+    or ``gs.rollback`` has gone back as often as it may. Call it every few hundred steps; it fetches
+    a few scalars. Parameters and state are intact when it raises, and behind a rollback
+    ``gs.recovery.last_good`` has the parameters that it kept. It also raises where
+    ``optax.MultiSteps`` around a guard has accumulated a NaN, which no later gradient can remove.
 
     Args:
       opt_state: as for ``gs.health``; every guard in it is checked, and of a state of several runs

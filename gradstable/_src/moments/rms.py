@@ -53,7 +53,7 @@ def scale_by_rms(
     r"""Divide gradients by the root of their running mean square (RMSprop).
 
     Use it as ``optax.scale_by_rms`` (``optax.scale_by_stddev`` with ``centered``), whose states
-    it shares but for those with ``bias_correction``. It computes in float32, so ``eps`` does
+    it shares except for those with ``bias_correction``. It computes in float32, so ``eps`` does
     not vanish in float16. An entry that is not finite, or above ``2**62``, leaves its
     statistics as they are and does not move.
 

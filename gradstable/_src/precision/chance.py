@@ -10,7 +10,7 @@ from jax import lax
 def random_bits(salt: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Return 32 random bits for every entry of an array.
 
-    The bits are a hash of the place of an entry, begun anew by the salt. XLA computes them where
+    The bits are a hash of the place of an entry, restarted by the salt. XLA computes them where
     they are used, in a ninth of the time of ``jax.random``: rounding asks for even bits that do not
     repeat, not for bits that nobody can predict.
 

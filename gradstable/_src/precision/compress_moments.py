@@ -80,7 +80,7 @@ def compress_moments(
     its block.
 
     Entries that ``inner`` makes non-finite stay what they were. Leaves smaller than ``min_size``,
-    complex ones and all other fields are left as they are, but for float16 and bfloat16
+    complex ones and all other fields are left as they are, except for float16 and bfloat16
     moments, which become float32.
 
     Known weakness: 8 bits add noise of about a tenth of a moment, and an entry whose gradients are

@@ -82,7 +82,7 @@ def loss_scale(
       growth_factor: ``f``, > 1. Default 2.
       growth_interval: ``n``, >= 1. Default 2000 (torch; Megatron and DeepSpeed 1000).
       backoff_factor: ``b``, in (0, 1). Default 0.5.
-      hysteresis: overflows that are let pass before the scale falls, counted anew when it grows,
+      hysteresis: overflows that are let pass before the scale falls, counted again when it grows,
         >= 1. Default 1: it falls at once (torch); Megatron and DeepSpeed have 2.
       min_scale: :math:`s_{min}`, > 0. Default 1 (Megatron).
       max_scale: :math:`s_{max}`. Default ``2**32``; torch has none.

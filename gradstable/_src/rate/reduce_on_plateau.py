@@ -66,8 +66,8 @@ def reduce_on_plateau(
 
     .. math:: s \leftarrow \max(s_{min}, f s) \text{ on a plateau}, \qquad u' = s\, u
 
-    It is built anew: optax's lets one NaN into its mean, keeps the best value in bfloat16 where
-    parameters are (an improvement below 0.4 % is none then), and takes a constant negative
+    It is built from scratch: optax's lets one NaN into its mean, keeps the best value in bfloat16
+    where parameters are (an improvement below 0.4 % is none then), and takes a constant negative
     loss for an improvement each time, since ``(1 - rtol) * best`` is above it.
 
     Known weakness: the scale never rises again. And a loss that is zero or negative is not

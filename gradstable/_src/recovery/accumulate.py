@@ -66,9 +66,9 @@ def accumulate(
     rejects. Bad gradients are left out by
     selection, so that nothing of them remains.
 
-    It is built anew: ``optax.MultiSteps`` resets its mean by a product, so that one NaN stays in it
-    for ever; around a guard, which then rejects each mean, the run stands still. And it runs the
-    inner optimizer in every call, to throw away all results but one.
+    It is built from scratch: ``optax.MultiSteps`` resets its mean by a product, so that one NaN
+    stays in it for ever; around a guard, which then rejects each mean, the run stands still. And it
+    runs the inner optimizer in every call, to throw away all results but one.
 
     Known weakness: with few of a group left, the mean is as noisy as that of a small batch, and
     the step is as long as ever. Put a rule into the guard if that matters.

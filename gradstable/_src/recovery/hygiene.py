@@ -1,4 +1,4 @@
-"""Moments that are out of date: damp them, or begin them anew, when steps have been rejected."""
+"""Moments that are out of date: damp them, or reset them, when steps have been rejected."""
 
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from gradstable._src.core.wrapped import explaining
 from gradstable._src.recovery.counts import rejections, returns
 
 # Fields of the states of optax and of ours: averages of gradients, and what else is learned from
-# them. A state with one of either is an estimator, and is begun anew as a whole.
+# them. A state with one of either is an estimator, and is reset as a whole.
 _FIRST = frozenset({"mu", "mu_slow", "mu_diff", "m", "trace", "ema", "momentum"})
 _OTHER = frozenset(
     {"nu", "nu_max", "v", "n", "v_row", "v_col", "sum_of_squares", "hessian", "e_g", "e_x"}
@@ -68,7 +68,7 @@ def moment_hygiene(
     once in each run, before the step that follows. Damping makes of the first moment what it would
     be if all gradients so far had been ``d`` times as large, so that its bias correction stays
     right; the second moment stays as it is, and the steps that follow are shorter, never longer.
-    A reset begins the whole estimator anew, with the count that its bias correction goes by; counts
+    A reset restarts the whole estimator, with the count that its bias correction goes by; counts
     of schedules are not touched. The first step after it is as long as the first of a run: let
     ``gs.backoff`` stand around it.
 
@@ -81,7 +81,7 @@ def moment_hygiene(
       damp: ``d``, in [0, 1]. Default 0.5.
       damp_after: :math:`r_d`, >= 1. Default 2: a single bad batch says nothing of the moments.
       reset_after: :math:`r_0`, >= 1. Default 20, the memory of ``b1=0.9`` twice over.
-      reset_on_rollback: whether to begin anew also after a return to a copy, whose moments are as
+      reset_on_rollback: whether to reset also after a return to a copy, whose moments are as
         old as it is. Default ``False``: they fit the parameters that they come with.
 
     Returns:
@@ -160,7 +160,7 @@ def _is_estimator(node: object) -> bool:
 
 
 def _map(change: Any, state: Any, other: Any) -> Any:
-    """Return a state whose estimators are changed, but for those in copies."""
+    """Return a state whose estimators are changed, except for those in copies."""
 
     def visit(node: Any, counterpart: Any) -> Any:
         return change(node, counterpart) if _is_estimator(node) else node

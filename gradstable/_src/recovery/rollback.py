@@ -72,9 +72,9 @@ def rollback(
     that were all rejected since the copy was taken or gone back to count for nothing, unless they
     had NaN: the parameters are those of the copy. Going back brings parameters, inner state
     (moments, schedules) and rules to the newest copy bit for bit; only the records of the guard
-    stay. If the run leaves again before it could be copied anew, the next older copy is taken. If
+    stay. If the run leaves again before it could be copied again, the next older copy is taken. If
     the first three losses after a return are bad again, with the good parameters, it is the data
-    that have changed, and the rules begin anew. After ``max_restores`` returns in vain it goes
+    that have changed, and the rules start over. After ``max_restores`` returns in vain it goes
     back once more, and stands still from then on: ``gs.check`` raises, and
     ``gs.recovery.last_good`` has the parameters.
 

@@ -47,7 +47,7 @@ def maxima(x: np.ndarray, rows: np.ndarray, *, bins: int) -> tuple[np.ndarray, t
     """Return the largest value of each column of ``rows [m, L]`` in each bin of ``x``.
 
     Returns:
-      ``[L, b]`` with at most so many bins (NaN where a bin is empty, or has only NaN; infinite
+      ``[L, b]`` with at most this many bins (NaN where a bin is empty, or has only NaN; infinite
       where there was an infinity), and the left end of the first with the right one of the last.
     """
     place, cells, ends = _cells(x, bins)

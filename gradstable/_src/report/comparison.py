@@ -77,8 +77,8 @@ def _overlay(
 ) -> Panel:
     known = [place for place, run in enumerate(runs) if np.isfinite(getattr(run, column)).any()]
     reading = (
-        "At the top, one row per run: × where steps were rejected, ■ where loss or gradient was not "
-        "finite and the step was not rejected."
+        "At the top, one row per run: × where steps were rejected, ■ where loss or gradient was "
+        "not finite and the step was not rejected."
     )
     many = any(is_long(getattr(run, column)) for run in runs)
     if not known:

@@ -105,7 +105,7 @@ def events(run: Run) -> Events:
 
 
 def most_telling(found: Events, *, most: int = MOST_ROWS) -> list[Event]:
-    """Return at most so many events, in order; of a kind that has to give way, the first ones."""
+    """Return at most this many events, in order; of a kind that has to give way, the first ones."""
     kept = np.argsort(found.rank, kind="stable")[:most]
     return [found[int(place)] for place in np.sort(kept)]
 

@@ -17,9 +17,9 @@ from gradstable._src.telemetry.run import Run
 _LANE, _ROW = 20.0, 12.0
 _DOTS_PER_INCH = 72  # a point of the figure is a pixel of the page
 _TOP, _GAP, _BOTTOM, _RIGHT = 24, 34, 36, 14
-# A median is of so many steps at least, and there are so many along a curve at most.
+# A median is of at least this many steps, and there are this many along a curve at most.
 _A_MEDIAN, _MEDIANS = 12, 120
-# Below so many steps the curve itself is easy to read.
+# Below this many steps the curve itself is easy to read.
 _MANY = 400
 _MARK = 7  # pixels between two marks
 _LINES = 300  # upright lines side by side, at most
@@ -146,7 +146,7 @@ def scale(axes: Axes, values: np.ndarray, *, rows: int = 1) -> bool:
 
 
 def is_long(values: np.ndarray) -> bool:
-    """Return whether a curve has so many steps that its medians are drawn too."""
+    """Return whether a curve has this many steps that its medians are drawn too."""
     return int(np.count_nonzero(np.isfinite(values))) > _MANY
 
 

@@ -69,7 +69,7 @@ def leaf_norms(run: Run) -> Panel:
 
 
 def chosen(run: Run, *, most: int = MOST_LEAVES) -> list[int]:
-    """Return which leaves to show, in tree order: at most so many, the telling ones first."""
+    """Return which leaves to show, in tree order: at most this many, the telling ones first."""
     broken = np.count_nonzero(~np.isfinite(run.leaf_norms), axis=0)
     named = Counter(run.worst_leaf[run.rejected].tolist())
     largest = _largest(run.leaf_norms)

@@ -9,7 +9,7 @@ from gradstable._src.core.reasons import sentence
 from gradstable._src.report.frame import plain
 from gradstable._src.telemetry.run import Run
 
-# From so many in a row at the end on, rejections are what the run has come to.
+# From this many in a row at the end on, rejections are what the run has come to.
 _STUCK = 20
 
 

@@ -11,7 +11,7 @@ from gradstable._src.telemetry.lines import Damage, objects
 from gradstable._src.telemetry.sink import Rollback
 from gradstable._src.telemetry.values import as_number, column, fields, rows_of, taken
 
-# Lines that are turned into columns at once; what a line costs in Python is gone after so many.
+# Lines that are turned into columns at once; what a line costs in Python is gone after this many.
 _BATCH = 2048
 _COLUMNS = ("step", *NUMBERS, *INTEGERS)
 
@@ -58,7 +58,7 @@ class _Growing:
         self._values.frombytes(np.asarray(values, self._dtype).tobytes())
 
     def finish(self) -> np.ndarray:
-        """Return all of them, without a copy; nothing can be added any more."""
+        """Return all of them, without a copy; nothing more can be added."""
         return np.frombuffer(self._values, self._dtype)
 
     def __len__(self) -> int:

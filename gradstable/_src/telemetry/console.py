@@ -12,7 +12,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 class Console:
-    """Show a run in a panel that is drawn anew at each reading, by ``rich``.
+    """Show a run in a panel that is redrawn at each reading, by ``rich``.
 
     It has the last step, loss and norm with a small curve of each, how many steps were clipped
     and rejected, the numbers that your loop reports, and the last events in sentences. Where
@@ -57,7 +57,7 @@ class Console:
         self._header = header
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Count and draw anew."""
+        """Count and redraw."""
         self._rows += len(rows)
         for row in rows:
             self._step = row["step"]

@@ -20,7 +20,7 @@ from gradstable._src.telemetry.waiting import Line, Waiting
 
 # What waits for room on a full disk at most: some 50,000 steps.
 _MOST_WAITING = 1 << 24
-# With these a file that is open is of no use any more.
+# With these a file that is open is no longer of use.
 _GONE = (errno.EBADF, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
 
@@ -38,7 +38,7 @@ class JsonLines:
     system has locks. The lock goes with its process, so a run that was killed can be restarted.
 
     Args:
-      path: the file; its folder is made. An existing file is begun anew. Of several runs in one
+      path: the file; its folder is made. An existing file is overwritten. Of several runs in one
         state (``vmap``) each has a file of its own beside it: ``run.member3.jsonl``.
       append: go on with an existing file instead, as after a restart; of a step that is there
         twice, the later record counts when it is read.

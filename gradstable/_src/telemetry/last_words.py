@@ -13,7 +13,7 @@ _TAIL = 1 << 16
 def write_last_words(path: Path, lost: Spans, *, step: int) -> None:
     """Write which steps are lost over the last lines of a file, where no room is left behind them.
 
-    What does not fit any more is not only missing, it would be missed by nobody. So a line or two
+    What no longer fits is not only missing, it would be missed by nobody. So a line or two
     are given up for the lines that say what is not there; the steps of these are added to
     ``lost``. Where that fails too, the file stays as it is.
     """

@@ -97,7 +97,7 @@ class Log:
         self._open(header)
 
     def __call__(self, opt_state: object) -> None:
-        """Take note of a step; every so many calls, read and write."""
+        """Take note of a step; every few calls, read and write."""
         if not self._checked:
             self._check(opt_state)
         self._last = opt_state

@@ -55,7 +55,7 @@ def record(
 
     Use it around the whole optimizer, guard included, wherever you will want to know what
     happened: ``gs.telemetry.Log`` reads it every few steps, in one transfer, and writes it where
-    you like. Updates are those of ``inner``, and nothing is ever compiled anew.
+    you like. Updates are those of ``inner``, and nothing is ever recompiled.
 
     Of each step are kept, in ring buffers of fixed size: the loss (if you pass ``value=loss``),
     the norm of the raw gradient (with the factor of a ``gs.loss_scale`` taken out), threshold,

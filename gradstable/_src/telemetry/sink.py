@@ -88,7 +88,7 @@ class Sink(Protocol):
         ...
 
     def close(self, step: int) -> None:
-        """End after so many steps; called once."""
+        """End after this many steps; called once."""
         ...
 
 

@@ -110,7 +110,7 @@ class TensorBoard:
             return
         queue = getattr(events, "_event_queue", None)
         if queue is not None:
-            # Nobody reads it any more: the process must not wait for that when it ends.
+            # Nobody reads it anymore: the process must not wait for that when it ends.
             queue.cancel_join_thread()
         self._writer = self._new_writer()
 

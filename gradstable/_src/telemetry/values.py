@@ -102,7 +102,7 @@ def _named(name: str, value: Any, field: Field) -> Any:
 
 
 def column(values: list[Any], field: Field) -> tuple[np.ndarray, list[int]]:
-    """Return a column of so many lines as one array, and the places of what is broken in it.
+    """Return a column of this many lines as one array, and the places of what is broken in it.
 
     A column that is of one kind throughout, as nearly all are, is converted at once.
     """

@@ -46,7 +46,7 @@ class Waiting:
         return self._begun.data + b"".join(line.data for line in self._lines)
 
     def written(self, number: int) -> None:
-        """Take note that so many bytes of the data are in the file."""
+        """Take note that this many bytes of the data are in the file."""
         line = self._begun
         while number > len(line.data):
             number -= len(line.data)

@@ -25,7 +25,7 @@ def check_inject_hyperparams(tx: Transform, params: Any) -> None:
 
 def check_multi_steps(tx: Transform, params: Any) -> None:
     """Work on the mean gradients of ``optax.MultiSteps``."""
-    # Its conditions are compiled anew in each eager step, which costs more than the loop does.
+    # Its conditions are recompiled in each eager step, which costs more than the loop does.
     _run(_multi_steps(tx, params), params, compiled=True)
 
 

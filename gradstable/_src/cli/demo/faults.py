@@ -76,7 +76,7 @@ STORM: tuple[Fault, ...] = (
 
 
 def planted(steps: int) -> tuple[Fault, ...]:
-    """Return the faults of a run of so many steps; what lies beyond its end is cut off."""
+    """Return the faults of a run of this many steps; what lies beyond its end is cut off."""
     return tuple(
         fault._replace(last=min(fault.last, steps)) for fault in STORM if fault.first <= steps
     )
