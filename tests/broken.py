@@ -10,8 +10,8 @@ import optax
 from jax.core import Tracer
 from jax.extend import source_info_util
 
-from gradstable._src.core.checks import check_updates
 from gradstable._src.core.equations import as_arrays
+from gradstable._src.core.tree_checks import check_updates
 from gradstable.testing import CHECKS
 
 Transform = optax.GradientTransformationExtraArgs

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from gradstable._src.core.act import keep_finite, scale_updates
 from gradstable._src.core.agreed import agreed
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_state, check_transform
+from gradstable._src.core.checks import check_transform
 from gradstable._src.core.eager import when_repeated
 from gradstable._src.core.equations import as_arrays, only_arrays
 from gradstable._src.core.ledger import Ledger, enter, new_ledger
@@ -19,6 +19,7 @@ from gradstable._src.core.reach import Reach
 from gradstable._src.core.scale import ScaleAwareTransformation, unscale_factors, unscale_measure
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state
 from gradstable._src.core.unit_norms import local_scale, measure_for
 from gradstable._src.core.units import Units, check_units
 from gradstable._src.core.wrapped import check_results, explaining

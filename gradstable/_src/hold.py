@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from gradstable._src.core.checks import check_same_tree, leaves_by_path
 from gradstable._src.core.derivatives import handed_on, where_accepted
 from gradstable._src.core.eager import is_traced, when_repeated
 from gradstable._src.core.equations import (
@@ -30,6 +29,7 @@ from gradstable._src.core.equations import (
     trace,
 )
 from gradstable._src.core.select import select, select_finite
+from gradstable._src.core.tree_checks import check_same_tree, leaves_by_path
 
 if TYPE_CHECKING:
     from jax.extend.core import Literal, Var

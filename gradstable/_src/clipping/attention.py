@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gradstable._src.core.checks import leaves_by_path
+from gradstable._src.core.tree_checks import leaves_by_path
 from gradstable._src.core.units import leaf_names
 
 Names: TypeAlias = tuple[str, ...]

@@ -7,9 +7,9 @@ import optax
 from gradstable._src.core.act import keep_finite, scale_updates
 from gradstable._src.core.agreed import agreed
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_state, check_updates
 from gradstable._src.core.ledger import Ledger, enter, new_ledger
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state, check_updates
 from gradstable._src.core.unit_norms import local_scale, measure_for
 from gradstable._src.core.units import Units, check_units
 from gradstable._src.rules.protocol import Rule, all_of, check_rules

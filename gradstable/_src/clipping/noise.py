@@ -8,17 +8,12 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import (
-    check_key,
-    check_number,
-    check_real,
-    check_state,
-    check_updates,
-)
+from gradstable._src.core.checks import check_key, check_number
 from gradstable._src.core.keys import draw, key_numbers, key_of
 from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.numerics import increment, saturate, wide
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_real, check_state, check_updates
 
 
 @shown

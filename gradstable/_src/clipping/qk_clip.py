@@ -11,18 +11,17 @@ from jax.typing import ArrayLike
 from gradstable._src.clipping.attention import attention_modules, factors, maxima_by_module
 from gradstable._src.core.act import applied, keep_finite
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import (
-    check_name,
-    check_number,
+from gradstable._src.core.checks import check_name, check_number
+from gradstable._src.core.equations import as_at_init
+from gradstable._src.core.layout import splits_of, whole_shapes
+from gradstable._src.core.numerics import wide
+from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import (
     check_params,
     check_state,
     check_updates,
     leaves_by_path,
 )
-from gradstable._src.core.equations import as_at_init
-from gradstable._src.core.layout import splits_of, whole_shapes
-from gradstable._src.core.numerics import wide
-from gradstable._src.core.shown import shown
 
 
 @shown

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._src.core.act import is_gradient
-from gradstable._src.core.checks import no_gradient
 from gradstable._src.core.eager import is_traced
 from gradstable._src.core.equations import Equations, Update, is_array, trace
+from gradstable._src.core.tree_checks import no_gradient
 from gradstable._src.core.wrapped import explaining
 
 # Types of arguments that one eager loop may take turns with.

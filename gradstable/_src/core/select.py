@@ -8,8 +8,8 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
-from gradstable._src.core.checks import check_same_tree, leaves_by_path
 from gradstable._src.core.numerics import is_inexact, stored
+from gradstable._src.core.tree_checks import check_same_tree, leaves_by_path
 
 Tree = TypeVar("Tree")
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._src.core.act import keep_finite
-from gradstable._src.core.checks import check_real, check_state, check_updates
 from gradstable._src.core.derivatives import where_all_finite
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_real, check_state, check_updates
 
 Apply = Callable[[Any, Any], Any]
 

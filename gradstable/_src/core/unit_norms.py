@@ -9,7 +9,6 @@ import numpy as np
 from jax import lax
 
 from gradstable._src.core.axis_name import AxisName
-from gradstable._src.core.checks import check_params
 from gradstable._src.core.derivatives import constant
 from gradstable._src.core.equations import with_gradient
 from gradstable._src.core.layout import Split, Within, splits_of, together, withins_of
@@ -17,6 +16,7 @@ from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import abs_square, largest_norm_in
 from gradstable._src.core.select import run_branch
 from gradstable._src.core.squares import as_wide, range_of
+from gradstable._src.core.tree_checks import check_params
 from gradstable._src.core.types import Measure, Scale, UnitNorms
 from gradstable._src.core.units import KindName, Units
 from gradstable._src.core.xla import apart

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Generator
 
-from gradstable._src.core.checks import check_same_tree, check_updates, leaves_by_path
+from gradstable._src.core.tree_checks import check_same_tree, check_updates, leaves_by_path
 
 
 @contextlib.contextmanager

@@ -6,13 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradstable._src.core.checks import (
-    check_floating,
-    check_number,
-    check_same_tree,
-    leaves_by_path,
-)
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_floating, check_same_tree, leaves_by_path
 from gradstable._src.core.types import Tree
 from gradstable._src.losses.per_sample import (
     input_gradients,

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradstable._src.core.checks import check_axes, check_floating
+from gradstable._src.core.checks import check_axes
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_floating
 
 Axis = int | tuple[int, ...] | None
 

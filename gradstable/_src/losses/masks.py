@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from gradstable._src.core.checks import check_floating, check_same_tree
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_floating, check_same_tree
 from gradstable._src.losses.log_partition import broadcasts
 
 

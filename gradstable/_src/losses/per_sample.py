@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstable._src.core.checks import check_floating, leaves_by_path
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_floating, leaves_by_path
 from gradstable._src.core.types import Tree
 
 # Samples whose largest entry is beyond 2 to plus or minus the first are squared after a shift by

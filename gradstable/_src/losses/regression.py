@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradstable._src.core.checks import check_floating, check_number
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_floating
 from gradstable._src.losses.masks import beside, discard
 
 

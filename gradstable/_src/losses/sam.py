@@ -8,15 +8,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import (
-    check_floating,
-    check_number,
-    check_same_tree,
-    leaves_by_path,
-)
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.layout import splits_of, together
 from gradstable._src.core.norms import global_norm
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_floating, check_same_tree, leaves_by_path
 from gradstable._src.core.types import Tree
 
 _SMALLEST = 2.0**-126  # of the normal numbers: XLA takes what is below for zero, and divides by it

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from gradstable._src.core.checks import check_floating
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_floating
 from gradstable._src.losses.masks import beside, discard
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._src.core.checks import check_floating, check_number
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.numerics import wide
+from gradstable._src.core.tree_checks import check_floating
 from gradstable._src.core.types import Mask
 from gradstable._src.core.units import is_vector, leaf_names
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_real, check_state, check_transform, check_updates
+from gradstable._src.core.checks import check_transform
 from gradstable._src.core.layout import splits_of, together
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, saturate, wide
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_real, check_state, check_updates
 
 # The least share of entries by which the others are enlarged (as in timm).
 _LEAST_SHARE = 1e-3

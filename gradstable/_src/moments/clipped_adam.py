@@ -9,10 +9,11 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_number, check_state, check_updates
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.layout import Within, together, withins_of
 from gradstable._src.core.numerics import root, widen
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state, check_updates
 from gradstable._src.core.types import Mask
 from gradstable._src.core.units import Units, check_units, unit_axes
 from gradstable._src.core.weight_decay import check_weight_decay, decay_at, decay_weights

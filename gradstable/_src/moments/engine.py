@@ -18,9 +18,10 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_dtype, check_real, check_state, check_updates
+from gradstable._src.core.checks import check_dtype
 from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.numerics import increment, largest_norm_in, saturate, wide
+from gradstable._src.core.tree_checks import check_real, check_state, check_updates
 
 # The square of a larger gradient leaves float32 no room.
 MAX_SQUARED = 2.0**62

@@ -10,10 +10,11 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_choice, check_number, check_updates
+from gradstable._src.core.checks import check_choice, check_number
 from gradstable._src.core.layout import splits_of
 from gradstable._src.core.numerics import wide
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_updates
 from gradstable._src.moments.adam import look_ahead
 from gradstable._src.moments.decay import Decay, check_decays
 from gradstable._src.moments.engine import LeafRule, Slot, moments

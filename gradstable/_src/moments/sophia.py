@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from gradstable._src.core.checks import (
-    check_number,
+from gradstable._src.core.checks import check_number
+from gradstable._src.core.select import run_branch
+from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import (
     check_params,
     check_same_tree,
     check_state,
     check_updates,
     leaves_by_path,
 )
-from gradstable._src.core.select import run_branch
-from gradstable._src.core.shown import shown
 from gradstable._src.moments.decay import Decay, check_decays
 from gradstable._src.moments.engine import LeafRule, Slot, max_squared, moments
 

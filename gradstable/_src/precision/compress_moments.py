@@ -13,13 +13,13 @@ from gradstable._src.core.checks import (
     check_key,
     check_name,
     check_size,
-    check_state,
     check_transform,
 )
 from gradstable._src.core.keys import key_numbers, key_of
 from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.precision.fields import Field, Signs, fields, with_fields
 from gradstable._src.precision.storage import Packed, Storage, pack, start, unpack

@@ -8,12 +8,13 @@ import optax
 from jax.typing import DTypeLike
 
 from gradstable._src.core.act import keep_finite, unmoved
-from gradstable._src.core.checks import check_dtype, check_params, check_state, check_transform
+from gradstable._src.core.checks import check_dtype, check_transform
 from gradstable._src.core.equations import as_arrays, as_at_init
 from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._src.core.numerics import is_low_precision, rounded
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_params, check_state
 from gradstable._src.core.wrapped import check_results, explaining
 
 

@@ -8,13 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.core.act import is_gradient, keep_finite
-from gradstable._src.core.checks import (
-    check_number,
-    check_order,
-    check_size,
-    check_state,
-    check_transform,
-)
+from gradstable._src.core.checks import check_number, check_order, check_size, check_transform
 from gradstable._src.core.equations import as_arrays
 from gradstable._src.core.find import find_all, find_one
 from gradstable._src.core.ledger import Dropped, Ledger
@@ -24,6 +18,7 @@ from gradstable._src.core.reasons import Reason
 from gradstable._src.core.scale import UNSCALE, ScaleAwareTransformation
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state
 from gradstable._src.core.types import Tree
 from gradstable._src.core.wrapped import explaining
 

@@ -8,11 +8,12 @@ import optax
 
 from gradstable._src.core.act import keep_finite, unmoved
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_key, check_params, check_state, check_updates
+from gradstable._src.core.checks import check_key
 from gradstable._src.core.keys import draw, key_numbers, key_of
 from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.numerics import increment, is_low_precision, power_of_two, rounded
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_params, check_state, check_updates
 
 
 class StochasticRoundState(NamedTuple):

@@ -11,11 +11,12 @@ from jax.typing import ArrayLike
 from gradstable._src.core.act import keep_finite, scale_updates
 from gradstable._src.core.agreed import agreed
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_number, check_state, check_updates
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import increment, statistic
 from gradstable._src.core.scale import countable
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state, check_updates
 from gradstable._src.core.types import Measure
 from gradstable._src.rules.log_mad import log_mad
 from gradstable._src.rules.protocol import Rule, all_of, check_rules

@@ -10,16 +10,11 @@ from jax.typing import ArrayLike, DTypeLike
 from gradstable._src.core.act import keep_finite, scale_updates
 from gradstable._src.core.agreed import mean_over
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import (
-    check_number,
-    check_size,
-    check_state,
-    check_updates,
-    check_value,
-)
+from gradstable._src.core.checks import check_number, check_size
 from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import float32, increment, is_zero, unlimited, widest
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state, check_updates, check_value
 from gradstable._src.core.types import Measure
 from gradstable._src.rules.log_mad import log_mad
 from gradstable._src.rules.protocol import Rule, all_of, check_rules

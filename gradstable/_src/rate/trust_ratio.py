@@ -9,9 +9,10 @@ from jax.typing import ArrayLike
 
 from gradstable._src.core.act import keep_finite, scale_updates
 from gradstable._src.core.axis_name import AxisName
-from gradstable._src.core.checks import check_number, check_params
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.shown import shown
 from gradstable._src.core.stateless import stateless
+from gradstable._src.core.tree_checks import check_params
 from gradstable._src.core.units import Units, check_units
 from gradstable._src.rate.sizes import sizes_of
 

@@ -12,13 +12,13 @@ from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import (
     check_dtype,
     check_number,
-    check_params,
     check_rate,
     check_size,
     check_transform,
 )
 from gradstable._src.core.equations import as_arrays, with_gradient
 from gradstable._src.core.numerics import wide, widen
+from gradstable._src.core.tree_checks import check_params
 from gradstable._src.core.types import Tree
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
 from gradstable._src.guard import guard

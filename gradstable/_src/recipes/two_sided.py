@@ -9,9 +9,9 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.axis_name import AxisName
-from gradstable._src.core.checks import check_params, check_updates
 from gradstable._src.core.layout import Split, Within, together, withins_of
 from gradstable._src.core.numerics import abs_square, float32, widen
+from gradstable._src.core.tree_checks import check_params, check_updates
 from gradstable._src.core.types import Mask
 from gradstable._src.core.units import Units
 from gradstable._src.core.weight_decay import decay_at

@@ -12,13 +12,14 @@ from jax.typing import ArrayLike, DTypeLike
 from gradstable._src.core.act import keep_finite, unmoved
 from gradstable._src.core.agreed import agreed, mean_over
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_size, check_state, check_transform, check_value
+from gradstable._src.core.checks import check_size, check_transform
 from gradstable._src.core.equations import as_arrays, is_array, only_arrays
 from gradstable._src.core.reach import Reach
 from gradstable._src.core.scale import ScaleAwareTransformation, unscale_factors, unscale_measure
 from gradstable._src.core.select import own_arrays, run_branch, take_types
 from gradstable._src.core.shown import shown
 from gradstable._src.core.taken import check_taken, takes
+from gradstable._src.core.tree_checks import check_state, check_value
 from gradstable._src.core.types import Verdict
 from gradstable._src.core.unit_norms import local_scale, measure_for
 from gradstable._src.core.wrapped import explaining

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.core.act import scale_updates
-from gradstable._src.core.checks import check_number, check_state, check_transform
+from gradstable._src.core.checks import check_number, check_transform
 from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.names import answers_as_inner
@@ -17,6 +17,7 @@ from gradstable._src.core.numerics import increment
 from gradstable._src.core.scale import wrapping
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.rate.backoff_on_spike import growth
 from gradstable._src.recovery.counts import rejections, returns

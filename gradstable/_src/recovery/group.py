@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from gradstable._src.core.act import is_gradient, scale_updates
-from gradstable._src.core.checks import check_weight
 from gradstable._src.core.equations import as_arrays
 from gradstable._src.core.ledger import Dropped, drop, new_dropped
 from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._src.core.numerics import increment, wide, widest
 from gradstable._src.core.reasons import Reason
+from gradstable._src.core.tree_checks import check_weight
 from gradstable._src.core.types import Verdict
 
 _LEAST = 2.0**-126  # of the weights that are no 0 to XLA

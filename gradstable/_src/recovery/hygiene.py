@@ -7,13 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._src.core.checks import (
-    check_number,
-    check_params,
-    check_size,
-    check_state,
-    check_transform,
-)
+from gradstable._src.core.checks import check_number, check_size, check_transform
 from gradstable._src.core.equations import as_at_init
 from gradstable._src.core.find import Snapshot, find_all
 from gradstable._src.core.ledger import Ledger
@@ -22,6 +16,7 @@ from gradstable._src.core.numerics import increment, is_inexact, wide
 from gradstable._src.core.scale import wrapping
 from gradstable._src.core.select import own_arrays, run_if, take_types
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_params, check_state
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.recovery.counts import rejections, returns
 

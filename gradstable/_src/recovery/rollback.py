@@ -10,14 +10,7 @@ from jax.typing import DTypeLike
 from gradstable._src.core.act import keep_finite
 from gradstable._src.core.agreed import agreed
 from gradstable._src.core.axis_name import AxisName
-from gradstable._src.core.checks import (
-    check_choice,
-    check_dtype,
-    check_params,
-    check_size,
-    check_state,
-    check_transform,
-)
+from gradstable._src.core.checks import check_choice, check_dtype, check_size, check_transform
 from gradstable._src.core.equations import as_arrays, as_at_init, only_arrays
 from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Ledger
@@ -27,6 +20,7 @@ from gradstable._src.core.reasons import Reason
 from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
 from gradstable._src.core.select import own_arrays, select_tree
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_params, check_state
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.core.unit_norms import measure_for
 from gradstable._src.core.wrapped import explaining

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradstable._src.core.checks import check_number, check_size, check_value
+from gradstable._src.core.checks import check_number, check_size
 from gradstable._src.core.numerics import largest_norm_in, unlimited
 from gradstable._src.core.reasons import Reason
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_value
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
 from gradstable._src.rules.ring import Ring, mean_and_std, new_ring, number_held, push

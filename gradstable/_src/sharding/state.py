@@ -7,9 +7,10 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from gradstable._src.core.checks import check_transform, leaves_by_path
+from gradstable._src.core.checks import check_transform
 from gradstable._src.core.find import Snapshot
 from gradstable._src.core.names import Unnamed, without_names
+from gradstable._src.core.tree_checks import leaves_by_path
 
 
 def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings: Any = None) -> Any:

@@ -9,13 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.agreed import agreed
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import (
-    check_number,
-    check_size,
-    check_state,
-    check_transform,
-    check_value,
-)
+from gradstable._src.core.checks import check_number, check_size, check_transform
 from gradstable._src.core.equations import as_arrays, as_at_init
 from gradstable._src.core.layout import splits_of
 from gradstable._src.core.norms import measure
@@ -24,6 +18,7 @@ from gradstable._src.core.reach import Reach
 from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
+from gradstable._src.core.tree_checks import check_state, check_value
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.core.xla import after
 from gradstable._src.precision.inside import check_one_loss_scale, unscale_inside
