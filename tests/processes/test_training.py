@@ -63,7 +63,7 @@ def test_each_process_tells_the_same_story_and_holds_a_part(straight: Path, name
 def test_all_processes_go_back_to_the_same_copy(straight: Path) -> None:
     for process in range(2):
         story = runs.result(straight, process)["rollback"]["story"]
-        assert "went back once, at step 11, to what it was before step 3" in story
+        assert "Rolled back once, at step 11, to the state before step 3" in story
 
 
 @pytest.mark.parametrize("name", NAMES)

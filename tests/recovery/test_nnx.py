@@ -70,7 +70,7 @@ def test_a_run_goes_back_through_the_optimizer() -> None:
     nnx.update(model, jax.tree.map(lambda leaf: leaf * 30.0, nnx.state(model, nnx.Param)))
     for _ in range(9):
         step(model, optimizer, x, y)
-    (told,) = [line for line in gs.explain(optimizer).splitlines() if "went back" in line]
+    (told,) = [line for line in gs.explain(optimizer).splitlines() if "Rolled back" in line]
     assert told.startswith("Rolled back once, at step 46")
     good = [np.asarray(leaf) for leaf in jax.tree.leaves(gs.recovery.last_good(optimizer))]
     # Two or three small steps from it by now.
