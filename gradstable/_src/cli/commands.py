@@ -37,7 +37,7 @@ COMMANDS = {
     "doctor": Command(
         module="gradstable._src.cli.doctor",
         needs="gradstable[report]",
-        summary="diagnose a recorded run, and what to do about it",
+        summary="diagnose a recorded run, and say what to do about it",
     ),
 }
 # Other distributions add commands under this name: NAME = "MODULE:main".

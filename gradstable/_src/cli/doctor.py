@@ -23,7 +23,7 @@ _READ, _NO_RECORD, _NO_FILE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Options:
-    """Diagnose a recorded run, and what to do about it.
+    """Diagnose a recorded run, and say what to do about it.
 
     Every diagnosis follows a rule that is written down: a number of the run and a threshold, which
     are shown with it. Causes come before what they lead to.
