@@ -4,11 +4,11 @@ import collections
 import inspect
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import gradstable as gs
+from tests.registry import resolve
 
 PAGES = Path(__file__).parents[2] / "docs" / "api"
 DIRECTIVE = re.compile(r"^\.\. auto(\w+):: gradstable(?:\.([\w.]+))?$", re.MULTILINE)
@@ -20,13 +20,6 @@ def documented() -> list[str]:
     text = "\n".join(page.read_text(encoding="utf-8") for page in sorted(PAGES.glob("*.md")))
     blocks = "\n".join(FENCE.findall(text))
     return [name for _, name in DIRECTIVE.findall(blocks)]
-
-
-def resolve(name: str) -> Any:
-    found: Any = gs
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def public_names() -> list[str]:

@@ -44,7 +44,13 @@ _RETURNS = """\
 _RAISES = "  ValueError: if a hyper-parameter is out of its range.\n"
 
 
-@shown
+def published(factory: Factory) -> Factory:
+    """Let an optimizer print as its call, and complete its docstring by what all of them share."""
+    factory.__doc__ = completed(factory, arguments=_ARGUMENTS, Returns=_RETURNS, Raises=_RAISES)
+    return shown(factory)
+
+
+@published
 def recipe(
     direction: optax.GradientTransformation,
     learning_rate: optax.ScalarOrSchedule,
@@ -68,18 +74,9 @@ def recipe(
     Args:
       direction: an estimator, or a chain, that turns gradients into a direction of ascent. Behind
         the guard an estimator does not look for unsound entries once more.
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule from step to rate.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Any
         number, 0 too, makes the same state. Default ``None``: there is no such link.
-      mask: tree of bools, or a function from parameters to one: which leaves to decay. Default:
-        all.
       after: what follows the learning rate, such as ``gs.rate.cap_trust()``.
-      rules: what the guard decides by. Default: ``gs.rules.log_mad()``.
-      axis_name: as for ``gs.guard``.
-
-    Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-      structure and the dtypes of the gradients. ``update`` needs ``params`` where they decay.
 
     Raises:
       ValueError: if the learning rate or the weight decay is out of its range.
@@ -101,12 +98,6 @@ def recipe(
     return guard(optax.chain(*links), *rules, axis_name=axis_name)
 
 
-def published(factory: Factory) -> Factory:
-    """Let an optimizer print as its call, and complete its docstring by what all of them share."""
-    factory.__doc__ = completed(factory, arguments=_ARGUMENTS, Returns=_RETURNS, Raises=_RAISES)
-    return shown(factory)
-
-
 def made_of(estimator: Callable[..., optax.GradientTransformation]) -> Callable[[Factory], Factory]:
     """Make an optimizer of a signature: ``recipe`` of an estimator with the arguments of its names.
 
@@ -125,12 +116,13 @@ def made_of(estimator: Callable[..., optax.GradientTransformation]) -> Callable[
             given = bound.arguments
             if "weight_decay" in given and signature.parameters["weight_decay"].default is not None:
                 check_weight_decay("weight_decay", given["weight_decay"])
-            own = {name: given.pop(name) for name in theirs & given.keys()}
-            if "axis_name" in own:
-                given["axis_name"] = own["axis_name"]
-            if "weight_decay_mask" in given:
-                given["mask"] = given.pop("weight_decay_mask")
-            return recipe(estimator(**own), **given)
+            own = {name: given[name] for name in theirs & given.keys()}
+            rest = {
+                "mask" if name == "weight_decay_mask" else name: value
+                for name, value in given.items()
+                if name not in own or name == "axis_name"
+            }
+            return recipe(estimator(**own), **rest)
 
         return published(cast("Factory", make))
 

@@ -65,7 +65,7 @@ def main(args: Sequence[str]) -> int:
     for line in (results["guard"].explanation or "", "", *_conclusions(results, runs, faults)):
         console.print(line, markup=False, soft_wrap=True)
     # Not through the console: a path must not be folded.
-    print(f"\nwrote {page}, and a record of each run beside it")
+    print(f"\nwrote {page}, and a record of each run next to it")
     return 0
 
 
