@@ -1,5 +1,7 @@
 """What a user does right after installing, without extras: ``make wheel`` runs it on the wheel."""
 
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +26,21 @@ def main() -> None:
     assert int(gs.health(state).rejected) == 1
     assert bool(jnp.isfinite(params["kernel"]).all())
     print(gs.explain(state, params))
+    check_page_of_the_index()
     tells("--version", f"gradstable {gs.__version__}")
     tells("report", "pip install 'gradstable[report]'")
     tells("demo", "pip install 'gradstable[demo]'")
     tells("gauntlet", "it comes with gradstable-gauntlet")
+
+
+def check_page_of_the_index() -> None:
+    """The README in the metadata has no links into a repository that is not around it."""
+    page = str(importlib.metadata.metadata("gradstable").get_payload())
+    assert page.startswith("# gradstable"), page[:80]
+    targets = re.findall(r"\]\(([^)]*)\)", page)
+    assert targets, "no links at all"
+    assert all(target.startswith("https://") for target in targets), targets
+    assert "<!--" not in page
 
 
 def tells(word: str, expected: str) -> None:
