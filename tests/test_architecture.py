@@ -1,13 +1,12 @@
 """The house rules that a program can check, read from the source without running it."""
 
 import ast
+import functools
 import graphlib
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gradstable"
@@ -59,10 +58,11 @@ _BRITISH = re.compile(
 )
 
 
-def ids(file: Path) -> str:
+def place(file: Path) -> str:
     return str(file.relative_to(ROOT))
 
 
+@functools.cache
 def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
@@ -91,18 +91,20 @@ def at_run_time(tree: ast.AST, *, inside_functions: bool) -> Iterator[ast.Import
             yield from at_run_time(node, inside_functions=inside_functions)
 
 
+KNOWN = {module_name(module) for module in MODULES}
+
+
 def imported(file: Path, *, inside_functions: bool = True) -> set[str]:
     """Return the modules that a file imports; a name taken from a package may be a module."""
-    known = {module_name(module) for module in MODULES}
     found: set[str] = set()
     for node in at_run_time(tree_of(file), inside_functions=inside_functions):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
             continue
-        assert node.level == 0, f"{ids(file)}:{node.lineno} imports relatively"
+        assert node.level == 0, f"{place(file)}:{node.lineno} imports relatively"
         assert node.module is not None
         full = {f"{node.module}.{alias.name}" for alias in node.names}
-        found |= (full & known) or {node.module}
+        found |= (full & KNOWN) or {node.module}
     return found
 
 
@@ -122,14 +124,16 @@ def test_every_room_has_its_floor() -> None:
     assert {room(module_name(file)) for file in MODULES} <= FLOORS.keys()
 
 
-@pytest.mark.parametrize("file", MODULES, ids=ids)
-def test_imports_point_down(file: Path) -> None:
-    here = room(module_name(file))
-    for module in imported(file):
-        if module.partition(".")[0] != "gradstable" or room(module) == here:
-            continue
-        there = room(module)
-        assert FLOORS[there] < FLOORS[here], f"{here} imports {module}, which stands above it"
+def test_imports_point_down() -> None:
+    found = [
+        f"{place(file)} imports {module}, which stands above it"
+        for file in MODULES
+        for module in imported(file)
+        if module.partition(".")[0] == "gradstable"
+        and room(module) != room(module_name(file))
+        and FLOORS[room(module)] >= FLOORS[room(module_name(file))]
+    ]
+    assert not found, found
 
 
 def test_imports_have_no_cycle() -> None:
@@ -146,52 +150,79 @@ def test_imports_have_no_cycle() -> None:
     list(graphlib.TopologicalSorter(graph).static_order())
 
 
-@pytest.mark.parametrize("file", MODULES, ids=ids)
-def test_only_jax_and_optax_are_always_loaded(file: Path) -> None:
-    if room(module_name(file)) in ON_DEMAND:
-        return
-    loaded = {name.partition(".")[0] for name in imported(file, inside_functions=False)}
-    assert loaded - sys.stdlib_module_names <= ALWAYS_LOADED | {"gradstable"}
+def test_only_jax_and_optax_are_always_loaded() -> None:
+    may = sys.stdlib_module_names | ALWAYS_LOADED | {"gradstable"}
+    found = {
+        place(file): others
+        for file in MODULES
+        if room(module_name(file)) not in ON_DEMAND
+        and (
+            others := {
+                top
+                for name in imported(file, inside_functions=False)
+                if (top := name.partition(".")[0]) not in may
+            }
+        )
+    }
+    assert not found, found
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=ids)
-def test_file_is_short(file: Path) -> None:
-    limit = MAX_MODULE if PACKAGE in file.parents else MAX_LINES
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= limit
+def test_files_are_short() -> None:
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in SOURCES}
+    found = {
+        place(file): length
+        for file, length in lengths.items()
+        if length > (MAX_MODULE if PACKAGE in file.parents else MAX_LINES)
+    }
+    assert not found, found
 
 
-@pytest.mark.parametrize("file", MODULES, ids=ids)
-def test_functions_are_short(file: Path) -> None:
+def functions(file: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield all functions of a file, each with its place."""
     for node in definitions(tree_of(file), nested=True):
-        if isinstance(node, ast.ClassDef):
-            continue
-        docstring = len((ast.get_docstring(node, clean=False) or "").splitlines())
-        length = (node.end_lineno or 0) - node.lineno + 1 - docstring
-        assert length <= MAX_FUNCTION, f"{node.name} has {length} lines without its docstring"
+        if not isinstance(node, ast.ClassDef):
+            yield f"{place(file)}:{node.lineno} {node.name}", node
 
 
-@pytest.mark.parametrize("file", MODULES, ids=ids)
-def test_everything_public_has_a_docstring(file: Path) -> None:
-    tree = tree_of(file)
-    assert ast.get_docstring(tree), "the module has none"
-    for node in definitions(tree):
-        assert node.name.startswith("_") or ast.get_docstring(node), node.name
+def test_functions_are_short() -> None:
+    found: dict[str, int] = {}
+    for file in MODULES:
+        for where, node in functions(file):
+            docstring = len((ast.get_docstring(node, clean=False) or "").splitlines())
+            length = (node.end_lineno or 0) - node.lineno + 1 - docstring
+            if length > MAX_FUNCTION:
+                found[where] = length
+    assert not found, f"lines without the docstring: {found}"
 
 
-@pytest.mark.parametrize("file", MODULES, ids=ids)
-def test_everything_is_annotated(file: Path) -> None:
-    for node in definitions(tree_of(file), nested=True):
-        if isinstance(node, ast.ClassDef):
-            continue
-        args = node.args
-        every = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
-        bare = [
-            arg.arg
-            for arg in every
-            if arg is not None and arg.annotation is None and arg.arg not in ("self", "cls")
+def test_everything_public_has_a_docstring() -> None:
+    found: list[str] = []
+    for file in MODULES:
+        tree = tree_of(file)
+        if not ast.get_docstring(tree):
+            found.append(place(file))
+        found += [
+            f"{place(file)}:{node.lineno} {node.name}"
+            for node in definitions(tree)
+            if not (node.name.startswith("_") or ast.get_docstring(node))
         ]
-        assert not bare, f"{node.name}: {bare}"
-        assert node.returns is not None, f"{node.name} does not say what it returns"
+    assert not found, found
+
+
+def test_everything_is_annotated() -> None:
+    found: list[str] = []
+    for file in MODULES:
+        for where, node in functions(file):
+            args = node.args
+            every = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
+            found += [
+                f"{where}: {arg.arg}"
+                for arg in every
+                if arg is not None and arg.annotation is None and arg.arg not in ("self", "cls")
+            ]
+            if node.returns is None:
+                found.append(f"{where}: what it returns")
+    assert not found, found
 
 
 def test_suppressions_are_rare_and_name_their_rule() -> None:
@@ -207,7 +238,7 @@ def test_suppressions_are_rare_and_name_their_rule() -> None:
 def test_spelling_is_american() -> None:
     prose = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *SOURCES]
     found = [
-        f"{ids(file)}:{number}: {match.group()}"
+        f"{place(file)}:{number}: {match.group()}"
         for file in prose
         if file != Path(__file__)
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
