@@ -1,5 +1,6 @@
 """What keeps a NaN in front of the guard is found and named, and the advice works."""
 
+import functools
 from typing import Any
 
 import jax
@@ -23,11 +24,13 @@ def after(tx: Any, *gradients: Any) -> Any:
     return state
 
 
-POISONED = after(MULTI, PARAMS, BAD, *[PARAMS] * 4)
+@functools.cache
+def poisoned() -> Any:
+    return after(MULTI, PARAMS, BAD, *[PARAMS] * 4)
 
 
 def test_a_poisoned_mean_is_named_with_its_cure() -> None:
-    told = gs.explain(POISONED, PARAMS)
+    told = gs.explain(poisoned(), PARAMS)
     assert "opt_state.acc_grads of optax.MultiSteps has a NaN or an infinity in ['b']." in told
     assert "Use gradstable.accumulate(gradstable.guard(optimizer), k) instead" in told
 
@@ -36,7 +39,7 @@ def test_check_does_not_wait_for_what_never_ends() -> None:
     with pytest.raises(
         gs.TrainingDiverged, match=r"optax\.MultiSteps has accumulated a NaN"
     ) as caught:
-        gs.check(POISONED, PARAMS)
+        gs.check(poisoned(), PARAMS)
     assert "gradstable.accumulate(" in str(caught.value)
 
 
@@ -47,8 +50,8 @@ def test_sound_means_are_not_mentioned() -> None:
 
 
 def test_the_advice_to_go_on_from_the_state_works() -> None:
-    zeros = optax.tree.zeros_like(optax.tree.get(POISONED, "acc_grads"))
-    state = optax.tree.set(POISONED, acc_grads=zeros)
+    zeros = optax.tree.zeros_like(optax.tree.get(poisoned(), "acc_grads"))
+    state = optax.tree.set(poisoned(), acc_grads=zeros)
     gs.check(state, PARAMS)
     for _ in range(2):
         updates, state = MULTI.update(PARAMS, state, PARAMS)
@@ -89,14 +92,14 @@ def test_a_trainer_that_wraps_what_it_is_given() -> None:
 
 def test_one_poisoned_member_is_named() -> None:
     sound = MULTI.init(PARAMS)
-    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), sound, POISONED)
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), sound, poisoned())
     with pytest.raises(gs.TrainingDiverged, match=r"member 1 of 2: optax\.MultiSteps"):
         gs.check(state)
     assert gs.explain(state).count("acc_grads of optax.MultiSteps") == 1
 
 
 def test_where_only_the_guard_is_seen_the_cause_is_named_as_likely() -> None:
-    inner = POISONED.inner_opt_state
+    inner = poisoned().inner_opt_state
     assert "MultiSteps" not in gs.explain(inner)  # two rejections may be bad batches
     state = after(GUARD, PARAMS, *[BAD] * 20)
     assert "optax.MultiSteps around a guard keeps it for ever" in gs.explain(state)

@@ -1,5 +1,6 @@
 """States of several runs at once: every member is told of, and a dead one is named."""
 
+import functools
 from typing import Any
 
 import jax
@@ -27,8 +28,21 @@ def after(tx: Any, *gradients: Any) -> Any:
 
 
 GUARD = gs.guard(optax.sgd(0.1))
-SOUND, BROKEN = after(GUARD, PARAMS, PARAMS), after(GUARD, PARAMS, BAD)
-SEEDS = stacked(*(BROKEN if seed == 3 else SOUND for seed in range(8)))
+
+
+@functools.cache
+def sound() -> Any:
+    return after(GUARD, PARAMS, PARAMS)
+
+
+@functools.cache
+def broken() -> Any:
+    return after(GUARD, PARAMS, BAD)
+
+
+@functools.cache
+def seeds() -> Any:
+    return stacked(*(broken() if seed == 3 else sound() for seed in range(8)))
 
 
 def test_vmap_over_seeds_is_told_seed_by_seed() -> None:
@@ -37,12 +51,12 @@ def test_vmap_over_seeds_is_told_seed_by_seed() -> None:
 
     @jax.jit
     @jax.vmap
-    def run(sound: Any, maybe_bad: Any) -> Any:
-        _, state = GUARD.update(sound, GUARD.init(sound), sound)
-        return GUARD.update(maybe_bad, state, sound)[1]
+    def run(good: Any, maybe_bad: Any) -> Any:
+        _, state = GUARD.update(good, GUARD.init(good), good)
+        return GUARD.update(maybe_bad, state, good)[1]
 
     state = run(params, grads)
-    for told in (gs.explain(state, PARAMS), gs.explain(SEEDS, PARAMS)):
+    for told in (gs.explain(state, PARAMS), gs.explain(seeds(), PARAMS)):
         assert told.splitlines() == [
             "Members 0-2 and 4-7 of 8:",
             "2 steps: 2 accepted (0 of them clipped), 0 rejected.",
@@ -57,14 +71,14 @@ def test_vmap_over_seeds_is_told_seed_by_seed() -> None:
 def test_replicas_of_pmap_are_told_once() -> None:
     state = jax.pmap(lambda p: GUARD.update(BAD, GUARD.init(p), p)[1])(stacked(PARAMS))
     assert gs.explain(state, PARAMS) == gs.explain(after(GUARD, BAD), PARAMS)
-    told = gs.explain(stacked(*[BROKEN] * 4), PARAMS)
-    assert told == f"All 4 members:\n{gs.explain(BROKEN, PARAMS)}"
+    told = gs.explain(stacked(*[broken()] * 4), PARAMS)
+    assert told == f"All 4 members:\n{gs.explain(broken(), PARAMS)}"
 
 
 def test_check_names_the_dead_one_and_tells_of_it_alone() -> None:
-    gs.check(SEEDS, patience=2)
+    gs.check(seeds(), patience=2)
     with pytest.raises(gs.TrainingDiverged) as caught:
-        gs.check(SEEDS, PARAMS, patience=1)
+        gs.check(seeds(), PARAMS, patience=1)
     message = str(caught.value)
     assert message.startswith("training cannot continue: member 3 of 8: the last 1 steps were all")
     assert "Members 0-2" not in message
@@ -72,7 +86,7 @@ def test_check_names_the_dead_one_and_tells_of_it_alone() -> None:
 
 
 def test_two_axes() -> None:
-    state = stacked(stacked(SOUND, SOUND, SOUND), stacked(SOUND, SOUND, BROKEN))
+    state = stacked(stacked(sound(), sound(), sound()), stacked(sound(), sound(), broken()))
     assert "Member (1, 2) of (2, 3):" in gs.explain(state)
     with pytest.raises(gs.TrainingDiverged, match=r"member \(1, 2\) of \(2, 3\)"):
         gs.check(state, patience=1)
@@ -80,7 +94,7 @@ def test_two_axes() -> None:
 
 def test_all_dead() -> None:
     with pytest.raises(gs.TrainingDiverged, match="all 2 members: the last 1 steps"):
-        gs.check(stacked(BROKEN, BROKEN), patience=1)
+        gs.check(stacked(broken(), broken()), patience=1)
 
 
 def test_every_wrapper_is_told_member_by_member() -> None:
@@ -103,7 +117,7 @@ def test_a_rollback_that_stands_still_in_one_member_ends_the_run() -> None:
 
 
 def test_health_is_a_number_for_each() -> None:
-    np.testing.assert_array_equal(gs.health(SEEDS).rejected, np.arange(8) == 3)
+    np.testing.assert_array_equal(gs.health(seeds()).rejected, np.arange(8) == 3)
 
 
 def test_of_many_stories_the_worst_are_told_and_the_rest_is_counted() -> None:
