@@ -1,8 +1,10 @@
 """What checks are made with: parameters, gradients, optional packages."""
 
+import functools
 import importlib
+from collections.abc import Hashable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +49,41 @@ def cast(tree: Any, dtype: Any) -> Any:
 def abstract(tree: Any) -> Any:
     """Return the shapes and dtypes of a tree of arrays, without its numbers."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+class Traced(NamedTuple):
+    """Types around an update: of the state before, of the updates, and of the state after."""
+
+    state: Any
+    updates: Any
+    new_state: Any
+    refused: Exception | None  # what strict promotion of dtypes raised
+
+
+def traced(tx: optax.GradientTransformation, params: Any, updates: Any) -> Traced:
+    """Trace an update for parameters and gradients of given types, once for all who ask.
+
+    Strict promotion changes no type, it only refuses: what it refuses is traced without it.
+    """
+    leaves, treedef = jax.tree.flatten((params, updates))
+    return _traced(tx, tuple(leaves), treedef)
+
+
+@functools.lru_cache(maxsize=32)
+def _traced(
+    tx: optax.GradientTransformation, leaves: tuple[Hashable, ...], treedef: Any
+) -> Traced:
+    params, updates = jax.tree.unflatten(treedef, leaves)
+
+    def types(refused: Exception | None = None) -> Traced:
+        state = jax.eval_shape(tx.init, params)
+        return Traced(state, *jax.eval_shape(tx.update, updates, state, params), refused)
+
+    try:
+        with jax.numpy_dtype_promotion("strict"):
+            return types()
+    except Exception as error:  # a transform may fail in any way
+        return types(error)
 
 
 def step(

@@ -9,23 +9,22 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._src.testing.compare import by_path, require, require_finite, require_same_types
-from gradstable._src.testing.material import PRECISIONS, abstract, cast, gradients
+from gradstable._src.testing.material import PRECISIONS, abstract, cast, gradients, traced
 
 
 def check_update_dtypes(tx: optax.GradientTransformation, params: Any) -> None:
     """Return updates in the dtypes of the gradients: float32, bfloat16, float16, or mixed."""
     for these in _in_all_precisions(params):
-        state = jax.eval_shape(tx.init, these)
-        updates, _ = jax.eval_shape(tx.update, these, state, these)
+        updates = traced(tx, these, these).updates
         require_same_types(updates, these, name="updates", when="for gradients of these dtypes")
 
 
 def check_strict_promotion(tx: optax.GradientTransformation, params: Any) -> None:
     """Promote no dtype implicitly, as ``jax.numpy_dtype_promotion('strict')`` demands."""
-    with jax.numpy_dtype_promotion("strict"):
-        for these in _in_all_precisions(params):
-            state = jax.eval_shape(tx.init, these)
-            jax.eval_shape(tx.update, these, state, these)
+    for these in _in_all_precisions(params):
+        refused = traced(tx, these, these).refused
+        if refused is not None:
+            raise refused
 
 
 def check_strict_rank(tx: optax.GradientTransformation, params: Any) -> None:

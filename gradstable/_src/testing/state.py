@@ -17,7 +17,7 @@ from gradstable._src.testing.compare import (
     require_finite,
     require_same_types,
 )
-from gradstable._src.testing.material import PRECISIONS, abstract, cast, gradients, step
+from gradstable._src.testing.material import PRECISIONS, abstract, cast, gradients, step, traced
 
 
 def check_stable_state(tx: optax.GradientTransformation, params: Any) -> None:
@@ -33,10 +33,9 @@ def check_state_dtypes(tx: optax.GradientTransformation, params: Any) -> None:
     """Keep the types of the state where gradients have another dtype than parameters."""
     for of_params, of_updates in itertools.product(PRECISIONS, PRECISIONS):
         these, updates = abstract(cast(params, of_params)), abstract(cast(params, of_updates))
-        state = jax.eval_shape(tx.init, these)
-        _, new_state = jax.eval_shape(tx.update, updates, state, these)
+        seen = traced(tx, these, updates)
         when = f"for parameters in {jnp.dtype(of_params)} and gradients in {jnp.dtype(of_updates)}"
-        require_same_types(new_state, state, name="state", when=when)
+        require_same_types(seen.new_state, seen.state, name="state", when=when)
 
 
 def check_scan(tx: optax.GradientTransformation, params: Any) -> None:
