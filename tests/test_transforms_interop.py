@@ -11,8 +11,7 @@ import pytest
 
 import gradstable as gs
 from gradstable._src.testing.compare import require_close, require_same_bits
-from gradstable._src.testing.material import abstract, cast, default_params, gradients
-from tests.registry import Case, cases
+from gradstable._src.testing.material import default_params, gradients
 
 Transform = optax.GradientTransformation
 
@@ -138,17 +137,6 @@ def test_injected_learning_rate_can_be_changed_between_steps() -> None:
     state.hyperparams["learning_rate"] = jnp.asarray(0.0)
     updates, _ = jax.jit(tx.update)(gradients(params), state, params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
-
-
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_parameters_and_gradients_of_different_dtypes(case: Case) -> None:
-    for of_params, of_updates in (("bfloat16", "float32"), ("float32", "bfloat16")):
-        params = abstract(cast(default_params(), of_params))
-        given = abstract(cast(default_params(), of_updates))
-        state = jax.eval_shape(case.tx.init, params)
-        updates, _ = jax.eval_shape(case.tx.update, given, state, params)
-        applied = jax.eval_shape(optax.apply_updates, params, updates)
-        assert {leaf.dtype for leaf in jax.tree.leaves(applied)} == {jnp.dtype(of_params)}
 
 
 def test_masked_leaves_pass_by_and_others_are_clipped() -> None:

@@ -1,5 +1,6 @@
 """Every public transform gives on eight devices what it gives on one."""
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -60,10 +61,15 @@ def checks() -> Iterator[Any]:
                 yield pytest.param(case, name, id=f"{name}-{case.name}", marks=marks)
 
 
+@functools.cache
+def checks_of(tx: optax.GradientTransformation, mesh: Mesh) -> dict[str, Any]:
+    """Return the checks of a transform, which share what one device makes."""
+    return on_mesh(tx, mesh, for_specs=lambda specs: for_specs(tx, specs))
+
+
 @pytest.mark.parametrize(("case", "name"), list(checks()))
 def test_numbers_are_those_of_one_device(case: Case, name: str, mesh: Mesh) -> None:
-    made = on_mesh(case.tx, mesh, for_specs=lambda specs: for_specs(case.tx, specs))
-    broken = failure(made[name], case.tx)
+    broken = failure(checks_of(case.tx, mesh)[name], case.tx)
     if broken is not None:
         raise broken
 
