@@ -1,10 +1,10 @@
 """gradstable: training that does not blow up.
 
-Composable gradient transforms for JAX that chain like optax's. The one line::
+Composable gradient transforms for JAX that chain like optax's. This one line::
 
     tx = gradstable.guard(optax.adamw(3e-4))
 
-gives a run that survives, at almost no cost, and that can say what happened.
+gives you a run that survives, at almost no cost, and that can say what happened.
 """
 
 import importlib
@@ -108,7 +108,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # What only tests need is loaded when it is asked for.
+    # Only tests need it, so it is loaded on first use.
     if name == "testing":
         return importlib.import_module("gradstable.testing")
     msg = f"module 'gradstable' has no attribute {name!r}"

@@ -1,4 +1,4 @@
-"""Mean stabilization: transforms that look at the mean and the spread of each unit."""
+"""Mean stabilization: transforms that use the mean and the spread of each unit."""
 
 from gradstable._src.centering.centralize import centralize
 from gradstable._src.centering.mean_stabilize import mean_stabilize

@@ -1,4 +1,4 @@
-"""Optimizer states on disk: what is in them, and how older ones become new ones."""
+"""Optimizer states on disk: what they contain, and how to upgrade older ones."""
 
 from gradstable._src.checkpoints.migrate import migrate_state
 from gradstable._src.checkpoints.schema import check_schema, state_schema

@@ -1,4 +1,4 @@
-"""The rules as links of a chain, and clips that look at entries."""
+"""The rules as links of a chain, and clipping entry by entry."""
 
 from gradstable._src.clipping.by_clippy import clip_by_clippy
 from gradstable._src.clipping.by_global_norm import clip_by_global_norm

@@ -1,4 +1,4 @@
-"""A diagnosis of a recorded run, by rules that are written down, and what to do about it."""
+"""Diagnose a recorded run by documented rules, and say what to do about it."""
 
 from gradstable._src.doctor.diagnosis import Diagnosis, Evidence, Severity
 from gradstable._src.doctor.table import RULES, diagnose

@@ -1,4 +1,4 @@
-"""The loss side: penalties, bounded losses, and gradients from the worst place nearby."""
+"""The loss side: penalties, bounded losses, and gradients from the worst point nearby."""
 
 from gradstable._src.losses.critics import r1, r2, wgan_gp
 from gradstable._src.losses.double_backprop import input_gradient

@@ -1,4 +1,4 @@
-"""What training in few bits needs: a loss scale, small moments, and parameters that move."""
+"""Low-precision training: a loss scale, small moments, and parameters that keep moving."""
 
 from gradstable._src.precision.compress_moments import (
     CompressMomentsState,

@@ -1,4 +1,4 @@
-"""Step size that sees health: caps, trust ratios, and companions of learning-rate schedules."""
+"""Step sizes that follow the run's health: caps, trust ratios, and additions to schedules."""
 
 from gradstable._src.rate.backoff_on_spike import backoff_on_spike
 from gradstable._src.rate.cap_trust import cap_trust

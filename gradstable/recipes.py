@@ -1,4 +1,4 @@
-"""Whole optimizers, guard included: composition only."""
+"""Complete optimizers, guard included, composed from the other modules."""
 
 from gradstable._src.recipes.adam import adam, adamw, nadam, nadamw
 from gradstable._src.recipes.adam_kin import adabelief, adamax, amsgrad, radam, yogi

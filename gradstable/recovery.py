@@ -1,4 +1,4 @@
-"""What brings a run back, or keeps it going: gathering, dropping, returning, resuming."""
+"""Bring a run back, or keep it going: accumulate, drop, roll back, resume."""
 
 from gradstable._src.recovery.accumulate import AccumulateState, accumulate
 from gradstable._src.recovery.backoff import BackoffState, backoff

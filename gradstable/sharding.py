@@ -1,4 +1,4 @@
-"""Where parameters and state lie on a mesh: thin helpers over JAX's own shardings."""
+"""Where parameters and state are placed on a mesh: thin helpers over JAX's own shardings."""
 
 from gradstable._src.sharding.memory import bytes_per_device
 from gradstable._src.sharding.spread import spread

@@ -1,4 +1,4 @@
-"""Record what happens while it happens; write it down; read it back."""
+"""Record a run as it happens, write it to a log, and read it back."""
 
 from gradstable._src.telemetry.blame import Blame, blame
 from gradstable._src.telemetry.console import Console

@@ -1,1 +1,1 @@
-"""Where the code lives. What is public, the modules beside this folder list."""
+"""The implementation. The modules next to this folder list what is public."""

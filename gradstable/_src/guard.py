@@ -1,4 +1,4 @@
-"""The one line: wrap any optax transform so that no gradient can blow the run up."""
+"""The one line: wrap any optax transform so that no gradient can blow up the run."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ class GuardState(NamedTuple):
     """State of ``guard``."""
 
     ledger: Ledger
-    rule_state: tuple[Any, ...]  # one entry a rule
+    rule_state: tuple[Any, ...]  # one entry per rule
     wrapped_state: Any
 
 
@@ -45,33 +45,33 @@ def guard(
     axis_name: AxisName = None,
     units: Units | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Protect an optimizer: clip what is large, reject what is broken, say what happened.
+    r"""Protect an optimizer: clip large gradients, reject broken ones, and say what happened.
 
     One pass over the gradients measures them, the rules decide on these few numbers, and the
-    verdict is acted on:
+    guard acts on the verdict:
 
     - *accepted*: the gradient, times the verdict's scale, goes to ``inner``;
     - *rejected*: the updates are zero and the state of ``inner`` stays bit-identical,
-      schedules and counters included. There is no budget after which a broken gradient is
-      let through.
+      schedules and counters included. A broken gradient is never let through, however many
+      came before it.
 
     .. math:: (u, s') = \begin{cases} inner(scale \cdot g, s) & \text{accept} \\
                                       (0, s) & \text{reject} \end{cases}
 
     Only gradients that ``inner`` reads are judged: those of leaves that it drops, as
-    ``optax.set_to_zero`` does in ``optax.partition``, can do no harm. What is no array passes.
+    ``optax.set_to_zero`` does in ``optax.partition``, can do no harm. Leaves that are not arrays
+    pass through.
 
     A gradient with NaN or infinite entries is always rejected, and so is one whose square
     would overflow float32 (norm above ``2**60`` after scaling). On steps that no rule
     touches, updates equal those of ``inner`` bit for bit outside ``jit``, and to rounding
     inside (XLA may contract operations differently).
 
-    What is exact and what is not: whole rejected steps are exact. Beyond them stands a last
-    line of defense, entry by entry: a state value that an *accepted* update would make
-    non-finite in its own dtype keeps its old value (in a dtype of small range, such as float16, it
-    becomes the largest number), and an update is dropped to zero where it, or the
-    parameter it leads to, would be non-finite. The parameters are only known where ``params``
-    is passed, as optax users do.
+    Rejecting a whole step is exact. Behind that is a last line of defense, entry by entry: a
+    state value that an *accepted* update would make non-finite in its own dtype keeps its old
+    value (in a dtype of small range, such as float16, it becomes the largest number). An update
+    is set to zero where it, or the parameter it leads to, would be non-finite. The guard can only
+    check parameters if you pass ``params``, as is usual in optax.
 
     Args:
       inner: any optax transform, unmodified: an optimizer or a whole chain. Put the guard
@@ -80,24 +80,24 @@ def guard(
       axis_name: mesh axes over which the gradient leaves are *split* inside ``jax.shard_map``, so
         that all devices decide alike: a name or several; or the ``PartitionSpec`` of the leaves,
         one or a tree of them as in ``in_specs``, which rules for units need. A leaf that is known
-        to be the same everywhere counts once (with ``check_vma=False``: only if specs tell so).
-        Default ``None``: right under ``jit``, whatever the shardings, and where gradients were
-        averaged (``pmean``) before.
-      units: the parts of a leaf that rules such as ``unit_norm`` judge alone, for those that
-        name none themselves: a kind (``"flax"``, ``"leaf"``, ``"output"``, ``"layer"``,
+        to be the same everywhere counts once (with ``check_vma=False``: only if specs say so).
+        Default ``None``: right under ``jit``, whatever the shardings, and where gradients have
+        already been averaged (``pmean``).
+      units: the parts of a leaf that rules such as ``unit_norm`` judge separately, for rules that
+        do not set their own: a kind (``"flax"``, ``"leaf"``, ``"output"``, ``"layer"``,
         ``"stacked"``, ``"head"``), a tuple of the axes that tell units apart, a function from
-        (path, leaf) to one of these, or a tree of them. Default: what each rule takes.
+        (path, leaf) to one of these, or a tree of them. Default: the default of each rule.
 
     Returns:
-      A ``GradientTransformationExtraArgs``. Extra arguments go to the rules and to ``inner``, but
-      for ``unscale``, a factor that gradients of a scaled loss are to be multiplied by
+      A ``GradientTransformationExtraArgs``. Extra arguments go to the rules and to ``inner``,
+      except for ``unscale``, a factor by which to multiply the gradients of a scaled loss
       (``gs.loss_scale`` passes it).
-      Its state is a ``GuardState``, read by ``gs.health`` and ``gs.explain``; updates have
+      Its state is a ``GuardState``, read by ``gs.health`` and ``gs.explain``. Updates have
       the structure and the dtypes that ``inner`` gives them.
 
     Raises:
-      TypeError: if ``inner`` is no transform, a rule is no ``Rule``, or units or ``axis_name`` are
-        of a wrong kind.
+      TypeError: if ``inner`` is not a transform, a rule is not a ``Rule``, or ``units`` or
+        ``axis_name`` is of the wrong type.
       ValueError: if a kind of units is unknown; in ``update``, if an axis is.
 
     Example:
@@ -115,7 +115,7 @@ def guard(
       1
 
     Source:
-      Ours; see ``docs/design`` for the measurements behind it.
+      Our own; see ``docs/design`` for the measurements behind it.
     """
     inner = check_transform("inner", inner)
     check_rules(rules)
@@ -151,7 +151,7 @@ class _Update:
         self._decide_in_a_loop = when_repeated(partial(self._decide, exact=True))
 
     def __deepcopy__(self, _: object) -> "_Update":
-        return self  # as a function does
+        return self  # like a function
 
     def __call__(
         self,
@@ -194,8 +194,8 @@ class _Update:
     ) -> tuple[jax.Array, jax.Array, Any, Ledger, tuple[Any, ...]]:
         """Return whether to accept, whether all is finite, the scaled gradients, and the record.
 
-        The first of the factors takes out a loss scale further out, and is part of what is handed
-        on; the second takes out one further in too, and is for what is judged alone.
+        The first factor undoes a loss scale outside the guard, and applies to the gradients that
+        are passed on. The second also undoes one inside it, and only applies to what is judged.
         """
         judge, axis_name = self._judge, self._axis_name
         measured = measure_for(judge.needs, seen, params, axis_name=axis_name, units=self._units)

@@ -3,11 +3,11 @@
 A rejected step must keep the old state. ``where(accept, new, old)`` *around* an update makes
 XLA copy every moment: the parameter update reads the unselected new moment while the output
 aliases the old one. Select each new state value *at the point where it is defined*, and
-everything downstream reads the held value; nothing is copied.
+everything downstream reads the held value, so nothing is copied.
 
-That can be done to any optax transform from outside: trace ``update`` to a jaxpr, and
-evaluate it equation by equation; where an equation defines a leaf of the new state, put the
-held value in its place.
+This works for any optax transform from the outside: trace ``update`` to a jaxpr, evaluate it
+equation by equation, and where an equation defines a leaf of the new state, put the held value
+in its place.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def hold(
 
     The first condition is exact: a rejected step leaves the state bit-identical. The second
     is a last line of defense, for the rare entry that overflows *inside* an accepted update. In a
-    dtype of small range, such as float16, the largest number takes the place of an overflow.
+    dtype of small range, such as float16, an overflow becomes the largest number instead.
 
-    The derivative of an accepted step is that of ``update``; through a rejected one it is zero,
-    except for the state, which is handed on.
+    The derivative of an accepted step is that of ``update``. Through a rejected step it is zero,
+    except for the state, which is passed on.
 
     Args:
       update: a function ``(updates, state, params) -> (updates, state)``.
@@ -65,9 +65,9 @@ def hold(
       updates: tree of gradients.
       state: tree of arrays; its leaves keep their shapes and dtypes, whatever ``update`` does.
       params: tree of parameters, or ``None``.
-      entries: whether to discard single entries too. Not around a guard, which does it itself, and
+      entries: whether to discard single entries too. Not around a guard, which does so itself, and
         whose state reports norms that are not finite.
-      equations: what ``trace`` made of ``update`` for arguments of these types, if it is known.
+      equations: the result of ``trace`` for ``update`` and arguments of these types, if known.
 
     Returns:
       The pair that ``update`` returns: updates computed from held values (meaningless where
@@ -79,8 +79,8 @@ def hold(
     choose = select_finite if entries else select
     given = jax.tree.leaves((updates, state, params))
     if equations is None and not is_traced(accept, given):
-        # Outside jit nothing is fused, so there is nothing to save; and functions that are
-        # compiled on their own inside ``update`` give the same bits as without us.
+        # Outside jit nothing is fused, so there is nothing to save, and functions compiled on
+        # their own inside ``update`` give the same bits as without the guard.
         new_updates, new_state = update(updates if accept else _zeros(updates), state, params)
         _check_same_state(new_state, state)
         choose_all = _choose_finite if entries else _choose
@@ -97,7 +97,7 @@ def _evaluate(
     _check_same_state(shapes[1], state)
     old_leaves, state_tree = jax.tree.flatten(state)
     outputs, sources = equations.outputs, equations.sources
-    # Where a hold inside hands its held value on, it is that value that the update reads.
+    # Where an inner hold passes on its held value, the update reads that value.
     state_outs = [
         sources.get(atom, atom) if is_variable(atom) else atom
         for atom in outputs[equations.num_updates :]
@@ -163,5 +163,5 @@ def _check_same_state(new: object, old: object) -> None:
 
 
 def _zeros(updates: Any) -> Any:
-    """Return gradients of nothing: what comes of a rejected step has not even a derivative."""
+    """Return zero gradients, so that the result of a rejected step has no derivative either."""
     return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if is_array(leaf) else leaf, updates)

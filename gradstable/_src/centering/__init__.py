@@ -1,1 +1,1 @@
-"""Mean stabilization: transforms that look at the mean and the spread of each unit."""
+"""Mean stabilization: transforms that use the mean and the spread of each unit."""

@@ -1,1 +1,1 @@
-"""Optimizer states on disk: what is in them, and how older ones become new ones."""
+"""Optimizer states on disk: what they contain, and how to upgrade older ones."""

@@ -1,1 +1,1 @@
-"""The ground floor: types, reductions, reasons and checks that every room may use."""
+"""The ground floor: types, reductions, reasons and checks that every room can use."""

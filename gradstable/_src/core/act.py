@@ -1,4 +1,4 @@
-"""Act: the elementwise application of a verdict, which XLA fuses into what follows."""
+"""Act: apply a verdict elementwise, which XLA fuses into what follows."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _NOTHING = -0.0
 
 
 def settle(verdict: Verdict, measure: Measure) -> Verdict:
-    """Return the same verdict, as numbers that XLA computes once and reads wherever it acts."""
+    """Return the same verdict, as numbers that XLA computes once and reads where they are used."""
     norms = measure.leaf_norms[:2]
     if norms.shape[0] < 2 or not isinstance(verdict.accept, jax.core.Tracer):
         return verdict
@@ -34,15 +34,15 @@ def settle(verdict: Verdict, measure: Measure) -> Verdict:
 def scale_updates(updates: Any, scale: Scale, *, exact: bool | None = None) -> Any:
     """Return ``scale * updates``, computed in float32 and rounded to the dtype of each leaf.
 
-    Where a factor is 1, entries come back bit-identical outside of ``jit``, where a product
-    would flush subnormals. Inside, all arithmetic on the CPU does, and a select here would make
-    XLA write the product to memory for an optimizer that reads it twice. What is no floating-point
-    array (the gradient of an integer) comes back as it is.
+    Where a factor is 1, entries come back bit-identical outside ``jit``, where a product would
+    flush subnormals. Inside ``jit``, all arithmetic on the CPU flushes them anyway, and a select
+    here would make XLA write the product to memory for an optimizer that reads it twice. A leaf
+    that is not a floating-point array (the gradient of an integer) is returned unchanged.
 
     Args:
       updates: the gradients.
       scale: the factors.
-      exact: whether to select. Default ``None``: outside of ``jit``.
+      exact: whether to select. Default ``None``: only outside ``jit``.
     """
 
     def apply(update: jax.Array, factor: jax.Array) -> jax.Array:
@@ -61,7 +61,7 @@ def scale_updates(updates: Any, scale: Scale, *, exact: bool | None = None) -> A
 def keep_finite(accept: jax.Array, updates: Any, params: Any | None) -> Any:
     """Return updates that are zero where rejected, not finite, or fatal to their parameter.
 
-    It has to be the last to touch the updates: what is finite here need not be so after a cast.
+    It must be the last to touch the updates: a value that is finite here may not be after a cast.
     """
     return _keep_finite(accept, updates, params)
 
@@ -89,7 +89,7 @@ def is_gradient(leaf: Any) -> bool:
 
 
 def unmoved(like: Any) -> jax.Array:
-    """Return the update, for a parameter of this type, that changes no bit of it."""
+    """Return the update that leaves a parameter of this type bit-identical."""
     return lax.full_like(like, _NOTHING)
 
 
@@ -107,7 +107,7 @@ def _lands(param: jax.Array, update: jax.Array) -> jax.Array:
         return fits(update, update.dtype)
     if not is_low_precision(param.dtype):
         return fits(applied(param, update), param.dtype)
-    # In the steps in which it will be done: first the update is rounded, then the sum.
+    # In the same order as it will be applied: first the update is rounded, then the sum.
     step = update.astype(wide(update.dtype))
     if is_low_precision(update.dtype):
         step = rounded(step, update.dtype)

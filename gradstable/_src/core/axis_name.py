@@ -1,4 +1,4 @@
-"""What ``axis_name`` may be: names of mesh axes, or the ``PartitionSpec``s of the leaves."""
+"""What ``axis_name`` can be: names of mesh axes, or the ``PartitionSpec``s of the leaves."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ def check_axis_name(axis_name: object) -> None:
 
 
 def as_names(axis_name: object) -> Names | None:
-    """Return the names that are given as such; ``None`` for specs, and for what is neither."""
+    """Return the names if they are given as names; ``None`` for specs and for anything else."""
     if isinstance(axis_name, str):
         return (axis_name,)
     if isinstance(axis_name, (tuple, list)) and all(isinstance(name, str) for name in axis_name):
@@ -36,7 +36,7 @@ def as_names(axis_name: object) -> Names | None:
 
 
 def all_names(axis_name: AxisName) -> Names:
-    """Return the mesh axes that are named, by specs too."""
+    """Return the mesh axes that are named, directly or by specs."""
     names = as_names(axis_name)
     if names is not None:
         return names
@@ -46,7 +46,7 @@ def all_names(axis_name: AxisName) -> Names:
 
 
 def names_by_dim(spec: Iterable[Any], ndim: int) -> tuple[Names, ...]:
-    """Return the mesh axes of each dimension, from a ``PartitionSpec`` that may be shorter."""
+    """Return the mesh axes of each dimension, from a ``PartitionSpec`` that can be shorter."""
     named = tuple(map(_entry_names, spec))
     return (*named, *[()] * (ndim - len(named)))
 

@@ -1,8 +1,8 @@
 """Argument checks: what is wrong, where it is, and what to do about it.
 
 Numbers are checked at construction, and only concrete ones: under ``jit`` or
-``optax.inject_hyperparams`` a hyper-parameter may be a traced array, whose value nobody
-knows yet. Trees are checked when they are there, in ``tree_checks``.
+``optax.inject_hyperparams`` a hyper-parameter can be a traced array, whose value is not
+known yet. Trees are checked when they are passed, in ``tree_checks``.
 """
 
 import inspect
@@ -34,10 +34,10 @@ def check_number(
 ) -> None:
     """Raise unless a concrete number lies in the given range; traced values pass.
 
-    Infinity is refused, unless ``finite`` is false: a limit that is infinite never acts.
+    Infinity is rejected, unless ``finite`` is false: an infinite limit never acts.
 
     Raises:
-      TypeError: if the value is no real number.
+      TypeError: if the value is not a real number.
       ValueError: if it is NaN or out of range; the message names argument, value and range.
     """
     if isinstance(value, jax.core.Tracer):
@@ -56,7 +56,7 @@ def check_number(
         for symbol, bound in ((">", above), (">=", at_least), ("<", below), ("<=", at_most))
         if math.isfinite(bound)
     ]
-    # Infinity lies within a range that is open above.
+    # Infinity lies within a range without an upper bound.
     endless = number == math.inf and min(below, at_most) == math.inf
     wanted = " ".join(["a finite number" if endless else "a number", " and ".join(bounds)]).strip()
     msg = f"{name} must be {wanted}, got {_digits(number)}" + (f". {hint}" if hint else "")
@@ -64,7 +64,7 @@ def check_number(
 
 
 def _digits(number: float) -> str:
-    # Not rounded to the bound that it misses.
+    # Not rounded to the very bound that it violates.
     short = f"{number:g}"
     return short if float(short) == number or math.isnan(number) else repr(number)
 
@@ -78,10 +78,10 @@ def is_negative(value: object) -> bool:
 
 
 def check_size(name: str, value: object, *, at_least: int) -> None:
-    """Raise unless a value that has to be known at trace time is an integer in range.
+    """Raise unless a value that must be known at trace time is an integer in range.
 
     Raises:
-      TypeError: if it is no Python integer.
+      TypeError: if it is not a Python integer.
       ValueError: if it is out of range.
     """
     check_number(name, value, at_least=at_least)
@@ -91,7 +91,7 @@ def check_size(name: str, value: object, *, at_least: int) -> None:
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise ``ValueError`` unless a value is one of some names."""
+    """Raise ``ValueError`` unless a value is one of the given names."""
     if value not in choices:
         msg = f"{name} must be one of {choices}, got {value!r}"
         raise ValueError(msg)
@@ -129,16 +129,17 @@ def check_rate(name: str, value: object) -> None:
     """Check a learning rate: a schedule (any callable), or a number >= 0."""
     if callable(value):
         return
-    sign = "A transform that descends negates by itself; pass the rate as a positive number."
+    sign = "The transform already negates the updates; pass the rate as a positive number."
     hint = sign if is_negative(value) else ""
     kind = "a real number, or a schedule from steps to numbers"
     check_number(name, value, at_least=0.0, below=math.inf, hint=hint, kind=kind)
 
 
 def check_transform(name: str, value: object) -> optax.GradientTransformationExtraArgs:
-    """Return an optax transform that takes extra arguments, or raises ``TypeError``.
+    """Return an optax transform that takes extra arguments, or raise ``TypeError``.
 
-    Whatever has ``init`` and ``update`` is one, as for ``optax.chain``: ``optax.MultiSteps`` is.
+    As for ``optax.chain``, anything with ``init`` and ``update`` is one, such as
+    ``optax.MultiSteps``.
     """
     if isinstance(value, optax.GradientTransformation):
         return optax.with_extra_args_support(value)
@@ -156,7 +157,7 @@ def check_transform(name: str, value: object) -> optax.GradientTransformationExt
             "params) to updates, wrap it in optax.stateless"
         )
     elif hasattr(value, "decide"):
-        hint = ". It is a rule: rules stand behind the optimizer, as in gs.guard(optimizer, rule)"
+        hint = ". It is a rule: rules come after the optimizer, as in gs.guard(optimizer, rule)"
     msg = (
         f"{name} must be an optax.GradientTransformation such as optax.adamw(3e-4), "
         f"got {value!r} of type {type(value).__name__}{hint}"
@@ -188,7 +189,7 @@ def check_name(name: str, value: object) -> None:
 
 
 def check_axis(axis: object, ndim: int) -> int:
-    """Return an axis counted from the front, or raise if it is no axis of such an array."""
+    """Return an axis counted from the front, or raise if such an array does not have it."""
     if not isinstance(axis, int) or isinstance(axis, bool):
         msg = f"axis must be an integer, got {axis!r} of type {type(axis).__name__}"
         raise TypeError(msg)

@@ -1,4 +1,4 @@
-"""Pointwise curves that compress large values: odd, increasing, and applied to any float."""
+"""Pointwise curves that compress large values: odd, increasing, and defined for any float."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -17,12 +17,12 @@ _LARGE = 2.0**60
 
 
 def softsign(x: jax.Array) -> jax.Array:
-    """Return ``2 x / (1 + |x|)``: within 2, and of slope 2 at zero."""
+    """Return ``2 x / (1 + |x|)``: at most 2 in size, with slope 2 at zero."""
     return 2.0 * (x / (1.0 + jnp.abs(x)))
 
 
 def mu_law(x: jax.Array) -> jax.Array:
-    """Return ``sign(x) log(1 + 127 |x|) / log(128)``: without a bound, of slope 26 at zero."""
+    """Return ``sign(x) log(1 + 127 |x|) / log(128)``: unbounded, with slope 26 at zero."""
     size = jnp.abs(x)
     common = jnp.log1p(_MU * jnp.minimum(size, _LARGE))
     beyond = jnp.log(jnp.maximum(size, _LARGE) / _LARGE)
@@ -30,7 +30,7 @@ def mu_law(x: jax.Array) -> jax.Array:
 
 
 def trust_region(x: jax.Array) -> jax.Array:
-    """Return a mix of tanh and a logarithm of ``x / 1.5``: within 2, and of slope 1 at zero."""
+    """Mix the tanh and a logarithm of ``x / 1.5``: at most 2 in size, with slope 1 at zero."""
     y = x / _WIDTH
     mixed = _LERP * jnp.tanh(y) + (1.0 - _LERP) * jnp.sign(y) * jnp.log1p(jnp.abs(y))
     return jnp.clip(_WIDTH * mixed, -_CLAMP, _CLAMP)

@@ -1,9 +1,9 @@
-"""What a derivative sees of a decision: nothing. Meta-gradients go through accepted steps only.
+"""Decisions are invisible to derivatives: meta-gradients go through accepted steps only.
 
-A verdict is a constant to the derivative: an accepted step has that of the optimizer inside, a
-rejected one that of doing nothing. Selecting does not suffice for that in reverse mode: a zero
-cotangent that meets the NaN of a rejected step is a NaN. So it is stopped where it would leave the
-step, at what the step was computed from.
+A verdict is a constant to the derivative: an accepted step has the derivative of the inner
+optimizer, a rejected one that of doing nothing. In reverse mode a select is not enough for that: a
+zero cotangent that meets the NaN of a rejected step becomes a NaN. So the cotangent is stopped
+where it would leave the step, at the inputs from which the step was computed.
 """
 
 import functools
@@ -23,10 +23,10 @@ Tree = TypeVar("Tree")
 
 
 def constant(tree: Tree) -> Tree:
-    """Return a tree whose arrays are constants to any derivative."""
+    """Return a tree whose arrays are constants to every derivative."""
     leaves, structure = jax.tree.flatten(tree)
     places = [index for index, leaf in enumerate(leaves) if _has_derivative(leaf)]
-    # One equation for all of a thousand leaves, as elsewhere here.
+    # One equation for all leaves, of which there may be a thousand.
     for index, leaf in zip(places, _still([leaves[i] for i in places]), strict=True):
         leaves[index] = leaf
     return jax.tree.unflatten(structure, leaves)
@@ -37,7 +37,7 @@ def _has_derivative(leaf: object) -> bool:
 
 
 def where_accepted(accept: jax.Array, leaves: list[Any]) -> list[Any]:
-    """Return arrays as they are, with a derivative that is zero where the step is rejected."""
+    """Return arrays unchanged, with a derivative that is zero where the step is rejected."""
     places = [index for index, leaf in enumerate(leaves) if _has_derivative(leaf)]
     gated = list(leaves)
     for index, leaf in zip(places, _gate(accept, [leaves[i] for i in places]), strict=True):
@@ -48,7 +48,7 @@ def where_accepted(accept: jax.Array, leaves: list[Any]) -> list[Any]:
 def handed_on(accept: jax.Array, new: list[Any], old: list[Any]) -> list[Any]:
     """Return the new leaves of a state, which are the old ones where the step is rejected.
 
-    There their derivative is that of the old ones.
+    For a rejected step, their derivative is that of the old ones.
     """
     places = [
         index
@@ -63,10 +63,10 @@ def handed_on(accept: jax.Array, new: list[Any], old: list[Any]) -> list[Any]:
 
 
 def where_all_finite(updates: Tree) -> Tree:
-    """Return gradients as they are, with a derivative of zero if an entry is not finite.
+    """Return gradients unchanged, with a derivative of zero if an entry is not finite.
 
-    For what judges entry by entry: zero is what becomes of such an entry, but the rest of its unit
-    may have been computed from it.
+    For transforms that judge entry by entry: they set such an entry to zero, but the rest of its
+    unit may have been computed from it.
     """
     leaves, structure = jax.tree.flatten(updates)
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves if is_array(leaf)]
@@ -83,7 +83,7 @@ def _still(leaves: list[jax.Array]) -> list[jax.Array]:
 
 def _no_tangents(primals: Any, tangents: Any) -> tuple[Any, Any]:
     del tangents
-    # Known to be zero: of an array of zeros the root of zero would still make a NaN.
+    # Symbolic: with an array of zeros, the root of zero would still give a NaN.
     return primals[0], [SymbolicZero(jax.typeof(leaf).to_tangent_aval()) for leaf in primals[0]]
 
 

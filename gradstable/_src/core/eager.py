@@ -1,7 +1,7 @@
-"""Outside of ``jit``, run a function op by op at first, and compiled once it is called in a loop.
+"""Outside ``jit``, run a function op by op at first, and compiled once it is called in a loop.
 
-A verdict is some two hundred operations on scalars. Dispatched one by one they take longer than
-the step of a small optimizer; compiled for a call or two they would take longer still.
+A verdict takes about two hundred operations on scalars. Dispatched one by one, they take longer
+than the step of a small optimizer; compiled for only a call or two, they would take even longer.
 """
 
 import functools
@@ -15,15 +15,15 @@ from gradstable._src.core.equations import is_array
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Calls with arguments of one structure after which it is taken for a loop.
+# After this many calls with arguments of one structure, assume a loop.
 FIRST_CALLS = 8
 
 
 def when_repeated(function: Function) -> Function:
-    """Compile a function of trees, called outside of ``jit``, when it is called again and again.
+    """Compile a function of trees that is called repeatedly outside ``jit``.
 
-    Inside of ``jit`` nothing changes, nor where an argument is no array. What cannot be compiled,
-    as it looks at numbers, goes on op by op.
+    Nothing changes inside ``jit``, or if an argument is not an array. A function that cannot be
+    compiled, because it looks at values, keeps running op by op.
     """
     compiled = jax.jit(function)
     calls: dict[Any, int] = {}

@@ -1,10 +1,10 @@
 """An update as equations: trace it once, see what it reads, evaluate it with other values.
 
-What is no array (an activation function, a string, a ``float0`` gradient) never becomes an input of
-the equations: it goes around them, as it does under ``equinox.filter_jit``.
+A leaf that is not an array (an activation function, a string, a ``float0`` gradient) never becomes
+an input of the equations: it bypasses them, as it does under ``equinox.filter_jit``.
 
-``jax.extend`` is loaded when something is traced: it loads Pallas, which takes as long as the rest
-of this library.
+``jax.extend`` is imported only when something is traced: it loads Pallas, which takes as long as
+the rest of this library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 
-# Equations that do what the one jaxpr in them does, input by input and output by output.
+# Equations that wrap a single jaxpr, with the same inputs and outputs.
 _CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -36,14 +36,14 @@ _CALLS = {
 
 
 class Equations(NamedTuple):
-    """What ``trace`` finds.
+    """The result of ``trace``.
 
     Attributes:
       closed: the equations, from the arrays among the arguments to those among the results.
-      args: these arrays.
-      num_updates: how many of the results' leaves are updates, counting what is no array.
+      args: the arrays among the arguments.
+      num_updates: how many of the results' leaves are updates, including non-arrays.
       results: structure of what the update returns.
-      shapes: shape and dtype of each leaf of the results, or the leaf itself if it is no array.
+      shapes: shape and dtype of each leaf of the results, or the leaf itself if it is not an array.
     """
 
     closed: ClosedJaxpr
@@ -54,13 +54,13 @@ class Equations(NamedTuple):
 
     @property
     def outputs(self) -> list[Var | Literal | None]:
-        """Where each leaf of the results comes from; ``None`` for what is no array."""
+        """Where each leaf of the results comes from; ``None`` for a non-array."""
         atoms = iter(self.closed.jaxpr.outvars)
         return [next(atoms) if _is_shape(leaf) else None for leaf in self.shapes]
 
     @property
     def sources(self) -> dict[Var, Var]:
-        """Variables that equations only hand on, and which they are: defined by an equation too."""
+        """For each variable that an equation only passes on: the variable, also defined by one."""
         found: dict[Var, Var] = {}
         defined: set[Var] = set()
         for eqn in self.closed.jaxpr.eqns:
@@ -78,14 +78,14 @@ class Equations(NamedTuple):
     def read(self, leaves: Sequence[Any]) -> list[bool]:
         """Return whether any result depends on each of the first arguments, the gradients.
 
-        It says yes where it cannot tell, as inside a loop.
+        The answer is yes where it cannot be known, as inside a loop.
         """
         jaxpr = self.closed.jaxpr
         used = iter(_used(jaxpr, [True] * len(jaxpr.outvars)))
         return [is_input(leaf) and next(used) for leaf in leaves]
 
     def transformed(self, leaves: Sequence[Any]) -> list[bool]:
-        """Return the same, except for gradients that are handed through as they are."""
+        """Return the same, but not counting gradients that are passed through unchanged."""
         jaxpr = self.closed.jaxpr
         inputs = {*jaxpr.invars}
         defined = [not is_variable(v) or v not in inputs for v in jaxpr.outvars]
@@ -93,7 +93,7 @@ class Equations(NamedTuple):
         return [is_input(leaf) and next(used) for leaf in leaves]
 
     def run(self, updates: object, state: object, params: object) -> Any:
-        """Return what the update returns, for arguments of the same types."""
+        """Return the result of the update for arguments of the same types."""
         leaves = jax.tree.leaves((updates, state, params))
         arrays = [leaf for leaf in leaves if is_input(leaf)]
         values = iter(evaluate(self.closed, self.closed.consts, arrays, lambda _, value: value))
@@ -128,12 +128,12 @@ def evaluate(
     args: Iterable[Any],
     define: Callable[[Var, Any], Any],
 ) -> list[Any]:
-    """Evaluate equations; ``define`` may replace the value that one of them gives a variable.
+    """Evaluate equations; ``define`` can replace the value that one of them gives a variable.
 
     Equations with jaxprs of their own (``jit``, ``cond``, ``custom_jvp``, ...) are bound as they
-    are: a leaf defined inside is held after them, which is right, if less economical. Each is bound
-    in the scope and with the line of the source where it was written, so that a profile of the
-    compiled program reads as that of the update itself.
+    are: a leaf defined inside is held after them, which is correct, if less economical. Each is
+    bound with its original name scope and source line, so that a profile of the compiled program
+    reads like that of the update itself.
     """
     from jax.extend import source_info_util
 
@@ -173,22 +173,22 @@ def is_array(leaf: object) -> bool:
 
 
 def is_input(leaf: object) -> bool:
-    """Whether a leaf becomes an input of equations; a number of Python stays what it is."""
+    """Whether a leaf becomes an input of equations; a Python number stays as it is."""
     return is_array(leaf) and not isinstance(leaf, (int, float, complex, np.generic))
 
 
 def as_arrays(tree: Any) -> Any:
-    """Return a tree whose numbers are arrays, of types that stay; what is no number stays too."""
+    """Return a tree with its numbers as arrays, without weak types; other leaves are unchanged."""
     return jax.tree.map(lambda leaf: _as_array(leaf) if is_array(leaf) else leaf, tree)
 
 
 def only_arrays(tree: Any) -> Any:
-    """Return the same with ``None`` in the place of what is no number."""
+    """Return the same, with ``None`` in place of leaves that are not numbers."""
     return jax.tree.map(lambda leaf: _as_array(leaf) if is_array(leaf) else None, tree)
 
 
 def with_gradient(params: Any, updates: Any) -> Any:
-    """Return the parameters that have a gradient, as arrays, and ``None`` for the others."""
+    """Return the parameters that have a gradient, as arrays, and ``None`` for the rest."""
 
     def keep(update: Any, param: Any) -> Any:
         return None if update is None else only_arrays(param)
@@ -197,9 +197,9 @@ def with_gradient(params: Any, updates: Any) -> Any:
 
 
 def as_at_init(params: Any, updates: Any) -> Any:
-    """Return the parameters as ``init`` was given them: arrays, and numbers with a gradient.
+    """Return the parameters as they were passed to ``init``: arrays, and numbers with a gradient.
 
-    ``equinox.filter(model, equinox.is_array)`` leaves out numbers, which are no parameters then.
+    ``equinox.filter(model, equinox.is_array)`` leaves out numbers, which then are not parameters.
     """
 
     def keep(update: Any, param: Any) -> Any:
@@ -220,7 +220,7 @@ def _as_array(leaf: Any) -> jax.Array:
 
 
 class _Array:
-    """Stands for a leaf that is an array, which is found among the results of the equations."""
+    """A placeholder for a leaf that is an array, to be taken from the results of the equations."""
 
 
 _ARRAY = _Array()
@@ -231,7 +231,7 @@ def _if_no_array(leaf: Any) -> Any:
 
 
 def is_variable(atom: Var | Literal | None) -> TypeGuard[Var]:
-    """Whether an equation or an argument defines this; a literal has a value of its own."""
+    """Whether an equation or an argument defines this; a literal carries its own value."""
     return atom is not None and not hasattr(atom, "val")
 
 
@@ -240,7 +240,7 @@ def _is_shape(leaf: object) -> bool:
 
 
 def _used(jaxpr: Jaxpr, outputs: Sequence[bool]) -> list[bool]:
-    """Return which inputs of a jaxpr some of its outputs depend on."""
+    """Return on which inputs of a jaxpr the given outputs depend."""
     live = {
         atom
         for atom, used in zip(jaxpr.outvars, outputs, strict=True)
@@ -264,7 +264,7 @@ def _inputs_used(eqn: JaxprEqn, outputs: Sequence[bool]) -> list[bool]:
 
 
 def _inner(eqn: JaxprEqn) -> Jaxpr | None:
-    """Return what an equation does, where it is a jaxpr of the same inputs and outputs."""
+    """Return the jaxpr that an equation wraps, if it has the same inputs and outputs."""
     called = eqn.params.get(_CALLS.get(eqn.primitive.name, ""))
     jaxpr = getattr(called, "jaxpr", called)
     return jaxpr if jaxpr is not None and len(jaxpr.invars) == len(eqn.invars) else None

@@ -1,4 +1,4 @@
-"""Meshes with explicit axes, where types tell how arrays are sharded."""
+"""Meshes with explicit axes, where types say how arrays are sharded."""
 
 import jax
 import jax.core
@@ -13,8 +13,8 @@ def is_split(array: jax.Array) -> bool:
 def laid_out(like: jax.Array, spec: PartitionSpec) -> NamedSharding:
     """Return a sharding on the mesh of an array.
 
-    A ``PartitionSpec`` alone means the mesh of ``jax.set_mesh``, which need not be set: arrays
-    bring their own.
+    A ``PartitionSpec`` alone refers to the mesh of ``jax.set_mesh``, which may not be set, but an
+    array carries its own.
     """
     if not isinstance(like, jax.core.Tracer) and isinstance(like.sharding, NamedSharding):
         return NamedSharding(like.sharding.mesh, spec)
@@ -22,5 +22,5 @@ def laid_out(like: jax.Array, spec: PartitionSpec) -> NamedSharding:
 
 
 def as_laid_out(like: jax.Array) -> NamedSharding | None:
-    """Return the sharding of an array as a function that makes another may be given it."""
+    """Return the sharding of an array in a form accepted by functions that create arrays."""
     return laid_out(like, jax.typeof(like).sharding.spec) if is_split(like) else None

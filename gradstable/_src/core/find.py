@@ -1,4 +1,4 @@
-"""Find the states of a kind in any optimizer state, however deep in chains, masks and wrappers."""
+"""Find states of a given type in any optimizer state, however deep in chains and wrappers."""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -8,7 +8,7 @@ from gradstable._src.core.names import Unnamed
 
 Found = TypeVar("Found")
 
-# Fields of our states that hold trees like the parameters, or what wraps them.
+# Fields of our states that hold trees like the parameters, or wrappers around such trees.
 _LARGE = frozenset(
     {"wrapped_state", "snapshots", "rule_state", "gradient_sum"}
     | {"rows", "leaf_rows", "sampled_params"}
@@ -16,7 +16,7 @@ _LARGE = frozenset(
 
 
 class Snapshot(NamedTuple):
-    """A copy of a run, from before one of its steps. What is in it is past."""
+    """A copy of a run, taken before one of its steps. Its content is outdated."""
 
     taken_at: jax.Array  # shape=(), dtype=jnp.int32, the call before which it was taken (0: any)
     kept_params: Unnamed
@@ -25,9 +25,9 @@ class Snapshot(NamedTuple):
 
 
 def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
-    """Return path and value of each node of a kind, except for those in copies, which are past.
+    """Return path and value of each node of a type, except in snapshots, which are outdated.
 
-    Reads plain optax states and what Flax makes of them: ``nnx.Optimizer``, ``TrainState`` or
+    Reads plain optax states and Flax containers for them: ``nnx.Optimizer``, ``TrainState`` or
     their ``opt_state``.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(
@@ -39,30 +39,30 @@ def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
 
 
 def state_in(holder: Any) -> Any:
-    """Return the optimizer state in an ``nnx.Optimizer`` or a ``TrainState``, or what is given."""
-    # A state may answer as what it wraps does, and states of optax have a field of this name.
+    """Return the optimizer state in an ``nnx.Optimizer`` or ``TrainState``, or the argument."""
+    # A state can expose the fields of what it wraps, and optax has states with a field so named.
     return holder if isinstance(holder, tuple) else getattr(holder, "opt_state", holder)
 
 
 def find_one(opt_state: object, kind: type[Found], *, name: str, wrap: str) -> Found:
-    """Return the only node of a kind.
+    """Return the only node of a type.
 
     Raises:
-      ValueError: if there is none, or more than one; it names what is looked for, and shows how an
-        optimizer is wrapped so that there is.
+      ValueError: if there is none, or more than one. The message names what was expected, and
+        shows how to wrap an optimizer so that there is one.
     """
     found = find_all(opt_state, kind)
     if len(found) != 1:
         msg = (
-            f"{len(found)} {name}s found in this optimizer state, and it must be one: wrap the "
-            f"optimizer, as in {wrap}, and pass its state"
+            f"{len(found)} {name}s found in this optimizer state, but there must be exactly one: "
+            f"wrap the optimizer, as in {wrap}, and pass its state"
         )
         raise ValueError(msg)
     return found[0][1]
 
 
 def present(opt_state: Any) -> Any:
-    """Return an optimizer state with ``None`` for the copies in it."""
+    """Return an optimizer state with ``None`` in place of its snapshots."""
     return jax.tree.map(
         lambda node: None if isinstance(node, Snapshot) else node,
         opt_state,
@@ -71,16 +71,16 @@ def present(opt_state: Any) -> Any:
 
 
 def told(state: Any) -> Any:
-    """Return a state of ours with ``None`` for what is as large as the parameters.
+    """Return one of our states with ``None`` for anything as large as the parameters.
 
-    What is left are counters and records: fetching them from the device is cheap.
+    Counters and records are left, which are cheap to fetch from the device.
     """
     large = _LARGE.intersection(getattr(state, "_fields", ()))
     return state._replace(**dict.fromkeys(large)) if large else state
 
 
 def _bare(node: Found) -> Found:
-    """Take the arrays out of Flax variables, by what they can do: Flax is not imported."""
+    """Take the arrays out of Flax variables, by duck typing, since Flax is not imported."""
 
     def is_variable(leaf: Any) -> bool:
         return hasattr(leaf, "get_value")

@@ -1,11 +1,11 @@
-"""Sum up what is made of a large array in two steps, where XLA would write a copy of it first.
+"""Sum a function of a large array in two steps, where XLA would write a copy of it first.
 
-On the CPU, XLA hands a sum to a library, which takes products but no ``select`` and no bit cast:
-what is made of the entries is written before it is added. A sum of complex numbers the library does
-not take. XLA compiles that itself, with all that goes into it, and adds up one entry after the
-other. So the first step adds up rows of some hundred entries as complex numbers, and the second the
-rows. Nothing is sliced, so that devices that share an array under ``jit`` add up rows of their own,
-and talk once.
+On the CPU, XLA hands a sum to a library that accepts products but no ``select`` and no bit cast:
+the terms are written to memory before they are added. The library does not accept sums of complex
+numbers. XLA compiles those itself, fused with the computation of the terms, and adds one entry
+after the other. So the first step sums rows of a few hundred entries as complex numbers, and the
+second sums the rows. Nothing is sliced, so devices that share an array under ``jit`` sum their own
+rows and communicate once.
 """
 
 import math
@@ -21,15 +21,15 @@ from jax.sharding import PartitionSpec
 from gradstable._src.core.axis_name import names_by_dim
 from gradstable._src.core.explicit import is_split, laid_out
 
-# A copy of so few entries matters nowhere.
+# A copy of this few entries never matters.
 _FREE = 1 << 12
-# How many entries are added up one after the other. Each sum is rounded to 2**-24 of itself, all
+# How many entries are added one after the other. Each sum is rounded to 2**-24 of itself, all
 # together to 2**-16 of the last, and its root to half of that. A row needs 4 bytes.
 _MOST = 512
 _LEAST = 256
-# Of rows with a longer side XLA would make a tree of sums, and write a copy for that, too.
+# For rows with a longer side XLA would build a tree of sums, and write a copy for that, too.
 _SIDE = 32
-# Over how many devices a dimension may be split.
+# Over how many devices a dimension could be split.
 _DEVICES = (1024, 256, 64, 16, 8, 4, 2, 1)
 
 
@@ -41,8 +41,8 @@ def sum_each(
     Args:
       stack: arrays ``[k, *shape]``.
       term: an elementwise function.
-      in_rows: whether to sum in rows on the CPU. Outside of ``jit`` nothing is fused, and so
-        nothing gained.
+      in_rows: whether to sum in rows on the CPU. Outside ``jit`` nothing is fused, so there is
+        nothing to gain.
     """
 
     def at_once(stack: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def _in_rows(stack: jax.Array, term: Callable[[jax.Array], jax.Array]) -> jax.Ar
         dim = max(range(1, stack.ndim), key=lambda dim: stack.shape[dim])
         size = stack.shape[dim] - _left_over(stack.shape[dim], math.prod(rows) // rows[dim])
         if 0 < size < stack.shape[dim]:
-            # What such rows do not divide, hardly any mesh splits.
+            # Hardly any mesh splits a dimension that such rows do not divide.
             first = lax.slice_in_dim(stack, 0, size, axis=dim)
             rest = lax.slice_in_dim(stack, size, stack.shape[dim], axis=dim)
             return _in_rows(first, term) + sum_each(rest, term, in_rows=False)
@@ -70,7 +70,7 @@ def _sum_rows(
     stack: jax.Array, term: Callable[[jax.Array], jax.Array], rows: Sequence[int]
 ) -> jax.Array:
     """Return the same sums, with this many entries of each dimension in a row."""
-    # Without dimensions of size 1: XLA would not know their layout, and write a copy in another.
+    # No dimensions of size 1: XLA would not know their layout, and write a copy in another.
     names = names_by_dim(jax.typeof(stack).sharding.spec, stack.ndim)
     shape, spec, in_row = [stack.shape[0]], [names[0] or None], []
     for dim in range(1, stack.ndim):
@@ -86,16 +86,16 @@ def _sum_rows(
                 spec.append(name)
     there = laid_out(stack, PartitionSpec(*spec)) if is_split(stack) else None
     terms = term(lax.reshape(stack, shape, out_sharding=there))
-    # A sum of complex numbers, which the library does not take.
+    # A sum of complex numbers, which the library does not accept.
     sums = jnp.sum(lax.complex(terms, jnp.zeros_like(terms)), axis=tuple(in_row)).real
     return jnp.sum(sums, axis=range(1, sums.ndim))
 
 
 def _rows(stack: jax.Array) -> list[int]:
-    """Return how many entries of each dimension are in a row; what is next in memory comes first.
+    """Return how many entries of each dimension are in a row, taking adjacent memory first.
 
-    As many parts of each dimension are left whole as can be: devices may have one each, which only
-    types with explicit axes would tell.
+    Each dimension keeps as many whole parts as possible: devices may hold one each, which is only
+    known from types with explicit axes.
     """
     known, rows = _parts(stack), [1] * stack.ndim
     for parts in _DEVICES:
@@ -111,7 +111,7 @@ def _rows(stack: jax.Array) -> list[int]:
 
 
 def _left_over(size: int, others: int) -> int:
-    """Return the fewest entries of a dimension that no rows take, with others in each."""
+    """Return the fewest entries of a dimension left over by rows with ``others`` entries each."""
     return min(size % row for row in _sizes(max(1, _LEAST // others), _MOST // others))
 
 
@@ -121,13 +121,13 @@ def _sizes(least: int, most: int) -> list[int]:
 
 
 def _sides(size: int) -> tuple[int, int]:
-    """Return the two factors of a number that are nearest to each other."""
+    """Return the two factors of a number that are closest to each other."""
     short = max(side for side in range(1, math.isqrt(size) + 1) if size % side == 0)
     return size // short, short
 
 
 def _parts(stack: jax.Array) -> list[int]:
-    """Return over how many devices each dimension is split, as types tell."""
+    """Return over how many devices each dimension is split, according to its type."""
     sharding = jax.typeof(stack).sharding
     names = names_by_dim(sharding.spec, stack.ndim)
     return [math.prod(sharding.mesh.shape[name] for name in each) for each in names]

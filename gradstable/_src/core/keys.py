@@ -1,4 +1,4 @@
-"""Random keys in a state: plain numbers, which go into any checkpoint."""
+"""Random keys in a state: plain numbers, which fit into any checkpoint."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,12 @@ from gradstable._src.core.layout import Split
 
 
 def key_numbers(key: int | jax.Array) -> jax.Array:
-    """Return the plain numbers of a seed or key, in an array of their own."""
+    """Return the plain numbers of a seed or key, in a new array."""
     return jnp.array(jax.random.key_data(_typed(key)), copy=True)
 
 
 def key_of(numbers: jax.Array, like: int | jax.Array) -> jax.Array:
-    """Return the key with these numbers, of the kind of ``like``."""
+    """Return the key with these numbers, of the same kind as ``like``."""
     return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(_typed(like)))
 
 
@@ -28,14 +28,14 @@ def draw(
     dtype: DTypeLike,
     split: Split,
 ) -> jax.Array:
-    """Return random numbers for every entry of a leaf, the same ones however it is split."""
+    """Return random numbers for every entry of a leaf, the same however it is split."""
     if not split.names:
         where = as_laid_out(like)
         if where is None or isinstance(like, jax.core.Tracer):
             return sampler(key, like.shape, dtype, out_sharding=where)
-        # Outside of jit the key lies on one device, and a sampler would stay there.
+        # Outside jit the key is on one device, and the samples would stay there.
         return jax.device_put(sampler(key, like.shape, dtype), where)
-    split.dims_of(like.ndim)  # refuses names without dimensions
+    split.dims_of(like.ndim)  # rejects names without dimensions
     return split.take(sampler(key, split.whole_shape(like.shape), dtype))
 
 

@@ -1,7 +1,7 @@
-"""How leaves lie over a mesh inside ``jax.shard_map``: where they are split, and sums across it.
+"""How leaves are laid out on a mesh inside ``jax.shard_map``: their splits, and sums across it.
 
 There a function sees the part of a leaf that one device holds. Under ``jit`` it sees whole leaves,
-whatever their shardings, and nothing here does anything.
+whatever their shardings, and nothing in this module has any effect.
 """
 
 import math
@@ -50,9 +50,9 @@ class Split(NamedTuple):
         if len(dims) == ndim:
             return self.names
         msg = (
-            "axis_name must tell which dimensions of a leaf are split, since only some of them lie "
-            f"within a unit: pass its PartitionSpecs instead of {self.names}, as in_specs of "
-            "jax.shard_map has them"
+            "axis_name must say which dimensions of a leaf are split, since only some of them lie "
+            f"within a unit: pass its PartitionSpecs instead of {self.names}, as in in_specs of "
+            "jax.shard_map"
         )
         raise ValueError(msg)
 
@@ -63,7 +63,7 @@ class Split(NamedTuple):
         return tuple(size * _size(names) for size, names in zip(shape, self.dims, strict=True))
 
     def take(self, whole: jax.Array) -> jax.Array:
-        """Return this device's part of an array with the dimensions of the leaf, or 1 of each."""
+        """Return this device's part of an array whose dimensions are the leaf's, or of size 1."""
         if self.dims is None or not self.names:
             return whole
         for dim, names in enumerate(self.dims):
@@ -89,10 +89,10 @@ WHOLE = Split()
 
 
 class Within(NamedTuple):
-    """What lies within one unit of a leaf, on whichever devices.
+    """What lies within one unit of a leaf, across devices.
 
     Attributes:
-      dims: the dimensions of the leaf over which a reduction runs.
+      dims: the dimensions of the leaf to reduce over.
       entries: how many entries a unit has.
       split: how the leaf is split.
       names: the mesh axes over which a unit is split.
@@ -114,14 +114,14 @@ class Within(NamedTuple):
         return lax.pmax(largest, self.names) if self.names else largest
 
     def min(self, values: jax.Array, *, initial: float) -> jax.Array:
-        """Return the least entry of each unit, and no more than ``initial``."""
+        """Return the smallest entry of each unit, at most ``initial``."""
         least = jnp.min(values, axis=self.dims, keepdims=True, initial=initial)
         return lax.pmin(least, self.names) if self.names else least
 
     def place(self, of_units: jax.Array) -> jax.Array:
-        """Return an array with an entry for each unit of the whole leaf: zero for others' units.
+        """Return an array with an entry for each unit of the whole leaf: zero for other devices'.
 
-        Summed over all devices (``together``) it is the same everywhere, also where a unit lies on
+        Summed over all devices (``together``) it is the same everywhere, even where a unit spans
         several of them.
         """
         if not self.split.names:
@@ -147,7 +147,7 @@ def splits_of(tree: object, axis_name: AxisName, *, reduces: bool = True) -> tup
     Args:
       tree: the leaves.
       axis_name: as for ``gs.guard``.
-      reduces: whether more than one entry is looked at, so that all axes must be named.
+      reduces: whether more than one entry is read at a time, so that all axes must be named.
 
     Raises:
       TypeError: if ``axis_name`` is neither names nor specs.
@@ -175,16 +175,16 @@ def _by_names(leaves: Sequence[Any], names: Names) -> tuple[Split, ...]:
 
 
 def withins_of(updates: object, units: Units, axis_name: AxisName) -> tuple[Within, ...]:
-    """Return for each leaf what lies within its units."""
+    """Return, for each leaf, what lies within its units."""
     splits = splits_of(updates, axis_name)
-    # Names and shapes tell of units: those of whole leaves.
+    # Units are derived from names and from the shapes of whole leaves.
     axes = unit_axes(units, whole_shapes(updates, axis_name))
     found = zip(jax.tree.leaves(updates), axes, splits, strict=True)
     return tuple(_within(leaf, dims, split) for leaf, dims, split in found)
 
 
 def whole_shapes(tree: Any, axis_name: AxisName) -> Any:
-    """Return a tree of whole leaves' shapes; where there are no axes, as in ``init``, the tree."""
+    """Return the shapes of whole leaves; where there are no axes, as in ``init``, the tree."""
     if axis_name is None or not is_inside(axis_name):
         return tree
     leaves, structure = jax.tree.flatten(tree)
@@ -200,7 +200,7 @@ def together(
     splits: Sequence[Split],
     reduce: Callable[..., Any] = lax.psum,
 ) -> list[jax.Array]:
-    """Reduce arrays over the axes of their leaves, in one collective for all with the same axes."""
+    """Reduce arrays over the axes of their leaves, with one collective for each set of axes."""
     reduced, groups = list(arrays), dict[Names, list[int]]()
     for index, split in enumerate(splits):
         groups.setdefault(split.names, []).append(index)

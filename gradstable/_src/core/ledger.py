@@ -1,4 +1,4 @@
-"""What was decided, kept in the state: totals per reason, the last step, the last rejection."""
+"""A record of decisions, kept in the state: totals per reason, last step, last rejection."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from gradstable._src.core.types import Health, Measure, Verdict
 
 
 class Rejection(NamedTuple):
-    """The last rejected step, which stays readable while good steps follow."""
+    """The last rejected step, which stays readable after later good steps."""
 
     reason: jax.Array  # shape=(), dtype=jnp.int32
     worst_leaf: jax.Array  # shape=(), dtype=jnp.int32
@@ -46,7 +46,7 @@ class Ledger(NamedTuple):
 
     @property
     def health(self) -> Health:
-        """The numbers by the names that users know."""
+        """The same numbers under their public names."""
         return Health(
             count=self.calls,
             accepted=self.accepted,
@@ -63,7 +63,7 @@ class Ledger(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """The record of what gathers micro-batches: those it left out."""
+    """The record of a transform that accumulates micro-batches: those that it left out."""
 
     by_reason: jax.Array  # shape=(NUM_REASONS,), dtype=jnp.int32
     last_dropped: jax.Array  # shape=(), dtype=jnp.int32, the number of the last one (-1: never)
@@ -86,7 +86,7 @@ def drop(dropped: Dropped, count: jax.Array, verdict: Verdict) -> Dropped:
 def new_ledger(params: Any) -> Ledger:
     """Return the ledger of a run that has not begun. No two leaves share a buffer.
 
-    Its numbers are float64 where a parameter is, else float32.
+    Its numbers are float64 if a parameter is, else float32.
     """
     dtype = widest(params)
 
@@ -122,7 +122,7 @@ def new_ledger(params: Any) -> Ledger:
 
 
 def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
-    """Return the ledger with one more step in it. Counters stop at the largest int32."""
+    """Return the ledger with one more step. Counters stop at the largest int32."""
     calls = increment(ledger.calls)
     rejected, clipped = ~verdict.accept, verdict.clipped
     dtype = ledger.grad_norm.dtype
@@ -152,7 +152,7 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
         last_rejection=jax.tree.map(
             lambda new, previous: jnp.where(rejected, new, previous),
             this,
-            # A state may be older than the look-out for infinities.
+            # A state may be older than the setting that looks for infinities.
             ledger.last_rejection._replace(
                 norm_limit=jnp.minimum(ledger.last_rejection.norm_limit, unlimited(dtype))
             )

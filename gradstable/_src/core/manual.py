@@ -1,4 +1,4 @@
-"""What JAX tells inside ``jax.shard_map``: which axes there are, and over which a value varies."""
+"""What JAX knows inside ``jax.shard_map``: which axes exist, and over which a value varies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from jax import lax
 
 
 def varying(value: Any) -> frozenset[str]:
-    """Return the axes over which JAX knows a value to vary; none where it does not track that."""
+    """Return the axes over which JAX knows a value to vary; none if it does not track that."""
     kind = getattr(jax.typeof(value), "manual_axis_type", None)
     return getattr(kind, "varying", frozenset())
 
@@ -20,11 +20,11 @@ def check_all_named(tree: object, named: Sequence[tuple[str, ...]]) -> None:
         if missing:
             name = repr(missing[0]) if len(missing) == 1 else missing
             msg = (
-                "axis_name must name all mesh axes over which leaves vary here, and leaf"
+                "axis_name must name all mesh axes over which leaves vary here, but leaf"
                 f"{jax.tree_util.keystr(path)} varies over {name}: pass axis_name={name} or the "
-                "PartitionSpecs if leaves are split over that, average gradients by jax.lax.pmean "
+                "PartitionSpecs if leaves are split over it, average gradients with jax.lax.pmean "
                 "first if each device has its own, or pass check_vma=False to jax.shard_map if "
-                "each device is to decide for itself"
+                "each device should decide for itself"
             )
             raise ValueError(msg)
 
@@ -39,7 +39,7 @@ def check_bound(names: tuple[str, ...]) -> None:
             here = (
                 f"the axes here are {known}"
                 if known
-                else "there are no axes here: inside jax.shard_map there are, and under jit with "
+                else "there are no axes here. They exist inside jax.shard_map only; under jit with "
                 "shardings none is needed, so leave axis_name out"
             )
             msg = f"axis_name must name axes of the mesh, got {name!r}; {here}"

@@ -1,4 +1,4 @@
-"""Links of a chain for some leaves only, in a model that does not consist of arrays alone."""
+"""Links of a chain for some leaves only, in models that contain more than arrays."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from gradstable._src.core.types import Mask
 def masked(link: optax.GradientTransformation, mask: Mask) -> optax.GradientTransformation:
     """Return a link for the leaves that a mask chooses; ``None`` chooses all.
 
-    It is ``optax.masked``, except that a function or a text in a model is no parameter, and that a
-    function for a mask is given arrays, where there are numbers of Python.
+    It is ``optax.masked``, except that a function or a string in a model is not a parameter, and
+    that a mask function receives arrays in place of Python numbers.
     """
     if mask is None:
         return link
@@ -27,9 +27,9 @@ def masked(link: optax.GradientTransformation, mask: Mask) -> optax.GradientTran
 def of_arrays(
     tx: optax.GradientTransformationExtraArgs,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a transform that is not shown what is no array among the parameters.
+    """Return a transform that never sees the non-arrays among the parameters.
 
-    ``optax.masked`` and ``optax.partition`` fail on it.
+    ``optax.masked`` and ``optax.partition`` fail on them.
     """
 
     def update_fn(

@@ -1,8 +1,8 @@
-"""Names of fields and keys, by which optax finds values in a state: only the optimizer has them.
+"""Names of fields and keys, by which optax finds values in a state: reserved for the optimizer.
 
 ``optax.tree.get(state, "count")`` looks at every named tuple and every dictionary in a state, and
-refuses to answer where it finds two. So the fields of our states have names that optax uses
-nowhere, and trees like the parameters, or copies of states, are kept without the names in them.
+raises if it finds two matches. So the fields of our states have names that optax never uses, and
+trees like the parameters, or copies of states, are kept without their names.
 """
 
 from collections import OrderedDict
@@ -13,37 +13,37 @@ import jax.numpy as jnp
 
 State = TypeVar("State")
 
-# Before each key of a dictionary in a tree without names.
+# Precedes each key of a dictionary in a tree without names.
 MARK = "~"
 
 
 class Unnamed(NamedTuple):
-    """A tree that a wrapper keeps for itself, without names: see ``without_names``."""
+    """A tree that a wrapper keeps for its own use, without names: see ``without_names``."""
 
     unnamed: Any
 
 
 def without_names(tree: Any, params: Any) -> Unnamed:
-    """Return a tree whose leaves no reader of optax finds by name, in their order.
+    """Return a tree with its leaves in the same order, which optax cannot find by name.
 
-    Named tuples become tuples, and keys of dictionaries that are strings begin with a mark.
+    Named tuples become tuples, and a mark is put before string keys of dictionaries.
 
     Args:
-      tree: of arrays, like the parameters or a state.
-      params: the parameters. ``optax.tree.map_params`` puts a placeholder in their place, to learn
-        which parts of a state are like them. For it the tree is a single leaf, which it takes for
-        no parameter's: to it, trees of other keys are not like the parameters.
+      tree: a tree of arrays, like the parameters or a state.
+      params: the parameters. ``optax.tree.map_params`` passes a placeholder instead, to learn which
+        parts of a state are like them. In that case the result is a single leaf, which does not
+        count as a parameter: optax would not recognize a tree with other keys either.
     """
     return Unnamed(jnp.zeros(()) if _is_placeholder(params) else _strip(tree))
 
 
 def with_names(kept: Unnamed, like: Any) -> Any:
-    """Return the tree again, in the structure of another one."""
+    """Return the original tree, in the structure of ``like``."""
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(kept))
 
 
 def named_again(kept: Unnamed) -> Any:
-    """Return the tree with its keys; what was a named tuple stays a tuple."""
+    """Return the tree with its original keys; named tuples remain plain tuples."""
 
     def restore(node: Any) -> Any:
         if isinstance(node, dict):
@@ -55,11 +55,11 @@ def named_again(kept: Unnamed) -> Any:
 
 
 def answers_as_inner(state: type[State]) -> type[State]:
-    """Let the state of a wrapper have the attributes of what it wraps, where it is a named tuple.
+    """Give the state of a wrapper the attributes of the named tuple that it wraps, if any.
 
-    Some readers ask for an attribute, as ``optax.contrib.schedule_free_eval_params`` does, and a
-    learning rate is set by ``state.hyperparams["learning_rate"] = 1e-4``. Apart from that, what is
-    wrapped can be read as ``inner_state``, as in the wrappers of optax.
+    Some readers access an attribute, as ``optax.contrib.schedule_free_eval_params`` does, and users
+    set a learning rate by ``state.hyperparams["learning_rate"] = 1e-4``. The wrapped state is also
+    available as ``inner_state``, as in optax's own wrappers.
     """
 
     def answer(self: Any, name: str) -> Any:
@@ -82,7 +82,7 @@ def _has_field(state: Any, name: str) -> bool:
 
 def _strip(node: Any) -> Any:
     if isinstance(node, dict):
-        # Sorted as JAX sorts them, which a mark before all of them does not change.
+        # Sorted as JAX sorts them; a mark before each of them does not change the order.
         keys = node.keys() if isinstance(node, OrderedDict) else sorted(node)
         pairs = [(_marked(key), _strip(node[key])) for key in keys]
         return OrderedDict(pairs) if isinstance(node, OrderedDict) else dict(pairs)
@@ -107,7 +107,7 @@ def _unmarked(key: Any) -> Any:
 
 
 def _is_placeholder(params: Any) -> bool:
-    """Whether this is no tree of parameters: a node of a type of its own without any children."""
+    """Whether this is optax's placeholder for parameters: a node of its own type, no children."""
     if params is None or isinstance(params, (dict, list, tuple)):
         return False
     structure = jax.tree.structure(params)

@@ -1,11 +1,11 @@
-"""Overflow-safe L2 norms: float32 or wider whatever the dtype, right over all of its range.
+"""Overflow-safe L2 norms: float32 or wider whatever the dtype, correct over its whole range.
 
 Squaring is where norms fail: in float32 it overflows above 1.8e19 and underflows below
-1e-19, in float16 above 255. So the squares are summed once in float32, and that is all a
-healthy step pays. Only where the total is not finite, or tiny, a ``lax.switch`` reads the
-gradients again, multiplied by a power of two (exact; the idea is Blue's, 1978, as in
-LAPACK's ``dnrm2``). It also reads subnormal numbers by their bits, since XLA flushes them to
-zero in arithmetic. Where a leaf has float64, all is done in float64.
+1e-19, and in float16 it overflows above 255. So the squares are summed once in float32, and a
+healthy step costs no more than that. Only where the total is not finite, or tiny, does a
+``lax.switch`` read the gradients again, multiplied by a power of two (exact; the idea is
+Blue's, 1978, as in LAPACK's ``dnrm2``). It also reads subnormal numbers by their bits, since XLA
+flushes them to zero in arithmetic. If a leaf is float64, everything is done in float64.
 """
 
 import re
@@ -32,7 +32,7 @@ from gradstable._src.core.squares import (
 from gradstable._src.core.stacks import Stacks
 from gradstable._src.core.types import Measure
 
-# A branch may need a copy of a leaf up to this part of the tree; larger ones it reads in rows.
+# A branch can copy a leaf up to this fraction of the tree; it reads larger ones in rows.
 _COPIED = 1 / 75
 
 
@@ -43,7 +43,7 @@ class _Norms(NamedTuple):
 
 
 def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
-    """Read the gradients once and returns the few numbers that rules decide on.
+    """Read the gradients once and return the few numbers that rules decide on.
 
     Args:
       updates: a tree of floating-point or complex arrays.
@@ -70,7 +70,7 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
             leaf_sizes=leaf_sizes,
         )
 
-    # Stacked once for both ways: to hand a thousand leaves to a branch takes long to compile.
+    # Stacked once for both branches: passing a thousand leaves to a branch is slow to compile.
     places = [_place(path) for path, _ in flat]
     stacks = Stacks.of(leaves, splits, places)
     is_large = large_among(leaves)
@@ -83,8 +83,8 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
         return _Norms(norm=root(total), leaf_norms=root(sums), nonfinite=nonfinite)
 
     def shifted() -> _Norms:
-        # After the shift no finite entry overflows: a sum that is not finite tells of one
-        # that never was.
+        # After the shift no finite entry overflows: if a sum is not finite, an entry was not
+        # finite to begin with.
         shift = Shift.to(huge, dtype)
 
         def reduce(x: jax.Array, factor: jax.Array) -> jax.Array:
@@ -102,7 +102,7 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
         )
 
     rare = huge | (total < range_of(dtype).tiny)
-    # The last is never taken. Of two branches without a loop XLA may make a select, and run both.
+    # The last is never taken. XLA can turn two branches without a loop into a select and run both.
     norms = run_branch(rare.astype(jnp.int32), (ordinary, shifted, ordinary))
     keys = path_keys([path for path, _ in flat])
     limits = None
@@ -112,7 +112,7 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
 
 
 def large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:
-    """Return a function that says of an array whether a copy of it needs too much memory."""
+    """Return a function that says whether a copy of an array would need too much memory."""
     memory = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
     def is_large(array: jax.Array) -> bool:
@@ -125,10 +125,9 @@ def large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:
 def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
     r"""Return the L2 norm of all entries of a tree, computed safely in float32.
 
-    Use it wherever you would use ``optax.global_norm``: that one squares and sums in the
-    dtype of the leaves, and so returns ``inf`` for float16 gradients above 255 or float32
-    ones above 1.8e19, zero for small ones, and about half of the truth for thousands of
-    bfloat16 leaves.
+    Use it in place of ``optax.global_norm``, which squares and sums in the dtype of the
+    leaves, and so returns ``inf`` for float16 gradients above 255 or float32 ones above 1.8e19,
+    zero for small ones, and about half the true value for thousands of bfloat16 leaves.
 
     .. math:: \|g\| = \sqrt{\textstyle\sum_{leaves}\sum_i |g_i|^2}
 
@@ -160,7 +159,7 @@ def sums_of_squares(leaves: Sequence[jax.Array], splits: Sequence[Split]) -> jax
 
     Args:
       leaves: the arrays.
-      splits: how each is split; the sum is that over all devices.
+      splits: how each is split; sums are over all devices.
     """
     dtype = widest(leaves)
     if not leaves:
@@ -172,5 +171,5 @@ def sums_of_squares(leaves: Sequence[jax.Array], splits: Sequence[Split]) -> jax
 
 
 def _place(path: tuple[object, ...]) -> str:
-    """Return where in a layer a leaf stands: its path without numbers."""
+    """Return the place of a leaf within its layer: its path without numbers."""
     return re.sub(r"\d+", "", jax.tree_util.keystr(path))

@@ -1,4 +1,4 @@
-"""Dtypes to compute in, and counters that stop instead of wrapping round."""
+"""Dtypes to compute in, and counters that stop instead of wrapping around."""
 
 import math
 from typing import Any, TypeVar
@@ -11,16 +11,16 @@ from jax.typing import ArrayLike, DTypeLike
 
 Tree = TypeVar("Tree")
 
-# Its switches have no types.
+# Its settings are untyped.
 _CONFIG: Any = jax.config
 
-# A dtype whose largest number is below overflows where float32 is far from it.
+# A dtype whose largest number is below this overflows long before float32 does.
 _FULL_RANGE = 2.0**100
 
 
 def wide(dtype: DTypeLike) -> np.dtype:
     """Return the dtype to compute in: float32, unless the dtype is wider or complex."""
-    kind = np.dtype(dtype)  # jnp.promote_types would refuse under strict promotion
+    kind = np.dtype(dtype)  # jnp.promote_types would raise under strict promotion
     return kind if kind.itemsize > 4 else np.dtype(np.float32)
 
 
@@ -32,7 +32,7 @@ def widest(tree: Any) -> np.dtype:
 
 
 def statistic(value: ArrayLike) -> jax.Array:
-    """Return a number that is no parameter: float32, unless it is an array of float64."""
+    """Return a number about the training: float32, unless it is an array of float64."""
     double = isinstance(value, jax.Array) and value.dtype == np.float64
     return jnp.asarray(value, np.float64 if double else np.float32)
 
@@ -46,12 +46,12 @@ def largest_norm_in(dtype: DTypeLike) -> float:
 
 
 def smallest_norm_in(dtype: DTypeLike) -> float:
-    """Return the norm below which one counts as zero: its inverse, or that squared, overflows."""
+    """Return the norm below which one counts as zero: ``1 / norm**2`` would overflow."""
     return 2.0**-500 if np.dtype(dtype) == np.float64 else 2.0**-100
 
 
 def in_dtype(states: Tree, dtype: DTypeLike) -> Tree:
-    """Return statistics with their float32 numbers in the dtype of the parameters, if wider."""
+    """Return statistics with their float32 numbers in the given dtype, that of the parameters."""
 
     def to(leaf: jax.Array) -> jax.Array:
         return leaf.astype(dtype) if leaf.dtype == np.float32 else leaf
@@ -62,27 +62,27 @@ def in_dtype(states: Tree, dtype: DTypeLike) -> Tree:
 def unlimited(dtype: DTypeLike = np.float32) -> float:
     """Return the limit that no norm exceeds: ``inf``.
 
-    While ``jax_debug_infs`` looks for infinities it is the largest number of the dtype, since a
-    limit that is not there is no fault.
+    While ``jax_debug_infs`` is on it is the largest number of the dtype, since the absence of a
+    limit is not an error.
     """
     return float(jnp.finfo(dtype).max) if looks_for_infinities() else float("inf")
 
 
 def looks_for_infinities() -> bool:
-    """Whether JAX raises where a number becomes infinite."""
+    """Whether JAX raises when a number becomes infinite."""
     return bool(_CONFIG.jax_debug_infs)
 
 
 def unknown() -> float:
-    """Return what stands for a size that is not known: NaN, or -1 while ``jax_debug_nans`` looks.
+    """Return the placeholder for an unknown size: NaN, or -1 while ``jax_debug_nans`` is on.
 
-    Of both it is false that they are ``>= 0``.
+    Neither is ``>= 0``.
     """
     return -1.0 if _CONFIG.jax_debug_nans else float("nan")
 
 
 def narrowed(number: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Return a number in the dtype of a state; what is finite stays so."""
+    """Return a number in the dtype of a state; a finite number stays finite."""
     if number.dtype == dtype:
         return number
     return jnp.where(jnp.isfinite(number), saturate(number, dtype), number.astype(dtype))
@@ -118,7 +118,7 @@ def increment(counter: jax.Array) -> jax.Array:
 
 
 def abs_square(x: jax.Array) -> jax.Array:
-    """Return ``|x|**2``, which is real also where ``x`` is complex."""
+    """Return ``|x|**2``, which is real even if ``x`` is complex."""
     return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else x * x
 
 
@@ -149,20 +149,20 @@ def is_low_precision(dtype: DTypeLike) -> bool:
 def rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Return a float32 array rounded to a narrower dtype, still in float32.
 
-    A cast there and back would be taken out by XLA, which may keep excess precision.
+    XLA would remove a cast there and back, since it is allowed to keep excess precision.
     """
     info = jnp.finfo(dtype)
     normal = lax.reduce_precision(x, exponent_bits=info.nexp, mantissa_bits=info.nmant)
     if info.nexp == 8:
         return normal
-    # Below the normal numbers the spacing is the same everywhere.
+    # Below the normal numbers the spacing is constant.
     spacing = float(info.smallest_subnormal)
     below = jnp.round(x * (1.0 / spacing)) * spacing
     return jnp.where(jnp.abs(x) < float(info.smallest_normal), below, normal)
 
 
 def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Cast a real array; what a dtype cannot hold becomes its largest number (NaN stays)."""
+    """Cast a real array; a value out of range becomes the largest number (NaN stays NaN)."""
     largest = float(jnp.finfo(dtype).max)
     return jnp.clip(x, -largest, largest).astype(dtype)
 
@@ -170,8 +170,8 @@ def saturate(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 def fits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Whether each entry of an array stays finite when it is cast to a floating-point dtype.
 
-    Compared, and not cast and looked at: XLA may leave out a cast there and back, and would then
-    find the number finite that it later stores as infinite.
+    This compares instead of casting and testing: XLA can omit a cast there and back, and would
+    then consider a number finite that it later stores as infinite.
     """
     if jnp.iscomplexobj(x):
         part = jnp.finfo(dtype).dtype
@@ -179,7 +179,7 @@ def fits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     if not is_low_precision(dtype):
         return lax.is_finite(x.astype(dtype))
     info = jnp.finfo(dtype)
-    # From here on the nearest number is not finite: half a spacing above the largest.
+    # From half a spacing above the largest number on, rounding gives infinity.
     spacing = 2.0 ** (math.frexp(float(info.max))[1] - 1 - info.nmant)
     return jnp.abs(x.astype(wide(x.dtype))) < float(info.max) + spacing / 2
 
@@ -187,14 +187,14 @@ def fits(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 def stored(x: jax.Array, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
     """Return an array in the dtype in which it is kept, and which entries are sound in it.
 
-    In a dtype of small range (float16, float8, integers) an overflow says no more than "large", so
-    the largest number stands for it. In one of the range of float32 it is not sound, as NaN.
+    In a dtype of small range (float16, float8, integers) an overflow only means "large", so it
+    becomes the largest number. In one with the range of float32 it is not sound, like NaN.
     """
     if jnp.iscomplexobj(x) or not is_inexact(x):
         return x.astype(dtype), fits(x, dtype) if is_inexact(x) else jnp.ones_like(x, bool)
     if jnp.issubdtype(dtype, jnp.integer):
         info = jnp.iinfo(dtype)
-        # The bounds as numbers of x: the nearest to the largest int32 may lie above it.
+        # The bounds in the dtype of x: the number nearest to the largest int32 can be above it.
         low, high = (np.asarray(bound, x.dtype) for bound in (info.min, info.max))
         top = high if int(high) <= info.max else np.nextafter(high, np.asarray(0, x.dtype))
         sound = ~jnp.isnan(x)

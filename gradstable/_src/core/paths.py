@@ -1,4 +1,4 @@
-"""Names of leaves: as people read them, and as numbers that fit into a state of arrays."""
+"""Names of leaves: readable, and as numbers that fit into a state of arrays."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,48 +7,48 @@ from typing import Any
 import jax
 import numpy as np
 
-# What Flax puts around the arrays of its variables. It says nothing.
+# What Flax puts around the arrays of its variables. It carries no information.
 _SILENT = ("value", "raw_value")
-# What a tree may have around the parameters where it is trained and not where it is named.
+# What can surround the parameters in the tree that is trained, but not in the one that is named.
 _AROUND = (("params",), ("model",))
-# How many of the names that a leaf may have are listed.
+# How many candidates for the name of a leaf are listed.
 _SHOWN = 4
 
 
 def leaf_paths(tree: Any) -> list[str]:
     """Return the path of each leaf, in tree order."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    # A Flax variable is a node with one child, .value, which says nothing.
+    # A Flax variable is a node with one child, .value, which carries no information.
     return [jax.tree_util.keystr(path).removesuffix(".value") for path, _ in flat]
 
 
 def leaf_keys(tree: Any) -> np.ndarray:
     """Return a number for the path of each leaf, int32 ``[L]`` and never 0.
 
-    A state holds arrays only, and no names. The number of a leaf does not depend on the other
-    leaves of its tree, so it is found again in a tree that has more of them.
+    A state holds arrays only, no names. The number of a leaf does not depend on the other leaves
+    of its tree, so it can be found again in a tree with more leaves.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return path_keys([path for path, _ in flat])
 
 
 def path_keys(paths: Sequence[Sequence[Any]]) -> np.ndarray:
-    """Return the same for the paths of leaves, as JAX has them."""
+    """Return the same for the paths of leaves, as JAX represents them."""
     return np.asarray([_key(_names(path)) for path in paths], np.int32)
 
 
 class Namer:
-    """Finds the names of leaves by the numbers of their paths.
+    """Find the names of leaves by the numbers of their paths.
 
     Args:
-      tree: the parameters as a reader has them: perhaps more of them, in other containers, or one
-        level deeper than a transform saw them. ``None``: no names are known.
-      keys: the numbers of its leaves, where its own paths have lost some of their names.
+      tree: the parameters as the reader has them. Compared with those that the transform saw, there
+        can be more of them, in other containers, or one level deeper. ``None``: no names are known.
+      keys: the numbers of its leaves, if its own paths have lost some of their names.
     """
 
     def __init__(self, tree: Any = None, *, keys: Sequence[int] | None = None) -> None:
         self.known = tree is not None
-        # The whole path comes first, then what else the transform may have been shown.
+        # The whole path comes first, then other forms that the transform may have seen.
         self._tables: tuple[dict[int, list[str]], ...] = ({}, {}, {})
         flat, _ = jax.tree_util.tree_flatten_with_path(tree)
         own = keys if keys is not None else path_keys([path for path, _ in flat]).tolist()
@@ -62,12 +62,12 @@ class Namer:
                     table.setdefault(_key(form), []).append(shown)
 
     def find(self, key: int) -> list[str]:
-        """Return the paths that a leaf with this number may have: mostly one, else none or more."""
+        """Return the possible paths of a leaf with this number: usually one, else none or more."""
         found = (table[key] for table in self._tables if key in table)
         return next(found, [])
 
     def __call__(self, index: int, key: int) -> str:
-        """Return the name of a leaf, or what is known of it."""
+        """Return the name of a leaf, or what is known about it."""
         if not self.known:
             return f"leaf {index} (pass params to see its name)"
         found = self.find(key)
@@ -83,7 +83,7 @@ class Namer:
 
 
 def find_leaves(keys: Sequence[int], tree: Any) -> list[int]:
-    """Return where leaves with these numbers are in a tree; -1: in no one place."""
+    """Return the index of the leaf with each number in a tree; -1 if none or ambiguous."""
     place = {name: index for index, name in enumerate(leaf_paths(tree))}
     namer = Namer(tree)
     found = [namer.find(key) for key in keys]

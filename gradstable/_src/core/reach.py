@@ -1,7 +1,7 @@
-"""Which gradients an optimizer reads: what reaches nothing can do no harm, and is not judged.
+"""Which gradients an optimizer reads: those that it drops can do no harm, and are not judged.
 
 ``optax.partition`` with ``optax.set_to_zero`` drops the gradients of frozen leaves. A NaN in one of
-them must reject no step, and its size is no part of the norm.
+them must not reject a step, and its size must not count in the norm.
 """
 
 from collections.abc import Hashable
@@ -17,17 +17,17 @@ from gradstable._src.core.equations import Equations, Update, is_array, trace
 from gradstable._src.core.tree_checks import no_gradient
 from gradstable._src.core.wrapped import explaining
 
-# Types of arguments that one eager loop may take turns with.
+# Sets of argument types among which one eager loop may alternate.
 _REMEMBERED = 8
 
 
 class Inner(NamedTuple):
-    """An inner transform with its arguments looked at, before it runs.
+    """An inner transform and an analysis of its arguments, before it runs.
 
     Attributes:
       update: its update, with the extra arguments of this step.
-      equations: the same as equations, traced once; ``None`` outside of ``jit``.
-      judged: the gradients, with zeros in the place of those that it does not read.
+      equations: the same as equations, traced once; ``None`` outside ``jit``.
+      judged: the gradients, with zeros in place of those that it does not read.
     """
 
     update: Update
@@ -36,10 +36,10 @@ class Inner(NamedTuple):
 
 
 class Reach:
-    """What one transform reads, for each types of its arguments.
+    """What one transform reads, for each combination of argument types.
 
-    Outside of ``jit`` an update would be traced in every step only to see what it reads, so this is
-    remembered. It depends on nothing but types.
+    Outside ``jit`` an update would be traced in every step only to see what it reads, so the result
+    is cached. It depends only on types.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Reach:
         params: Any,
         extra_args: dict[str, Any],
     ) -> Inner:
-        """Return an inner transform as it will run, and what of the gradients it reads."""
+        """Return an inner transform as it will run, and which of the gradients it reads."""
 
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
             return inner.update(updates, state, params, **extra_args)
@@ -79,10 +79,10 @@ class Reach:
 
 
 def _read_by(equations: Equations, updates: Any) -> tuple[bool, ...]:
-    """Return for each leaf of the gradients whether an update reads it.
+    """Return, for each leaf of the gradients, whether an update reads it.
 
     Raises:
-      TypeError: if it computes with one that is no floating-point array, with its path.
+      TypeError: if it computes with a leaf that is not a floating-point array, with its path.
     """
     flat = jax.tree_util.tree_leaves_with_path(updates)
     leaves = [leaf for _, leaf in flat]
@@ -114,7 +114,7 @@ def _try(update: Update, trees: tuple[Any, Any, Any]) -> tuple[bool, ...]:
     try:
         equations = trace(update, *trees)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
-        # It looks at numbers, as only code outside of jit can: nobody knows what it reads.
+        # It depends on values, as only code outside jit can, so what it reads is unknown.
         return (True,) * len(jax.tree.leaves(trees[0]))
     return _read_by(equations, trees[0])
 

@@ -1,13 +1,13 @@
-"""Reason codes: the integers left inside ``jit``, and the sentences they stand for.
+"""Reason codes: the integers recorded inside ``jit``, and the sentences that they stand for.
 
-Nothing can be raised from compiled code, so a verdict carries a code. Codes are stable
-across versions, because they are stored in checkpoints.
+Compiled code cannot raise, so a verdict carries a code. Codes are stable across versions,
+because they are stored in checkpoints.
 """
 
 import enum
 from typing import SupportsInt
 
-# Totals per reason are counted in a vector of this length; codes of users lie in its upper half.
+# Totals per reason are counted in a vector of this length; user codes are in its upper half.
 NUM_REASONS = 64
 FIRST_USER_REASON = 32
 
@@ -48,21 +48,21 @@ _SENTENCES: dict[int, str] = {
     Reason.HISTORY_REJECTED: "the norm was far above its recent mean",
     Reason.LOSS_REJECTED: "the loss was not finite, or far above its usual range",
     Reason.GROUP_SCALED: "the gradient of a group of leaves left its usual range",
-    Reason.NORM_STABILIZED: "every leaf was brought to a norm near 1, out of its history",
+    Reason.NORM_STABILIZED: "every leaf was scaled to a norm near 1, based on its history",
     Reason.WEIGHT_REJECTED: "the weight of the micro-batch was negative or not finite",
 }
 
 
 def add_reason(code: int, sentence: str) -> int:
-    """Give a rule of your own a reason that ``gs.explain`` can tell.
+    """Register a reason for your own rule, which ``gs.explain`` then reports.
 
     Args:
       code: an integer in ``[32, 64)``, the same in every process and every run, since it is
         stored in the state and in checkpoints.
-      sentence: a clause without a full stop, as in "the gradient had NaN entries".
+      sentence: a clause without a period, such as "the gradient had NaN entries".
 
     Returns:
-      The code, to be used in ``Verdict.of(..., reason=code)``.
+      The code, for use in ``Verdict.of(..., reason=code)``.
 
     Raises:
       ValueError: if the code is out of range or already stands for another sentence.

@@ -1,4 +1,4 @@
-"""Factors for the tree, for leaves, for units: how they combine and what they leave of a norm."""
+"""Factors for the tree, for leaves, for units: how they combine, and the norms that result."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from jax.typing import ArrayLike
 from gradstable._src.core.numerics import largest_norm_in, statistic
 from gradstable._src.core.types import Measure, Scale
 
-# The keyword of ``update`` that brings the factor.
+# The keyword of ``update`` that passes the factor.
 UNSCALE = "unscale"
 
 
 class ScaleAwareTransformation(optax.GradientTransformationExtraArgs):
     """A transform whose ``update`` takes ``unscale=``: the factor that undoes a loss scale.
 
-    A loss scale around it passes the factor on, where it would have to read and write all
-    gradients otherwise. So it does around a wrapper that is not of this type, which is as right.
+    A loss scale around it passes the factor on. Around any other transform it has to read and
+    write all gradients itself, which gives the same result.
     """
 
 
@@ -25,14 +25,14 @@ def wrapping(
     init_fn: optax.TransformInitFn,
     update_fn: optax.TransformUpdateExtraArgsFn,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a transform that is aware of a loss scale where what it wraps is."""
+    """Return a transform that is aware of a loss scale if the wrapped one is."""
     if isinstance(inner, ScaleAwareTransformation):
         return ScaleAwareTransformation(init_fn, update_fn)
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def unscale_measure(measure: Measure, factor: ArrayLike | None) -> Measure:
-    """Return the measure that gradients will have when they are multiplied by a factor."""
+    """Return the measure that the gradients will have after multiplication by a factor."""
     if factor is None:
         return measure
     by = statistic(factor)
@@ -53,8 +53,8 @@ def unscale_factors(scale: Scale, factor: ArrayLike | None) -> Scale:
 def combine(first: Scale, second: Scale) -> Scale:
     """Return the factors of two rules that act on one gradient.
 
-    Two factors below 1 combine to the smaller one: rules which see the same spike do not
-    punish it twice. Factors above 1 multiply. Both agree where a factor is 1.
+    Two factors below 1 combine to the smaller one, so that rules that see the same spike do not
+    punish it twice. Factors above 1 multiply. The two cases agree where a factor is 1.
     """
     if isinstance(first, tuple) or isinstance(second, tuple):
         num_leaves = len(first if isinstance(first, tuple) else second)
@@ -77,10 +77,10 @@ def positive(scale: Scale) -> jax.Array:
 
 
 def largest_norm(measure: Measure, scale: Scale) -> jax.Array:
-    """Return a bound on the norm that any leaf has after scaling (float32 scalar).
+    """Return an upper bound on the norm of any leaf after scaling (float32 scalar).
 
-    With one factor for all it is the norm of the tree; with factors for units it takes all of
-    a leaf to be scaled by its largest one.
+    With one factor for all, it is the norm of the tree. With factors for units, it assumes that a
+    whole leaf is scaled by its largest one.
     """
     if isinstance(scale, tuple):
         scale = jnp.stack([jnp.max(part, initial=0.0) for part in scale]) if scale else jnp.ones(0)
@@ -90,7 +90,7 @@ def largest_norm(measure: Measure, scale: Scale) -> jax.Array:
 
 
 def countable(measure: Measure, scale: Scale | None = None) -> jax.Array:
-    """Whether the squares of a gradient, after scaling, can be added up (bool scalar)."""
+    """Whether the squares of a scaled gradient can be summed without overflow (bool scalar)."""
     scale = jnp.ones((), measure.norm.dtype) if scale is None else scale
     if measure.limits is None:
         return largest_norm(measure, scale) <= largest_norm_in(jnp.float32)

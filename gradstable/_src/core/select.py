@@ -1,4 +1,4 @@
-"""Keep or take: selections that never multiply, so that a discarded NaN stays discarded."""
+"""Select the new or the old value, never by a product, so that a discarded NaN stays discarded."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,14 +17,14 @@ Tree = TypeVar("Tree")
 def select(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     """Return ``new`` where the step is accepted, else ``old``.
 
-    In primitives, as all that is done to each of a thousand leaves: ``jnp.where`` would be traced
-    and lowered as a function that is called, in twice the time.
+    It uses primitives, like everything that runs once per leaf, for a thousand leaves:
+    ``jnp.where`` would be traced and lowered as a function call, which takes twice as long.
     """
     return lax.select_n(accept, old, new if new.dtype == old.dtype else new.astype(old.dtype))
 
 
 def select_finite(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """Return ``new`` where the step is accepted and the entry sound as it is kept, else ``old``."""
+    """Return ``new`` where the step is accepted and the stored entry sound, else ``old``."""
     if not is_inexact(new):
         return select(accept, new, old)
     kept, sound = stored(new, old.dtype)
@@ -34,7 +34,7 @@ def select_finite(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Arra
 def keep_where(accept: jax.Array, sound: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     """Return ``new`` where the step is accepted and the entry sound, else ``old``.
 
-    Two selects are less to compile than one by a scalar that has to take the shape of the leaf.
+    Two selects compile faster than one by a scalar that must be broadcast to the leaf's shape.
     """
     return lax.select_n(accept, old, lax.select_n(sound, old, new))
 
@@ -50,7 +50,7 @@ def select_tree(take: jax.Array, new: Tree, old: Tree, *, name: str) -> Tree:
 
 
 def take_types(new: Tree, old: Tree, *, name: str) -> Tree:
-    """Return ``new`` in the dtypes of ``old``, as a branch of a condition has to.
+    """Return ``new`` in the dtypes of ``old``, as a branch of a condition must.
 
     Raises:
       ValueError: if structure or shapes differ; the message begins with ``name``.
@@ -60,9 +60,9 @@ def take_types(new: Tree, old: Tree, *, name: str) -> Tree:
 
 
 def run_branch(index: jax.Array, branches: Sequence[Callable[[], Any]]) -> Any:
-    """Run one of several functions without arguments, and no other.
+    """Run one of several functions without arguments, and none of the others.
 
-    Outside of ``jit`` the index is known, and ``lax.switch`` would be recompiled in every call.
+    Outside ``jit`` the index is known, and ``lax.switch`` would be recompiled in every call.
     """
     if isinstance(index, jax.core.Tracer):
         return lax.switch(index, branches)
@@ -70,11 +70,11 @@ def run_branch(index: jax.Array, branches: Sequence[Callable[[], Any]]) -> Any:
 
 
 def run_if(condition: jax.Array, change: Callable[[Tree], Tree], tree: Tree) -> Tree:
-    """Return ``change(tree)`` where a condition holds, else ``tree``, without moving it.
+    """Return ``change(tree)`` if a condition holds, else ``tree``, without moving it.
 
-    What passes unchanged through a branch of ``lax.cond``, XLA copies to where the other branch
-    puts its result; what a loop of no rounds carries stays where it is. A loop has no derivative in
-    reverse mode, so that of the condition takes its place there.
+    XLA copies a value that passes unchanged through a branch of ``lax.cond`` to where the other
+    branch puts its result, but the carry of a loop with no iterations stays in place. A loop has no
+    reverse-mode derivative, so the derivative of ``lax.cond`` takes its place.
     """
     if not isinstance(condition, jax.core.Tracer):
         return change(tree) if condition else tree
@@ -83,8 +83,8 @@ def run_if(condition: jax.Array, change: Callable[[Tree], Tree], tree: Tree) -> 
     def of_leaves(*leaves: jax.Array) -> list[jax.Array]:
         return jax.tree.leaves(change(jax.tree.unflatten(structure, leaves)))
 
-    # What it reads besides the tree has to be an argument, or it could have no derivative. The rule
-    # for that outlives the trace, so it must hold on to equations alone, and to no tracer.
+    # Anything else that it reads must be an argument, or there would be no derivative for it. The
+    # derivative rule outlives the trace, so it must keep only equations, and no tracers.
     closed = jax.make_jaxpr(of_leaves)(*leaves)
     jaxpr, read = closed.jaxpr, list(closed.consts)
 
@@ -114,12 +114,12 @@ def run_if(condition: jax.Array, change: Callable[[Tree], Tree], tree: Tree) -> 
 
 
 def own_arrays(state: Tree) -> Tree:
-    """Turn the leaves of a fresh state into arrays of its own, with stable types.
+    """Turn the leaves of a fresh state into arrays that it owns, with stable types.
 
-    Python scalars become arrays and weak types strong ones, so that ``update`` can return
-    what ``init`` did. Every leaf is a copy: it may be a parameter, be there twice, or belong
-    to the transform itself (a random key), and what a compiled step is given to keep
-    (``donate_argnums``) must be nobody else's.
+    Python scalars become arrays and weak types become strong, so that ``update`` can return the
+    same types as ``init``. Every leaf is copied: it could be a parameter, occur twice, or belong to
+    the transform itself (a random key), and arrays donated to a compiled step (``donate_argnums``)
+    must not be shared.
     """
 
     def own(leaf: object) -> jax.Array:

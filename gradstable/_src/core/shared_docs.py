@@ -1,4 +1,4 @@
-"""Docstrings of a family: what its members share is written once, and put in where it belongs."""
+"""Docstrings of a family: shared parts are written once and inserted where they belong."""
 
 import inspect
 import re
@@ -15,12 +15,12 @@ def completed(function: Callable[..., Any], *, arguments: Mapping[str, str], **s
     """Return the docstring of a function with the sections that it leaves to its family.
 
     Args:
-      function: has a docstring; what it says of an argument takes the place of what is shared.
-      arguments: by name, what is shared; a default that is not told is added.
+      function: has a docstring; its own entry for an argument replaces the shared one.
+      arguments: shared entries by argument name; a default that they do not mention is added.
       **shared: whole sections, such as ``Returns``, for a docstring without them.
 
     Returns:
-      The docstring, with one entry for each argument in the order of the signature.
+      The docstring, with one entry per argument in the order of the signature.
     """
     body, *rest = _SECTION.split(inspect.getdoc(function) or "")
     sections = {**shared, **dict(zip(rest[::2], rest[1::2], strict=True))}

@@ -1,9 +1,9 @@
 """Transforms and rules that print as the call that made them.
 
-A transform is a pair of functions, and so is a rule: by itself it prints as two addresses, which
-tell nothing in a log, a notebook or a failing test. What a factory under ``@shown`` returns prints
-as ``guard(optax.chain(...), rules.global_norm(1.0))``: the arguments as they were given, and no
-default that was not. Nothing is formatted before it is asked for.
+A transform is a pair of functions, and so is a rule: normally it prints as two addresses, which
+say nothing in a log, a notebook or a failing test. The result of a factory under ``@shown`` prints
+as ``guard(optax.chain(...), rules.global_norm(1.0))``: the arguments as they were passed, without
+the defaults. Nothing is formatted until it is printed.
 """
 
 import functools
@@ -19,11 +19,11 @@ Factory = TypeVar("Factory", bound=Callable[..., tuple[Any, ...]])
 
 
 def shown(factory: Factory) -> Factory:
-    """Let what a factory returns, a ``NamedTuple``, print as the call that made it.
+    """Make the ``NamedTuple`` that a factory returns print as the call that made it.
 
-    It is then an instance of a subclass of what it was, equal to it and as good as it in every
-    place where that is asked for. A factory that ends in a call of another one shows the outer
-    call. ``_replace`` returns what nobody called: that prints as the ``NamedTuple`` it is.
+    The result is an instance of a subclass of the original type, equal to the original and accepted
+    in its place everywhere. If a factory returns the result of another one, the outer call is
+    shown. The result of ``_replace`` comes from no call, so it prints as a plain ``NamedTuple``.
 
     Args:
       factory: a public function that makes a transform or a rule.
@@ -48,7 +48,7 @@ def shown(factory: Factory) -> Factory:
 
 
 class _Call(NamedTuple):
-    """The call of a factory, with the arguments that were given."""
+    """The call of a factory, with the arguments that were passed."""
 
     factory: Callable[..., Any]
     args: tuple[Any, ...]
@@ -62,7 +62,7 @@ class _Call(NamedTuple):
 
 
 class _Shown:
-    """What stands before a ``NamedTuple`` in the bases of a class of shown things."""
+    """The mixin that precedes a ``NamedTuple`` in the bases of a shown class."""
 
     base: type[Any]
     call: _Call | None = None
@@ -75,13 +75,13 @@ class _Shown:
         return f"{self.call.name}({', '.join(given)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The class was made at run time, and a copy has to find it again.
+        # The class was made at run time, and a copy must be able to find it.
         return _restore, (self.base, tuple(cast("Iterable[Any]", self)), self.call)
 
 
 @functools.cache
 def _class_of(base: type[Any]) -> type[Any]:
-    # The name is that of the base, as NamedTuples print it.
+    # Named after the base, since NamedTuples print this name.
     return type(base.__name__, (_Shown, base), {"base": base, "__doc__": base.__doc__})
 
 
@@ -91,19 +91,19 @@ def _restore(base: type[Any], fields: Iterable[Any], call: _Call | None) -> tupl
     return made
 
 
-# Dtypes as they are typed.
+# How users type dtypes.
 _ALIASES = {"jax.numpy": "jnp.", "numpy": "np."}
 
 
 class _Short(reprlib.Repr):
-    """Arguments in a few characters, and never with the content of an array."""
+    """Format arguments in a few characters, and never with the content of an array."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = 60
 
     def repr_instance(self, x: Any, level: int) -> str:
-        """Return the text of what is no container, string or integer."""
+        """Return the text of anything but a container, string or integer."""
         if isinstance(x, _Shown):
             return repr(x)
         if isinstance(x, (jax.Array, np.ndarray)):

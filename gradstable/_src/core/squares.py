@@ -14,11 +14,11 @@ from gradstable._src.core.xla import apart, looked_up
 
 
 class Range(NamedTuple):
-    """What a dtype to sum in can bear, and where a shift brings what it cannot.
+    """The limits of a dtype to sum in, and the shifts for what is outside of them.
 
     Attributes:
-      tiny: a sum of squares from here on is accurate: what underflowed is below the smallest
-        normal number an entry, so even 2**42 entries lose at most one part in 2**20.
+      tiny: a sum of squares from here on is accurate: each square that underflowed is below the
+        smallest normal number, so even 2**42 entries lose at most one part in 2**20.
       up: what tiny norms are multiplied by. Then even the smallest number can be squared, and the
         largest of the tiny ones can be squared and summed.
       down: its inverse, for norms whose square overflows.
@@ -30,25 +30,25 @@ class Range(NamedTuple):
 
 
 _F32 = Range(2.0**-64, 2.0**90, 2.0**-90)
-# A float32 leaf beside float64 ones loses its subnormal entries when it is converted, and so the
+# A float32 leaf next to float64 ones loses its subnormal entries when it is converted, so the
 # second read must begin where these could matter: 2**42 of them have squares below 2**-210.
 _F64 = Range(2.0**-180, 2.0**580, 2.0**-580)
 
 
 class Shift(NamedTuple):
-    """What entries are multiplied by, and whether that is up."""
+    """The factor for all entries, and whether it shifts up."""
 
     factor: jax.Array
     is_up: jax.Array
 
     @classmethod
     def to(cls, huge: jax.Array, dtype: DTypeLike) -> "Shift":
-        """Return the shift down for huge norms, else that up."""
+        """Return the shift down for huge norms, else the shift up."""
         return cls(looked_up([range_of(dtype).up, range_of(dtype).down], huge, dtype), ~huge)
 
 
 def range_of(dtype: DTypeLike) -> Range:
-    """Return what a dtype to sum in can bear."""
+    """Return the limits of a dtype to sum in."""
     return _F64 if np.dtype(dtype) == np.float64 else _F32
 
 
@@ -64,7 +64,7 @@ def sum_squares(stack: jax.Array, dtype: DTypeLike, *, large: bool) -> jax.Array
     def square(x: jax.Array) -> jax.Array:
         return abs_square(as_wide(x, dtype))
 
-    # Of float16 the conversion, too, is nothing that the library for sums takes on the CPU.
+    # For float16, the library for sums on the CPU does not accept the conversion either.
     in_rows = large and stack.dtype.name not in ("float32", "float64", "bfloat16")
     return sum_each(apart(stack), square, in_rows=in_rows)
 
@@ -79,7 +79,7 @@ def as_wide(x: jax.Array, dtype: DTypeLike) -> jax.Array:
 def sum_shifted_squares(
     stack: jax.Array, factor: jax.Array, is_up: jax.Array, *, large: bool
 ) -> jax.Array:
-    """Return the same of entries times a factor, with subnormal ones read by their bits."""
+    """Return the same for entries times a factor, with subnormal ones read by their bits."""
 
     def square(x: jax.Array) -> jax.Array:
         if jnp.iscomplexobj(x):
@@ -91,7 +91,7 @@ def sum_shifted_squares(
 
 
 def put_down(norms: jax.Array) -> jax.Array:
-    """Return norms that were shifted up; a subnormal result is put together from its bits."""
+    """Undo the shift up of norms; a subnormal result is assembled from its bits."""
     info, bits = _bits_of(norms.dtype)
     up, down = range_of(norms.dtype).up, range_of(norms.dtype).down
     number = jnp.round(norms * (down / float(info.smallest_subnormal))).astype(bits)

@@ -1,4 +1,4 @@
-"""Small leaves of one kind in one array: a thousand small reductions are slow to compile."""
+"""Stack small leaves of one kind in one array: a thousand reductions are slow to compile."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,18 +13,18 @@ from jax.typing import DTypeLike
 from gradstable._src.core.layout import Split, together
 from gradstable._src.core.xla import never
 
-# Leaves up to this size are stacked; of a larger one the copy would cost more than it saves.
+# Leaves up to this size are stacked; the copy of a larger one would cost more than it saves.
 _SMALL = 1 << 14
-# A stack is copied and read at once, so it stays small enough for a cache.
+# A stack is copied and read immediately, so it stays small enough for a cache.
 _STACK_SIZE = 1 << 17
-# Stacks are there until the step is decided on, so all together stay below this part of the tree,
-# or below a number of entries that matters nowhere.
+# Stacks exist until the step is decided on, so together they stay below this fraction of the tree,
+# or below a number of entries that never matters.
 _SHARE = 1 / 200
 _FREE = 1 << 16
 
 
 class Stacks(NamedTuple):
-    """Leaves in groups of which each is read as one array ``[k, *shape]``; ``k`` is mostly 1."""
+    """Leaves in groups, each read as one array ``[k, *shape]``; ``k`` is usually 1."""
 
     leaves: Sequence[jax.Array]
     groups: list[list[int]]
@@ -39,14 +39,14 @@ class Stacks(NamedTuple):
         *,
         one_by_one: bool = False,
     ) -> "Stacks":
-        """Stack leaves, each into one array only.
+        """Stack leaves, each in one array only.
 
         Args:
           leaves: the leaves.
           splits: how each is split.
-          places: where in a layer each stands. Only what is sharded alike may be stacked, or XLA
-            would move it between devices. Types tell so on a mesh with explicit axes; elsewhere
-            the same place in every layer does.
+          places: the place of each within its layer. Only leaves that are sharded alike may be
+            stacked, or XLA would move them between devices. On a mesh with explicit axes their
+            types say so; elsewhere leaves in the same place of every layer are assumed to be.
           one_by_one: whether only one stack is needed at a time, as by ``sums_in_order``.
         """
         small, most = _small(leaves, one_by_one=one_by_one)
@@ -62,7 +62,7 @@ class Stacks(NamedTuple):
         return cls(leaves, groups, of_stacks)
 
     def sums(self, reduce: Callable[[jax.Array], jax.Array], dtype: DTypeLike) -> jax.Array:
-        """Sum ``reduce: [k, *shape] -> [k]`` over all devices; return one number a leaf."""
+        """Sum ``reduce: [k, *shape] -> [k]`` over all devices; return one number per leaf."""
         return self._gather([reduce(self._stack(group)).astype(dtype) for group in self.groups])
 
     def sums_in_order(
@@ -73,7 +73,7 @@ class Stacks(NamedTuple):
     ) -> jax.Array:
         """Do the same with a factor, one array after the other.
 
-        So memory of the size of a leaf is needed only once.
+        This way, memory of the size of a leaf is needed only once.
         """
         reduced: list[jax.Array] = []
         last: dict[Split, jax.Array] = {}
@@ -94,7 +94,7 @@ class Stacks(NamedTuple):
         if len(rows) == 1:
             return rows[0]
         if after is not None:
-            # One more row, which has to be computed before the others can be put behind it.
+            # One more row, which must be computed before the others can be put after it.
             zeros, ones = (lax.full_like(rows[0], value) for value in (0, 1))
             rows = [jnp.where(after, ones, zeros), *rows]
         return lax.concatenate(rows, 0)
@@ -105,7 +105,7 @@ class Stacks(NamedTuple):
 
 
 def _small(leaves: Sequence[jax.Array], *, one_by_one: bool) -> tuple[set[int], int]:
-    """Return the leaves to stack, and the most entries of a stack, as memory for it allows."""
+    """Return the leaves to stack, and the most entries of a stack that memory allows."""
     entries = sum(leaf.size for leaf in leaves)
     allowed = entries if entries <= _FREE else math.ceil(_SHARE * entries)
     if one_by_one:

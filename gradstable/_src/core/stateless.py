@@ -1,4 +1,4 @@
-"""Transforms that remember nothing: checks of the arguments around one function of a leaf."""
+"""Transforms without memory: argument checks around one function of a leaf."""
 
 from collections.abc import Callable
 from typing import Any

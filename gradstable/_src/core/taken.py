@@ -1,10 +1,10 @@
-"""Misspelled extra arguments, which vanish behind ``**extra_args``.
+"""Misspelled extra arguments, which vanish in ``**extra_args``.
 
-optax hands extra arguments through chains and wrappers, and a transform that does not know a name
-drops it. That has to stay so, since loops pass to any optimizer what only some take; but a near
-miss of a name that has a meaning is a mistake, unless something inside takes just that name. What
+optax passes extra arguments through chains and wrappers, and a transform that does not know a name
+drops it. That must stay so, since training loops pass arguments that only some optimizers take.
+But a near miss of a known name is a mistake, unless something inside takes exactly that name. What
 a function takes can be read off its code: its parameters, and the strings in it
-(``extra_args["x"]``), likewise for all that it holds.
+(``extra_args["x"]``). The same goes for every object that it holds.
 """
 
 import difflib
@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# What line searches of optax take; a loop may pass it to any optimizer.
+# An argument of optax's line searches; a loop can pass it to any optimizer.
 _USUAL = frozenset({"value_fn"})
 _FOREIGN = frozenset({"jax", "jaxlib", "numpy", "builtins", "typing"})
 
@@ -21,16 +21,16 @@ _FOREIGN = frozenset({"jax", "jaxlib", "numpy", "builtins", "typing"})
 def check_taken(
     extra_args: Mapping[str, Any], function: object, *, own: Iterable[str], factory: str
 ) -> None:
-    """Raise if an extra argument is a near miss of a known one, and taken by nobody.
+    """Raise if an extra argument is a near miss of a known one, and nothing takes it.
 
     Args:
       extra_args: what was passed by keyword beyond the arguments of the wrapper.
-      function: what they are handed on to. Functions among the arguments take some as well.
+      function: what they are passed on to. Functions among the arguments can take some as well.
       own: the names that the wrapper itself takes.
-      factory: what the wrapper is called in messages.
+      factory: the name of the wrapper in messages.
 
     Raises:
-      TypeError: with the name, and what was meant.
+      TypeError: with the name, and the name that was probably meant.
     """
     own = tuple(own)
     roots = [function, *(value for value in extra_args.values() if callable(value))]
@@ -38,20 +38,20 @@ def check_taken(
         near = difflib.get_close_matches(name.lower(), own, n=1, cutoff=0.75)
         if near and not takes(roots, name):
             msg = (
-                f"{factory} got {name}=, which neither it nor what it wraps takes. Did you mean "
-                f"{near[0]}=?"
+                f"{factory} got {name}=, which neither it nor the transform that it wraps takes. "
+                f"Did you mean {near[0]}=?"
             )
             raise TypeError(msg)
 
 
 def takes(roots: Iterable[object], name: str) -> bool:
-    """Whether a function takes an argument, or one that it holds does.
+    """Whether a function, or one that it holds, takes an argument.
 
     Args:
-      roots: functions, or what holds some.
-      name: of the argument.
+      roots: functions, or objects that hold some.
+      name: the name of the argument.
     """
-    seen: dict[int, object] = {}  # kept, or else another object may have the same id
+    seen: dict[int, object] = {}  # keeps objects alive, so that no other can get the same id
     waiting = list(roots)
     while waiting:
         thing = waiting.pop()
@@ -73,7 +73,7 @@ def _strings(code: types.CodeType) -> Iterable[str]:
 
 
 def _parts(thing: Any) -> list[Any]:
-    """Return what may hold a function that is called by this one."""
+    """Return the objects that could hold a function that this one calls."""
     if isinstance(thing, types.FunctionType):
         cells = [cell.cell_contents for cell in thing.__closure__ or () if _is_filled(cell)]
         defaults = [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]

@@ -1,4 +1,4 @@
-"""Checks of trees and of what comes with them, at trace time: with the path of the leaf.
+"""Checks of trees and related arguments at trace time, with the path of the leaf in messages.
 
 They cost nothing at run time.
 """
@@ -22,7 +22,7 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
     """Check at trace time that gradients are floating-point and match the parameters.
 
     Returns:
-      Both with numbers of Python and NumPy as arrays, and ``None`` for parameters without gradient.
+      Both with Python and NumPy numbers as arrays, and ``None`` for parameters without a gradient.
 
     Raises:
       TypeError: if a leaf is not floating-point (or complex), with its path.
@@ -36,13 +36,13 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
     if params is not None:
         hint = "Call update(updates, state, params) with the gradients of params"
         if isinstance(updates, tuple) and not isinstance(params, tuple):
-            hint += ", and not with the (value, gradients) of jax.value_and_grad"
+            hint += ", not with the (value, gradients) pair from jax.value_and_grad"
         check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
     return as_arrays(updates), None if params is None else with_gradient(params, updates)
 
 
 def no_gradient(path: str, dtype: DTypeLike) -> TypeError:
-    """Return what to raise for a gradient that is no floating-point array."""
+    """Return the error to raise for a gradient that is not a floating-point array."""
     return TypeError(
         f"updates{path} has dtype {dtype}, but gradients must be floating-point. Differentiate "
         "only floating-point parameters, or keep the others out with optax.masked"
@@ -50,7 +50,7 @@ def no_gradient(path: str, dtype: DTypeLike) -> TypeError:
 
 
 def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:
-    # To NumPy a string may be the name of a dtype.
+    # NumPy would take a string for the name of a dtype.
     if not isinstance(leaf, str):
         with contextlib.suppress(TypeError):
             return jnp.result_type(leaf)
@@ -59,9 +59,9 @@ def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:
 
 
 def check_params(params: Params | None, factory: str) -> Params:
-    """Return the parameters, or raise ``ValueError`` where they are needed and were not given."""
+    """Return the parameters, or raise ``ValueError`` if they are needed and were not passed."""
     if params is None:
-        msg = f"{factory} compares with params, and needs them: call update(updates, state, params)"
+        msg = f"{factory} compares with params, so pass them: call update(updates, state, params)"
         raise ValueError(msg)
     return params
 
@@ -78,37 +78,38 @@ def check_real(updates: object, factory: str) -> None:
 
 
 def check_floating(name: str, tree: object) -> None:
-    """Raise ``TypeError`` unless every leaf is real and floating-point; tells name and path."""
+    """Raise ``TypeError``, with name and path, unless every leaf is real and floating-point."""
     for path, leaf in leaves_by_path(tree).items():
         if leaf is not None and not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             msg = (
                 f"{name}{path} must be real floating-point, got {jnp.result_type(leaf)}: cast it, "
-                "or keep it out by a closure"
+                "or keep it out by using a closure"
             )
             raise TypeError(msg)
 
 
 def check_value(value: object, factory: str, dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Return the loss that was passed to ``update`` as a scalar, float32 unless told otherwise.
+    """Return the loss that was passed to ``update`` as a scalar, float32 by default.
 
     Raises:
-      ValueError: if it is missing or no scalar; the message tells how to pass it.
+      TypeError: if it is not a number.
+      ValueError: if it is missing or not a scalar; the message says how to pass it.
     """
     remedy = "call update(updates, state, params, value=loss)"
     if value is None:
-        msg = f"{factory} judges the loss, and value is missing: {remedy}"
+        msg = f"{factory} judges the loss, but value is missing: {remedy}"
         raise ValueError(msg)
     if isinstance(value, (str, tuple, list, dict)):
-        aux = ", without what has_aux=True brings with it" if isinstance(value, tuple) else ""
+        aux = ", without the extra output of has_aux=True" if isinstance(value, tuple) else ""
         msg = (
-            f"{factory} judges the loss, and value must be a number, got {value!r} of type "
+            f"{factory} judges the loss, so value must be a number, got {value!r} of type "
             f"{type(value).__name__}: {remedy}{aux}"
         )
         raise TypeError(msg)
     loss = jnp.asarray(cast("Any", value), dtype)
     if loss.ndim:
         msg = (
-            f"{factory} judges the loss, and value must be a scalar, got one of shape "
+            f"{factory} judges the loss, so value must be a scalar, got an array of shape "
             f"{loss.shape}: take its mean, and {remedy}"
         )
         raise ValueError(msg)
@@ -119,16 +120,16 @@ def check_weight(value: object, factory: str) -> jax.Array:
     """Return the weight that was passed to ``update`` as a float32 scalar.
 
     Raises:
-      TypeError: if it is no number.
-      ValueError: if it is no scalar.
+      TypeError: if it is not a number.
+      ValueError: if it is not a scalar.
     """
     remedy = "call update(updates, state, params, weight=number_of_tokens)"
     if isinstance(value, (str, tuple, list, dict)):
-        msg = f"weight must be a number to {factory}, got {value!r}: {remedy}"
+        msg = f"weight must be a number for {factory}, got {value!r}: {remedy}"
         raise TypeError(msg)
     weight = jnp.asarray(cast("Any", value), jnp.float32)
     if weight.ndim:
-        msg = f"weight must be a scalar to {factory}, got one of shape {weight.shape}: {remedy}"
+        msg = f"weight must be a scalar for {factory}, got shape {weight.shape}: {remedy}"
         raise ValueError(msg)
     return weight
 
@@ -136,7 +137,7 @@ def check_weight(value: object, factory: str) -> jax.Array:
 def check_same_tree(
     name: str, leaves: dict[str, Any], other: str, others: dict[str, Any], *, hint: str = ""
 ) -> None:
-    """Raise ``ValueError`` with the first path at which two trees differ; ``None`` fits all."""
+    """Raise ``ValueError`` with the first path where two trees differ; ``None`` fits any leaf."""
     same = "both trees must be the same" + (f". {hint}" if hint else "")
     for path in [path for path in leaves if path not in others]:
         what = f"{name}{path}" if path else f"{name}, which is {type(leaves[path]).__name__},"
@@ -155,13 +156,13 @@ def check_same_tree(
 
 
 def check_state(state: object, expected: type[State], factory: str) -> State:
-    """Return a state that came from the ``init`` of this transform, or raises ``TypeError``."""
+    """Return a state that came from the ``init`` of this transform, or raise ``TypeError``."""
     if not isinstance(state, expected):
         msg = (
             f"the state passed to {factory}(...).update must come from {factory}(...).init "
             f"({expected.__name__}), got {type(state).__name__}. Call update(updates, "
-            "state, params) in this order; to restore one from a checkpoint, pass the result of "
-            "init as the target"
+            "state, params) in this order; to restore a state from a checkpoint, pass the result "
+            "of init as the target"
         )
         raise TypeError(msg)
     return state

@@ -1,7 +1,7 @@
-"""The small numbers that flow between measure, decide and act.
+"""The few numbers that flow between measure, decide and act.
 
-Everything here is a ``NamedTuple`` of arrays: a valid pytree whose structure never
-changes, so that it survives ``jit``, ``scan``, ``cond`` and checkpoints.
+Everything here is a ``NamedTuple`` of arrays: a valid pytree whose structure never changes, so
+it works in ``jit``, ``scan``, ``cond`` and checkpoints.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,15 +15,15 @@ from jax.typing import ArrayLike
 
 from gradstable._src.core.numerics import largest_norm_in, statistic, unlimited
 
-# A tree that comes back as what it was: a dict of arrays stays one to the type checker.
+# A tree that is returned as the same type: for the type checker a dict of arrays stays one.
 Tree = TypeVar("Tree")
 
-# Bools like the parameters or a prefix of them, or a function to that. The function gets what the
-# user calls parameters, whatever its type.
+# Bools like the parameters or a prefix of them, or a function that returns such a tree. The
+# function receives the user's parameters, whatever their type.
 Mask: TypeAlias = optax.Params | Callable[[Any], optax.Params] | None
 
-# One factor for the whole tree, float32 [L] with one a leaf, or a tuple of L arrays each of which
-# broadcasts against its leaf: one factor a unit.
+# One factor for the whole tree, float32 [L] with one per leaf, or a tuple of L arrays, each of
+# which broadcasts against its leaf: one factor per unit.
 Scale: TypeAlias = jax.Array | tuple[jax.Array, ...]
 
 
@@ -34,7 +34,7 @@ class UnitNorms(NamedTuple):
       updates: tuple of ``L`` float32 arrays, the norms of the units of each gradient leaf. A
         leaf has the number of dimensions of its gradient, with size 1 along those that lie
         within a unit: it broadcasts against the gradient.
-      params: the same of the parameters; ``None`` if the rule did not ask for them.
+      params: the same for the parameters; ``None`` if the rule did not ask for them.
       sizes: tuple of ``L`` ints, the number of entries in one unit of each leaf.
     """
 
@@ -44,21 +44,21 @@ class UnitNorms(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What one pass over the gradients tells: all that a rule ever sees of them.
+    """The result of one pass over the gradients: all that a rule ever sees of them.
 
     Attributes:
-      norm: float32 scalar, the global L2 norm. Overflow-safe: ``inf`` only where the norm
-        itself exceeds float32 or an entry is infinite, ``nan`` only where an entry is NaN.
+      norm: float32 scalar, the global L2 norm. Overflow-safe: ``inf`` only if the norm
+        itself exceeds float32 or an entry is infinite, ``nan`` only if an entry is NaN.
       leaf_norms: float32 ``[L]``, the L2 norm of each of the ``L`` leaves in tree order.
       nonfinite: bool ``[L]``, whether a leaf has NaN or infinite entries.
       leaf_sizes: float32 ``[L]``, the number of entries of each leaf.
       units: one ``UnitNorms`` for each request in ``Rule.needs``, in their order.
-      leaf_keys: int32 ``[L]``, a number for the path of each leaf, by which readers name it;
-        ``None`` where there are no paths.
-      limits: the largest norm of each leaf whose square its moments can hold, ``[L]``, where some
-        leaves are float64. Default ``None``: ``2**60``, that of float32, for all.
+      leaf_keys: int32 ``[L]``, a number for the path of each leaf, by which readers can name it;
+        ``None`` if there are no paths.
+      limits: the largest norm of each leaf whose square its moments can hold, ``[L]``, if some
+        leaves are float64. Default ``None``: ``2**60``, the limit of float32, for all.
 
-    All norms are float64 where a leaf is.
+    All norms are float64 if any leaf is.
     """
 
     norm: jax.Array
@@ -73,7 +73,7 @@ class Measure(NamedTuple):
     def of(
         cls, leaf_norms: ArrayLike | Sequence[ArrayLike], leaf_sizes: ArrayLike = 1.0
     ) -> "Measure":
-        """Return the measure of leaves with these norms, to try a rule on scalars."""
+        """Return the measure of leaves with these norms, for trying a rule on scalars."""
         norms = jnp.atleast_1d(statistic(jnp.asarray(leaf_norms)))
         sizes = jnp.broadcast_to(jnp.asarray(leaf_sizes, norms.dtype), norms.shape)
         norm = norms[0] if norms.shape == (1,) else jnp.linalg.norm(norms)
@@ -89,7 +89,7 @@ class Measure(NamedTuple):
 
     @property
     def worst_leaf(self) -> jax.Array:
-        """Index of the first non-finite leaf, else of the largest; -1 for an empty tree."""
+        """Index of the first non-finite leaf, else of the one with the largest norm; -1: empty."""
         if not self.leaf_norms.shape[0]:
             return jnp.asarray(-1, jnp.int32)
         worst = jnp.where(self.finite, jnp.argmax(self.leaf_norms), jnp.argmax(self.nonfinite))
@@ -97,20 +97,20 @@ class Measure(NamedTuple):
 
     @property
     def worst_key(self) -> jax.Array:
-        """The number of the path of that leaf; 0 where there is none."""
+        """The number of the path of that leaf; 0 if there is none."""
         if self.leaf_keys is None or not self.leaf_norms.shape[0]:
             return jnp.zeros((), jnp.int32)
         return jnp.asarray(self.leaf_keys, jnp.int32)[self.worst_leaf]
 
 
 class Verdict(NamedTuple):
-    """What a rule decides about one step.
+    """The decision of a rule about one step.
 
     Attributes:
       accept: bool scalar. ``False`` discards the whole step.
       scale: the positive factor by which an accepted gradient is multiplied: a float32 scalar,
-        float32 ``[L]`` (one a leaf), or a tuple of ``L`` arrays (one a unit, each broadcasting
-        against its leaf). Mostly in ``(0, 1]``.
+        float32 ``[L]`` (one per leaf), or a tuple of ``L`` arrays (one per unit, each broadcasting
+        against its leaf). Usually in ``(0, 1]``.
       reason: int32 scalar, the code of what happened (0: nothing), see ``gs.rules.Reason``.
       threshold: float32 scalar, the gradient norm above which this rule acts (``inf``: none).
     """
@@ -128,7 +128,7 @@ class Verdict(NamedTuple):
         reason: ArrayLike = 0,
         threshold: ArrayLike = float("inf"),
     ) -> "Verdict":
-        """Return a verdict with the right dtypes; what is not given leaves the step alone."""
+        """Return a verdict with the right dtypes; the defaults leave the step alone."""
         factors = tuple(map(statistic, scale)) if isinstance(scale, tuple) else statistic(scale)
         return cls(
             accept=jnp.asarray(accept, jnp.bool_),
@@ -139,13 +139,13 @@ class Verdict(NamedTuple):
 
     @property
     def least_scale(self) -> jax.Array:
-        """The factor of what is scaled down most (float32 scalar); 0 if rejected."""
+        """The smallest factor of any part (float32 scalar); 0 if rejected."""
         least = _reduce(lambda part: jnp.min(part, initial=unlimited()), jnp.min, self.scale)
         return jnp.where(self.accept, jnp.where(least < unlimited(), least, 1.0), 0.0)
 
     @property
     def clipped(self) -> jax.Array:
-        """Whether the step is accepted, but not as it came (bool scalar)."""
+        """Whether the step is accepted, but scaled (bool scalar)."""
         return self.accept & _reduce(lambda part: jnp.any(part != 1.0), jnp.any, self.scale)
 
 
@@ -159,7 +159,7 @@ def _reduce(
 ) -> jax.Array:
     if not isinstance(scale, tuple):
         return each(scale)
-    # Part by part: to join the parts would move them between devices.
+    # Part by part: joining the parts would move them between devices.
     return total(jnp.stack([each(part) for part in scale])) if scale else each(jnp.ones(()))
 
 
@@ -167,18 +167,18 @@ class Health(NamedTuple):
     """Fixed-structure numbers that say how the run is doing; read with ``gs.health``.
 
     Attributes:
-      count: int32, update calls so far; also those in which ``gs.rollback`` around it only led
-        back to a copy, which are neither accepted nor rejected.
-      accepted: int32, steps that reached the inner optimizer, clipped ones included.
+      count: int32, update calls so far. They include those in which a ``gs.rollback`` around it
+        only returned to a copy, which are neither accepted nor rejected.
+      accepted: int32, steps that reached the inner optimizer, including clipped ones.
       rejected: int32, steps that changed nothing.
       clipped: int32, accepted steps whose gradient was scaled down.
       consecutive_rejected: int32, rejected steps in a row up to now.
-      grad_norm: float32, raw norm of the last gradient (a report: may be ``inf`` or ``nan``).
-      threshold: float32, the norm above which a rule acted at the last step.
-      scale: float32, factor applied to the last gradient, where leaves or units have their own
-        the least of them (0: rejected).
+      grad_norm: float32, raw norm of the last gradient (for reporting: can be ``inf`` or ``nan``).
+      threshold: float32, the norm above which a rule would have acted at the last step.
+      scale: float32, factor applied to the last gradient: the smallest one if leaves or units have
+        their own (0: rejected).
       reason: int32, code of the last verdict.
-      worst_leaf: int32, index of the leaf that was first to be non-finite, else of the largest
+      worst_leaf: int32, index of the first non-finite leaf, else of the one with the largest
         norm, among the gradients that the guard saw (-1: an empty tree, or no step yet).
       last_rejected: int32, the ``count`` of the last rejected step (-1: never).
     """

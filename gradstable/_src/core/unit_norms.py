@@ -1,4 +1,4 @@
-"""The norms of units: a further read of the gradients, for the rules that ask for it."""
+"""The norms of units: one more read of the gradients, for rules that ask for it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,12 +23,12 @@ from gradstable._src.core.xla import apart
 
 
 class _Range(NamedTuple):
-    """What norms of units can bear in a dtype."""
+    """The limits of a dtype for norms of units."""
 
-    # Between them the norm of the whole tree tells that no square overflows, nor all underflow.
+    # If the norm of the whole tree is between them, no square overflows and not all underflow.
     tiny: float
     huge: float
-    # Units with a largest entry beyond these are squared after a shift of their own.
+    # Units whose largest entry is outside of these are squared after their own shift.
     small: float
     large: float
 
@@ -38,12 +38,12 @@ _F64 = _Range(2.0**-90, 2.0**500, 2.0**-280, 2.0**460)
 
 
 class UnitRequest(NamedTuple):
-    """What a rule wants to know besides the norms of whole leaves.
+    """What a rule needs in addition to the norms of whole leaves.
 
     Attributes:
       units: its own notion of units; ``None``: that of the guard, else ``default``.
       params: whether it compares with the norms of the parameters.
-      default: the kind of units if nobody names another.
+      default: the kind of units if neither the rule nor the guard sets another.
     """
 
     units: Units | None = None
@@ -59,24 +59,24 @@ def measure_for(
     axis_name: AxisName = None,
     units: Units | None = None,
 ) -> Measure:
-    """Return the measure of the gradients, with the norms of units that rules ask for.
+    """Return the measure of the gradients, including the norms of units that rules ask for.
 
     Args:
       needs: the requests of the rules, in order.
       updates: the gradients.
       params: the parameters, or ``None``.
       axis_name: as for ``gs.guard``. Norms are those of the units of whole leaves.
-      units: the notion of units where a request has none of its own.
+      units: the notion of units for requests that have none of their own.
 
     Raises:
-      ValueError: if a request needs parameters that are not there, or ``axis_name`` tells too
-        little of how a leaf is split.
+      ValueError: if a request needs parameters that were not passed, or ``axis_name`` does not say
+        enough about how a leaf is split.
     """
     if needs:
         updates, params = constant((updates, params))
     measured = measure(updates, axis_name=axis_name)
     if measured.limits is not None and params is not None:
-        # Moments are kept in the dtype of the parameters, whatever the gradients have.
+        # Moments are kept in the dtype of the parameters, whatever that of the gradients.
         dtypes = [param.dtype for param in jax.tree.leaves(with_gradient(params, updates))]
         kept = jnp.asarray(list(map(largest_norm_in, dtypes)), measured.limits.dtype)
         measured = measured._replace(limits=jnp.minimum(measured.limits, kept))
@@ -102,7 +102,7 @@ def _unit_norms(
     measured: Measure, withins: Sequence[Within], updates: object, params: object
 ) -> UnitNorms:
     leaves = jax.tree.leaves(updates)
-    # A huge unit says nothing of its neighbors: the rare way finds a shift for each of them.
+    # A huge unit says nothing about its neighbors: the rare path finds a shift for each of them.
     dtype = measured.norm.dtype
     limits = _F64 if dtype == np.float64 else _F32
     rare = (measured.norm < limits.tiny) | (measured.norm > limits.huge)
@@ -119,7 +119,7 @@ def _unit_norms(
 def _norms(
     leaves: Sequence[jax.Array], withins: Sequence[Within], dtype: np.dtype
 ) -> tuple[jax.Array, ...]:
-    """Return the norm of each unit of each whole leaf, which keeps its dimensions."""
+    """Return the norm of each unit of each whole leaf, keeping its dimensions."""
     pairs = zip(leaves, withins, strict=True)
     squares = [_sum_squares(leaf, within, dtype) for leaf, within in pairs]
     return tuple(map(jnp.sqrt, together(squares, _splits(withins))))
@@ -128,7 +128,7 @@ def _norms(
 def _safe_norms(
     leaves: Sequence[jax.Array], withins: Sequence[Within], dtype: np.dtype
 ) -> tuple[jax.Array, ...]:
-    """Return the same of units of any size, one beside the other, with further reads."""
+    """Return the same for units of any size next to each other, with more reads."""
     limits = _F64 if dtype == np.float64 else _F32
     up_by, down_by = range_of(dtype).up, range_of(dtype).down
     peaks = [_largest(leaf, within, dtype) for leaf, within in zip(leaves, withins, strict=True)]
@@ -137,8 +137,8 @@ def _safe_norms(
     small = [peak < limits.small for peak in largest]
     squares: list[jax.Array] = []
     for leaf, within, up, down in zip(leaves, withins, small, large, strict=True):
-        # One factor for all units at a time: of a product with one for each XLA may write a copy.
-        # It is known at run time only, or XLA would square it by itself.
+        # One factor for all units at a time: XLA can write a copy of a product with one for each.
+        # It is known only at run time, or XLA would square the factor separately.
         raised, lowered = (
             _sum_squares(leaf, within, dtype, jnp.where(jnp.any(some), by, 1.0).astype(dtype))
             for some, by in ((up, up_by), (down, down_by))

@@ -1,15 +1,15 @@
-"""Units: the parts of a leaf that are judged, centered or scaled alone.
+"""Units: the parts of a leaf that are judged, centered or scaled separately.
 
-A unit is named by the axes that tell units apart; along all other axes lies what belongs to one
-unit. Flax keeps ``Dense`` kernels as ``(in, out)`` and ``Conv`` kernels as ``(height, width, in,
-out)``, so an output row keeps the last axis. This is not agreed upon: of optax's own transforms,
-``optax.adaptive_grad_clip`` keeps the last axis, as here, and ``optax.centralize`` the first,
-which is right for ``(out, in)`` as in PyTorch.
+Units are specified by the axes that tell them apart; the entries along all other axes belong to
+one unit. Flax keeps ``Dense`` kernels as ``(in, out)`` and ``Conv`` kernels as ``(height, width,
+in, out)``, so an output row keeps the last axis. There is no common convention: of optax's own
+transforms, ``optax.adaptive_grad_clip`` keeps the last axis, as here, and ``optax.centralize`` the
+first, which is right for ``(out, in)`` as in PyTorch.
 
-Names and shapes often do not tell whether a leading axis counts layers: ``(24, d, d)`` may be 24
-scanned ``Dense`` layers or one ``Conv`` over 24 positions. Three sources are asked, in this
-order: the bias beside a kernel, whose axes are those of its outputs and its layers; the names
-that Flax gives; the number of dimensions. Where all of them leave it open, a leading axis counts
+Names and shapes often do not say whether a leading axis counts layers: ``(24, d, d)`` can be 24
+scanned ``Dense`` layers or one ``Conv`` over 24 positions. Three sources are consulted, in this
+order: the bias next to a kernel, whose axes are those of its outputs and its layers; the names
+that Flax gives; and the number of dimensions. If all of them leave it open, a leading axis counts
 as layers: units that are too small cost little, but in units that mix layers one broken layer
 breaks all.
 """
@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 import jax
 import numpy as np
 
-# A kind by name, or the axes that are kept; for every leaf alike, by a rule on paths, or as a tree.
-# The tree is no `str`, so that a name which is none is found by the type checker.
+# A kind by name, or the axes that are kept: for every leaf alike, by a function of paths, or as a
+# tree. The tree type excludes `str`, so that the type checker finds misspelled kinds.
 KindName: TypeAlias = Literal["flax", "leaf", "output", "layer", "stacked", "head"]
 Kind: TypeAlias = str | tuple[int, ...]
 Units: TypeAlias = (
@@ -42,7 +42,7 @@ _VECTORS = ("bias", "scale")
 
 
 def unit_axes(units: Units, tree: object) -> tuple[tuple[int, ...], ...]:
-    """Return for every leaf the axes *within* a unit, over which a reduction runs.
+    """Return, for every leaf, the axes *within* a unit, to reduce over.
 
     Args:
       units: see ``gs.guard``.
@@ -52,8 +52,8 @@ def unit_axes(units: Units, tree: object) -> tuple[tuple[int, ...], ...]:
       A tuple of axes for each leaf, in tree order: sorted and not negative.
 
     Raises:
-      TypeError: if ``units`` is of the wrong kind.
-      ValueError: if a kind is unknown, an axis out of range, or the tree another one; the
+      TypeError: if ``units`` is of the wrong type.
+      ValueError: if a kind is unknown, an axis is out of range, or the tree does not match; the
         message names the leaf.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
@@ -68,14 +68,14 @@ def unit_axes(units: Units, tree: object) -> tuple[tuple[int, ...], ...]:
 
 
 def check_units(units: Units) -> None:
-    """Refuse at construction what can be known to be wrong without the parameters."""
+    """Reject at construction what is known to be wrong without the parameters."""
     if isinstance(units, str) and units not in KINDS:
         raise ValueError(_unknown("units", units))
     looks_like_axes = isinstance(units, list) and all(isinstance(axis, int) for axis in units)
     if units is None or isinstance(units, (bool, int, float, set)) or looks_like_axes:
         msg = (
             f"units must be one of {KINDS}, a tuple of axes that tell units apart, a function "
-            f"from (path, leaf) to one of these, or a tree of them like the parameters; got "
+            f"from (path, leaf) to one of these, or a tree of them like the parameters, got "
             f"{units!r} of type {type(units).__name__}"
         )
         raise TypeError(msg)
@@ -84,7 +84,7 @@ def check_units(units: Units) -> None:
 def leaf_names(path: str) -> tuple[str, ...]:
     """Return the parts of a path: ``['layers'][0].kernel`` is layers, 0, kernel.
 
-    The ``.value`` behind the variables of NNX is no part of it.
+    The ``.value`` after NNX variables is left out.
     """
     for mark in "[]'\"":
         path = path.replace(mark, ".")
@@ -93,7 +93,7 @@ def leaf_names(path: str) -> tuple[str, ...]:
 
 
 def is_vector(path: str, ndim: int) -> bool:
-    """Whether a leaf is a vector for each layer, as biases and scales are, and no matrix."""
+    """Whether a leaf is a vector for each layer, such as a bias or a scale, and not a matrix."""
     return ndim < 2 or leaf_names(path)[-1:] in [(name,) for name in _VECTORS]
 
 
@@ -146,11 +146,11 @@ def _kept(kind: str, names: _Names, shape: tuple[int, ...], shapes: _Shapes) -> 
 
 
 def _outputs(names: _Names, ndim: int) -> tuple[int, ...]:
-    """Return the axis of output rows of a leaf that is known to be no stack."""
+    """Return the axis of output rows of a leaf that is known not to be a stack."""
     if ndim < 2 or names[-1:] in [(name,) for name in _VECTORS]:
         return ()
     if names[-1:] == ("embedding",):
-        return (ndim - 2,)  # a row of its own for every token
+        return (ndim - 2,)  # one row per token
     if _is_attention_input(names) and ndim > 2:
         return (ndim - 2, ndim - 1)
     return (ndim - 1,)
@@ -173,15 +173,15 @@ def _flax(names: _Names, shape: tuple[int, ...], shapes: _Shapes) -> tuple[int, 
             return (*range(ndim - 3), *range(ndim - outputs, ndim))
     if ndim < 2:
         return ()
-    # Matrices, but four dimensions by this name are nearly always (height, width, in, out).
+    # Matrices, but four dimensions under this name are nearly always (height, width, in, out).
     core = 4 if name == "kernel" and ndim > 3 else 2
     return (*range(ndim - core), ndim - 1)
 
 
 def _as_in_bias(kernel: tuple[int, ...], bias: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axes that a kernel shares with its bias: layers in front, outputs behind.
+    """Return the axes that a kernel shares with its bias: layers first, outputs last.
 
-    Sizes may allow several ways; that with the most layers never mixes them.
+    If sizes allow several ways, the one with the most layers never mixes them.
     """
     for layers in range(len(bias) - 1, -1, -1):
         outputs = len(bias) - layers
@@ -194,7 +194,7 @@ def _as_in_bias(kernel: tuple[int, ...], bias: tuple[int, ...]) -> tuple[int, ..
 def _in_attention(names: _Names, shapes: _Shapes) -> bool:
     """Whether a kernel is one of an attention layer: ``out`` takes what ``query`` gives.
 
-    Layers may well bear these names and be a stack of matrices.
+    Layers with these names can also be a stack of matrices.
     """
     if len(names) < 2 or names[-2] not in (*_ATTENTION_INPUTS, "out"):
         return False
@@ -207,7 +207,7 @@ def _is_attention_input(names: _Names) -> bool:
 
 
 def _heads(names: _Names, ndim: int) -> tuple[int, ...]:
-    """Return the axis of attention heads, after any axes of layers; nothing for other leaves."""
+    """Return the axis of attention heads, after any layer axes; nothing for other leaves."""
     owner, name = (names[-2], names[-1]) if len(names) > 1 else ("", "")
     if name == "kernel" and ndim > 2 and owner in (*_ATTENTION_INPUTS, "out"):
         return (*range(ndim - 3), ndim - 3 if owner == "out" else ndim - 2)

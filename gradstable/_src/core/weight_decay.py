@@ -1,4 +1,4 @@
-"""Weight decay by a number or a schedule, the same way in everything that has it."""
+"""Weight decay by a number or a schedule, shared by every optimizer that has it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from gradstable._src.core.numerics import increment, is_zero, wide
 from gradstable._src.core.types import Mask
 
 _NO_PARAMS = "weight decay needs the parameters: call update(updates, state, params)"
-_SIGN = "Decay shrinks the parameters: give the share as a positive number"
+_SIGN = "Decay shrinks the parameters: pass it as a positive number"
 
 
 def check_weight_decay(name: str, value: object) -> None:
@@ -25,19 +25,19 @@ def check_weight_decay(name: str, value: object) -> None:
 
 
 def decay_at(weight_decay: optax.ScalarOrSchedule, count: jax.Array) -> float | jax.Array:
-    """Return the decay of a step; the first is 0, as in the schedules of optax."""
+    """Return the decay of a step; the first step is 0, as in optax's schedules."""
     return jnp.asarray(weight_decay(count)) if callable(weight_decay) else weight_decay
 
 
 def decay_weights(
     weight_decay: optax.ScalarOrSchedule, mask: Mask = None
 ) -> optax.GradientTransformation:
-    """Return the link of a chain that adds a share of the parameters to the updates.
+    """Return the link of a chain that adds a fraction of the parameters to the updates.
 
     It is ``optax.add_decayed_weights`` with three differences. It computes in float32 or wider and
-    keeps the dtype of the updates, also for a schedule. A decay of 0 needs no parameters. And the
-    message names what is missing. Its state is optax's, and depends on no value: nothing for a
-    number, 0 included, and a counter for a schedule.
+    keeps the dtype of the updates, even for a schedule. A decay of 0 needs no parameters. And the
+    error message names what is missing. Its state is that of optax, and does not depend on values:
+    empty for a number, even 0, and a counter for a schedule.
 
     Args:
       weight_decay: a number >= 0 or a schedule, already checked.

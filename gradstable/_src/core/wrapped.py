@@ -1,4 +1,4 @@
-"""What a wrapper asks of the trees it is given: nothing that the transform inside does not ask."""
+"""What a wrapper requires of its trees: nothing that the inner transform does not require."""
 
 import contextlib
 from collections.abc import Generator
@@ -8,18 +8,18 @@ from gradstable._src.core.tree_checks import check_same_tree, check_updates, lea
 
 @contextlib.contextmanager
 def explaining(updates: object, params: object | None) -> Generator[None]:
-    """Let an inner transform judge its arguments; where it fails, say what is odd about them.
+    """Let an inner transform check its arguments; if it fails, say what is wrong with them.
 
     Gradients need not look like parameters: those of ``optax.contrib.dpsgd`` have a batch axis,
-    ``optax.lookahead`` has two sets of parameters. So a wrapper refuses nothing by itself.
+    and ``optax.lookahead`` has two sets of parameters. So a wrapper rejects nothing on its own.
     """
     try:
         yield
     except Exception as error:
         try:
             check_updates(updates, params)
-        except (TypeError, ValueError) as told:
-            raise told from error
+        except (TypeError, ValueError) as clearer:
+            raise clearer from error
         raise
 
 
@@ -29,7 +29,7 @@ def check_results(results: object, updates: object, params: object | None) -> No
     Raises:
       TypeError: if a gradient was not floating-point.
       ValueError: if structure or shapes differ from those of ``params``, with the path. If the
-        gradients did not look like the parameters either, they are what the message names.
+        gradients did not match the parameters either, the message names those.
     """
     if params is None:
         return

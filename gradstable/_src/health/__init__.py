@@ -1,1 +1,1 @@
-"""Read the state: numbers, sentences, and the end of the line."""
+"""Read the state: as numbers, as sentences, and as an error when the run has diverged."""

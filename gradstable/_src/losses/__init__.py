@@ -1,1 +1,1 @@
-"""The loss side: penalties, bounded losses, and gradients from the worst place nearby."""
+"""The loss side: penalties, bounded losses, and gradients from the worst point nearby."""

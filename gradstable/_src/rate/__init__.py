@@ -1,1 +1,1 @@
-"""Step size that sees health: caps, trust ratios, and companions of learning-rate schedules."""
+"""Step sizes that follow the run's health: caps, trust ratios, and additions to schedules."""

@@ -1,1 +1,1 @@
-"""What brings a run back, or keeps it going: gathering, dropping, returning, resuming."""
+"""Bring a run back, or keep it going: accumulate, drop, roll back, resume."""

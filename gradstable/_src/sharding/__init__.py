@@ -1,1 +1,1 @@
-"""Where parameters and state lie on a mesh: thin helpers over JAX's own shardings."""
+"""Where parameters and state are placed on a mesh: thin helpers over JAX's own shardings."""
