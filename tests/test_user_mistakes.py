@@ -27,7 +27,7 @@ def own_rule(decide: Callable[..., Any]) -> Rule:
 CONSTRUCTION: dict[str, tuple[Callable[[], Any], str]] = {
     "rule before the optimizer": (
         lambda: gs.guard(gs.rules.log_mad(), optax.adamw(1e-3)),
-        "inner must be .*got rules.log_mad() of type Rule.*behind the optimizer",
+        "inner must be .*got rules.log_mad() of type Rule.*after the optimizer",
     ),
     "optimizer that was not made": (
         lambda: gs.guard(optax.adamw),
@@ -134,7 +134,7 @@ IN_UPDATE: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "loss of each sample": (
         lambda: update(gs.rate.reduce_on_plateau(), value=jnp.ones(8)),
-        "value must be a scalar, got one of shape (8,): take its mean",
+        "value must be a scalar, got shape (8,): take its mean",
     ),
     "loss with what goes beside it": (
         lambda: update(gs.rate.reduce_on_plateau(), value=(jnp.float32(1.0), {"accuracy": 0.5})),

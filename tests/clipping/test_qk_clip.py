@@ -276,7 +276,7 @@ def test_missing_maxima_are_the_identity_on_request() -> None:
 def test_missing_params_and_wrong_names_are_refused() -> None:
     tx = gs.clipping.qk_clip()
     params = attention()
-    with pytest.raises(ValueError, match="qk_clip compares with params, and needs them"):
+    with pytest.raises(ValueError, match="qk_clip compares with params and needs them"):
         tx.update(params, tx.init(params), max_logits=MAXIMA)
     with pytest.raises(TypeError, match="key must be a name such as 'query', got 3"):
         gs.clipping.qk_clip(key=3)  # pyright: ignore[reportArgumentType]

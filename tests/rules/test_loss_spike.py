@@ -164,7 +164,7 @@ def test_missing_loss_is_told_with_the_remedy() -> None:
         state = tx.init(jnp.ones(2))
         with pytest.raises(ValueError, match=r"loss_spike .* value is missing: .*value=loss\)"):
             tx.update(jnp.ones(2), state)
-        with pytest.raises(ValueError, match=r"value must be a scalar, got one of shape \(2,\)"):
+        with pytest.raises(ValueError, match=r"value must be a scalar, got shape \(2,\)"):
             tx.update(jnp.ones(2), state, value=jnp.ones(2))
 
 

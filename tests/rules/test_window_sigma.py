@@ -108,7 +108,7 @@ def test_missing_loss_is_told_with_the_remedy() -> None:
     state = tx.init(jnp.ones(2))
     with pytest.raises(ValueError, match=r"value is missing: call update\(.*value=loss\)"):
         tx.update(jnp.ones(2), state)
-    with pytest.raises(ValueError, match=r"value must be a scalar, got one of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"value must be a scalar, got shape \(3,\)"):
         tx.update(jnp.ones(2), state, value=jnp.ones(3))
 
 

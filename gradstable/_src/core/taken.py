@@ -38,8 +38,8 @@ def check_taken(
         near = difflib.get_close_matches(name.lower(), own, n=1, cutoff=0.75)
         if near and not takes(roots, name):
             msg = (
-                f"{factory} got {name}=, which neither it nor the transform that it wraps takes. "
-                f"Did you mean {near[0]}=?"
+                f"{factory} got {name}=, which neither it nor what it wraps takes. Did you mean "
+                f"{near[0]}=?"
             )
             raise TypeError(msg)
 

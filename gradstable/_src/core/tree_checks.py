@@ -36,7 +36,7 @@ def check_updates(updates: Any, params: Any = None) -> tuple[Any, Any]:
     if params is not None:
         hint = "Call update(updates, state, params) with the gradients of params"
         if isinstance(updates, tuple) and not isinstance(params, tuple):
-            hint += ", not with the (value, gradients) pair from jax.value_and_grad"
+            hint += ", not with the (value, gradients) of jax.value_and_grad"
         check_same_tree("updates", leaves, "params", leaves_by_path(params), hint=hint)
     return as_arrays(updates), None if params is None else with_gradient(params, updates)
 
@@ -61,7 +61,7 @@ def _dtype_of(name: str, leaf: Any) -> np.dtype[Any]:
 def check_params(params: Params | None, factory: str) -> Params:
     """Return the parameters, or raise ``ValueError`` if they are needed and were not passed."""
     if params is None:
-        msg = f"{factory} compares with params, so pass them: call update(updates, state, params)"
+        msg = f"{factory} compares with params and needs them: call update(updates, state, params)"
         raise ValueError(msg)
     return params
 
@@ -109,8 +109,8 @@ def check_value(value: object, factory: str, dtype: DTypeLike = jnp.float32) -> 
     loss = jnp.asarray(cast("Any", value), dtype)
     if loss.ndim:
         msg = (
-            f"{factory} judges the loss, so value must be a scalar, got an array of shape "
-            f"{loss.shape}: take its mean, and {remedy}"
+            f"{factory} judges the loss, so value must be a scalar, got shape {loss.shape}: take "
+            f"its mean, and {remedy}"
         )
         raise ValueError(msg)
     return loss

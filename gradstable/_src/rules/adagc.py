@@ -1,4 +1,4 @@
-"""AdaGC: every leaf is limited to a multiple of the running mean of its own clipped norms."""
+"""AdaGC: limit every leaf to a multiple of the running mean of its own clipped norms."""
 
 from typing import Any, NamedTuple
 
@@ -34,10 +34,10 @@ def adagc(
 ) -> Rule:
     r"""Limit every leaf to a multiple of the running mean of its own clipped norms.
 
-    Use it where spikes begin in single matrices, and where a norm that hardly moves is wanted:
-    it is closer to a normalization of every leaf than to a guard against rare spikes. For
-    that, ``log_mad`` leaves healthy steps alone. For :math:`t < t_0` the whole gradient is
-    clipped to a fixed norm, and the mean of every leaf is the least norm seen:
+    Use it where spikes begin in single matrices, and where you want a norm that hardly moves:
+    it is closer to a normalization of every leaf than to a guard against rare spikes. For the
+    latter, ``log_mad`` leaves healthy steps alone. For :math:`t < t_0` the whole gradient is
+    clipped to a fixed norm, and the mean of every leaf is the smallest norm seen so far:
 
     .. math:: h = \min(1, c / \|g\|), \qquad \gamma_i \leftarrow \min(\gamma_i, h \|g_i\|)
 
@@ -48,13 +48,13 @@ def adagc(
 
     Known weaknesses. On stationary norms that scatter by 10, 30 or 50 % (log-normal) it clips
     49, 75 and 82 % of all steps, since the mean of clipped values settles below the median,
-    at 0.97, 0.79 and 0.61 of it. It rises by at most :math:`(1 - \beta)(\lambda - 1)`, 0.04 % a
-    step: after a lasting rise of the norm to threefold, 2 650 steps pass until a
-    gradient comes through whole.
+    at 0.97, 0.79 and 0.61 of it. The mean rises by at most :math:`(1 - \beta)(\lambda - 1)`,
+    0.04 % per step: after the norm triples for good, it takes 2 650 steps until a gradient passes
+    unclipped.
 
-    It differs from the paper in one point: a leaf whose gradient is zero learns nothing at that
-    step. As published, a zero in the warm-up (the first step of every LoRA matrix) makes the
-    mean zero, and the leaf stays at rest for ever.
+    It differs from the paper in one point: a leaf whose gradient is zero does not update its mean
+    in that step. As published, a zero in the warm-up (the first step of every LoRA matrix) makes
+    the mean zero, and the leaf never moves again.
 
     Args:
       max_multiple: the multiple :math:`\lambda`, without unit, >= 1. Default 1.04, as published.
@@ -65,10 +65,10 @@ def adagc(
         published.
 
     Returns:
-      A ``Rule`` with one scalar a leaf, ``AdagcState``. It never rejects.
+      A ``Rule`` with one scalar per leaf, ``AdagcState``. It never rejects.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of range.
 
     Example:
       >>> import optax

@@ -1,4 +1,4 @@
-"""A fixed limit on the norm of every leaf, or of every unit, by itself."""
+"""A fixed limit on the norm of every leaf, or of every unit, separately."""
 
 from typing import Any
 
@@ -17,28 +17,28 @@ from gradstable._src.rules.protocol import Rule
 
 @shown
 def block_norm(max_norm: ArrayLike, *, units: Units | None = None) -> Rule:
-    r"""Scale every leaf down to a fixed norm of its own.
+    r"""Scale every leaf down to a fixed norm, separately.
 
     Use it where one part of a model explodes and the others should keep their size: a global
-    clip shrinks them all. The price is that the direction of the whole gradient turns. Where
-    layers are stacked in one leaf (``scan`` over layers), say ``units="layer"``, or else one
-    layer that explodes by a factor of a million silences the others by as much.
+    clip shrinks them all. The price is that the direction of the whole gradient changes. If
+    layers are stacked in one leaf (``scan`` over layers), pass ``units="layer"``. Otherwise one
+    layer that explodes by a factor of a million shrinks the others by the same factor.
 
     .. math:: g_i' = g_i \cdot \min(1, c / \|g_i\|)
 
     Args:
       max_norm: the limit ``c`` for one leaf or unit, in units of the gradient, > 0. No default:
-        it depends on the model. As a tree of ``L`` equal leaves has :math:`\sqrt L` times the
-        norm of one, it is smaller than a limit on the global norm.
-      units: the parts of a leaf that are limited alone, as for ``gs.guard``. Default ``None``:
-        whole leaves, whose norms are known anyway; named units cost one more read of the
-        gradients (measured: one word per parameter).
+        it depends on the model. Since a tree of ``L`` equal leaves has :math:`\sqrt L` times the
+        norm of one, it should be smaller than a limit on the global norm.
+      units: the parts of a leaf that are limited separately, as for ``gs.guard``. Default
+        ``None``: whole leaves, whose norms are known anyway. Any other units cost one more read
+        of the gradients (measured: one word per parameter).
 
     Returns:
       A ``Rule`` without state. It never rejects.
 
     Raises:
-      TypeError: if units are of a wrong kind.
+      TypeError: if ``units`` is of the wrong type.
       ValueError: if ``max_norm`` is not a positive number or a kind of units is unknown.
 
     Example:
@@ -64,7 +64,7 @@ def block_norm(max_norm: ArrayLike, *, units: Units | None = None) -> Rule:
 
 
 def request(units: Units | None) -> tuple[UnitRequest, ...]:
-    """Return what a rule needs for which whole leaves are the default: nothing, or units."""
+    """Return the needs of a rule that judges whole leaves by default: nothing, or units."""
     return () if units is None else (UnitRequest(units=units),)
 
 
@@ -75,6 +75,6 @@ def down_to(limit: jax.Array, norms: jax.Array) -> jax.Array:
 
 
 def limited(factors: jax.Array | tuple[jax.Array, ...], reason: Reason) -> Verdict:
-    """Return the verdict that scales by factors, for a reason that holds where one is not 1."""
+    """Return the verdict that scales by factors, with a reason if any of them is not 1."""
     verdict = Verdict.of(scale=factors)
     return verdict._replace(reason=jnp.where(verdict.clipped, reason, Reason.OK).astype(jnp.int32))

@@ -1,4 +1,4 @@
-"""A fixed limit on the root mean square of every leaf, or of every unit, by itself."""
+"""A fixed limit on the root mean square of every leaf, or of every unit, separately."""
 
 import math
 from typing import Any
@@ -17,32 +17,32 @@ from gradstable._src.rules.protocol import Rule
 
 @shown
 def block_rms(max_rms: ArrayLike, *, units: Units | None = None) -> Rule:
-    r"""Scale every leaf down to a fixed root mean square of its own.
+    r"""Scale every leaf down to a fixed root mean square, separately.
 
-    The update clip of Adafactor. It means most on updates that were already divided by the
-    root of a second moment, whose entries are near 1: put
-    ``gs.clipping.clip_by(gs.rules.block_rms(1.0))`` behind such a ``scale_by_*`` and before the
-    learning rate. On raw gradients it is ``block_norm`` with a limit that grows with the root of
-    the size of a leaf.
+    The update clip of Adafactor. It is most meaningful on updates that were already divided by
+    the root of a second moment, whose entries are near 1: put
+    ``gs.clipping.clip_by(gs.rules.block_rms(1.0))`` after such a ``scale_by_*`` and before the
+    learning rate. On raw gradients it is ``block_norm`` with a limit that grows with the square
+    root of the size of a leaf.
 
-    Its weakness is that an average over a leaf dilutes what is rare: one entry of a matrix with
-    a million entries passes up to 1000 times the limit.
+    Its weakness is that an average over a leaf dilutes rare entries: a single entry in a matrix
+    with a million entries passes at up to 1000 times the limit.
 
     .. math:: g_i' = g_i / \max(1, \mathrm{RMS}(g_i) / d), \qquad
               \mathrm{RMS}(g_i) = \|g_i\| / \sqrt{n_i}
 
     Args:
       max_rms: the limit ``d``, in units of the gradient, > 0. 1.0 in Adafactor.
-      units: the parts of a leaf that are limited alone, as for ``gs.guard``: ``"layer"`` where
+      units: the parts of a leaf that are limited separately, as for ``gs.guard``: ``"layer"`` if
         layers are stacked in one leaf. Default ``None``: whole leaves, whose norms are known
-        anyway; named units cost one more read of the gradients (measured: one word per
+        anyway. Any other units cost one more read of the gradients (measured: one word per
         parameter).
 
     Returns:
       A ``Rule`` without state. It never rejects.
 
     Raises:
-      TypeError: if units are of a wrong kind.
+      TypeError: if ``units`` is of the wrong type.
       ValueError: if ``max_rms`` is not a positive number or a kind of units is unknown.
 
     Example:

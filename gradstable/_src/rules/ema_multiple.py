@@ -31,40 +31,40 @@ def ema_multiple(
 ) -> Rule:
     r"""Reject a norm at a multiple of the moving average of accepted norms; clip the others.
 
-    Use it for the gross accidents that it was made for, beside a fixed limit: it knows no
-    spread, so the multiple has to be large.
+    Use it for the gross accidents that it was made for, together with a fixed limit: it does not
+    estimate a spread, so the multiple must be large.
 
-    With :math:`m` the average, a step is rejected where :math:`\|g\| \ge k\, m`, else
+    With :math:`m` the average, a step is rejected if :math:`\|g\| \ge k\, m`, else
 
     .. math:: g' = g \cdot \min(1, c / \|g\|), \qquad
               m \leftarrow \beta_n m + (1 - \beta_n) \|g\|, \qquad
               \beta_n = \beta\, \frac{1 - \beta^n}{1 - \beta^{n+1}}
 
-    with :math:`n` the number of accepted steps before: the first replaces ``start``. What
-    enters is the norm before it is clipped, and nothing of a rejected step. A zero norm does not
-    enter: a mean of zero would reject all that follows.
+    with :math:`n` the number of steps accepted before: the first replaces ``start``. The average
+    takes the norm before clipping, and ignores rejected steps. It also ignores a zero norm, since
+    a mean of zero would reject everything after it.
 
-    Known weakness: nothing that is rejected is ever learned, and so it locks in. With the
-    published start of 1, a gradient whose norm is 25 from the first step on is rejected for ever.
-    So is one that rises for good by 20 times or more without noise. Where log norms scatter by
-    0.2, a rise by 30 times is let go within some 60 steps, by way of the smallest, and one by 100
-    times never.
+    Known weakness: it never learns from what it rejects, so it locks in. With the published
+    start of 1, a gradient whose norm is 25 from the first step on is rejected forever. So is one
+    that rises for good by 20 times or more without noise. If log norms scatter by 0.2, a rise by
+    30 times is accepted within about 60 steps, starting with the smallest norms, and one by 100
+    times never is.
 
     Args:
-      max_multiple: ``k``, > 1. Default 20: AXLearn's three multiples of 20, 40 and 100 all have to
+      max_multiple: ``k``, > 1. Default 20: AXLearn's three multiples of 20, 40 and 100 must all
         hold, and so act as 20.
       max_norm: ``c``, the norm to which accepted gradients are clipped, > 0. Default ``None``:
-        not at all.
+        no clipping.
       decay: :math:`\beta`, in [0, 1). Default 0.99, AXLearn's example.
-      start: the average before any step was accepted, in units of the gradient, > 0. Default 1,
-        as in AXLearn. ``None`` judges nothing until one step was accepted, which cannot lock
+      start: the average before any step is accepted, in units of the gradient, > 0. Default 1,
+        as in AXLearn. ``None`` judges nothing until one step is accepted, so it cannot lock
         out a whole run.
 
     Returns:
       A ``Rule`` whose state is an ``EmaMultipleState``.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of range.
 
     Example:
       >>> import optax
@@ -93,7 +93,7 @@ def ema_multiple(
         measure: Measure, state: EmaMultipleState, **_: Any
     ) -> tuple[Verdict, EmaMultipleState]:
         norm = measure.norm
-        # Without a mean no norm was accepted, whatever the number says that was set from outside.
+        # Without a mean no norm was accepted, even if the count was set to more from outside.
         known = state.mean_norm > 0
         state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
         limit = jnp.multiply(jnp.asarray(max_multiple, jnp.float32), state.mean_norm)
@@ -121,7 +121,7 @@ def ema_multiple(
 
 
 def _average(state: EmaMultipleState, norm: jax.Array, decay: jax.Array) -> jax.Array:
-    # The same as beta_n, but exactly 1 for the first norm.
+    # Equivalent to beta_n, but the weight is exactly 1 for the first norm.
     seen = increment(state.norms_seen).astype(jnp.float32)
     weight = (1.0 - decay) / (1.0 - jnp.power(decay, seen))
     return (1.0 - weight) * state.mean_norm + weight * norm

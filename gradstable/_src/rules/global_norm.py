@@ -16,10 +16,9 @@ from gradstable._src.rules.protocol import Rule
 def global_norm(max_norm: ArrayLike) -> Rule:
     r"""Scale a gradient down to a fixed global norm.
 
-    Use it when you know the limit (1.0 for most transformers): having no memory, it has
-    nothing that a bad batch could corrupt. Its weakness is that the limit has a unit: a spike
-    is cut to ``max_norm`` and still points the wrong way, and a healthy gradient above it is
-    cut as well.
+    Use it when you know the limit (1.0 for most transformers): it has no memory that a bad
+    batch could corrupt. Its weakness is that the limit is absolute: a spike is clipped to
+    ``max_norm`` but still points the wrong way, and a healthy gradient above it is clipped too.
 
     .. math:: g' = g \cdot \min(1, c / \|g\|)
 

@@ -1,4 +1,4 @@
-"""GradientStabilizer: every leaf keeps its direction and gets a norm out of its history."""
+"""GradientStabilizer: every leaf keeps its direction and gets a norm based on its history."""
 
 from typing import Any, NamedTuple
 
@@ -30,11 +30,11 @@ def gradient_stabilizer(
     eps: ArrayLike = 0.0,
     bias_correction: bool = False,
 ) -> Rule:
-    r"""Keep the direction of every leaf, and replace its norm by one out of its history.
+    r"""Keep the direction of every leaf, and replace its norm by one based on its history.
 
-    Use it where no threshold can be told: there is none. Every step is changed, also a healthy
-    one: gradients come out without unit, with norms near 1, and a step is never more than
-    :math:`\bar\rho` however large a spike is.
+    Use it where no threshold is known: it has none. Every step is changed, even a healthy one:
+    the resulting gradients are dimensionless, with norms near 1, and a step is never more than
+    :math:`\bar\rho`, however large a spike is.
 
     .. math:: m \leftarrow \gamma_1 m + (1 - \gamma_1) \|g\|, \quad
               v \leftarrow \gamma_2 v + (1 - \gamma_2) \|g\|^2, \quad
@@ -44,26 +44,26 @@ def gradient_stabilizer(
 
     .. math:: \bar\rho = \frac{1 - \gamma_1}{\sqrt{1 - \gamma_2}\sqrt{1 - \gamma_1^2 / \gamma_2}}
 
-    Known weakness: at the defaults this bound is 15.8, and a spike comes near it. After steady
-    norms, one that is 1000 times larger yields 12.7 times the usual norm, and the next steps
-    7.6, 4.6, 2.8 and 1.7 times; then :math:`v` remembers it, and the norm is below a tenth of
-    the usual one for 2 300 steps. As published there is no bias correction, so that the first
-    steps have norms of 12.6, 14.3 and 14.3 as well. The first version of the paper had
+    Known weakness: at the defaults this bound is 15.8, and a spike comes close to it. After
+    steady norms, one that is 1000 times larger yields 12.7 times the usual norm, and the next
+    steps 7.6, 4.6, 2.8 and 1.7 times. After that, :math:`v` remembers the spike, and the norm is
+    below a tenth of the usual one for 2 300 steps. As published, there is no bias correction, so
+    the first steps also have norms of 12.6, 14.3 and 14.3. The first version of the paper had
     ``b1=0.7, b2=0.9, eps=1e-8, bias_correction=True``, whose bound is 1.4: the safer choice.
 
     Args:
       b1: decay :math:`\gamma_1` of the mean norm, in [0, 1). Default 0.6, as published.
       b2: decay :math:`\gamma_2` of the mean square, in [0, 1). Default 0.999, as published.
       eps: :math:`\epsilon`, in units of the gradient, >= 0, outside the root. Default 0, as
-        published; a leaf whose gradient is zero stays as it is.
-      bias_correction: whether mean and mean square are divided by :math:`1 - \gamma^t` first.
-        Default: no, as published.
+        published; a leaf whose gradient is zero is left unchanged.
+      bias_correction: whether to divide mean and mean square by :math:`1 - \gamma^t` first.
+        Default ``False``, as published.
 
     Returns:
-      A ``Rule`` with two scalars a leaf, ``GradientStabilizerState``. It never rejects.
+      A ``Rule`` with two scalars per leaf, ``GradientStabilizerState``. It never rejects.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of range.
 
     Example:
       >>> import optax
@@ -120,5 +120,5 @@ def _root_mean_square(root: jax.Array, norms: jax.Array, decay: ArrayLike) -> ja
 
 
 def _weight(decay: ArrayLike, count: jax.Array) -> jax.Array:
-    """Return ``1 - decay**count``, the weight of all that entered a running mean."""
+    """Return ``1 - decay**count``, the total weight of the values in a running mean."""
     return -jnp.expm1(count.astype(jnp.float32) * jnp.log(jnp.asarray(decay, jnp.float32)))

@@ -1,4 +1,4 @@
-"""AGGC: groups of leaves are kept near the running mean of their own norms."""
+"""AGGC: keep groups of leaves near the running mean of their own norms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -43,10 +43,10 @@ def group_norm(
     min_scale: ArrayLike = 0.9,
     max_scale: ArrayLike = 1.1,
 ) -> Rule:
-    r"""Keep the norm of every group of leaves near the running mean of what it was (AGGC).
+    r"""Keep the norm of every group of leaves near its own running mean (AGGC).
 
     Use it in fine-tuning, where kinds of modules (queries, values, adapters) have norms of
-    different size and a global clip lets the loudest shrink all others. With the norm
+    different sizes and a global clip lets the largest shrink all the others. With the norm
     :math:`n` of a group, its running mean :math:`S`, :math:`U = a_{hi} S` and
     :math:`L = \max(n_{min}, a_{lo} S)`,
 
@@ -55,41 +55,41 @@ def group_norm(
                   1 & \text{else} \end{cases}
               \qquad S \leftarrow \beta S + (1 - \beta) c\, n
 
-    where :math:`a_{hi}` and :math:`a_{lo}` move linearly to their late values once a share
-    ``switch`` of ``total_steps`` has passed, over a further share ``transition``.
+    where :math:`a_{hi}` and :math:`a_{lo}` move linearly to their late values once a fraction
+    ``switch`` of ``total_steps`` has passed, over a further fraction ``transition``.
 
-    Known weakness: this is no guard against spikes. The published bound :math:`c_{min} = 0.9`
+    Known weakness: this is not a guard against spikes. The published bound :math:`c_{min} = 0.9`
     lets a spike of 1000 times the usual norm pass at 900 times, and 97 % of healthy steps (norms
     that scatter by 30 %, log-normal) are scaled by 0.9. Without the bound (``min_scale=0``) the
-    mean can only fall, as :math:`a_{hi} \le 1`: it begins at :math:`1 - \beta` of the first norm,
-    and after 100 healthy steps gradients come out at 0.4 % of their size. Put another rule beside
-    it, as in ``gs.guard(tx, gs.rules.group_norm(), gs.rules.log_mad())``.
+    mean can only fall, since :math:`a_{hi} \le 1`: it begins at :math:`1 - \beta` of the first
+    norm, and after 100 healthy steps gradients are scaled to 0.4 % of their size. Combine it with
+    another rule, as in ``gs.guard(tx, gs.rules.group_norm(), gs.rules.log_mad())``.
 
     Args:
       groups: a function from the path of a leaf, such as ``"['layers']['query']['kernel']"``, to
-        the name of its group; or a tree like the parameters with the names. Default ``None``:
-        the module that owns the leaf, ``query``, numbers left out.
-      high: :math:`a_{hi}` at first, without unit, > 0. Default 0.6.
-      low: :math:`a_{lo}` at first, without unit, >= 0. Default 0.95.
-      late_high: :math:`a_{hi}` in the end, > 0. Default 0.7.
-      late_low: :math:`a_{lo}` in the end, >= 0. Default 0.98.
-      total_steps: length of the run, >= 1. Default ``None``: both stay at their first values.
-      switch: share of the run after which they begin to move, in [0, 1]. Default 0.4.
-      transition: share of the run in which they move, in (0, 1]. Default 0.3.
+        the name of its group; or a tree of names like the parameters. Default ``None``: the
+        module that owns the leaf, such as ``query``, ignoring numbers.
+      high: :math:`a_{hi}` at the start, dimensionless, > 0. Default 0.6.
+      low: :math:`a_{lo}` at the start, dimensionless, >= 0. Default 0.95.
+      late_high: :math:`a_{hi}` at the end, > 0. Default 0.7.
+      late_low: :math:`a_{lo}` at the end, >= 0. Default 0.98.
+      total_steps: length of the run, >= 1. Default ``None``: both keep their initial values.
+      switch: fraction of the run after which they begin to move, in [0, 1]. Default 0.4.
+      transition: fraction of the run over which they move, in (0, 1]. Default 0.3.
       decay: :math:`\beta`, in [0, 1). Default 0.95.
       min_norm: :math:`n_{min}`, in units of the gradient, >= 0. Default 0.01.
-      raise_small: whether norms below :math:`L` are raised. Default: no.
+      raise_small: whether to raise norms below :math:`L`. Default ``False``.
       min_scale: :math:`c_{min}`, in [0, 1]; 0: no bound. Default 0.9.
-      max_scale: :math:`c_{max}`, >= 1; may be infinite. Default 1.1. These, and all defaults
-        above, are those of the authors' scripts for Llama 2.
+      max_scale: :math:`c_{max}`, >= 1; can be infinite. Default 1.1. This and all defaults above
+        are those of the authors' scripts for Llama 2.
 
     Returns:
-      A ``Rule`` with two scalars a leaf, ``GroupNormState``. It never rejects. Its scale may be
+      A ``Rule`` with two scalars per leaf, ``GroupNormState``. It never rejects. Its scale can be
       above 1.
 
     Raises:
-      TypeError: if ``groups`` is of a wrong kind, or a name is no string.
-      ValueError: if a number is out of its range; in ``init``, if the tree of names is not like
+      TypeError: if ``groups`` is of the wrong type, or a name is not a string.
+      ValueError: if a number is out of range; in ``init``, if the tree of names does not match
         the parameters.
 
     Example:
@@ -169,7 +169,7 @@ def module_of(path: str) -> str:
 
 
 def _numbers(groups: Groups | None, params: object) -> list[int]:
-    """Return the number of the group of every leaf, counted as they come."""
+    """Return the group number of every leaf, in order of first occurrence."""
     flat, structure = jax.tree_util.tree_flatten_with_path(params)
     paths = [jax.tree_util.keystr(path) for path, _ in flat]
     if groups is None or callable(groups):
@@ -188,8 +188,8 @@ def _numbers(groups: Groups | None, params: object) -> list[int]:
 
 
 def _norms_of_groups(leaf_norms: jax.Array, group: jax.Array) -> jax.Array:
-    """Return for every leaf the norm of all leaves of its group; no square can overflow."""
-    # The groups are known to the state alone, so each leaf looks at all: cheap beside gradients.
+    """Return, for every leaf, the norm of all leaves in its group; no square can overflow."""
+    # Only the state knows the groups, so each leaf checks all: cheap compared with gradients.
     mine = jnp.where(group[:, None] == group[None, :], leaf_norms[None, :], 0.0)
     largest = jnp.max(mine, axis=1, initial=0.0)
     unit = jnp.where(largest > 0, largest, 1.0)

@@ -14,10 +14,10 @@ from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
 from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
 
-# Before anything is known, four sigma are a factor of 5.9.
+# With this initial spread, four sigma are a factor of 5.9.
 _FIRST_SPREAD = 0.3
-_MAX_SPREAD = 10.0  # in the statistic itself; the thresholds have a limit of their own
-# So long a history may be thrown away by one norm that lies far below it.
+_MAX_SPREAD = 10.0  # in the statistic itself; the thresholds have their own limit
+# A history up to this long can be discarded by one norm far below it.
 _SETTLING = 10
 
 
@@ -41,20 +41,20 @@ def log_mad(
     min_spread: ArrayLike = 0.1,
     max_spread: ArrayLike = 0.3,
 ) -> Rule:
-    r"""Clip and reject norms that lie far above their usual range, on a log scale.
+    r"""Clip and reject norms that are far above their usual range, on a log scale.
 
     The default rule of ``guard``. Use it when you do not know what a normal gradient norm
     is, or when that changes during training: it has no limit in units of the gradient.
 
-    Two streaming statistics of :math:`x = \log \|g\|` are kept, a median :math:`\mu` and a
+    The rule keeps two streaming statistics of :math:`x = \log \|g\|`, a median :math:`\mu` and a
     median absolute deviation :math:`s`. With :math:`e = x - \mu` and
-    :math:`\hat\sigma = 1.4826 \min(s, s_{max})`, the gradient is
+    :math:`\hat\sigma = 1.4826 \min(s, s_{max})`, the gradient becomes
 
     .. math:: g' = \begin{cases} g & e \le c_1 \hat\sigma \\
                   g \exp(c_1 \hat\sigma - e) & e \le \max(c_2 \hat\sigma, \log r) \\
                   \text{rejected} & \text{else} \end{cases}
 
-    and then, whatever was decided, with :math:`a_t = \max(a, 1/t)`,
+    and then, whatever the decision, with :math:`a_t = \max(a, 1/t)`,
 
     .. math:: \mu \leftarrow \mu + 1.5\, a_t\, s\, \mathrm{clip}(e / s, \pm 1), \qquad
               s \leftarrow \mathrm{clip}\left(s\, e^{\pm a_t}, s_{min}, 10\right)
@@ -62,25 +62,25 @@ def log_mad(
     where the sign is that of :math:`|e| - s`. The statistics learn the *fact* of an outlier
     but not its size. So one spike of any size moves them by at most a fixed small step (it
     does not mask the next one), while a lasting change of level widens :math:`s`
-    geometrically (it is not rejected for ever). After how many steps a level that rises for
-    good is let through, by a factor of 3, 30 or 1000, ``docs/figures`` says; a noisy run is
-    less surprised, and lets go sooner. With 10 % of all norms at 50 times the rest, every one
-    of these is rejected.
+    geometrically (it is not rejected forever). ``docs/figures`` lists how many steps it takes
+    until a lasting rise by a factor of 3, 30 or 1000 is accepted. A noisy run is less surprised,
+    and accepts it sooner. With 10 % of all norms at 50 times the rest, every one of these is
+    rejected.
 
     The very first norm has no history to be judged by. For ten steps, a norm below the whole
-    range replaces the history, so that a bad *first* batch does not open the door for the
-    next bad one. NaN, infinite and zero norms never enter the statistics.
+    range replaces the history, so that a bad *first* batch does not open the door to the next
+    bad one. NaN, infinite and zero norms never enter the statistics.
 
     Known weakness: norms that scatter by more than a factor of 2 (:math:`\sigma > 0.75`, such
     as in reinforcement learning or at the end of a fit to zero loss) are clipped in more than
-    1 % of all steps; raise ``max_spread`` there. And what grows steadily is followed: plain SGD on
+    1 % of all steps; raise ``max_spread`` there. And the rule follows steady growth: plain SGD on
     a recurrent network that explodes from the first step on also needs a limit in units of the
     gradient, ``gs.guard(optax.sgd(0.1), gs.rules.log_mad(), gs.rules.global_norm(1.0))``.
 
     Args:
       clip_at: :math:`c_1`, robust standard deviations above the median at which clipping
-        begins, > 0. Default 4: touches 0.02 % of log norms that scatter normally, and less than
-        1 % of the steps of real runs, in which 3 touches up to 3 % (``docs/design``).
+        begins, > 0. Default 4: it touches 0.02 % of normally distributed log norms, and less than
+        1 % of the steps of real runs, where 3 touches up to 3 % (``docs/design``).
       reject_at: :math:`c_2`, the same for rejection, >= ``clip_at``. Default 6.
       reject_above: :math:`r`, the multiple of the median norm below which nothing is rejected,
         only clipped, >= 1. Default 5, so that a very steady run does not stop learning when
@@ -96,7 +96,7 @@ def log_mad(
       A ``Rule`` with three scalars of state, ``LogMadState``.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of range.
 
     Example:
       >>> import optax
@@ -104,7 +104,7 @@ def log_mad(
       >>> tx = gs.guard(optax.adamw(3e-4), gs.rules.log_mad(clip_at=3.0, reject_at=8.0))
 
     Source:
-      Ours. The streaming median is a stochastic approximation with bounded influence
+      Our own. The streaming median is a stochastic approximation with bounded influence
       (Huber, "Robust Estimation of a Location Parameter", 1964).
     """
     check_number("clip_at", clip_at, above=0.0)
@@ -125,7 +125,7 @@ def log_mad(
         )
 
     def decide(measure: Measure, state: LogMadState, **_: Any) -> tuple[Verdict, LogMadState]:
-        # Not by the number of norms: one that was set from outside tells of no history.
+        # Not by the number of norms: if it was set from outside, there may be no history.
         known, counts = state.log_spread > 0, measure.norm > 0
         state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
         x = _finite_log(measure.norm)

@@ -1,4 +1,4 @@
-"""Reject a step whose loss lies far above its usual range."""
+"""Reject a step whose loss is far above its usual range."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class LossSpikeState(NamedTuple):
 
     losses_seen: jax.Array  # shape=(), dtype=jnp.int32, losses seen
     loss_center: jax.Array  # shape=(), dtype=jnp.float32, median of the loss
-    loss_spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation; 0: not known
+    loss_spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation; 0: unknown
     first_losses: Ring  # the losses of the warm-up
 
 
@@ -34,48 +34,48 @@ def loss_spike(
     min_spread: ArrayLike = 0.01,
     warmup_steps: int = 20,
 ) -> Rule:
-    r"""Reject a step whose loss lies far above its usual range.
+    r"""Reject a step whose loss is far above its usual range.
 
-    Use it beside a rule on the gradient where the loss tells of a bad batch that the gradient
-    does not show. ``update`` needs the loss of the same batch: ``tx.update(grads, state,
-    params, value=loss)``. The loss may have any sign and scale.
+    Use it along with a rule on the gradient, where the loss reveals a bad batch that the gradient
+    does not. ``update`` needs the loss of the same batch: ``tx.update(grads, state,
+    params, value=loss)``. The loss can have any sign and scale.
 
-    Two streaming statistics of the loss :math:`v` are kept, a median :math:`\mu` and a median
-    absolute deviation :math:`s`. A step is
+    The rule keeps two streaming statistics of the loss :math:`v`, a median :math:`\mu` and a
+    median absolute deviation :math:`s`. A step is
 
     .. math:: \text{rejected} \iff v - \mu > 1.4826\, c\, s
 
-    and then, whatever was decided, with :math:`e = v - \mu` and :math:`a_t = \max(a, 1/t)`,
+    and then, whatever the decision, with :math:`e = v - \mu` and :math:`a_t = \max(a, 1/t)`,
 
     .. math:: \mu \leftarrow \mu + 1.5\, a_t\, s\, \mathrm{clip}(e / s, \pm 1), \qquad
               s \leftarrow \max\left(s\, e^{\pm a_t}, s_{min} |\mu|\right)
 
     where the sign is that of :math:`|e| - s`. They begin as median and median absolute deviation
-    of the first ``warmup_steps`` losses, so that a bad first batch does not open the door for the
+    of the first ``warmup_steps`` losses, so that a bad first batch does not open the door to the
     next. One spike of any size moves them by a fixed small step, while a lasting change widens
-    :math:`s` geometrically and is let go: a loss of 3 that scatters by 0.05 and rises for good to
-    4, 9 or 300 is rejected for 40, 98 and 227 steps. A loss that is not finite, or beyond
-    ``2**60``, rejects the step and never enters.
+    :math:`s` geometrically and is eventually accepted: a loss of 3 that scatters by 0.05 and
+    rises for good to 4, 9 or 300 is rejected for 40, 98 and 227 steps. A loss that is not finite,
+    or beyond ``2**60``, rejects the step and never enters the statistics.
 
-    Known weakness: it mends nothing. A loss that is high because an earlier step broke the
-    parameters is rejected until it counts as normal, and they stay broken. And it takes losses to
-    scatter about evenly: where log losses scatter by 0.6, as with very small batches, 0.6 % of
-    healthy steps are rejected; raise ``reject_at`` there.
+    Known weakness: it repairs nothing. A loss that is high because an earlier step broke the
+    parameters is rejected until it counts as normal, and the parameters stay broken. And it
+    assumes that losses scatter roughly symmetrically: where log losses scatter by 0.6, as with
+    very small batches, 0.6 % of healthy steps are rejected; raise ``reject_at`` there.
 
     Args:
       reject_at: ``c``, robust standard deviations above the median at which rejection begins,
         > 0. Default 6.
       rate: ``a``, how fast the statistics move, in (0, 1). Default 0.03: a memory of about 30
         steps.
-      min_spread: :math:`s_{min}`, the least spread as a share of the median loss, >= 0. Default
-        0.01, so that a very steady loss may rise by 9 %.
-      warmup_steps: losses that are only watched, >= 2. Default 20.
+      min_spread: :math:`s_{min}`, the smallest spread as a fraction of the median loss, >= 0.
+        Default 0.01, so that a very steady loss can rise by 9 %.
+      warmup_steps: number of initial losses that are only observed, >= 2. Default 20.
 
     Returns:
       A ``Rule`` whose state is a ``LossSpikeState``. Its scale is always 1.
 
     Raises:
-      ValueError: if an argument is out of its range, and in ``update`` if the loss is missing.
+      ValueError: if an argument is out of range, and in ``update`` if the loss is missing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -89,7 +89,7 @@ def loss_spike(
       1 rejected because the loss was not finite, or far above its usual range.
 
     Source:
-      Ours: the statistics of ``log_mad``, on the loss itself.
+      Our own: the statistics of ``log_mad``, on the loss itself.
     """
     check_number("reject_at", reject_at, above=0.0)
     check_number("rate", rate, above=0.0, below=1.0)
@@ -134,7 +134,7 @@ def _learn(
 ) -> LossSpikeState:
     watching = number_held(state.first_losses) < warmup_steps
     first = push(state.first_losses, loss, when=watching)
-    # The number of losses sets the pace alone; that there were some is seen in what was kept.
+    # The number of losses only sets the pace; whether there were any is seen from the statistics.
     count = jnp.maximum(increment(state.losses_seen), number_held(first))
     median, deviation = median_and_mad(first)
     gain = jnp.maximum(jnp.asarray(rate, jnp.float32), 1.0 / count.astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""AutoClip: clip to a percentile of the norms so far."""
+"""AutoClip: clip to a percentile of past norms."""
 
 from typing import Any
 
@@ -15,40 +15,39 @@ from gradstable._src.rules.ring import Ring, new_ring, percentile_of, push
 
 @shown
 def percentile(percentile: ArrayLike = 10.0, *, window: int = 1000) -> Rule:
-    r"""Scale a gradient down to a percentile of the norms of the last steps.
+    r"""Scale a gradient down to a percentile of the norms of recent steps.
 
-    Use a high percentile (90) as a clip that finds its limit by itself, or the published 10 as
-    a normalizer: then nine of ten steps are scaled to about the same norm, which is a step
-    size that does not depend on the loss. It has no limit in units of the gradient.
+    Use a high percentile (90) as a clip that finds its own limit, or the published 10 as a
+    normalizer: then nine out of ten steps are scaled to about the same norm, which makes the step
+    size independent of the loss. It has no limit in units of the gradient.
 
-    The norm is put into the window before the percentile is taken, and it is put in as it
-    came, not as it was clipped:
+    The norm enters the window before the percentile is taken, and before clipping:
 
     .. math:: H \leftarrow H \cup \{\|g\|\}, \qquad
               g' = g \cdot \min(1, P_p(H) / \|g\|)
 
     with :math:`P_p` the percentile with linear interpolation, as in ``numpy.percentile``. A zero
-    norm does not enter, since a limit of zero would stop all learning; the small number that
+    norm does not enter, since a limit of zero would stop all learning. The small number that
     the reference code adds to the norm is left out, as in the paper.
 
     Known weakness: the window follows a level shift only once it holds enough of the new
     level, and until then every gradient is scaled to the old one: 900 steps for p = 10 and
     100 steps for p = 90, with the default window. It never rejects: a spike is scaled down, but
-    keeps its direction. And where more than 1 - p of the norms are spikes, these are the limit:
+    keeps its direction. And where more than 1 - p of the norms are spikes, they set the limit:
     with 20 % of them at 50 times the rest, p = 90 lets them pass.
 
     Args:
       percentile: ``p``, in percent of the history, in [0, 100]. Default 10, the best one in
         the paper; it clips 90 % of all steps.
       window: how many norms are remembered, >= 1; each costs 4 bytes, and they are sorted in
-        every step. Default 1000, that of the package ``autoclip`` by the authors; the paper
-        keeps the whole history, which no fixed structure can, and its code for TensorFlow 10000.
+        every step. Default 1000, as in the authors' package ``autoclip``. The paper keeps the
+        whole history, which is impossible in a fixed structure, and its TensorFlow code 10000.
 
     Returns:
       A ``Rule`` whose state is a ``Ring``. It never rejects.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of range.
 
     Example:
       >>> import optax

@@ -1,7 +1,7 @@
-"""What a rule is, and how several become one.
+"""What a rule is, and how to combine several into one.
 
 A rule decides about a whole step from a few numbers: it sees a ``Measure``, never an array
-of the size of the parameters. So ten rules cost what one costs, and a rule can be tested on
+of the size of the parameters. So ten rules cost as much as one, and a rule can be tested on
 scalars.
 """
 
@@ -23,7 +23,7 @@ from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.core.unit_norms import UnitRequest
 
-# A norm above this overflows (or all but overflows) float32 when it is squared: second moments
+# A norm above this overflows (or nearly overflows) float32 when it is squared: second moments
 # would become inf.
 MAX_NORM = largest_norm_in(jnp.float32)
 
@@ -34,10 +34,10 @@ class Rule(NamedTuple):
     Attributes:
       init: ``params -> state``: the initial statistics, any tree of arrays (``()`` if none).
       decide: ``(measure, state, **context) -> (Verdict, state)``. The context holds
-        ``params`` and whatever was passed to ``update`` by keyword (``value=``, ...); take
+        ``params`` and everything passed to ``update`` by keyword (``value=``, ...); take
         what you need by name and ignore the rest with ``**_``.
-      needs: which norms of units ``measure.units`` shall have, one ``UnitRequest`` each.
-        Default: none; each is one more read of the gradients.
+      needs: which norms of units ``measure.units`` should have, one ``UnitRequest`` each.
+        Default: none; each costs one more read of the gradients.
 
     Example:
       >>> import gradstable as gs
@@ -61,7 +61,7 @@ class Rule(NamedTuple):
 
 
 def check_rules(rules: object) -> None:
-    """Raise ``TypeError`` for anything that is no ``Rule``, with its position and a remedy."""
+    """Raise ``TypeError`` for anything that is not a ``Rule``, with its position and a remedy."""
     alone = isinstance(rules, (Rule, optax.GradientTransformation))
     if alone or not isinstance(rules, Sequence):
         msg = (
@@ -82,29 +82,29 @@ def _remedy(rule: object) -> str:
     if isinstance(rule, optax.GradientTransformation):
         return ". It is a transform: put both into optax.chain(transform, optimizer)"
     if isinstance(rule, (list, tuple)):
-        return ". Take the rules out of it by a star, as in gs.guard(optimizer, *rules)"
+        return ". Unpack it with a star, as in gs.guard(optimizer, *rules)"
     if callable(rule):
         return f". It is a function: call it first, as in {getattr(rule, '__name__', 'it')}(...)"
     if isinstance(rule, (int, float, jax.Array)):
-        return ". For a fixed limit take gs.rules.global_norm(limit)"
+        return ". For a fixed limit use gs.rules.global_norm(limit)"
     return ""
 
 
 @shown
 def all_of(*rules: Rule) -> Rule:
-    """Compose rules and puts the checks that are always on around them.
+    """Compose rules, and put the checks that are always on around them.
 
-    Accepts combine by *and*; the scale is the smallest one, so that two rules which see the
-    same spike do not punish it twice (where rules scale leaves or units, the smallest for each;
-    scales above 1 multiply); the reason is that of the first rule to reject, else of the first
-    to clip. Around them stand two checks that need no history:
+    A step is accepted if all rules accept it. The scale is the smallest one, so that two rules
+    that see the same spike do not punish it twice (if rules scale leaves or units, the smallest
+    for each; scales above 1 multiply). The reason is that of the first rule to reject, else of
+    the first to clip. Two checks that need no history are added:
 
     - a gradient with a NaN or infinite entry is rejected;
-    - so is one which, after scaling, has a norm above ``2**60``: its square overflows float32
+    - so is one that, after scaling, has a norm above ``2**60``: its square overflows float32
       (float64 leaves of float64 parameters: above ``2**500``).
 
     Neither ever reaches the statistics of a rule, so none can be poisoned. A scale that is
-    zero, negative or NaN cannot be applied and rejects as well.
+    zero, negative or NaN cannot be applied, so it also rejects the step.
 
     Args:
       *rules: in order of precedence.
@@ -113,7 +113,7 @@ def all_of(*rules: Rule) -> Rule:
       A ``Rule`` whose state is the tuple of the rules' states.
 
     Raises:
-      TypeError: if one is no ``Rule``.
+      TypeError: if one is not a ``Rule``.
 
     Example:
       >>> import gradstable as gs
@@ -129,7 +129,7 @@ def all_of(*rules: Rule) -> Rule:
         return in_dtype(states, widest(params))
 
     def decide(measure: Measure, state: tuple[Any, ...], **context: Any) -> tuple[Verdict, Any]:
-        # No derivative goes through a decision, nor through what it was made from.
+        # No derivative goes through a decision, nor through its inputs.
         measure, state, context = constant((measure, state, context))
         total = Verdict.of()
         new_state: list[Any] = []

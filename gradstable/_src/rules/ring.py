@@ -1,4 +1,4 @@
-"""The last numbers of a history, in a ring: what rules with a window remember."""
+"""The last numbers of a history, in a ring: the memory of rules with a window."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,18 @@ from jax.typing import ArrayLike
 
 from gradstable._src.core.numerics import unlimited
 
-# In a place that holds no number yet. Finite, for those who look for infinities.
+# Marks a slot that holds no number yet. Finite, for use with jax_debug_infs.
 EMPTY = float(jnp.finfo(jnp.float32).min)
 
 
 class Ring(NamedTuple):
-    """The last ``W`` numbers that were pushed, and also the state of rules that keep no more.
+    """The last ``W`` numbers that were pushed; also the whole state of some rules.
 
-    How many there are is seen in the places themselves, not counted apart: no counter that is set
-    from outside can make numbers of places that hold none.
+    Their number is read off the slots themselves, not counted separately, so that a counter set
+    from outside cannot turn empty slots into numbers.
     """
 
-    next_place: jax.Array  # shape=(), dtype=jnp.int32, where the next number is put
+    next_place: jax.Array  # shape=(), dtype=jnp.int32, the slot for the next number
     last_numbers: jax.Array  # shape=(W,), dtype=jnp.float32, EMPTY where nothing is held yet
 
 
@@ -43,7 +43,7 @@ def push(ring: Ring, value: jax.Array, *, when: ArrayLike = True) -> Ring:
 
 
 def held(ring: Ring) -> jax.Array:
-    """Return which places of the ring hold a number (bool ``[W]``)."""
+    """Return which slots of the ring hold a number (bool ``[W]``)."""
     return ring.last_numbers != EMPTY
 
 
@@ -53,14 +53,14 @@ def number_held(ring: Ring) -> jax.Array:
 
 
 def mean_and_std(ring: Ring, *, ddof: int) -> tuple[jax.Array, jax.Array]:
-    """Return mean and standard deviation of what is held; 0 if nothing is.
+    """Return mean and standard deviation of the numbers held; 0 if there are none.
 
     Args:
       ring: the numbers.
-      ddof: what is taken from their number in the variance: 0 for that of the population, 1 for
+      ddof: what to subtract from their count in the variance: 0 for that of the population, 1 for
         an unbiased estimate.
     """
-    # In units of the largest, so that no square overflows or vanishes, whatever their scale is.
+    # In units of the largest, so that no square overflows or vanishes, whatever their scale.
     there, number = held(ring), number_held(ring).astype(jnp.float32)
     values = jnp.where(there, ring.last_numbers, 0.0)
     largest = jnp.max(jnp.abs(values))
@@ -73,7 +73,7 @@ def mean_and_std(ring: Ring, *, ddof: int) -> tuple[jax.Array, jax.Array]:
 
 
 def percentile_of(ring: Ring, percent: ArrayLike) -> jax.Array:
-    """Return a percentile, linearly interpolated, of what is held; ``inf`` if nothing is."""
+    """Return a percentile, linearly interpolated, of the numbers held; ``inf`` if none."""
     ordered = jnp.sort(jnp.where(held(ring), ring.last_numbers, unlimited()))
     number = number_held(ring)
     last = jnp.maximum(number - 1, 0)
@@ -85,7 +85,7 @@ def percentile_of(ring: Ring, percent: ArrayLike) -> jax.Array:
 
 
 def median_and_mad(ring: Ring) -> tuple[jax.Array, jax.Array]:
-    """Return the median of what is held, and the median absolute deviation from it."""
+    """Return the median of the numbers held, and the median absolute deviation from it."""
     median = percentile_of(ring, 50.0)
     deviations = jnp.where(held(ring), jnp.abs(ring.last_numbers - median), EMPTY)
     return median, percentile_of(ring._replace(last_numbers=deviations), 50.0)

@@ -1,12 +1,12 @@
-"""A median and a median absolute deviation of a stream, of which no number can move much."""
+"""Streaming median and median absolute deviation, which no single number can move much."""
 
 import jax
 import jax.numpy as jnp
 
 # The standard deviation of a normal variable over its median absolute deviation.
 SIGMA_PER_MAD = 1.4826
-# How far one step may move the center, in spreads times the rate: fast enough to follow a
-# drift of 1 % a step, too slow to be dragged along by a burst.
+# How far one step can move the center, in spreads times the rate: fast enough to follow a
+# drift of 1 % per step, too slow to be dragged along by a burst.
 _CENTER_GAIN = 1.5
 
 
@@ -15,7 +15,7 @@ def follow(
 ) -> tuple[jax.Array, jax.Array]:
     """Return center and spread of a stream after one more number.
 
-    They learn on which side of the center it lies, and whether it lies outside of the spread, but
+    They learn on which side of the center it lies, and whether it lies outside the spread, but
     not how far: a lasting change widens the spread geometrically, and a spike moves both by a
     fixed step.
 

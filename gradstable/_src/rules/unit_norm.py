@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping: a limit on the gradient of a unit beside its weights."""
+"""Adaptive gradient clipping: a limit on the gradient of a unit relative to its weights."""
 
 from typing import Any
 
@@ -19,33 +19,33 @@ from gradstable._src.rules.protocol import Rule
 def unit_norm(
     max_ratio: ArrayLike = 0.01, *, eps: ArrayLike = 1e-3, units: Units | None = None
 ) -> Rule:
-    r"""Limit the gradient of every unit to a share of the norm of its weights (AGC).
+    r"""Limit the gradient of every unit to a fraction of the norm of its weights (AGC).
 
     Use it where no single limit fits all layers, above all in networks without normalization,
-    for which it was made. It needs ``params``. Every output row of a matrix is limited alone,
+    for which it was made. It needs ``params``. Every output row of a matrix is limited separately,
     so a row that explodes neither passes nor shrinks its neighbors.
 
     .. math:: g_i' = g_i \cdot \min\left(1, \frac{\lambda \max(\|W_i\|, \epsilon)}
                                               {\|g_i\|}\right)
 
-    A vector is one unit as a whole, as published. In a ``Dense`` kernel ``(in, out)`` and a
-    ``Conv`` kernel ``(height, width, in, out)`` a unit is what leads to one output, as in
-    ``optax.adaptive_grad_clip``, with which it agrees there. It differs where optax mixes
-    units: a stack of layers ``(layers, in, out)`` is limited layer by layer (optax sums over
-    the layers), an embedding token by token, a query kernel ``(in, heads, head_dim)`` as in
-    optax, an output projection ``(heads, head_dim, out)`` by its outputs.
+    A whole vector is one unit, as published. In a ``Dense`` kernel ``(in, out)`` and a
+    ``Conv`` kernel ``(height, width, in, out)`` a unit is all weights of one output, and the rule
+    agrees with ``optax.adaptive_grad_clip``. It differs where optax mixes units: a stack of
+    layers ``(layers, in, out)`` is limited layer by layer (optax sums over the layers), an
+    embedding token by token, a query kernel ``(in, heads, head_dim)`` as in optax, and an output
+    projection ``(heads, head_dim, out)`` by its outputs.
 
     Known weaknesses. A unit that starts at zero has the limit :math:`\lambda \epsilon`, 1e-5 at
     the defaults, until it has grown: with SGD at a rate of 0.1, a bias needs 1000 steps to reach
     a norm of 1e-3. A limit that follows the weights also follows them down: a ViT-B on ImageNet
-    with AdamW was reported to reach 38.5 % with it and 79.3 % without, and with an L2 penalty
-    not to learn at all (Huang et al., 2025, arXiv:2502.17055). The authors do not clip the final
-    linear layer: keep it out with ``optax.masked`` around the transform.
+    with AdamW was reported to reach 38.5 % with it and 79.3 % without, and not to learn at all
+    with an L2 penalty (Huang et al., 2025, arXiv:2502.17055). The authors do not clip the final
+    linear layer: exclude it with ``optax.masked`` around the transform.
 
     Args:
-      max_ratio: the share :math:`\lambda`, without unit, > 0. Default 0.01, as published for
-        batches of 4096; smaller batches bear up to 0.16.
-      eps: the least norm of weights, :math:`\epsilon`, in units of the parameters, > 0. Default
+      max_ratio: the ratio :math:`\lambda`, dimensionless, > 0. Default 0.01, as published for
+        batches of 4096; smaller batches tolerate up to 0.16.
+      eps: the smallest norm of weights, :math:`\epsilon`, in units of the parameters, > 0. Default
         1e-3, as published.
       units: as for ``gs.guard``. Default ``None``: those of the guard, else ``"flax"``, which
         reads the shape of Flax layers.
@@ -55,9 +55,9 @@ def unit_norm(
       (measured: two words per parameter).
 
     Raises:
-      TypeError: if units are of a wrong kind.
+      TypeError: if ``units`` is of the wrong type.
       ValueError: if a number is not positive or a kind of units is unknown; in ``update``, if
-        there are no ``params``.
+        ``params`` are missing.
 
     Example:
       >>> import optax

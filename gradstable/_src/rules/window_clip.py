@@ -1,4 +1,4 @@
-"""Clip a norm above the mean of the last ones by some standard deviations, as Levanter does."""
+"""Clip norms several standard deviations above the mean of a window, as Levanter does."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
 from gradstable._src.rules.ring import Ring, mean_and_std, new_ring, number_held, push
 
-# In units of the update: below it, a spread is taken to be rounding.
+# In units of the update: a spread below it is assumed to be rounding.
 _MIN_STD = 1e-6
 
 
 @shown
 def window_clip(*, window: int = 128, clip_at: ArrayLike = 3.0) -> Rule:
-    r"""Scale an update down to the mean of the last norms plus some standard deviations.
+    r"""Scale an update down to the mean of recent norms plus several standard deviations.
 
-    It was made for *updates*: put ``gs.clipping.clip_by(gs.rules.window_clip())`` behind the
+    It was made for *updates*: put ``gs.clipping.clip_by(gs.rules.window_clip())`` after the
     optimizer in a chain, where it bounds what stale second moments let through and no clip of
     gradients can see. As a rule of ``gs.guard`` it judges gradients in the same way.
 
@@ -29,13 +29,13 @@ def window_clip(*, window: int = 128, clip_at: ArrayLike = 3.0) -> Rule:
 
     .. math:: c = \mu_W + k \max(\sigma_W, 10^{-6}), \qquad g' = g \cdot \min(1, c / \|g\|)
 
-    and then the norm enters the window as it came, not as it was clipped, so that the window
-    cannot collapse. Nothing is clipped before half of the window is full.
+    and then the norm enters the window unclipped, so that the window cannot collapse. Nothing is
+    clipped before half of the window is full.
 
     Known weakness: the spike stays in the window. After one spike of 1000 times the norm, the
     limit is 273 times the norm for the next 128 steps; of ten such spikes in a row, the last
-    leaves 838 times the norm. And the spread has a unit: where norms are far below 1e-6, nothing
-    is ever clipped.
+    leaves 838 times the norm. And the smallest spread is absolute: where norms are far below
+    1e-6, nothing is ever clipped.
 
     Args:
       window: ``W``, how many norms are remembered, >= 2. Default 128, as in Levanter.
@@ -46,7 +46,7 @@ def window_clip(*, window: int = 128, clip_at: ArrayLike = 3.0) -> Rule:
       A ``Rule`` whose state is a ``Ring``. It never rejects.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of range.
 
     Example:
       >>> import optax

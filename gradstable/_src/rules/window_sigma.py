@@ -1,4 +1,4 @@
-"""Reject what lies far above the mean of a window, as OLMo and MaxText do."""
+"""Reject norms or losses far above the mean of a window, as OLMo and MaxText do."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from gradstable._src.rules.ring import Ring, mean_and_std, new_ring, number_held
 
 
 class WindowSigmaState(NamedTuple):
-    """State of ``window_sigma``; a ``Ring`` for each of both."""
+    """State of ``window_sigma``: one ``Ring`` for norms and one for losses."""
 
     last_norms: Ring
     last_losses: Ring | None  # None unless losses are judged
@@ -27,24 +27,24 @@ class WindowSigmaState(NamedTuple):
 def window_sigma(
     *, window: int = 128, reject_at: ArrayLike = 6.0, judge_loss: bool = False
 ) -> Rule:
-    r"""Reject a norm, or a loss, that lies many standard deviations above the last ones.
+    r"""Reject a norm, or a loss, that is many standard deviations above recent ones.
 
-    Use it for what OLMo and MaxText use it for: rare and single spikes in a long run. For
-    bursts take ``log_mad``, and ``loss_spike`` for the loss.
+    Use it as OLMo and MaxText do, for rare single spikes in a long run. For bursts use
+    ``log_mad``, and ``loss_spike`` for the loss.
 
     With mean and unbiased standard deviation of the last ``W`` norms before this one, a step is
 
     .. math:: \text{accepted} \iff \|g\| - \mu_W \le k\, \sigma_W
 
-    and where losses are judged, if the same holds for them. Nothing is judged until there are
-    :math:`\max(2, W / 2)` norms, the newest included. What is rejected enters the window all
-    the same, so that it can become the new normal: no level is rejected for ever. In OLMo and
-    MaxText one NaN in the window rejects, or lets through, the next 128 steps; here what is not
-    finite is rejected and never enters.
+    and, if losses are judged, the same holds for them. Nothing is judged until there are
+    :math:`\max(2, W / 2)` norms, including the newest. Rejected norms enter the window as well,
+    so that they can become the new normal: no level is rejected forever. In OLMo and MaxText one
+    NaN in the window rejects, or lets through, the next 128 steps. Here, non-finite values are
+    rejected and never enter.
 
-    Known weakness: the spike stays in the window and hides the next. After one of 1000 times
+    Known weakness: a spike stays in the window and hides the next. After one of 1000 times
     the norm, everything below 538 times the norm passes for 128 steps; of ten in a row the
-    fifth passes untouched, and with 20 % of all norms at 50 times the rest, more than 99 % of
+    fifth passes untouched; and with 20 % of all norms at 50 times the rest, more than 99 % of
     these pass.
 
     Args:
@@ -58,7 +58,7 @@ def window_sigma(
       A ``Rule`` whose state is a ``WindowSigmaState``. Its scale is always 1.
 
     Raises:
-      ValueError: if an argument is out of its range, and in ``update`` if the loss is missing.
+      ValueError: if an argument is out of range, and in ``update`` if the loss is missing.
 
     Example:
       >>> import optax
@@ -71,7 +71,7 @@ def window_sigma(
     """
     check_size("window", window, at_least=2)
     check_number("reject_at", reject_at, above=0.0)
-    # OLMo counts the newest, but two older ones are the least that have a spread.
+    # OLMo counts the newest, but it takes at least two older ones to have a spread.
     needed = max(2, window // 2 - 1)
 
     def limit(ring: Ring) -> jax.Array:

@@ -36,11 +36,10 @@ def zscore(
     warmup_steps: int = 25,
     eps: ArrayLike = 1e-6,
 ) -> Rule:
-    r"""Scale a gradient down whose norm has a high z-score.
+    r"""Scale down a gradient whose norm has a high z-score.
 
-    Use it as published, with its fixed limit of 1, for the pre-training of language models.
-    Without that limit it is not safe where the norm may rise for good: see below, and prefer
-    ``log_mad``.
+    Use it as published, with its fixed limit of 1, for pre-training language models. Without
+    that limit it is not safe if the norm can rise for good (see below): prefer ``log_mad``.
 
     With moving mean :math:`\mu`, variance :math:`\sigma^2` and
     :math:`z = (\|g\| - \mu) / (\sigma + \varepsilon)`, a spike is clipped to
@@ -52,23 +51,23 @@ def zscore(
                 \mu + z^* \sigma & \|g\| > \mu + z^* \sigma \text{ (percentile)} \end{cases}
 
     and everything to ``max_norm``: :math:`g' = g \min(c, c_{max}) / \|g\|`. Then the averages
-    learn :math:`x = c`, or :math:`\|g\|` where there is no spike, but never the effect of
+    learn :math:`x = c`, or :math:`\|g\|` if there is no spike, but never the effect of
     ``max_norm``:
 
     .. math:: \mu \leftarrow \alpha \mu + (1 - \alpha) x, \qquad
               \sigma^2 \leftarrow \alpha \sigma^2 + (1 - \alpha)(x - \mu)^2
 
-    The first ``warmup_steps`` norms give the first mean and variance; meanwhile only ``max_norm``
-    clips. In the reference code one NaN switches it off for good; here what is not finite is
-    rejected and never enters, and a zero norm does not enter either.
+    The first ``warmup_steps`` norms give the initial mean and variance; meanwhile only
+    ``max_norm`` clips. In the reference code one NaN disables it for good. Here, non-finite norms
+    are rejected and never enter, and a zero norm does not enter either.
 
-    Known weakness: it locks in. Since the averages learn only what was clipped, a norm that
-    rises for good is clipped to the old level for ever: measured with ``max_norm=None`` on log
+    Known weakness: it locks in. Since the averages only learn clipped norms, a norm that
+    rises for good is clipped to the old level forever: measured with ``max_norm=None`` on log
     norms that scatter by 0.05, after a rise by 2 times the last 1000 of 5000 steps are all
-    clipped, to 1.01 instead of 2, and :math:`\sigma` falls to 0. Where they scatter by 0.2, a
-    rise by 2 times is let go, and one by 3 times is not. ``mode="percentile"`` lets go of all, but
-    lets 59 % of spikes through where every fifth norm is one. The default ``max_norm`` hides all
-    that only where it is lower than the norms.
+    clipped, to 1.01 instead of 2, and :math:`\sigma` falls to 0. If they scatter by 0.2, a rise
+    by 2 times eventually passes, and one by 3 times does not. With ``mode="percentile"`` every
+    rise does, but so do 59 % of spikes if every fifth norm is one. The default ``max_norm`` only
+    hides this if it is lower than the norms.
 
     Args:
       clip_at: :math:`z^*`, > 0. Default 2.5, as published.
@@ -78,16 +77,16 @@ def zscore(
       mode: what a spike is clipped to, see above. Default ``"adaptive_scaling"``, as published:
         the larger the spike, the smaller it becomes.
       clip_factor: ``f``, > 0. Default 1; the authors use 0.5 to 0.9 to clip harder.
-      skip_update_on_spike: whether the averages stay as they are at a spike. It is these that
+      skip_update_on_spike: whether to leave the averages unchanged at a spike. Only the averages
         are not updated; the step itself is taken. Default ``False``, as published.
-      warmup_steps: norms that are only watched, >= 1. Default 25, as published.
+      warmup_steps: number of initial norms that are only observed, >= 1. Default 25, as published.
       eps: :math:`\varepsilon`, in units of the gradient, > 0. Default 1e-6, as published.
 
     Returns:
       A ``Rule`` whose state is a ``ZScoreState``. It never rejects.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: if an argument is out of range.
 
     Example:
       >>> import optax
@@ -117,7 +116,7 @@ def zscore(
         )
 
     def decide(measure: Measure, state: ZScoreState, **_: Any) -> tuple[Verdict, ZScoreState]:
-        # Without a mean there was no norm, whatever the number says that was set from outside.
+        # Without a mean there was no norm, even if the count was set to more from outside.
         seen = jnp.where(state.mean_norm > 0, jnp.maximum(state.norms_seen, 0), 0)
         state = state._replace(norms_seen=seen)
         norm, known = measure.norm, seen >= warmup_steps
@@ -153,7 +152,7 @@ def _spike(
     clip_factor: ArrayLike,
     eps: ArrayLike,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the norm above which there is a spike, and what a spike is clipped to."""
+    """Return the norm above which a step is a spike, and the norm to clip a spike to."""
     z_limit, factor, eps = (jnp.asarray(x, jnp.float32) for x in (clip_at, clip_factor, eps))
     std = jnp.sqrt(state.norm_variance)
     if mode == "percentile":
