@@ -236,7 +236,7 @@ def test_contract_on_parameters_with_attention() -> None:
 
 
 REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
-    "no maxima": (attention(), None, {}, r"max_logits tells nothing of the attention at \[''\]"),
+    "no maxima": (attention(), None, {}, r"max_logits has no entry for the attention at \[''\]"),
     "one module missing": (
         MODEL, {"blocks_0/attention": HOT}, {}, r"nothing of .*\['blocks_1/attention'\]"
     ),

@@ -102,10 +102,10 @@ def test_where_only_the_guard_is_seen_the_cause_is_named_as_likely() -> None:
     inner = poisoned().inner_opt_state
     assert "MultiSteps" not in gs.explain(inner)  # two rejections may be bad batches
     state = after(GUARD, PARAMS, *[BAD] * 20)
-    assert "optax.MultiSteps around a guard keeps it for ever" in gs.explain(state)
+    assert "optax.MultiSteps around a guard keeps it forever" in gs.explain(state)
 
 
 def test_other_averages_in_front_of_the_guard_are_named() -> None:
     told = gs.explain(after(optax.chain(optax.trace(0.9), GUARD), PARAMS, BAD, PARAMS), PARAMS)
-    assert "opt_state[0].trace, outside of the guard, has a NaN or an infinity in ['b']." in told
+    assert "opt_state[0].trace, outside the guard, has a NaN or an infinity in ['b']." in told
     assert "around the whole chain" in told

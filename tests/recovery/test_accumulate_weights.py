@@ -255,5 +255,5 @@ def test_has_updated_agrees_with_optax_and_reads_flax() -> None:
 
 
 def test_has_updated_needs_something_that_gathers() -> None:
-    with pytest.raises(ValueError, match="nothing in this optimizer state gathers"):
+    with pytest.raises(ValueError, match="nothing in this optimizer state accumulates"):
         gs.has_updated(gs.guard(optax.sgd(0.1)).init(jnp.ones(2)))

@@ -1,4 +1,4 @@
-"""Transforms of one unit after the other: dtypes and structure around a function of a leaf."""
+"""Transforms that treat every unit separately: dtypes and structure around a leaf function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ OfLeaf = Callable[[jax.Array, Within, str], jax.Array]
 def by_unit(
     factory: str, units: Units, function: OfLeaf, *, axis_name: AxisName
 ) -> optax.GradientTransformationExtraArgs:
-    """Make a transform of a function of leaves, which saturates where a dtype cannot hold it."""
+    """Make a transform from a function of leaves, with results saturated to the dtype's range."""
     check_units(units)
     check_axis_name(axis_name)
 

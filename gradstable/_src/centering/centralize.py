@@ -1,4 +1,4 @@
-"""Gradient centralization: every output row of a weight gets a gradient of mean zero."""
+"""Gradient centralization: every output row of a weight gets a zero-mean gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +16,34 @@ from gradstable._src.core.units import Units, is_vector
 def centralize(
     *, units: Units = "flax", axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Subtract from each output row of a weight gradient its mean.
+    r"""Subtract its mean from each output row of a weight gradient.
 
-    Use it before the optimizer, to keep the sum of the weights into every neuron as it is; the
+    Use it before the optimizer, to keep the sum of the weights into every neuron constant; the
     paper reports better generalization of image classifiers. It limits nothing: an explosion in
     some entries passes. Vectors (biases, scales) are left alone, as in the paper.
 
     ``optax.centralize`` averages over all axes but the *first*, which is the output axis in
-    PyTorch; in Flax it is the last, so that one couples the gradients of different neurons.
+    PyTorch. In Flax it is the last, so optax's version couples the gradients of different neurons.
 
     .. math:: g' = g - \operatorname{mean}_{within}(g)
 
-    It also removes a direction that all inputs of a neuron have in common, where that is the
+    It also removes a direction that all inputs of a neuron have in common, even if that is the
     signal: a linear model whose inputs and weights are all ones never learns.
 
     A row with an entry that is not finite becomes zero as a whole, and no other row does. It
-    reads the gradients twice more: 5.0 words per parameter before SGD, which moves 3 alone.
+    reads the gradients twice more: 5.0 words per parameter before SGD, which moves 3 on its own.
 
     Args:
-      units: what has a mean of its own, as for ``gs.guard``. Default ``"flax"``: output rows,
-        separately for each layer of a stacked leaf.
+      units: the parts that each have their own mean, as for ``gs.guard``. Default ``"flax"``:
+        output rows, separately for each layer of a stacked leaf.
       axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
-      What a dtype cannot hold becomes its largest number.
+      A value too large for its dtype becomes the largest number.
 
     Raises:
-      TypeError: if ``units`` are of a wrong kind.
+      TypeError: if ``units`` is of the wrong type.
       ValueError: if a kind of units is unknown.
 
     Example:

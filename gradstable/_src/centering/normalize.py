@@ -1,4 +1,4 @@
-"""Normalized gradients: their direction, with a length of one's own choice."""
+"""Normalized gradients: their direction, with a length of your choice."""
 
 from typing import Any
 
@@ -28,22 +28,22 @@ def normalize(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divide the gradient by its norm, or each unit by its own.
 
-    Use it where only the direction of a gradient can be trusted: the step then has the length
-    that the learning rate says. It does not shrink near a minimum, so the rate has to. For
-    momentum of normalized gradients (SNGM), put ``optax.trace(0.9)`` behind it.
+    Use it where only the direction of a gradient can be trusted: the learning rate then sets the
+    length of the step. It does not shrink near a minimum, so the learning rate must. For
+    momentum of normalized gradients (SNGM), put ``optax.trace(0.9)`` after it.
 
     .. math:: g' = g \cdot \frac{c}{\|g\| + \epsilon}
 
-    For the whole gradient it is ``optax.normalize_by_update_norm``, safely: a gradient of 1e20,
+    For the whole gradient it is a safe ``optax.normalize_by_update_norm``: a gradient of 1e20,
     or of 300 in float16, keeps its direction, where optax's norm overflows and its update is
-    zero. One entry that is not finite makes zero of what is divided by the same norm: all of
-    the gradient, or its unit. Zero stays zero, also with ``eps=0``.
+    zero. One entry that is not finite zeroes everything divided by the same norm: the whole
+    gradient, or its unit. Zero stays zero, even with ``eps=0``.
 
     A healthy gradient is read once more: 4.0 words per parameter before SGD, which moves 3
-    alone. With units it is read twice more.
+    on its own. With units it is read twice more.
 
     Args:
-      units: what is divided by a norm of its own, as for ``gs.guard``; ``"leaf"`` is the
+      units: the parts that are divided by their own norm, as for ``gs.guard``; ``"leaf"`` is the
         block-normalized gradient of Yu et al. Default ``None``: the norm of all leaves.
       scale: the new norm ``c``, > 0. Default 1.
       eps: added to the norm, in units of the gradient, >= 0. Default 1e-6 (optax's).
@@ -54,8 +54,8 @@ def normalize(
       Their norm is at most ``scale``.
 
     Raises:
-      TypeError: if ``units`` are of a wrong kind.
-      ValueError: if a kind of units is unknown or a number out of range.
+      TypeError: if ``units`` is of the wrong type.
+      ValueError: if a kind of units is unknown or a number is out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,7 +108,7 @@ def _divide(
     """Return ``scale * g / (norm * power + eps)``; zero for 0 / 0 and where it is not finite."""
     sound = jnp.isfinite(norm) & (norm > 0.0)
     denominator = norm + jnp.asarray(eps, g.dtype) / power
-    # Selected before the division too: what is thrown away must not make a derivative NaN.
+    # Selected before the division too: a discarded value must not make a derivative NaN.
     factor = jnp.asarray(scale, g.dtype) / jnp.where(sound, denominator, jnp.ones_like(norm))
     # Twice a half: see statistics.py.
     return jnp.where(sound, (g * (0.5 / power)) * (2.0 * factor), 0.0)

@@ -19,9 +19,9 @@ def standardize(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Give each unit of the gradient mean zero and standard deviation one.
 
-    Use it where gradients explode or vanish by layers: what comes out has no scale. Before
-    Adam, which has none either, only the mean matters. Steps do not shrink near a minimum, so
-    the learning rate has to.
+    Use it where gradients explode or vanish layer by layer: the result has no scale. Before
+    Adam, which ignores the scale anyway, only the mean matters. Steps do not shrink near a
+    minimum, so the learning rate must.
 
     .. math:: g' = \frac{g - m}{s + \epsilon}, \qquad
       m = \operatorname{mean}(g), \quad s^2 = \operatorname{mean}((g - m)^2)
@@ -30,15 +30,15 @@ def standardize(
     whose entries are equal, to a millionth of their size, becomes zero. A unit of one or two
     entries has no spread; it keeps its mean and is divided by its root mean square.
 
-    The mean has to go: ``normalize_gradient`` of pytorch-optimizer only divides, by the
-    deviation of a whole leaf (with ``n - 1``), and makes of a gradient of ones one of 1e8.
+    Removing the mean is essential: ``normalize_gradient`` of pytorch-optimizer only divides, by
+    the deviation of a whole leaf (with ``n - 1``), and turns a gradient of ones into one of 1e8.
 
     A unit with an entry that is not finite becomes zero as a whole. It reads the gradients
-    three times more: 6.0 words per parameter before SGD, which moves 3 alone.
+    three more times: 6.0 words per parameter before SGD, which moves 3 on its own.
 
     Args:
-      units: what is standardized alone, as for ``gs.guard``. Default ``"flax"``: output rows of
-        weights and whole vectors, separately for each layer of a stacked leaf.
+      units: the parts that are standardized separately, as for ``gs.guard``. Default ``"flax"``:
+        output rows of weights and whole vectors, separately for each layer of a stacked leaf.
       eps: added to the deviation, in units of the gradient, >= 0. Default 1e-8
         (pytorch-optimizer's).
       axis_name: as for ``gs.guard``. Default ``None``.
@@ -47,8 +47,8 @@ def standardize(
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
 
     Raises:
-      TypeError: if ``units`` are of a wrong kind.
-      ValueError: if a kind of units is unknown or ``eps`` out of range.
+      TypeError: if ``units`` is of the wrong type.
+      ValueError: if a kind of units is unknown or ``eps`` is out of range.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,9 +1,9 @@
 """Mean and standard deviation of every unit, for any finite numbers, in three reads.
 
-Values are divided by a power of two near the largest of their unit first, which is exact: no sum
-overflows, no square vanishes, and one unit's size says nothing of another's. Each read applies
-it in a form of its own (``1/p``, ``1/2p``, ``1/4p``), since XLA would keep what two reads share
-as a copy of the leaf.
+Values are first divided by a power of two near the largest of their unit, which is exact: no sum
+overflows, no square vanishes, and the size of one unit does not affect another. Each read applies
+the power in a different form (``1/p``, ``1/2p``, ``1/4p``), since XLA would store anything that
+two reads share as a copy of the leaf.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,14 @@ from jax.typing import ArrayLike
 from gradstable._src.core.layout import Within
 from gradstable._src.core.numerics import power_of_two, root, saturate
 
-# A spread below a millionth of the mean is that of rounding: the entries are all the same.
+# A spread below a millionth of the mean is rounding: the entries are all the same.
 _ROUNDING = 2.0**-20
-# Fewer entries have no spread to speak of: without their mean, nothing or one number is left.
+# Fewer entries have no meaningful spread: without their mean, nothing or one number is left.
 _MIN_ENTRIES = 3
 
 
 class Spread(NamedTuple):
-    """What is known of the units of a leaf; all arrays broadcast against it.
+    """Statistics of the units of a leaf; all arrays broadcast against it.
 
     Attributes:
       sound: bool, whether every entry of the unit is finite.
@@ -58,7 +58,7 @@ def spread_of(g: jax.Array, within: Within) -> Spread:
 
 
 def centered(g: jax.Array, mean: jax.Array, power: jax.Array) -> jax.Array:
-    """Return ``g - mean``, which may overflow where entries of both signs are huge."""
+    """Return ``g - mean``, which can overflow where entries of both signs are huge."""
     return g - saturate(mean * power, g.dtype)
 
 
@@ -66,7 +66,7 @@ def scores(g: jax.Array, spread: Spread, eps: ArrayLike) -> jax.Array:
     """Return ``(g - mean) / (std + eps)``; zero in units without spread, or not finite."""
     spread_out = spread.std > 0.0
     denominator = spread.std + jnp.asarray(eps, g.dtype) / spread.power
-    # Selected before the division too: what is thrown away must not make a derivative NaN.
+    # Selected before the division too: a discarded value must not make a derivative NaN.
     denominator = jnp.where(spread_out, denominator, jnp.ones_like(denominator))
     factor = jnp.where(spread_out, 1.0 / denominator, 0.0)
     z = (g * (0.25 / spread.power)) * (4.0 * factor) - spread.mean * factor

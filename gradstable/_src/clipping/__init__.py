@@ -1,1 +1,1 @@
-"""The rules as chainable transforms."""
+"""The rules as links of a chain, and clipping entry by entry."""

@@ -1,4 +1,4 @@
-"""Find attention among the parameters, and the factors that belong to its heads."""
+"""Find attention among the parameters, and the factors for its heads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -15,14 +15,14 @@ Names: TypeAlias = tuple[str, ...]
 
 
 class Projection(NamedTuple):
-    """The paths of the weights that make queries, or keys; ``None`` where there is no bias."""
+    """The paths of the weights for queries, or for keys; ``None`` if there is no bias."""
 
     kernel: str
     bias: str | None
 
 
 class Attention(NamedTuple):
-    """The two projections whose product are the logits."""
+    """The two projections whose product gives the logits."""
 
     query: Projection
     key: Projection
@@ -33,7 +33,7 @@ def attention_modules(
 ) -> dict[Names, Attention]:
     """Return the attention modules among the parameters, by the names on their path.
 
-    A module is what holds a kernel of both names: ``.../query/kernel``, or ``.../query`` itself.
+    A module contains a kernel of each name: ``.../query/kernel``, or ``.../query`` itself.
 
     Raises:
       ValueError: if there is none, unless that is allowed.
@@ -53,8 +53,8 @@ def attention_modules(
             found[module] = Attention(queries, keys)
     if not found and not allow_missing:
         msg = (
-            f"no attention in params: nothing holds a kernel named {query!r} and one named "
-            f"{key!r}. Give their names as query= and key=, or set allow_missing=True"
+            f"no attention in params: no module has a kernel named {query!r} and one named "
+            f"{key!r}. Pass their names as query= and key=, or set allow_missing=True"
         )
         raise ValueError(msg)
     return found
@@ -63,7 +63,7 @@ def attention_modules(
 def maxima_by_module(
     max_logits: Any, modules: Sequence[Names], *, allow_missing: bool
 ) -> dict[Names, jax.Array]:
-    """Return the largest logits of the heads of every module that they tell of.
+    """Return the largest logits of the heads, for every module that ``max_logits`` covers.
 
     Raises:
       ValueError: if an entry belongs to no module, or a module has no entry, unless allowed.
@@ -80,12 +80,12 @@ def maxima_by_module(
             what = (
                 f"max_logits{path} belongs to no attention" if path else "max_logits is one array"
             )
-            msg = f"{what}: there is attention at {known}. Give a dictionary with these keys"
+            msg = f"{what}: there is attention at {known}. Pass a dictionary with these keys"
             raise ValueError(msg)
     missing = ["/".join(names) for names in modules if names not in found]
     if missing and not allow_missing:
         msg = (
-            f"max_logits tells nothing of the attention at {missing}: call update(updates, state, "
+            f"max_logits has no entry for the attention at {missing}: call update(updates, state, "
             "params, max_logits=...) with the largest logit of each head, or set allow_missing=True"
         )
         raise ValueError(msg)
@@ -96,7 +96,7 @@ def _module_of(path: str, modules: Sequence[Names]) -> Names | None:
     names = tuple(part for name in leaf_names(path) for part in name.split("/"))
     if not names:
         return modules[0] if len(modules) == 1 else None
-    # ``sow`` of Flax appends to a tuple under a name.
+    # Flax's ``sow`` appends to a tuple under a name.
     fits = [
         module
         for module in modules
@@ -113,14 +113,14 @@ def factors(
     max_logit: ArrayLike,
     alpha: ArrayLike,
 ) -> dict[str, jax.Array]:
-    """Return for each weight of an attention the factor, which broadcasts against it.
+    """Return a factor for each weight of an attention module, which broadcasts against it.
 
     Args:
       attention: where the weights are.
       weights: all parameters by their path.
       largest: the largest logit of each query head, ``[*layers, heads]``.
       max_logit: the largest logit that is left alone.
-      alpha: the exponent of the factor of queries.
+      alpha: the exponent of the factor for queries.
 
     Raises:
       ValueError: if shapes do not fit, with the path of the weight.
@@ -129,8 +129,8 @@ def factors(
     keys = _layout(attention.key, weights, largest.shape, queries.head_dim)
     if keys.heads > queries.heads or queries.heads % keys.heads:
         msg = (
-            f"params{attention.key.kernel} has {keys.heads} heads, which cannot be shared evenly "
-            f"by the {queries.heads} of params{attention.query.kernel}"
+            f"params{attention.key.kernel} has {keys.heads} heads, which the {queries.heads} heads "
+            f"of params{attention.query.kernel} cannot share evenly"
         )
         raise ValueError(msg)
     shared = queries.heads // keys.heads
@@ -146,7 +146,7 @@ def factors(
 
 
 class _Layout(NamedTuple):
-    """The heads of a projection, their size, and whether they have an axis of their own."""
+    """The heads of a projection, their size, and whether they have their own axis."""
 
     heads: int
     head_dim: int
@@ -159,7 +159,7 @@ def _layout(
     told: tuple[int, ...],
     head_dim: int | None,
 ) -> _Layout:
-    """Return the layout of a kernel, given the shape of the maxima; of keys, the size of a head."""
+    """Return the layout of a kernel from the shape of the maxima and, for keys, the head size."""
     shape, layers = np.shape(weights[projection.kernel]), told[:-1]
     core = shape[len(layers) :] if told and shape[: len(layers)] == layers else ()
     found = _Layout(0, 0, apart=False)
@@ -176,7 +176,7 @@ def _layout(
         msg = (
             f"params{projection.kernel} has shape {shape}, which does not fit max_logits of shape "
             f"{told}: expected ({of}in, heads, head_dim) or ({of}in, heads * head_dim), and "
-            f"max_logits ({of}heads), with the head_dim of queries for keys"
+            f"max_logits of shape ({of}heads), with the same head_dim for queries and keys"
         )
         raise ValueError(msg)
     bias = None if projection.bias is None else np.shape(weights[projection.bias])
@@ -188,7 +188,7 @@ def _layout(
 
 
 def _spread(projection: Projection, gamma: jax.Array, layout: _Layout) -> dict[str, jax.Array]:
-    """Return the factors ``[*layers, heads]`` with the dimensions of kernel and bias."""
+    """Expand the factors ``[*layers, heads]`` to the dimensions of kernel and bias."""
     if layout.apart:
         for_bias, inputs = gamma[..., None], -3
     else:

@@ -1,4 +1,4 @@
-"""Clippy: no weight changes by more than a share of itself in one step."""
+"""Clippy: no weight changes by more than a fraction of itself in one step."""
 
 from typing import Any
 
@@ -26,32 +26,33 @@ def clip_by_clippy(
     units: Units = "leaf",
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale every leaf until no weight changes by more than a share of itself (Clippy).
+    r"""Scale every leaf until no weight changes by more than a fraction of itself (Clippy).
 
-    Put it behind the learning rate, as the last link of a chain: it looks at the update that
-    will be added. It needs ``params``. A norm sees a change in few coordinates badly; this
-    sees the worst one.
+    Put it after the learning rate, as the last link of a chain: it works on the update that
+    will be added. It needs ``params``. A norm hardly notices a change in a few coordinates, but
+    Clippy goes by the worst one.
 
     .. math:: u' = s\,u, \qquad
               s = \min\left(1, \min_i \frac{\sigma_{rel} |\theta_i| + \sigma_{abs}}{|u_i|}\right)
 
     for every leaf with entries :math:`u_i`; where :math:`u_i = 0` there is nothing to limit. A
-    leaf with a NaN or infinite entry becomes zero, the others stay.
+    leaf with a NaN or infinite entry becomes zero, and the others are unaffected.
 
-    Known weakness: the smallest weight holds its whole leaf. At the defaults updates of 1e-3 are
-    scaled by 1.4e-4 in a normal matrix of 256 x 256 weights with a standard deviation of 0.02,
-    and by 1e-4 where a weight is zero; a bias that starts at zeros needs 98 steps to get free.
-    Raise ``absolute`` to the size of an update that is harmless anywhere, such as 1e-3.
+    Known weakness: the smallest weight holds back its whole leaf. At the defaults, updates of 1e-3
+    are scaled by 1.4e-4 in a normally distributed matrix of 256 x 256 weights with a standard
+    deviation of 0.02, and by 1e-4 where a weight is zero; a bias initialized to zeros needs 98
+    steps to break free. Raise ``absolute`` to the size of an update that is harmless anywhere, such
+    as 1e-3.
 
-    The clip itself is as published, and stands behind any optimizer. The published optimizer
-    is Adagrad whose accumulator learns after the step; ``optax.adagrad`` learns before.
+    The clip itself is as published, and works after any optimizer. The published optimizer is
+    Adagrad with an accumulator updated after the step; ``optax.adagrad`` updates it before.
 
     Args:
-      relative: the share :math:`\sigma_{rel}` of a weight, without unit, >= 0. Default 0.1, as
-        in the code of the authors.
-      absolute: the change :math:`\sigma_{abs}` that any weight may make, in units of the
-        parameters, >= 0. Default 1e-7, as in the code of the authors.
-      units: the parts of a leaf that are scaled alone, as for ``gs.guard``: ``"layer"`` where
+      relative: the fraction :math:`\sigma_{rel}` of a weight, dimensionless, >= 0. Default 0.1,
+        as in the authors' code.
+      absolute: the change :math:`\sigma_{abs}` that is allowed for any weight, in units of the
+        parameters, >= 0. Default 1e-7, as in the authors' code.
+      units: the parts of a leaf that are scaled separately, as for ``gs.guard``: ``"layer"`` if
         layers are stacked in one leaf. Default ``"leaf"``, as published.
       axis_name: as for ``gs.guard``. Default ``None``.
 
@@ -59,9 +60,9 @@ def clip_by_clippy(
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
 
     Raises:
-      TypeError: if units are of a wrong kind; in ``update``, for complex updates.
-      ValueError: if a number is negative or a kind of units is unknown; in ``update``, if there
-        are no ``params``.
+      TypeError: if ``units`` is of the wrong type; in ``update``, for complex updates.
+      ValueError: if a number is negative or a kind of units is unknown; in ``update``, if
+        ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The clip that everyone has, without its defects."""
+"""The usual clip by global norm, without its usual defects."""
 
 import optax
 from jax.typing import ArrayLike
@@ -13,11 +13,11 @@ from gradstable._src.rules.global_norm import global_norm
 def clip_by_global_norm(
     max_norm: ArrayLike, *, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Clip to a fixed global norm, safely: in place of ``optax.clip_by_global_norm``.
+    r"""Clip to a fixed global norm, safely: a replacement for ``optax.clip_by_global_norm``.
 
     The rule is ``gs.rules.global_norm``. Unlike optax's, it clips a float32 gradient of 1e20
-    or a float16 one of 300 instead of silently zeroing it, and it gives zeros for a gradient
-    with a NaN instead of making all of it NaN.
+    or a float16 one of 300 instead of silently zeroing it, and it returns zeros for a gradient
+    with a NaN instead of turning all of it into NaN.
 
     .. math:: g' = g \cdot \min(1, c / \|g\|)
 

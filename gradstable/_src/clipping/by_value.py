@@ -1,4 +1,4 @@
-"""The plainest clip: every entry by itself."""
+"""The simplest clip: each entry on its own."""
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,13 @@ from gradstable._src.core.stateless import elementwise
 
 @shown
 def clip_by_value(max_value: ArrayLike) -> optax.GradientTransformationExtraArgs:
-    r"""Clip every entry to a fixed range: in place of ``optax.clip``.
+    r"""Clip every entry to a fixed range: a replacement for ``optax.clip``.
 
-    Use it as a last bound on single coordinates; it remembers nothing, and one broken entry
-    touches no other. An infinite entry becomes the limit, as in optax, and a NaN becomes zero
-    instead of passing. Its weaknesses: it turns the direction of the gradient (of two
-    entries in a ratio of 1000 to 1, both above the limit, it makes equal ones), and a
-    gradient that is large everywhere stays large: the norm may reach :math:`c \sqrt n`.
+    Use it as a last bound on single coordinates: it has no memory, and a broken entry does not
+    affect the others. An infinite entry becomes the limit, as in optax, and a NaN becomes zero
+    instead of passing. Its weaknesses: it changes the direction of the gradient (two entries in a
+    ratio of 1000 to 1, both above the limit, become equal), and a gradient that is large
+    everywhere stays large: the norm can reach :math:`c \sqrt n`.
 
     .. math:: g_i' = \max(-c, \min(c, g_i))
 

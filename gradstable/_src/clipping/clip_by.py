@@ -1,4 +1,4 @@
-"""A rule as a transform of its own, for a plain ``optax.chain``."""
+"""A rule as a separate transform, for a plain ``optax.chain``."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ class JudgedState(NamedTuple):
     """State of ``clip_by``."""
 
     ledger: Ledger
-    rule_state: tuple[Any, ...]  # one entry a rule
+    rule_state: tuple[Any, ...]  # one entry per rule
 
 
 @shown
@@ -28,15 +28,15 @@ def clip_by(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Apply rules to the gradients as one link of a chain.
 
-    Use it where you want a clip of ours in a chain of your own. It gives zeros for a rejected
-    step, which the optimizer behind it still takes for a gradient: counters advance and
-    moments decay. To hold all of that still, put ``gs.guard`` around the whole chain instead.
+    Use it where you want a rule in your own chain. It returns zeros for a rejected step, which
+    the optimizer after it still treats as a gradient: counters advance and moments decay. To
+    prevent that, put ``gs.guard`` around the whole chain instead.
 
     .. math:: g' = \begin{cases} scale \cdot g & \text{accept} \\ 0 & \text{reject} \end{cases}
 
     Args:
-      *rules: decisions in order of precedence, from ``gs.rules``; the finite check is always on.
-      units: as for ``gs.guard``, for rules that do not name theirs.
+      *rules: decisions, in order of precedence, from ``gs.rules``; the finite check is always on.
+      units: as for ``gs.guard``, for rules that do not set their own.
       axis_name: as for ``gs.guard``.
 
     Returns:
@@ -44,7 +44,7 @@ def clip_by(
       the gradients; ``gs.health`` and ``gs.explain`` read its state.
 
     Raises:
-      TypeError: if a rule is no ``Rule``, or units or ``axis_name`` are of a wrong kind.
+      TypeError: if a rule is not a ``Rule``, or ``units`` or ``axis_name`` is of the wrong type.
       ValueError: if a kind of units is unknown.
 
     Example:
@@ -53,7 +53,7 @@ def clip_by(
       >>> tx = optax.chain(gs.clipping.clip_by(gs.rules.log_mad(clip_at=2.0)), optax.sgd(0.1))
 
     Source:
-      Ours.
+      Our own.
     """
     check_rules(rules)
     check_axis_name(axis_name)

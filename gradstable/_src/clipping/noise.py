@@ -1,4 +1,4 @@
-"""Gradient noise that fades, in float32 and from a seed."""
+"""Gradient noise that decays, in float32 and from a seed."""
 
 from typing import Any
 
@@ -24,36 +24,36 @@ def add_noise(
     key: int | jax.Array = 0,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Add normal noise to the gradient, less with every step.
+    r"""Add normal noise to the gradient, decreasing with every step.
 
-    Use it, after clipping, where a deep network does not get away from a poor start. It is no
+    Use it, after clipping, if a deep network cannot escape a poor initialization. It does not
     help against explosion: it only adds to the gradient.
 
     .. math:: g' = g + \sigma_t \xi, \qquad \sigma_t^2 = \frac{\eta}{(1 + t)^\gamma},
       \qquad \xi \sim N(0, 1), \qquad t = 0, 1, \ldots
 
     It is ``optax.add_noise``, and equal to it in float32. But it draws the noise in float32
-    whatever the dtype of the gradient: drawn in bfloat16, as there, it has 128 different values,
-    none beyond 2.9. An entry that is not finite becomes zero and gets no noise. The same key
-    gives the same noise in every run; it is kept as plain numbers, which go into any
+    whatever the dtype of the gradient: drawn in bfloat16, as optax does, it has 128 different
+    values, none beyond 2.9. An entry that is not finite becomes zero and gets no noise. The same
+    key gives the same noise in every run; it is stored as plain numbers, which fit into any
     checkpoint.
 
     Args:
       eta: the variance :math:`\eta` at the first step, in units of the gradient squared, >= 0.
         The paper tries 0.01, 0.3 and 1.0.
-      gamma: how fast the variance fades, >= 0. Default 0.55 (the paper's).
+      gamma: how fast the variance decays, >= 0. Default 0.55 (the paper's).
       key: a seed, >= 0, or a key of ``jax.random``. Default 0. Give two of these transforms in
         one chain different keys.
-      axis_name: as for ``gs.guard``, as ``PartitionSpec``s: each device adds the noise of its part,
-        of what it draws for the whole leaf (in memory for that long). Without it, all devices
-        inside ``jax.shard_map`` would add the same.
+      axis_name: as for ``gs.guard``, as ``PartitionSpec``s: each device draws the noise for the
+        whole leaf (which takes memory for that long) and adds its own part. Without it, all devices
+        inside ``jax.shard_map`` would add the same noise.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with an ``optax.AddNoiseState``; updates keep
       structure and dtypes.
 
     Raises:
-      TypeError: if a number or the key is of a wrong kind.
+      TypeError: if a number or the key is of the wrong type.
       ValueError: if a number is out of range.
 
     Example:

@@ -36,31 +36,31 @@ def qk_clip(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale query and key weights of a head whose attention logits exceed a threshold.
 
-    Use it as the last link of a chain, behind the learning rate, where attention logits grow
-    until the softmax saturates and the loss diverges: with Muon above all, and with any
-    optimizer. Where queries and keys are normalized (QK-norm) it has no effect, and none is
-    needed. It needs from the forward pass the largest logit of every head, over the batch and
-    all pairs of tokens, in the ``update`` that follows::
+    Use it as the last link of a chain, after the learning rate, if attention logits grow until
+    the softmax saturates and the loss diverges: above all with Muon, but it works with any
+    optimizer. If queries and keys are normalized (QK-norm) it has no effect, and none is needed.
+    Take the largest logit of every head from the forward pass, over the batch and all pairs of
+    tokens, and pass it to the ``update`` that follows::
 
         tx.update(gradients, state, params, max_logits={"block_0/attention": largest})
 
-    It acts on the weights at once, in proportion: one batch with a logit of 10000 shrinks the
-    logits of its head by 100 for good, whatever caused it.
+    It acts on the weights immediately and proportionally: one batch with a logit of 10000 shrinks
+    the logits of its head by a factor of 100 for good, whatever caused it.
 
     .. math::
       \gamma_h = \min(1, \tau / S_h), \qquad
       W^q_h \leftarrow \gamma_h^{\alpha} \, (W^q_h + u^q_h), \quad
       W^k_h \leftarrow \gamma_h^{1 - \alpha} \, (W^k_h + u^k_h)
 
-    The updates that are returned lead there when they are added to the parameters, to within
-    the rounding of the difference: exactly where a weight is at most halved. Biases are scaled
+    When the returned updates are added to the parameters, the result is this, to within the
+    rounding of the difference: exactly where a weight is at most halved. Biases are scaled
     like their kernels, so that the logits of a head shrink by exactly ``gamma``. Heads whose
-    largest logit is not finite are left alone, and so is whatever is no attention. Where several
-    query heads share a key head, the largest of their logits counts for all of them.
+    largest logit is not finite are left alone, and so is everything that is not attention. If
+    several query heads share a key head, the largest of their logits counts for all of them.
 
     Attention is found by the names of its projections. Kernels are ``(in, heads, head_dim)``,
-    as in ``MultiHeadAttention`` of Flax, or ``(in, heads * head_dim)``; layers that are stacked
-    have an axis in front, in the weights and in ``max_logits``.
+    as in ``MultiHeadAttention`` of Flax, or ``(in, heads * head_dim)``; stacked layers have a
+    leading axis, in the weights and in ``max_logits``.
 
     Args:
       max_logit: ``tau``, > 0, in units of the logits as they enter the softmax. Default 100
@@ -68,22 +68,22 @@ def qk_clip(
       alpha: the share of the queries, in [0, 1]. Default 0.5: both shrink alike (the paper's).
       query: the name of the query projection. Default as in Flax.
       key: the name of the key projection. Default as in Flax.
-      allow_missing: whether a step without ``max_logits``, an attention that they do not tell
-        of, and parameters without attention are left alone instead of refused. Default no.
-      axis_name: as for ``gs.guard``, as ``PartitionSpec``s. ``max_logits`` are those of all heads,
-        the largest over all devices (``jax.lax.pmax``).
+      allow_missing: whether to leave alone, instead of rejecting, a step without ``max_logits``,
+        attention that they do not cover, and parameters without attention. Default ``False``.
+      axis_name: as for ``gs.guard``, as ``PartitionSpec``s. ``max_logits`` covers all heads, with
+        the maximum over all devices (``jax.lax.pmax``).
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state. ``update`` takes ``max_logits``: the
-      array ``[heads]`` of the only attention, a dictionary of such arrays by the path of each
-      (its names joined by ``/``), or a tree that holds them at that path, as ``sow`` of Flax
+      array ``[heads]`` of the only attention module, a dictionary of such arrays by the path of
+      each (its names joined by ``/``), or a tree that holds them at that path, as ``sow`` of Flax
       does under the name ``max_logits``. An update that would make a parameter non-finite is
       zero.
 
     Raises:
-      TypeError: if ``query`` or ``key`` is no name.
-      ValueError: if a number is out of range, there is no attention or nothing is told of it,
-        or shapes do not fit; the message names the leaf.
+      TypeError: if ``query`` or ``key`` is not a name.
+      ValueError: if a number is out of range, there is no attention, ``max_logits`` lacks an
+        entry, or shapes do not fit; the message names the leaf.
 
     Example:
       >>> import jax.numpy as jnp
@@ -149,7 +149,7 @@ def _rescale(param: jax.Array, update: jax.Array, factor: jax.Array) -> jax.Arra
     """Return the update that leads to ``factor * (param + update)``."""
     dtype = wide(param.dtype)
     target = applied(param, update).astype(dtype) * factor.astype(dtype)
-    # Rounded to what the parameter can hold: the difference is then mostly exact.
+    # Rounded to what the parameter can hold: the difference is then usually exact.
     target = target.astype(param.dtype).astype(dtype)
     difference = (target - param.astype(dtype)).astype(update.dtype)
     return jnp.where(factor == 1.0, update, difference)

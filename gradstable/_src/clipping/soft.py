@@ -1,4 +1,4 @@
-"""Soft clipping: a curve that is straight for small entries and flat for large ones."""
+"""Soft clipping: a curve that is linear for small entries and flat for large ones."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def soft_clip(kind: Curve, *, scale: ArrayLike = 1.0) -> optax.GradientTransform
 
     Use it on the updates of an optimizer, whose size is known (about 1 before the learning
     rate), as heavyball does, or on gradients after ``gs.centering.standardize``. On raw gradients
-    the scale has to be known. An entry by itself decides: the direction changes.
+    you must know the scale. Every entry is compressed on its own, so the direction changes.
 
     .. math::
       g' &= c \cdot f(g / c) \\
@@ -28,10 +28,10 @@ def soft_clip(kind: Curve, *, scale: ArrayLike = 1.0) -> optax.GradientTransform
       f_{trust\_region}(x) &= \operatorname{clip}_{\pm 2}\big(1.5 (0.9 \tanh y
         + 0.1 \operatorname{sign}(y) \log(1 + |y|))\big), \quad y = x / 1.5
 
-    With ``scale=1`` these are heavyball's curves. What comes out is within ``scale`` for tanh
-    and twice that for softsign and trust_region. mu_law has no bound but that of the dtype, 19.3
-    times ``scale`` in float32. Mind the slope at zero: 1 for tanh and trust_region, but 2 for
-    softsign and 26.2 for mu_law, which so *enlarges* whatever is below ``scale``.
+    With ``scale=1`` these are heavyball's curves. The result is within ``scale`` for tanh, and
+    within twice that for softsign and trust_region. mu_law has no bound except that of the dtype,
+    19.3 times ``scale`` in float32. Mind the slope at zero: 1 for tanh and trust_region, but 2 for
+    softsign and 26.2 for mu_law, which thus *enlarges* everything below ``scale``.
 
     Args:
       kind: ``"tanh"``, ``"softsign"``, ``"mu_law"`` or ``"trust_region"``.
@@ -43,7 +43,7 @@ def soft_clip(kind: Curve, *, scale: ArrayLike = 1.0) -> optax.GradientTransform
       entry that is not finite becomes zero.
 
     Raises:
-      ValueError: if ``kind`` is unknown or ``scale`` not positive.
+      ValueError: if ``kind`` is unknown or ``scale`` is not positive.
 
     Example:
       >>> import jax.numpy as jnp
@@ -63,7 +63,7 @@ def soft_clip(kind: Curve, *, scale: ArrayLike = 1.0) -> optax.GradientTransform
 
     def compress(g: jax.Array) -> jax.Array:
         c = jnp.asarray(scale, g.dtype)
-        # Far above the scale the quotient may overflow, where the curves are (nearly) flat.
+        # Far above the scale, where the curves are (nearly) flat, the quotient can overflow.
         compressed = c * curve(saturate(g / c, g.dtype))
         return jnp.where(jnp.isfinite(g), saturate(compressed, g.dtype), 0.0)
 

@@ -1,4 +1,4 @@
-"""What stands before a guard and carries a NaN on: it feeds it to the guard in every step."""
+"""Transforms before a guard that keep a NaN, and so pass it to the guard in every step."""
 
 import functools
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ import numpy as np
 from gradstable._src.core.find import Snapshot, state_in
 from gradstable._src.core.paths import Namer, path_keys
 
-# Sums and averages of gradients in states of optax, by the names of their fields. What is not
-# finite stays in them for ever: they are multiplied, and 0 * nan is nan.
+# Sums and averages of gradients in optax states, by the names of their fields. A non-finite value
+# stays in them forever: they are multiplied, and 0 * nan is nan.
 _SUM = "acc_grads"
 _CARRYING = frozenset({_SUM, "trace", "ema", "mu", "nu", "momentum", "velocity"})
 _MULTI_STEPS = (
-    "{place} of optax.MultiSteps has a NaN or an infinity in {leaf}. It is emptied by a product, "
-    "and 0 * nan is nan, so every mean from now on is broken, and the guard inside rejects it. "
-    "Use gradstable.accumulate(gradstable.guard(optimizer), k) instead of MultiSteps. If a "
-    "framework wraps your optimizer in MultiSteps, turn off its accumulation and pass that "
-    "optimizer. To go on with this state, set the mean to zero: opt_state = optax.tree.set("
+    "{place} of optax.MultiSteps has a NaN or an infinity in {leaf}. MultiSteps resets it by a "
+    "product, and 0 * nan is nan, so every mean from now on is broken, and the guard inside "
+    "rejects it. Use gradstable.accumulate(gradstable.guard(optimizer), k) instead of MultiSteps. "
+    "If a framework wraps your optimizer in MultiSteps, turn off its accumulation and pass that "
+    "optimizer. To continue with this state, set the mean to zero: opt_state = optax.tree.set("
     "opt_state, acc_grads=optax.tree.zeros_like(optax.tree.get(opt_state, 'acc_grads')))."
 )
 _OTHER = (
-    "{place}, outside of the guard, has a NaN or an infinity in {leaf}. If the guard comes after "
-    "it, every gradient that the guard sees is broken. Put gradstable.guard around the whole chain."
+    "{place}, outside the guard, has a NaN or an infinity in {leaf}. If the guard comes after it, "
+    "every gradient that the guard sees is broken. Put gradstable.guard around the whole chain."
 )
 
 
 class Carrier(NamedTuple):
-    """A sum or an average of gradients outside of all guards.
+    """A sum or an average of gradients outside all guards.
 
     Attributes:
       place: where it is in the optimizer state.
-      is_sum: whether it is what ``optax.MultiSteps`` gathers.
+      is_sum: whether it is the accumulator of ``optax.MultiSteps``.
       keys: numbers of the paths of its leaves.
       broken: whether a leaf has an entry that is not finite, for each member; on the device.
     """
@@ -45,7 +45,7 @@ class Carrier(NamedTuple):
     broken: Sequence[Any]
 
     def tell(self, namer: Namer, broken: Sequence[Any]) -> list[str]:
-        """Return what is to be said of one member, for which these leaves are broken."""
+        """Return the message for one member, given which leaves are broken."""
         found = np.flatnonzero(broken)
         if not found.size:
             return []
@@ -55,12 +55,12 @@ class Carrier(NamedTuple):
 
 
 def find_carriers(opt_state: object, *, axes: int, sums_only: bool) -> list[Carrier]:
-    """Return what could hand a NaN to a guard again and again.
+    """Return the parts of a state that could pass a NaN to a guard again and again.
 
     Args:
       opt_state: as for ``gs.health``.
       axes: how many axes the members have.
-      sums_only: whether to look at ``optax.MultiSteps`` alone.
+      sums_only: whether to look only at ``optax.MultiSteps``.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(state_in(opt_state), is_leaf=_is_safe)
     found: dict[str, list[tuple[Any, Any]]] = {}
@@ -83,7 +83,7 @@ def find_carriers(opt_state: object, *, axes: int, sums_only: bool) -> list[Carr
 
 
 def _is_safe(node: object) -> bool:
-    # What a guard holds is finite, and a copy is past.
+    # The state inside a guard is finite, and a copy is outdated.
     return "ledger" in getattr(node, "_fields", ()) or isinstance(node, Snapshot)
 
 

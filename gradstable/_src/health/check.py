@@ -1,4 +1,4 @@
-"""Raise when the run cannot go on."""
+"""Raise when the run cannot continue."""
 
 from typing import Any, NamedTuple, NoReturn
 
@@ -14,15 +14,15 @@ from gradstable._src.health.members import Member, named, shape_of
 from gradstable._src.health.read import find_ledgers
 from gradstable._src.recovery.turn import RollbackState
 
-# Two updates lead back exactly, a few more do where they have fewer bits than the parameters.
+# Two updates restore exactly; a few more are needed if they have fewer bits than the parameters.
 _MAX_ATTEMPTS = 12
 _HELD = (
     "Parameters and optimizer state are those of the last good step. Inspect the data and the loss "
     "of this step, lower the learning rate, or restore a checkpoint."
 )
 _KEPT = (
-    "gradstable.recovery.last_good(opt_state) has the last good parameters. Inspect the data since "
-    "then, lower the learning rate, or restore a checkpoint."
+    "gradstable.recovery.last_good(opt_state) returns the last good parameters. Inspect the data "
+    "since then, lower the learning rate, or restore a checkpoint."
 )
 _RESTORE = (
     "Call gradstable.recovery.restored(opt_state, params) after optax.apply_updates: it restores "
@@ -36,30 +36,31 @@ _EMPTY = "Parameters and optimizer state are those of the last good step."
 
 
 class TrainingDiverged(RuntimeError):
-    """The run cannot go on; the message says when, why and where it broke."""
+    """The run cannot continue; the message says when, why and where it broke."""
 
-    __module__ = "gradstable"  # in tracebacks, by the name that users know
+    __module__ = "gradstable"  # so that tracebacks show the public name
 
 
 def check(opt_state: object, params: object | None = None, *, patience: int = 200) -> None:
-    """Raise ``TrainingDiverged`` when the run cannot go on by itself.
+    """Raise ``TrainingDiverged`` when the run cannot continue on its own.
 
-    A guard never gives up: it holds the last good parameters for as long as it takes. This
-    is how the loop around it learns that it waits in vain: this many steps in a row were rejected,
-    or ``gs.rollback`` has gone back as often as it may. Call it every few hundred steps; it fetches
-    a few scalars. Parameters and state are intact when it raises, and behind a rollback
-    ``gs.recovery.last_good`` has the parameters that it kept. It also raises where
-    ``optax.MultiSteps`` around a guard has accumulated a NaN, which no later gradient can remove.
+    A guard never gives up: it holds the last good parameters for as long as it takes. With
+    ``check``, the training loop learns that waiting is useless: ``patience`` steps in a row were
+    rejected, or ``gs.rollback`` has rolled back as often as it is allowed to. Call it every few
+    hundred steps; it fetches a few scalars. Parameters and state are intact when it raises, and
+    after a rollback ``gs.recovery.last_good`` returns the parameters that were kept. It also
+    raises if ``optax.MultiSteps`` around a guard has accumulated a NaN, which no later gradient can
+    remove.
 
     Args:
-      opt_state: as for ``gs.health``; every guard in it is checked, and of a state of several runs
-        every member. If one of them cannot go on it raises, and says which.
+      opt_state: as for ``gs.health``. Every guard in it is checked, and for a state of several
+        runs every member. If one of them cannot continue it raises, and says which.
       params: as for ``gs.explain``.
-      patience: rejected steps in a row that are still normal, >= 1. Default 200: the default
-        rule lets go of a change of level by a factor of 1000 sooner (``docs/figures``).
+      patience: rejected steps in a row that are still normal, >= 1. Default 200: the default rule
+        accepts a change of level by a factor of 1000 sooner than that (``docs/figures``).
 
     Raises:
-      TrainingDiverged: with what ``gs.explain`` says.
+      TrainingDiverged: with the text of ``gs.explain``.
       ValueError: if there is no guard in the state, or ``patience`` is out of range.
 
     Example:
@@ -91,7 +92,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
 
 
 class _Why(NamedTuple):
-    """Why a run cannot go on: for which members, with which number, and what to do."""
+    """Why a run cannot continue: for which members, with which number, and what to do."""
 
     ends: Any
     number: Any

@@ -19,32 +19,32 @@ from gradstable._src.health.stories import TELLERS, steps, tell_alarms
 from gradstable._src.telemetry.leaves import recorded_keys, recorded_namer
 from gradstable._src.telemetry.state import RecordState
 
-# More broken gradients in a row than bad batches explain: something keeps handing them on.
+# More broken gradients in a row than bad batches can explain: something keeps passing them on.
 _NEVER_SOUND = 20
 _HINT = (
-    "If one bad batch began this, something in front of the guard keeps a NaN. optax.MultiSteps "
-    "around a guard keeps it for ever, also where a framework puts it there: use "
+    "If this began with one bad batch, something before the guard keeps a NaN. optax.MultiSteps "
+    "around a guard keeps it forever, even if a framework put it there: use "
     "gradstable.accumulate(gradstable.guard(optimizer), k) instead."
 )
 
 
 def explain(opt_state: object, params: object | None = None) -> str:
-    """Tell in sentences what the guard did, from the numbers in an optimizer state.
+    """Explain in sentences what the guard did, from the numbers in an optimizer state.
 
     Args:
-      opt_state: as for ``gs.health``; several guards are told of one after the other, and after
-        them accumulation, loss scale, recovery, and the early warnings of ``gs.record``. Of a
-        state of several runs (``vmap`` over seeds, replicas of ``pmap``) each member is told of,
-        by its index; members with the same story share it.
-      params: the parameters (or gradients), so that leaves are named by their path. They may have
-        more leaves than the guard saw (behind ``optax.masked``, or without a gradient); a leaf
-        whose path is not in them is named by its position, as all are without ``params``.
+      opt_state: as for ``gs.health``. Several guards are reported one after the other, followed by
+        accumulation, loss scale, recovery, and the early warnings of ``gs.record``. For a state of
+        several runs (``vmap`` over seeds, replicas of ``pmap``) each member is reported by its
+        index; members with the same report share it.
+      params: the parameters (or gradients), to name leaves by their path. They can have more
+        leaves than the guard saw (inside ``optax.masked``, or without a gradient). A leaf whose
+        path is not in them is named by its position, as all are without ``params``.
 
     Returns:
-      A few sentences, one a line.
+      A few sentences, one per line.
 
     Raises:
-      ValueError: if there is nothing in the state that could tell.
+      ValueError: if there is nothing to report on in the state.
 
     Example:
       >>> import jax.numpy as jnp
@@ -64,7 +64,7 @@ def explain(opt_state: object, params: object | None = None) -> str:
 
 
 def story(opt_state: object, params: object | None, *, only: Sequence[Member] = ()) -> list[str]:
-    """Return the sentences of ``explain``, one a line, of all members or of some."""
+    """Return the sentences of ``explain``, one per line, for all members or only some."""
     records = [one for _, one in find_all(opt_state, RecordState)]
     others = [(tell, told(one)) for kind, tell in TELLERS for _, one in find_all(opt_state, kind)]
     ledgers = find_all(opt_state, Ledger) if others or records else find_ledgers(opt_state)
@@ -141,7 +141,7 @@ def _tell(title: list[str], namer: Namer, ledger: Ledger) -> list[str]:
 
 
 def _tell_idle(health: Health) -> str:
-    """Tell of calls that reached no verdict: they led the run back to a copy, or stood still."""
+    """Mention calls without a verdict: they returned the run to a copy, or paused."""
     idle = int(health.count) - int(health.accepted) - int(health.rejected)
     return f", {idle} held by rollback" if idle > 0 else ""
 

@@ -1,4 +1,4 @@
-"""States of several runs at once, as ``vmap`` and ``pmap`` make them: one story for each member."""
+"""States of several runs in one, as ``vmap`` and ``pmap`` make them: a report for each member."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -6,20 +6,20 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-# Which member, by its index along each axis; () where there is one run only.
+# Which member, by its index along each axis; () if there is only one run.
 Member: TypeAlias = tuple[int, ...]
 
-# So many different stories are told in full; the rest is counted.
+# This many different reports are shown in full; the rest are counted.
 _MOST = 8
 
 
 class Section(NamedTuple):
-    """A part of the story: numbers from the device, and how to tell them.
+    """A part of the report: numbers from the device, and how to put them into words.
 
     Attributes:
       numbers: a tree of arrays, whose first leaf is a scalar for each member.
-      tell: from the numbers of one member to sentences.
-      weight: from the same to how bad it is, for what is told first.
+      tell: a function from the numbers of one member to sentences.
+      weight: a function from the same to how bad it is; the worst are shown in full.
     """
 
     numbers: Any
@@ -28,7 +28,7 @@ class Section(NamedTuple):
 
 
 def shape_of(numbers: Any) -> tuple[int, ...]:
-    """Return the axes of the members: those that a scalar has."""
+    """Return the axes of the members: the axes that a scalar has here."""
     return np.shape(jax.tree.leaves(numbers)[0])
 
 
@@ -38,11 +38,11 @@ def of_member(numbers: Any, member: Member) -> Any:
 
 
 def tell_all(sections: Sequence[Section], *, only: Sequence[Member] = ()) -> list[str]:
-    """Return what each member has to tell; those that tell the same are named together.
+    """Return the report of each member; members with the same report are named together.
 
     Args:
       sections: in order, with numbers that have been fetched.
-      only: the members that matter. Default: all.
+      only: the members to report. Default: all.
     """
     told: list[str] = []
     for shape in dict.fromkeys(shape_of(one.numbers) for one in sections):
@@ -69,7 +69,7 @@ def named(members: Sequence[Member], shape: tuple[int, ...]) -> str:
 
 
 def _tell(sections: Sequence[Section], shape: tuple[int, ...], only: Sequence[Member]) -> list[str]:
-    if np.prod(shape) == 1:  # one run only, perhaps on one device of pmap
+    if np.prod(shape) == 1:  # only one run, perhaps on one device of pmap
         only_one = (0,) * len(shape)
         return [line for one in sections for line in one.tell(of_member(one.numbers, only_one))]
     stories: dict[tuple[str, ...], list[Member]] = {}
@@ -89,8 +89,8 @@ def _tell(sections: Sequence[Section], shape: tuple[int, ...], only: Sequence[Me
     left = sum(len(members) for story, members in stories.items() if story not in worst)
     if left:
         told.append(
-            f"{left} more members have a story of their own each, none of them worse. Pass "
-            "jax.tree.map(lambda x: x[i], opt_state) to read that of member i."
+            f"{left} more members differ from these, and none of them is worse. Pass "
+            "jax.tree.map(lambda x: x[i], opt_state) to see the report of member i."
         )
     return told
 

@@ -8,17 +8,17 @@ from gradstable._src.core.types import Health
 def health(opt_state: object) -> Health:
     """Return the health numbers of a run.
 
-    Works on what ``init`` and ``update`` return, however deep the guard lies in chains,
-    masks and wrappers, inside ``jit`` and outside, and also on ``flax.nnx.Optimizer`` and
+    It works on the states that ``init`` and ``update`` return, however deep the guard is in
+    chains, masks and wrappers, inside ``jit`` and outside, and also on ``flax.nnx.Optimizer`` and
     ``flax.training.train_state.TrainState`` objects or their ``opt_state``.
 
     Args:
-      opt_state: an optimizer state that holds exactly one guard (or judging transform). For
-        several, pass the part you mean; ``explain`` tells of all of them.
+      opt_state: an optimizer state that contains exactly one guard (or judging transform). For
+        several, pass the part you mean; ``explain`` reports all of them.
 
     Returns:
-      A ``Health`` of scalar arrays, on device: reading a number of it waits for the step, so
-      on an accelerator look every few steps, or fetch all at once by ``jax.device_get``.
+      A ``Health`` of scalar arrays, on device. Reading one of them waits for the step, so on an
+      accelerator look only every few steps, or fetch all in one go with ``jax.device_get``.
 
     Raises:
       ValueError: if there is no guard, or more than one.
@@ -37,12 +37,12 @@ def health(opt_state: object) -> Health:
     if len(ledgers) == 1:
         return ledgers[0][1].health
     places = ", ".join(f"opt_state{path}" for path, _ in ledgers)
-    msg = f"{len(ledgers)} guards found ({places}): pass the part of the state you mean"
+    msg = f"{len(ledgers)} guards found ({places}): pass the part of the state that you mean"
     raise ValueError(msg)
 
 
 def find_ledgers(opt_state: object) -> list[tuple[str, Ledger]]:
-    """Return path and ledger of each judging transform in a state; raises if there is none."""
+    """Return path and ledger of each judging transform in a state; raise if there is none."""
     ledgers = [
         (path.removesuffix(".ledger"), ledger) for path, ledger in find_all(opt_state, Ledger)
     ]

@@ -1,4 +1,4 @@
-"""What states beside the guard have to tell: accumulation, loss scale, recovery, the recorder."""
+"""Reports of states other than the guard's: accumulation, loss scale, recovery, recorder."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from gradstable._src.recovery.turn import RollbackState
 from gradstable._src.telemetry.alarms import AlarmState
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
 
-# From the numbers of a state, fetched, to sentences.
+# From the fetched numbers of a state to sentences.
 Teller: TypeAlias = Callable[[Any], list[str]]
 
 
@@ -79,7 +79,7 @@ def _tell_hygiene(state: MomentHygieneState) -> list[str]:
 
 
 def tell_alarms(alarms: AlarmState, name: Callable[[int], str]) -> list[str]:
-    """Tell of early warnings; ``name`` gives the name of the leaf with an index."""
+    """Report early warnings; ``name`` gives the name of the leaf with an index."""
     return [
         f"{_number(int(warned.warnings), 'early warning')} that {ALARM_SENTENCES[alarm]}, the last "
         f"at step {warned.at_call}: {warned.seen_value:.3g}, usually {warned.usual_value:.2g}"

@@ -1,4 +1,4 @@
-"""Whether the last call made a step, where several calls make one."""
+"""Whether the last call made a step, if it takes several calls to make one."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ _GATHERING: Any = (AccumulateState, optax.MultiStepsState)
 
 
 def has_updated(opt_state: object) -> jax.Array:
-    """Return whether the last call of ``update`` made a step of the optimizer inside.
+    """Return whether the last call of ``update`` made a step of the inner optimizer.
 
-    Use it with ``gs.accumulate`` for what belongs to steps and not to micro-batches: a log, an
-    average of the parameters, a checkpoint. It is ``MultiSteps.has_updated`` of optax, as a
-    function of the state; a group of which nothing was sound makes no step.
+    Use it with ``gs.accumulate`` for anything that belongs to steps and not to micro-batches: a
+    log, an average of the parameters, a checkpoint. It is ``MultiSteps.has_updated`` of optax, as a
+    function of the state. A group without any sound micro-batch makes no step.
 
     Args:
-      opt_state: a state with a ``gs.accumulate`` (or an ``optax.MultiSteps``) anywhere in it, also
-        an ``nnx.Optimizer`` or a ``TrainState``. Of one inside another both must have stepped; of
-        several beside each other one is enough.
+      opt_state: a state with a ``gs.accumulate`` (or an ``optax.MultiSteps``) anywhere in it, or
+        an ``nnx.Optimizer`` or a ``TrainState``. If one is inside another, both must have stepped;
+        if several are side by side, one is enough.
 
     Returns:
       A bool scalar, on device, inside ``jit`` and outside.
 
     Raises:
-      ValueError: if nothing in the state gathers.
+      ValueError: if nothing in the state accumulates.
 
     Example:
       >>> import jax.numpy as jnp
@@ -45,12 +45,12 @@ def has_updated(opt_state: object) -> jax.Array:
       True
 
     Source:
-      Ours; ``optax.MultiSteps.has_updated`` for the name.
+      Our own; the name is that of ``optax.MultiSteps.has_updated``.
     """
     found = _updated(opt_state)
     if found is None:
         msg = (
-            "nothing in this optimizer state gathers micro-batches: wrap your optimizer, as in "
+            "nothing in this optimizer state accumulates micro-batches: wrap your optimizer, as in "
             "gradstable.accumulate(gradstable.guard(optax.adamw(3e-4)), 8), and pass its state"
         )
         raise ValueError(msg)
@@ -58,7 +58,7 @@ def has_updated(opt_state: object) -> jax.Array:
 
 
 def _updated(node: Any) -> jax.Array | None:
-    """Return whether what gathers below has stepped; ``None`` if nothing does."""
+    """Return whether an accumulation below has stepped; ``None`` if there is none."""
     parts = [state for _, state in find_all(node, _GATHERING)]
     if not parts:
         return None

@@ -48,49 +48,51 @@ def accumulate(
     rules: Sequence[Rule] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gather the gradients of several micro-batches, leave bad ones out, and step by their mean.
+    r"""Accumulate gradients of several micro-batches, leave out bad ones, and step by the mean.
 
     Use it in place of ``optax.MultiSteps`` when a batch does not fit into memory, around the
-    guard: ``gs.accumulate(gs.guard(optax.adamw(3e-4)), 8)``. With ``A`` the micro-batches of a
-    group of ``k`` that are sound, at the last one the inner optimizer gets
+    guard: ``gs.accumulate(gs.guard(optax.adamw(3e-4)), 8)``. With ``A`` the sound micro-batches in
+    a group of ``k``, the inner optimizer runs at the last one and gets
 
     .. math:: \bar g = \sum_{i \in A} w_i g_i \Big/ \sum_{i \in A} w_i
 
-    with ``w = 1``, unless it is told: where micro-batches are means over unequal numbers of
-    samples or tokens, ``update(..., weight=n)`` makes it the mean over all of them. A weight of 0
-    contributes nothing, whatever the gradient is; weights of one group that are further apart than
-    ``2**60`` count as that far.
+    with ``w = 1`` by default. If micro-batches are means over unequal numbers of samples or
+    tokens, ``update(..., weight=n)`` makes it the mean over all of them. A weight of 0 contributes
+    nothing, whatever the gradient; weights of one group that are more than ``2**60`` apart count
+    as ``2**60`` apart.
 
-    and before it, and where ``A`` is empty, the updates are zero and its state stays bit-identical.
-    Bad is a micro-batch whose gradient has an entry that is not finite, or a norm above ``2**60``,
-    one whose ``value`` is not finite or whose weight is negative or not finite, and what a rule
-    rejects. Bad gradients are left out by
-    selection, so that nothing of them remains.
+    Before the last micro-batch, and if ``A`` is empty, the updates are zero and the state of
+    ``inner`` stays bit-identical. A micro-batch is bad if its gradient has an entry that is not
+    finite or a norm above ``2**60``, if its ``value`` is not finite, if its weight is negative or
+    not finite, or if a rule rejects it. Bad gradients are left out by selection, so that nothing
+    of them remains.
 
     It is built from scratch: ``optax.MultiSteps`` resets its mean by a product, so that one NaN
-    stays in it for ever; around a guard, which then rejects each mean, the run stands still. And it
-    runs the inner optimizer in every call, to throw away all results but one.
+    stays in it forever. Around a guard, which then rejects every mean, the run stands still. It
+    also runs the inner optimizer in every call, only to discard all results but one.
 
-    Known weakness: with few of a group left, the mean is as noisy as that of a small batch, and
-    the step is as long as ever. Put a rule into the guard if that matters.
+    Known weakness: if only a few of a group are left, the mean is as noisy as that of a small
+    batch, but the step is as long as usual. Put a rule into the guard if that matters.
 
     Args:
       inner: any optax transform; its schedules count steps, not micro-batches.
-      every: ``k``, micro-batches in a group, >= 1, or a function from the number of steps made so
-        far to it, as for ``optax.MultiSteps``.
-      rules: what judges a single micro-batch, besides the check for finite numbers: rejected ones
-        are left out, others scaled by the verdict. Default: none; the guard inside judges the mean.
+      every: ``k``, micro-batches in a group, >= 1, or a function that returns it from the number
+        of steps made so far, as for ``optax.MultiSteps``.
+      rules: rules for single micro-batches, in addition to the check for finite numbers: rejected
+        ones are left out, others are scaled by the verdict. Default: none; the guard inside judges
+        the mean.
       axis_name: mesh axes over which the leaves are sharded, as for ``gs.guard``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with an ``AccumulateState``; updates are those of
-      ``inner``. ``gs.has_updated(state)`` tells whether the last call made a step. If ``value``
-      is passed, ``inner`` gets the mean of the sound ones, weighted alike; other extra arguments
-      are those of the last call.
+      ``inner``. ``gs.has_updated(state)`` says whether the last call made a step. If ``value``
+      is passed, ``inner`` gets the mean of the sound ones with the same weights; other extra
+      arguments are those of the last call.
 
     Raises:
-      TypeError: if ``inner`` is no transform, or a rule no ``Rule``; by ``update`` for an extra
-        argument, as ``weights``, that is a near miss of one of these and that nothing inside takes.
+      TypeError: if ``inner`` is not a transform, or a rule is not a ``Rule``; in ``update``, for an
+        extra argument such as ``weights`` that is a near miss of one of these and that nothing
+        inside takes.
       ValueError: if ``every`` is below 1.
 
     Example:
@@ -109,7 +111,7 @@ def accumulate(
       ([-2.5, -2.5], True)
 
     Source:
-      Ours; ``optax.MultiSteps`` for the interface.
+      Our own; the interface is that of ``optax.MultiSteps``.
     """
     inner = check_transform("inner", inner)
     if not callable(every):
@@ -128,18 +130,18 @@ def accumulate(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Update:
-    """The update function, in the order in which a micro-batch goes."""
+    """The update function, in the order in which a micro-batch is processed."""
 
     inner: optax.GradientTransformationExtraArgs
     every: int | Callable[[jax.Array], ArrayLike]
     rules: tuple[Rule, ...]
     judge: Rule
     axis_name: AxisName
-    nested: bool  # whether what is inside weighs too
+    nested: bool  # whether an inner transform takes weights too
     reach: Reach = dataclasses.field(default_factory=Reach)
 
     def __deepcopy__(self, _: object) -> "_Update":
-        return self  # as a function does
+        return self  # like a function
 
     def __call__(
         self,
@@ -167,7 +169,7 @@ class _Update:
         full, scaled = new.position >= every, has_loss_scale(old.wrapped_state)
         emit = full & has_news(new, scaled=scaled)
 
-        # The sum is handed back by the condition too: selected outside, XLA would copy all states.
+        # The condition returns the sum too: with a select outside, XLA would copy all states.
         def step() -> tuple[Any, Any, Any]:
             of_none = jnp.nan if scaled else 0.0
             mean, given = means(new, updates, extra_args, weighed=weighed, of_none=of_none)
@@ -195,7 +197,7 @@ class _Update:
         unscale: ArrayLike | None,
         extra_args: dict[str, Any],
     ) -> tuple[Verdict, tuple[Any, ...]]:
-        """Return the verdict on a gradient, whose scale takes out the loss scale further out."""
+        """Return the verdict on a gradient; its scale also undoes a loss scale outside."""
         measured = measure_for(self.judge.needs, updates, params, axis_name=self.axis_name)
         measured = unscale_measure(measured, unscale_inside(old.wrapped_state, unscale))
         verdict, rule_state = self.judge.decide(
@@ -206,7 +208,7 @@ class _Update:
 
 
 def _still(stepped: Any, updates: Any) -> Any:
-    """Return updates of nothing, laid over devices as the gradients are if they look alike."""
+    """Return updates that change nothing, sharded like the gradients if shapes are the same."""
 
     def of(like: Any, g: Any) -> jax.Array:
         return unmoved(g).astype(like.dtype) if like.shape == g.shape else unmoved(like)
@@ -217,7 +219,7 @@ def _still(stepped: Any, updates: Any) -> Any:
 
 
 def _put_back(stepped: Any, updates: Any) -> Any:
-    """Return the updates with what is no array in them again, as it was given."""
+    """Return the updates with the original non-array leaves put back."""
     given = [leaf for leaf in jax.tree.leaves(updates) if not is_array(leaf)]
     if not given:
         return stepped

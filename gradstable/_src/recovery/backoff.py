@@ -1,4 +1,4 @@
-"""Smaller steps for a while after trouble: rejections, and returns to a copy."""
+"""Smaller steps for a while after trouble: rejections and rollbacks."""
 
 import functools
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class BackoffState(NamedTuple):
     calls: jax.Array  # shape=(), dtype=jnp.int32
     step_factor: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
     spikes: jax.Array  # shape=(), dtype=jnp.int32, runs of rejected steps that lowered it
-    returns: jax.Array  # shape=(), dtype=jnp.int32, returns to a copy that lowered it
+    returns: jax.Array  # shape=(), dtype=jnp.int32, rollbacks that lowered it
     wrapped_state: Any
 
 
@@ -47,41 +47,41 @@ def backoff(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make smaller steps after trouble, and let them grow back smoothly.
 
-    Use it around a guard, or around ``gs.rollback``, whose return alone would take the run over the
-    same edge at the same speed: ``gs.backoff(gs.rollback(gs.guard(optax.adamw(3e-4))))``. Updates
-    of ``inner`` are multiplied by a factor :math:`s`, which begins at 1:
+    Use it around a guard, or around ``gs.rollback``, after which the run would otherwise go over
+    the same edge at the same speed: ``gs.backoff(gs.rollback(gs.guard(optax.adamw(3e-4))))``.
+    Updates of ``inner`` are multiplied by a factor :math:`s`, which begins at 1:
 
     .. math:: s \leftarrow \begin{cases}
-                \max(s_{min}, f_r\, s) & \text{the run went back to a copy} \\
+                \max(s_{min}, f_r\, s) & \text{the run was rolled back} \\
                 \max(s_{min}, f s) & \text{the } k\text{th rejected step in a row} \\
-                s & \text{other rejected steps, and those of the return itself} \\
+                s & \text{other rejected steps, and those of the rollback itself} \\
                 \min(1, s f^{-1/R}) & \text{else} \end{cases}
 
-    The way back up is the warm-up after a return: from 0.1 to 1 in 332 steps with the defaults.
-    It is never stuck: after :math:`R \log s_{min} / \log f` steps without trouble (665) the
-    factor is 1 wherever it was. A run of rejected steps counts once: the parameters stood still
-    meanwhile. A shorter one does not count: then it is the batches that are bad, and not the
-    rate. Updates that lead back to a copy are left as they are, or they would lead elsewhere.
+    The recovery acts as a warm-up after a rollback: from 0.1 to 1 in 332 steps with the defaults.
+    It never gets stuck: after :math:`R \log s_{min} / \log f` steps without trouble (665) the
+    factor is 1, whatever it was before. A run of rejected steps counts once, since the parameters
+    do not move meanwhile. A run shorter than ``after`` does not count: then the batches are bad,
+    not the rate. Updates that roll back to a copy are left unchanged, or they would miss it.
 
-    It belongs outside: a guard around it would hold its factor in the very steps that should lower
-    it, and a rollback would bring the old one back. For a chain without a guard there is
-    ``gs.rate.backoff_on_spike``, which finds spikes by itself.
+    It must be the outermost wrapper: a guard around it would hold its factor in the very steps that
+    should lower it, and a rollback would restore the old factor. For a chain without a guard use
+    ``gs.rate.backoff_on_spike``, which detects spikes on its own.
 
     Args:
       inner: a transform with a guard (or another judging transform) or a rollback in it.
-      factor: ``f``, at rejections in a row, in (0, 1). Default 0.707, as in AdaLR-Lion.
-      after: ``k``, how many of them in a row it takes, >= 1. Default 5.
-      rollback_factor: :math:`f_r`, at a return, in (0, 1]. Default 0.1.
-      recovery: ``R``, steps that undo one rejection, > 0. Default 50.
-      min_scale: :math:`s_{min}`, the least factor, in (0, 1]. Default 0.01.
+      factor: ``f``, for rejections in a row, in (0, 1). Default 0.707, as in AdaLR-Lion.
+      after: ``k``, how many rejections in a row it takes, >= 1. Default 5.
+      rollback_factor: :math:`f_r`, for a rollback, in (0, 1]. Default 0.1.
+      recovery: ``R``, steps that undo one application of ``factor``, > 0. Default 50.
+      min_scale: :math:`s_{min}`, the smallest factor, in (0, 1]. Default 0.01.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``BackoffState``; updates have the structure and
-      the dtypes that ``inner`` gives them. It costs no pass over anything.
+      the dtypes that ``inner`` gives them. It costs no extra pass over the parameters.
 
     Raises:
-      TypeError: if ``inner`` is no transform.
-      ValueError: if a number is out of its range, or at ``init`` if nothing in ``inner`` judges.
+      TypeError: if ``inner`` is not a transform.
+      ValueError: if a number is out of range, or at ``init`` if nothing in ``inner`` judges.
 
     Example:
       >>> import jax.numpy as jnp
@@ -95,8 +95,8 @@ def backoff(
       -0.7119
 
     Source:
-      Ours: the timeout of outliers in MosaicML's AdaLR-Lion (llm-foundry, 2023), made smooth; OPT
-      (2022, arXiv:2205.01068) lowers the rate when it goes back to a checkpoint.
+      Our own: the outlier timeout of MosaicML's AdaLR-Lion (llm-foundry, 2023), made smooth; OPT
+      (2022, arXiv:2205.01068) lowers the rate when it returns to a checkpoint.
     """
     inner = check_transform("inner", inner)
     check_number("factor", factor, above=0.0, below=1.0)
@@ -150,7 +150,7 @@ class _Seen(NamedTuple):
     rejected: jax.Array  # int32, in all
     in_a_row: jax.Array  # int32, rejected steps up to now
     returns: jax.Array  # int32, in all
-    going: jax.Array  # bool, whether this step's updates lead back
+    going: jax.Array  # bool, whether this step's updates are part of a rollback
 
 
 def _seen(inner_state: object) -> _Seen:
@@ -158,9 +158,9 @@ def _seen(inner_state: object) -> _Seen:
     rollbacks = [state for _, state in find_all(inner_state, RollbackState)]
     if not ledgers and not rollbacks:
         msg = (
-            "backoff needs a guard or a rollback inside, which tells it of trouble: "
+            "backoff needs a guard or a rollback inside, to detect trouble: "
             "gradstable.backoff(gradstable.guard(inner)). Without one, chain "
-            "gradstable.rate.backoff_on_spike() behind the optimizer"
+            "gradstable.rate.backoff_on_spike() after the optimizer"
         )
         raise ValueError(msg)
     no, zero = jnp.asarray(False), jnp.zeros((), jnp.int32)

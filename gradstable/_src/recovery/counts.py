@@ -1,4 +1,4 @@
-"""How often something happened inside, for the wrappers around it."""
+"""Counts of events inside, for the wrappers around them."""
 
 from typing import Any
 
@@ -21,16 +21,16 @@ def rejections(inner_state: object) -> jax.Array:
 
 
 def returns(inner_state: object) -> jax.Array:
-    """Return how often all rollbacks inside have gone back (int32 scalar)."""
+    """Return how often all rollbacks inside have rolled back (int32 scalar)."""
     totals = [state.restores for _, state in find_all(inner_state, RollbackState)]
     return sum(totals, jnp.zeros((), jnp.int32))
 
 
 def pass_by(inner_state: Any, idle: jax.Array, measured: Measure) -> Any:
-    """Return the state of what did not run in a call, with the call in its counts where ``idle``.
+    """Return an inner state that counts this call where ``idle``, although nothing inside ran.
 
-    A number of a step means a call of the outermost ``update``, in every record alike. What was
-    judged last is no verdict on this call. Groups of micro-batches go on counting what they got.
+    In every record a step number means a call of the outermost ``update``. The last verdict does
+    not apply to this call. Groups of micro-batches keep counting only what they received.
     """
 
     def is_ours(node: object) -> bool:
@@ -59,7 +59,7 @@ def pass_by(inner_state: Any, idle: jax.Array, measured: Measure) -> Any:
 
 
 def _empty_row(ring: jax.Array, record: Any) -> jax.Array:
-    """Return a ring of a record in which nothing is known of this call."""
+    """Return a ring of a record with an empty row for this call."""
     every = record.rows.shape[0] // ring.shape[0]
     index = (record.calls // every) % ring.shape[0]
     return ring.at[index].set(jnp.where(record.calls % every == 0, 0.0, ring[index]))

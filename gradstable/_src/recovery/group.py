@@ -1,4 +1,4 @@
-"""A group of micro-batches: what is kept of it, and what each of them adds."""
+"""A group of micro-batches: the state that is kept, and what each micro-batch adds."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from gradstable._src.core.reasons import Reason
 from gradstable._src.core.tree_checks import check_weight
 from gradstable._src.core.types import Verdict
 
-_LEAST = 2.0**-126  # of the weights that are no 0 to XLA
+_LEAST = 2.0**-126  # the smallest weight that XLA does not treat as 0
 _FURTHEST = 2.0**60
 
 
@@ -23,15 +23,15 @@ class AccumulateState(NamedTuple):
     """State of ``accumulate``."""
 
     calls: jax.Array  # shape=(), dtype=jnp.int32, micro-batches so far
-    position: jax.Array  # shape=(), dtype=jnp.int32, those of the group that is being gathered
+    position: jax.Array  # shape=(), dtype=jnp.int32, micro-batches of the current group
     kept: jax.Array  # shape=(), dtype=jnp.int32, those of them that count in the mean
     emitted: jax.Array  # shape=(), dtype=jnp.int32, steps of the inner optimizer
     dropped: Dropped
     updated: jax.Array  # shape=(), dtype=jnp.bool_, whether the last call made such a step
     unit: jax.Array  # shape=(), dtype=jnp.float32, the first weight of the group (0: none yet)
     mass: jax.Array  # shape=(), dtype=jnp.float32, the sum of its weights, in units of the first
-    gradient_sum: Unnamed  # of a tree like the parameters, float32 or wider, so weighted
-    loss_sum: jax.Array  # shape=(), float32 (float64 if a leaf is), of their losses, so weighted
+    gradient_sum: Unnamed  # weighted sum, a tree like the parameters, float32 or wider
+    loss_sum: jax.Array  # shape=(), float32 (float64 if a leaf is), weighted sum of the losses
     rule_state: tuple[Any, ...]
     wrapped_state: Any
 
@@ -62,17 +62,17 @@ def _sum_dtype(param: jax.Array) -> Any:
 
 
 def has_news(state: AccumulateState, *, scaled: bool) -> jax.Array:
-    """Return whether a group has anything for what is inside.
+    """Return whether a group has anything for the inner transform.
 
-    A loss scale inside has to hear of a group in which all overflowed, or it never falls: the mean
-    of nothing is NaN then.
+    A loss scale inside must learn of a group in which everything overflowed, or it never falls: in
+    that case the mean of nothing is NaN.
     """
     dropped = state.dropped.last_dropped > state.calls - state.position
     return (state.kept > 0) | dropped if scaled else state.kept > 0
 
 
 def begin_again(state: AccumulateState, full: jax.Array, emit: jax.Array) -> AccumulateState:
-    """Return the state for the next group, where this one is full."""
+    """Return the state for the next group, if this one is full."""
     return state._replace(
         position=jnp.where(full, 0, state.position),
         kept=jnp.where(full, 0, state.kept),
@@ -85,9 +85,9 @@ def begin_again(state: AccumulateState, full: jax.Array, emit: jax.Array) -> Acc
 
 
 class Share(NamedTuple):
-    """What a micro-batch has in the mean of its group."""
+    """The share of a micro-batch in the mean of its group."""
 
-    weight: jax.Array  # shape=(), dtype=jnp.float32, as it was given; 1 where it is no weight
+    weight: jax.Array  # shape=(), dtype=jnp.float32, as it was passed; 1 if it is bad or empty
     ratio: jax.Array  # shape=(), dtype=jnp.float32, in units of the first weight of the group
     bad: jax.Array  # shape=(), dtype=jnp.bool_, whether it was negative or not finite
     empty: jax.Array  # shape=(), dtype=jnp.bool_, whether it was 0
@@ -101,21 +101,21 @@ def share_of(old: AccumulateState, weight: object) -> Share:
     sound = jnp.where(bad | empty, 1.0, given)
     unit = jnp.where(old.unit > 0, old.unit, sound)
     ratio = jnp.clip(sound / unit, 1.0 / _FURTHEST, _FURTHEST)
-    # Equal weights shall give the bits of none, and XLA may divide by a reciprocal.
+    # Equal weights must give the same bits as none, but XLA can divide by using a reciprocal.
     return Share(sound, jnp.where(sound == unit, 1.0, ratio), bad, empty)
 
 
 def unless_empty(share: Share, new: Any, old: Any) -> Any:
-    """Return what rules remember: the norm of a batch of padding is no part of a history."""
+    """Return the memory of rules: the norm of an all-padding batch is not part of a history."""
     return jax.tree.map(lambda n, o: jnp.where(share.empty, o, n), new, old)
 
 
 def means(
     state: AccumulateState, like: Any, extra_args: dict[str, Any], *, weighed: bool, of_none: float
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the mean gradient of a group, in the dtypes of one, and what else goes with it.
+    """Return the mean gradient of a group, in the gradient dtypes, and the extra arguments.
 
-    What has no mean, as nothing of the group is sound, is ``of_none``.
+    If nothing in the group is sound, means are ``of_none``.
     """
     sound = state.mass > 0
     part = _where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
@@ -130,12 +130,12 @@ def means(
     return mean, {**extra_args, **given}
 
 
-# Compiled, so that jax_debug_nans sees no NaN that is not chosen.
+# Compiled, so that jax_debug_nans does not see a NaN that is not selected.
 _where = jax.jit(jnp.where)
 
 
 def judge_rest(verdict: Verdict, loss: jax.Array | None, share: Share) -> Verdict:
-    """Return the verdict on the gradient with those on the loss and the weight."""
+    """Return the verdict on the gradient combined with those on the loss and the weight."""
     causes = [(share.bad, Reason.WEIGHT_REJECTED)]
     if loss is not None:
         causes.append((~jnp.isfinite(loss), Reason.LOSS_REJECTED))
@@ -143,7 +143,7 @@ def judge_rest(verdict: Verdict, loss: jax.Array | None, share: Share) -> Verdic
     for bad, cause in causes:
         reason = jnp.where(accept & bad, jnp.asarray(cause, jnp.int32), reason)
         accept = accept & ~bad
-    # What has no weight is not looked at: the mean over no tokens is NaN.
+    # A micro-batch without weight is not judged: the mean over no tokens is NaN.
     return verdict._replace(accept=accept | share.empty, reason=reason)
 
 

@@ -1,4 +1,4 @@
-"""Moments that are out of date: damp them, or reset them, when steps have been rejected."""
+"""Outdated moments: damp them, or reset them, after steps have been rejected."""
 
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ from gradstable._src.core.tree_checks import check_params, check_state
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.recovery.counts import rejections, returns
 
-# Fields of the states of optax and of ours: averages of gradients, and what else is learned from
-# them. A state with one of either is an estimator, and is reset as a whole.
+# Fields of optax's states and of ours: averages of gradients, and other statistics of them. A state
+# with a field of either kind is an estimator, and is reset as a whole.
 _FIRST = frozenset({"mu", "mu_slow", "mu_diff", "m", "trace", "ema", "momentum"})
 _OTHER = frozenset(
     {"nu", "nu_max", "v", "n", "v_row", "v_col", "sum_of_squares", "hessian", "e_g", "e_x"}
@@ -34,7 +34,7 @@ class MomentHygieneState(NamedTuple):
 
     calls: jax.Array  # shape=(), dtype=jnp.int32
     run: jax.Array  # shape=(), dtype=jnp.int32, rejected steps in a row up to now
-    returns: jax.Array  # shape=(), dtype=jnp.int32, those to a copy that have been seen
+    returns: jax.Array  # shape=(), dtype=jnp.int32, rollbacks that have been seen
     damped: jax.Array  # shape=(), dtype=jnp.int32, how often
     resets: jax.Array  # shape=(), dtype=jnp.int32, how often
     wrapped_state: Any
@@ -49,10 +49,10 @@ def moment_hygiene(
     reset_after: int = 20,
     reset_on_rollback: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Let go of moments that a run of rejected steps has put out of date.
+    r"""Damp or reset moments that a run of rejected steps has made outdated.
 
-    Use it around a guard where rejections come in runs: the moments are held meanwhile, and the
-    first step after the run goes by what was the direction before it. ``gs.rollback`` may lie
+    Use it around a guard if rejections come in runs: the moments are held meanwhile, and the
+    first step after the run follows the direction from before it. ``gs.rollback`` can be in
     between: ``gs.recovery.moment_hygiene(gs.rollback(gs.guard(optax.adamw(3e-4))))``.
 
     With ``r`` rejected steps in a row,
@@ -60,34 +60,33 @@ def moment_hygiene(
     .. math:: m \leftarrow d\, m \quad \text{at } r = r_d, \qquad
               (t, m, v) \leftarrow (0, 0, 0) \quad \text{at } r = r_0
 
-    once in each run, before the step that follows. Damping makes of the first moment what it would
+    once in each run, before the step that follows. Damping makes the first moment what it would
     be if all gradients so far had been ``d`` times as large, so that its bias correction stays
-    right; the second moment stays as it is, and the steps that follow are shorter, never longer.
-    A reset restarts the whole estimator, with the count that its bias correction goes by; counts
-    of schedules are not touched. The first step after it is as long as the first of a run: let
-    ``gs.backoff`` stand around it.
+    right. The second moment is unchanged, and the steps that follow are shorter, never longer.
+    A reset restarts the whole estimator, including the count for its bias correction; counts of
+    schedules are not touched. The first step after it is as long as the first of a run: put
+    ``gs.backoff`` around it.
 
     Known weakness: moments are found by the names of their fields (``mu``, ``nu``, ``trace``, ...),
-    in states of optax and of this package; under other names they stay as they are, and so do those
-    that ``gs.precision.compress_moments`` keeps as codes, where they are to be damped.
+    in states of optax and of this package. Under other names they are left unchanged. Damping also
+    leaves alone those that ``gs.precision.compress_moments`` stores as codes.
 
     Args:
       inner: a transform with a guard (or another judging transform) in it.
       damp: ``d``, in [0, 1]. Default 0.5.
-      damp_after: :math:`r_d`, >= 1. Default 2: a single bad batch says nothing of the moments.
-      reset_after: :math:`r_0`, >= 1. Default 20, the memory of ``b1=0.9`` twice over.
-      reset_on_rollback: whether to reset also after a return to a copy, whose moments are as
-        old as it is. Default ``False``: they fit the parameters that they come with.
+      damp_after: :math:`r_d`, >= 1. Default 2: a single bad batch says nothing about the moments.
+      reset_after: :math:`r_0`, >= 1. Default 20, twice the memory of ``b1=0.9``.
+      reset_on_rollback: whether to also reset after a rollback, whose moments are as old as the
+        copy. Default ``False``: they fit the parameters that were copied with them.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``MomentHygieneState``; updates are those of
-      ``inner``; ``update`` needs ``params``. It costs no pass over anything but in the steps that
-      damp or reset.
+      ``inner``; ``update`` needs ``params``. Only steps that damp or reset cost an extra pass.
 
     Raises:
-      TypeError: if ``inner`` is no transform.
-      ValueError: if a number is out of its range; at ``init`` if nothing in ``inner`` judges or
-        there are no moments in it; at ``update`` if ``params`` is missing.
+      TypeError: if ``inner`` is not a transform.
+      ValueError: if a number is out of range; at ``init`` if nothing in ``inner`` judges or
+        there are no moments in it; in ``update`` if ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,7 +101,7 @@ def moment_hygiene(
       -0.45
 
     Source:
-      Ours; the reset is that of SPAM (Huang et al., 2025, arXiv:2501.06842), but on occasion.
+      Our own; the reset is that of SPAM (Huang et al., 2025, arXiv:2501.06842), but only on demand.
     """
     inner = check_transform("inner", inner)
     check_number("damp", damp, at_least=0.0, at_most=1.0)
@@ -131,7 +130,7 @@ def moment_hygiene(
             fresh = take_types(inner.init(known), now, name="state")
             return _map(lambda _, new: new, now, fresh)
 
-        # Before the step: behind it, XLA would have to copy what the step still reads.
+        # Before the step: after it, XLA would have to copy what the step still reads.
         before = run_if(damps, lambda now: _map(_damp(damp), now, now), old.wrapped_state)
         before = run_if(resets, begin_anew, before)
         with explaining(updates, params):
@@ -169,7 +168,7 @@ def _map(change: Any, state: Any, other: Any) -> Any:
 def _damp(factor: ArrayLike) -> Any:
     def shrink(leaf: Any) -> jax.Array:
         array = jnp.asarray(leaf)
-        if not is_inexact(array):  # codes, of which the half means something else
+        if not is_inexact(array):  # codes, where half of one means something else
             return array
         dtype = wide(array.dtype)
         return (array.astype(dtype) * jnp.asarray(factor, dtype)).astype(array.dtype)
@@ -184,7 +183,7 @@ def _damp(factor: ArrayLike) -> Any:
 def _check_inner(inner_state: Any) -> None:
     if not find_all(inner_state, Ledger):
         msg = (
-            "moment_hygiene needs a guard inside, which rejects: "
+            "moment_hygiene needs a guard inside, to detect rejected steps: "
             "gradstable.recovery.moment_hygiene(gradstable.guard(inner))"
         )
         raise ValueError(msg)
@@ -192,7 +191,7 @@ def _check_inner(inner_state: Any) -> None:
     _map(lambda node, _: found.append(node), inner_state, inner_state)
     if not found:
         msg = (
-            "moment_hygiene found no moments in the state of inner: it needs none. Their fields "
-            f"are looked for under the names {sorted(_FIRST | _OTHER)}"
+            "moment_hygiene found no moments in the state of inner, so there is nothing to do. It "
+            f"looks for fields named {sorted(_FIRST | _OTHER)}"
         )
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""The last good parameters, read off the state."""
+"""The last good parameters, read from the state."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from gradstable._src.recovery.turn import RollbackState
 def last_good(opt_state: object) -> Any:
     """Return the parameters of the newest copy that ``gs.rollback`` keeps.
 
-    Use it when ``gs.check`` has raised, to save or to go on from what was good.
+    Use it when ``gs.check`` has raised, to save the good parameters or continue from them.
 
     Args:
-      opt_state: a state with one ``gs.rollback`` in it, also an ``nnx.Optimizer`` or a
+      opt_state: a state with one ``gs.rollback`` in it, or an ``nnx.Optimizer`` or a
         ``TrainState``.
 
     Returns:
-      A tree like the parameters, in the dtypes of the copy. Named tuples in it come as tuples.
+      A tree like the parameters, in the dtypes of the copy. Named tuples in it become tuples.
 
     Raises:
       ValueError: if there is no rollback in the state, or more than one.
@@ -39,12 +39,12 @@ def last_good(opt_state: object) -> Any:
 
 
 def restored(opt_state: object, params: Tree) -> Tree:
-    """Return parameters, or the last good ones while ``gs.rollback`` is going back.
+    """Return the parameters, or the last good ones while ``gs.rollback`` is rolling back.
 
-    Call it behind ``optax.apply_updates`` if you chose ``restore_by="caller"``, which saves a word
-    of memory traffic a parameter, or to go back bit for bit where no update can (a NaN or a -0.0):
-    ``params = gs.recovery.restored(opt_state, optax.apply_updates(params, updates))``. It is a
-    condition, so that nothing is read on other steps.
+    Call it after ``optax.apply_updates`` if you chose ``restore_by="caller"``, which saves one word
+    of memory traffic per parameter, or to restore bit for bit where no update can (a NaN or a
+    -0.0): ``params = gs.recovery.restored(opt_state, optax.apply_updates(params, updates))``. It
+    uses a condition, so that nothing extra is read in other steps.
 
     Args:
       opt_state: the state after the update, as for ``gs.recovery.last_good``.

@@ -1,4 +1,4 @@
-"""Go back to the last good parameters when a run has left its basin."""
+"""Roll back to the last good parameters when a run has left its basin."""
 
 import dataclasses
 from typing import Any
@@ -33,7 +33,7 @@ from gradstable._src.recovery.watch import rejection_of, see
 from gradstable._src.rules.loss_spike import loss_spike
 from gradstable._src.rules.protocol import Rule, all_of, check_rules
 
-# Bad steps, from the first one after a return, that tell that parameters are not to blame.
+# This many bad steps, from the first one after a rollback, show that the data are to blame.
 _PROBE = 3
 
 
@@ -50,57 +50,56 @@ def rollback(
     restore_by: str = "updates",
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Keep copies of a run, and go back to the last good one when the loss has left for good.
+    r"""Keep copies of a run, and roll back to the last good one when the loss diverges for good.
 
-    Use it around the guard where a rejected step is not enough, because steps that looked sound
+    Use it around the guard when rejecting steps is not enough, because steps that looked sound
     have led the parameters out of their basin: ``gs.rollback(gs.guard(optax.adamw(3e-4)))``, with
-    ``value=loss`` in every call of ``update``. The batches go on meanwhile, so that the run does
-    not meet the same ones again. Let ``gs.backoff`` around it make smaller steps after that.
+    ``value=loss`` in every call of ``update``. The data are not rolled back, so the run does not
+    see the same batches again. Put ``gs.backoff`` around it to make smaller steps after that.
 
-    A step is *bad* if a rule would reject it. With ``b`` bad steps less good ones (never below 0),
+    A step is *bad* if a rule would reject it. With ``b`` bad steps minus good ones (never below 0),
     and ``r`` steps in a row that the guard inside rejected or whose gradient was not finite,
 
-    .. math:: \text{go back} \iff b \ge m \ \lor\ r \ge n
+    .. math:: \text{roll back} \iff b \ge m \ \lor\ r \ge n
 
-    A gradient with NaN counts for ``r`` only: its loss tells nothing of the parameters; and steps
-    that were all rejected since the copy was taken or gone back to count for nothing, unless they
-    had NaN: the parameters are those of the copy. Going back brings parameters, inner state
-    (moments, schedules) and rules to the newest copy bit for bit; only the records of the guard
-    stay. If the run leaves again before it could be copied again, the next older copy is taken. If
-    the first three losses after a return are bad again, with the good parameters, it is the data
-    that have changed, and the rules start over. After ``max_restores`` returns in vain it goes
-    back once more, and stands still from then on: ``gs.check`` raises, and
-    ``gs.recovery.last_good`` has the parameters.
+    A gradient with NaN only counts for ``r``: its loss says nothing about the parameters. If all
+    steps since the copy was taken or restored were rejected, they do not count, unless they had
+    NaN: the parameters are those of the copy. A rollback restores parameters, inner state
+    (moments, schedules) and rules from the newest copy bit for bit; only the records of the guard
+    stay. If the run diverges again before a new copy is taken, the next older copy is used. If
+    the first three losses after a rollback are bad again, with the good parameters, the data have
+    changed, and the rules start over. After ``max_restores`` failed rollbacks it rolls back once
+    more, and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good``
+    returns the parameters.
 
-    Updates are how it goes back: ``u = q - p`` leads ``p`` to ``q`` where that is exact, else it
+    It rolls back through updates: ``u = q - p`` takes ``p`` to ``q`` where that is exact, else it
     takes a second step (proof and cases in ``gradstable/_src/recovery/snapshot.py``). The next step
-    compares: until all entries are equal it does nothing else. What no update can do: bring
-    back from a NaN, or tell -0.0 and subnormals from 0.0. ``gs.recovery.restored`` can.
+    compares, and does nothing else until all entries are equal. No update can recover from a NaN,
+    or distinguish -0.0 and subnormals from 0.0. ``gs.recovery.restored`` can.
 
-    Cost: each copy is as large as parameters and inner state. Steps read one word a parameter more,
-    since updates come from one of two places; with ``restore_by="caller"`` nothing.
+    Cost: each copy is as large as parameters and inner state. Steps read one more word per
+    parameter, since updates come from one of two places; with ``restore_by="caller"`` they do not.
 
-    Known weakness: a loss that creeps up is followed, not left; a rule takes for usual what lasts.
-    A loss that you let rise for long, as by a warm restart, looks like one that has left: give
-    ``loss_spike`` a higher limit there.
-    And a copy may be taken in the few steps between the harm and the rise of the loss, which is why
-    there are two.
+    Known weakness: it follows a loss that creeps up, because rules regard what lasts as usual. A
+    loss that you allow to rise for long, as in a warm restart, looks like divergence: give
+    ``loss_spike`` a higher limit in that case. And a copy can be taken in the few steps between the
+    damage and the rise of the loss, which is why there are two.
 
     Args:
-      inner: any optax transform, best a guard around an optimizer.
+      inner: any optax transform, preferably a guard around an optimizer.
       *rules: what makes a step bad. Default: ``loss_spike(reject_at=2, rate=0.02)``, which needs
-        ``value``. Since it takes many bad steps, the limit may be low.
+        ``value``. Since it takes many bad steps to roll back, the limit can be low.
       every: steps between copies, >= 1. Default 100. A copy waits for ``patience`` good steps in a
         row.
-      patience: ``m``, >= 1. Default 12: a burst of ten bad batches is none of its business.
+      patience: ``m``, >= 1. Default 12, so that it ignores a burst of ten bad batches.
       rejections: ``n``, >= 1. Default 50.
-      copies: how many are kept, >= 1. Default 2.
-      max_restores: returns in a row without a new copy after which it gives up, >= 1. Default 5.
-      dtype: of the real arrays in the copies, if they are wider. Default ``None``: as they are, so
-        that they are exact; with ``jnp.bfloat16`` a copy takes half as much, and it is its rounded
-        numbers that the run goes back to.
-      restore_by: ``"updates"``, or ``"caller"`` if your step calls ``gs.recovery.restored`` behind
-        ``optax.apply_updates``; the run then stands still until it does.
+      copies: how many to keep, >= 1. Default 2.
+      max_restores: rollbacks in a row without a new copy after which it gives up, >= 1. Default 5.
+      dtype: dtype of the real arrays in the copies, if they are wider. Default ``None``: unchanged,
+        so that copies are exact. With ``jnp.bfloat16`` a copy takes half as much memory, and the
+        run rolls back to rounded numbers.
+      restore_by: ``"updates"``, or ``"caller"`` if your step calls ``gs.recovery.restored`` after
+        ``optax.apply_updates``; the run then pauses until it does.
       axis_name: mesh axes over which the leaves are sharded, as for ``gs.guard``.
 
     Returns:
@@ -108,9 +107,10 @@ def rollback(
       Updates have the structure and the dtypes that ``inner`` gives them.
 
     Raises:
-      TypeError: if ``inner`` is no transform, a rule no ``Rule``, or ``dtype`` no floating dtype.
-      ValueError: if a number is out of its range, and at ``update`` if ``params`` is missing, or
-        ``value`` where a rule needs it.
+      TypeError: if ``inner`` is not a transform, a rule is not a ``Rule``, or ``dtype`` is not a
+        floating-point dtype.
+      ValueError: if a number is out of range; in ``update`` if ``params`` are missing, or if a rule
+        needs ``value`` and it is missing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -129,8 +129,8 @@ def rollback(
       (1, 36)
 
     Source:
-      Ours. Done by hand: PaLM (2022, arXiv:2204.02311) goes back about 100 steps and skips 200 to
-      500 batches; OPT (2022, arXiv:2205.01068) goes back and lowers the rate.
+      Our own. Others do it by hand: PaLM (2022, arXiv:2204.02311) rolls back about 100 steps and
+      skips 200 to 500 batches; OPT (2022, arXiv:2205.01068) rolls back and lowers the rate.
     """
     inner = check_transform("inner", inner)
     check_rules(rules)
@@ -162,7 +162,7 @@ def rollback(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Update:
-    """The update function, in the order in which a step goes."""
+    """The update function, in the order in which a step is processed."""
 
     inner: optax.GradientTransformationExtraArgs
     judge: Rule
@@ -173,7 +173,7 @@ class _Update:
     reach: Reach = dataclasses.field(default_factory=Reach)
 
     def __deepcopy__(self, _: object) -> "_Update":
-        return self  # as a function does
+        return self  # like a function
 
     def __call__(
         self,
@@ -191,7 +191,7 @@ class _Update:
         new, turn = turn_to(old, self.limits, verdict.accept)
         inner_state, kept_rules, snapshots = bring(new, turn, known, self.dtype)
 
-        # What a guard reports, such as the norm of a broken gradient, need not be finite.
+        # Values that a guard reports, such as the norm of a broken gradient, need not be finite.
         guarded = bool(find_all(inner_state, Ledger))
         with explaining(updates, params):
             stepped, inner_state = hold(
@@ -207,7 +207,7 @@ class _Update:
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
         seen = rejection_of(inner_state)
         watch = see(new.watch, verdict, broken if seen is None else seen)
-        # Good parameters are back, and the loss is as before: it is the data that have changed.
+        # The parameters are good again, but the loss is as bad as before: the data have changed.
         moved = (new.in_vain > 0) & (watch.bad == watch.age) & (watch.bad == _PROBE)
         rule_state = select_tree(moved, self.judge.init(known), rule_state, name="rule state")
         watch = watch._replace(bad=jnp.where(moved, 0, watch.bad))

@@ -1,4 +1,4 @@
-"""The last good copy: what is in it, and how parameters are led back to it by updates alone."""
+"""The last good copy: its content, and how to return to it by updates alone."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from gradstable._src.core.names import with_names, without_names
 from gradstable._src.core.numerics import is_inexact, is_low_precision, rounded, saturate, wide
 from gradstable._src.core.select import own_arrays
 
-# What happened stays known: going back takes nothing from the records, nor from the counts of
-# calls and deeds in the states of wrappers.
+# The history is kept: a rollback does not restore old records, nor old counts of calls and events
+# in the states of wrappers.
 _RECORDS = (Ledger, Dropped)
 _STAY = frozenset(
     {
@@ -41,7 +41,7 @@ def take(
     rule_state: tuple[Any, ...],
     dtype: DTypeLike | None,
 ) -> Snapshot:
-    """Return a copy, with arrays of its own outside of ``jit``, and without names."""
+    """Return a copy, without names; outside ``jit`` it has its own arrays."""
     return own_arrays(
         Snapshot(
             taken_at=calls,
@@ -53,7 +53,7 @@ def take(
 
 
 def state_of(snapshot: Snapshot, now: Any) -> Any:
-    """Return the inner state of a copy in the dtypes of the present one, with its records."""
+    """Return the inner state of a copy, with the dtypes and the records of the present one."""
 
     def is_ours(node: Any) -> bool:
         return isinstance(node, _RECORDS) or "calls" in getattr(node, "_fields", ())
@@ -94,14 +94,14 @@ def equal(params: Any, wanted: Any, axis_name: AxisName) -> jax.Array:
 
 
 def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
-    r"""Return the updates, or where ``going`` such as lead parameters to wanted ones.
+    r"""Return the updates or, if ``going``, updates that take the parameters to the wanted ones.
 
-    ``u = q - p`` does it at once wherever ``p + u`` rounds to ``q``: always if ``p`` is between
-    ``q / 2`` and ``2 q``. Else the difference is rounded, and what is lost may be more than ``q``
-    has digits: 1e8 + (0.3 - 1e8) is 0. Where ``|p|`` is above ``|q|``, ``u = -p`` then gives an
-    exact zero, and the next update, ``q``, the rest. Where it is not, ``q - p`` leaves an error of
-    one unit in the last place, which the next one takes. So two updates are enough; a few more
-    where updates have fewer bits than parameters.
+    ``u = q - p`` is enough wherever ``p + u`` rounds to ``q``: always if ``p`` is between
+    ``q / 2`` and ``2 q``. Otherwise the difference is rounded, and this can lose more digits than
+    ``q`` has: 1e8 + (0.3 - 1e8) is 0. If ``|p|`` is above ``|q|``, ``u = -p`` then gives an exact
+    zero, and the next update is ``q``. If it is not, ``q - p`` leaves an error of one unit in the
+    last place, which the next update removes. So two updates are enough; it takes a few more if
+    updates have fewer bits than parameters.
     """
 
     def lead(p: jax.Array, q: jax.Array, u: Any) -> Any:
@@ -116,7 +116,7 @@ def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
         difference = _rounded(q.astype(dtype) - p.astype(dtype), u.dtype)
         reached = _rounded(applied(p, difference.astype(u.dtype)), p.dtype) == q.astype(dtype)
         if jnp.finfo(u.dtype).nmant < jnp.finfo(p.dtype).nmant:
-            return saturate(difference, u.dtype)  # what is left shrinks every time
+            return saturate(difference, u.dtype)  # the rest shrinks every time
         zero_first = (jnp.abs(p) > jnp.abs(q)) & ~reached
         there = jnp.where(zero_first, -p.astype(dtype), difference)
         return saturate(there, u.dtype)
@@ -125,12 +125,12 @@ def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
 
 
 def _rounded(x: jax.Array, dtype: DTypeLike) -> jax.Array:
-    # By an operation that XLA may not leave out, as it may a cast there and back.
+    # By an operation that XLA must not omit, whereas it can omit a cast there and back.
     return rounded(x.astype(wide(x.dtype)), dtype) if is_low_precision(dtype) else x
 
 
 def _narrow(tree: Any, dtype: DTypeLike | None) -> Any:
-    """Return a tree whose real leaves that are wider than ``dtype`` are stored in it."""
+    """Return a tree with all real leaves wider than ``dtype`` cast to it."""
     if dtype is None:
         return tree
 

@@ -1,13 +1,13 @@
-"""What a step is for: one of the inner optimizer, maybe with a copy before it, or a way back.
+"""What a step does: run the inner optimizer, possibly after a copy, or return to a copy.
 
-| a run is | known by | a step of it | until |
+| a run is | known by | one step of it | until |
 |---|---|---|---|
-| going on | ``attempts == 0`` | one of the inner optimizer, maybe after a copy | it is lost |
-| going back | ``attempts > 0`` | updates toward the newest copy, counted | it has arrived there |
-| standing still | ``exhausted`` | nothing; ``gs.check`` raises | the end |
+| training | ``attempts == 0`` | a step of the inner optimizer, maybe after a copy | it diverges |
+| rolling back | ``attempts > 0`` | updates toward the newest copy, counted | it has arrived there |
+| paused | ``exhausted`` | nothing; ``gs.check`` raises | the end |
 
-It is exhausted once it has gone back ``max_restores`` times without a copy in between; then it goes
-back for the last time.
+A run is exhausted once it has rolled back ``max_restores`` times without a copy in between; then it
+rolls back one last time.
 """
 
 from typing import Any, NamedTuple
@@ -32,28 +32,28 @@ class RollbackState(NamedTuple):
 
     calls: jax.Array  # shape=(), dtype=jnp.int32
     watch: Watch
-    restores: jax.Array  # shape=(), dtype=jnp.int32, how often the run went back
-    in_vain: jax.Array  # shape=(), dtype=jnp.int32, those since the last copy was taken
-    attempts: jax.Array  # shape=(), dtype=jnp.int32, updates of the return under way; 0: none is
-    exhausted: jax.Array  # shape=(), dtype=jnp.bool_, it stands still with the last good ones
-    last_restore: jax.Array  # shape=(), dtype=jnp.int32, the call in which it went back (-1: never)
-    restored_to: jax.Array  # shape=(), dtype=jnp.int32, the call before which it had been copied
-    reason: jax.Array  # shape=(), dtype=jnp.int32, why it went back
+    restores: jax.Array  # shape=(), dtype=jnp.int32, how often the run rolled back
+    in_vain: jax.Array  # shape=(), dtype=jnp.int32, rollbacks since the last copy was taken
+    attempts: jax.Array  # shape=(), dtype=jnp.int32, updates of the current rollback; 0: none
+    exhausted: jax.Array  # shape=(), dtype=jnp.bool_, paused at the last good parameters
+    last_restore: jax.Array  # shape=(), dtype=jnp.int32, the call that rolled back (-1: never)
+    restored_to: jax.Array  # shape=(), dtype=jnp.int32, the call before which the copy was taken
+    reason: jax.Array  # shape=(), dtype=jnp.int32, why it rolled back
     rule_state: tuple[Any, ...]
     snapshots: tuple[Snapshot, ...]  # the newest first
     wrapped_state: Any
 
 
 class Turn(NamedTuple):
-    """What a step is for."""
+    """What a step does."""
 
-    runs: jax.Array  # a step of the inner optimizer
-    copies: jax.Array  # before which a copy is taken
-    leaves: jax.Array  # the beginning of a return
+    runs: jax.Array  # it is a step of the inner optimizer
+    copies: jax.Array  # a copy is taken before it
+    leaves: jax.Array  # a rollback begins
 
 
 class Limits(NamedTuple):
-    """The numbers of ``rollback``, as its docstring has them."""
+    """The numbers of ``rollback``; see its docstring."""
 
     every: int
     patience: int
@@ -86,7 +86,7 @@ def start(
 
 
 def look_back(state: RollbackState, params: Any, axis_name: AxisName) -> RollbackState:
-    """Return the state in which a return that has arrived is over."""
+    """Return the state with a rollback ended if it has arrived."""
 
     def compare() -> jax.Array:
         return equal(params, params_of(state.snapshots[0], params), axis_name)
@@ -97,11 +97,11 @@ def look_back(state: RollbackState, params: Any, axis_name: AxisName) -> Rollbac
 
 
 def turn_to(state: RollbackState, limits: Limits, good: jax.Array) -> tuple[RollbackState, Turn]:
-    """Return the state after deciding what this step is for."""
+    """Decide what this step does, and return the state after that."""
     watch, going = state.watch, state.attempts > 0
-    # Where the guard has rejected every step since the copy, the parameters are those of the copy:
-    # there is nothing to go back to, and the guard lets go of a new level by itself. A gradient
-    # that is not finite may come from a copy that is ill, and there is an older one.
+    # If the guard has rejected every step since the copy, the parameters are those of the copy:
+    # there is nothing to roll back, and the guard accepts a new level on its own. A gradient
+    # that is not finite can come from a bad copy, and there is an older one.
     elsewhere = (watch.rejected < watch.age) | (watch.reason == Reason.NONFINITE)
     stuck = (watch.rejected >= limits.rejections) & elsewhere
     wants = (watch.bad >= limits.patience) | stuck
@@ -126,7 +126,7 @@ def turn_to(state: RollbackState, limits: Limits, good: jax.Array) -> tuple[Roll
 def bring(
     state: RollbackState, turn: Turn, params: Any, dtype: DTypeLike | None
 ) -> tuple[Any, tuple[Any, ...], tuple[Snapshot, ...]]:
-    """Return inner state, rule state and copies, as this step begins with them."""
+    """Return inner state, rule state and copies for the beginning of this step."""
     inner_state, rule_state = state.wrapped_state, state.rule_state
 
     def copy(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
@@ -134,7 +134,7 @@ def bring(
 
     def go_back(now: Any) -> Any:
         _, _, snapshots = now
-        # If the run went back already, what the newest copy holds has been tried.
+        # If the run has already rolled back, the newest copy has been tried.
         older = (*snapshots[1:], snapshots[-1])
         chosen = select_tree(state.in_vain > 1, older, snapshots, name="copies")
         kept = state_of(chosen[0], inner_state), rules_of(chosen[0], rule_state)

@@ -1,4 +1,4 @@
-"""Has the run left for good? Counters that a few bad steps do not move far."""
+"""Counters that say whether a run has diverged for good; a few bad steps barely move them."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ from gradstable._src.core.types import Verdict
 
 
 class Watch(NamedTuple):
-    """How the last steps were."""
+    """Counts of recent steps."""
 
-    bad: jax.Array  # shape=(), dtype=jnp.int32, bad steps, less good ones; never below 0
-    rejected: jax.Array  # shape=(), dtype=jnp.int32, steps in a row that came to nothing
+    bad: jax.Array  # shape=(), dtype=jnp.int32, bad steps minus good ones; never below 0
+    rejected: jax.Array  # shape=(), dtype=jnp.int32, steps in a row that were rejected
     good: jax.Array  # shape=(), dtype=jnp.int32, good steps in a row
     age: jax.Array  # shape=(), dtype=jnp.int32, steps since the last copy was taken
     reason: jax.Array  # shape=(), dtype=jnp.int32, why the last step was not good
@@ -32,11 +32,11 @@ def see(watch: Watch, verdict: Verdict, rejection: jax.Array) -> Watch:
 
     Args:
       watch: the counters before it.
-      verdict: of the rules of ``rollback`` on this step.
-      rejection: the reason for which the step came to nothing, 0 if it did not.
+      verdict: the verdict of the rules of ``rollback`` on this step.
+      rejection: the reason why the step was rejected, 0 if it was not.
     """
     rejected = rejection > 0
-    # What is wrong with a broken gradient is told by the rejections; the loss tells nothing then.
+    # Broken gradients are counted as rejections; their loss says nothing about the parameters.
     bad = ~verdict.accept & (rejection != Reason.NONFINITE)
     good = verdict.accept & ~rejected
     return Watch(
@@ -51,7 +51,7 @@ def see(watch: Watch, verdict: Verdict, rejection: jax.Array) -> Watch:
 
 
 def rejection_of(inner_state: object) -> jax.Array | None:
-    """Return why the guard inside rejected the last step, 0 if it did not, ``None`` without one."""
+    """Return why the inner guard rejected the last step: 0 if it did not, ``None`` if no guard."""
     ledgers = [ledger for _, ledger in find_all(inner_state, Ledger)]
     if not ledgers:
         return None
