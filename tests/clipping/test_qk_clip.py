@@ -238,7 +238,7 @@ def test_contract_on_parameters_with_attention() -> None:
 REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "no maxima": (attention(), None, {}, r"max_logits has no entry for the attention at \[''\]"),
     "one module missing": (
-        MODEL, {"blocks_0/attention": HOT}, {}, r"nothing of .*\['blocks_1/attention'\]"
+        MODEL, {"blocks_0/attention": HOT}, {}, r"no entry for .*\['blocks_1/attention'\]"
     ),
     "one array for two": (MODEL, HOT, {}, r"max_logits is one array: there is attention at"),
     "unknown path": (
@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         attention(4), jnp.ones(3), {}, r"params\['query'\]\['kernel'\] has shape \(6, 4, 3\)"
     ),
     "scalar": (attention(4), jnp.ones(()), {}, r"\['kernel'\].*max_logits of shape \(\)"),
-    "uneven heads": (attention(4, 3), jnp.ones(4), {}, "has 3 heads, which cannot be shared"),
+    "uneven heads": (attention(4, 3), jnp.ones(4), {}, "has 3 heads, which the 4 heads of .* cannot share"),
     "more key heads": (attention(2, 4), jnp.ones(2), {}, r"\['key'\]\['kernel'\] has 4 heads"),
     "bias": (
         {**attention(2), "key": {"kernel": jnp.ones((6, 2, 3)), "bias": jnp.ones(6)}},

@@ -48,7 +48,7 @@ def test_every_run_has_a_checkpoint() -> None:
 def test_another_schema_is_named_with_the_remedy(name: str) -> None:
     old = EXPECTED[name]["schema"]
     told = re.escape(
-        "Load it without a target, and pass what comes to gradstable.checkpoints.upgrade_state"
+        "Load it without a target, and pass the result to gradstable.checkpoints.upgrade_state"
     )
     with pytest.raises(ValueError, match=f"state schema {old['schema']}.*{told}"):
         gs.checkpoints.check_schema(golden.targets()[name], old)

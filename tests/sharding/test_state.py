@@ -143,12 +143,12 @@ def test_small_leaves_stay_whole(mesh: Mesh) -> None:
         (
             lambda mesh: gs.sharding.spread(SHAPES, "model", mesh=mesh),
             ValueError,
-            "axis_name must be of the mesh's axes ('data', 'fsdp'), got 'model'",
+            "axis_name must be one of the mesh's axes ('data', 'fsdp'), got 'model'",
         ),
         (
             lambda mesh: gs.sharding.spread(SHAPES, "fsdp"),
             ValueError,
-            "params['bias'] lies on no mesh: pass mesh",
+            "params['bias'] is not on a mesh: pass mesh",
         ),
         (
             lambda mesh: gs.sharding.spread(SHAPES, "fsdp", mesh=mesh, min_size=0),
@@ -191,5 +191,5 @@ def test_two_meshes_are_refused(mesh: Mesh) -> None:
         "a": jax.device_put(leaf, NamedSharding(mesh, P())),
         "b": jax.device_put(leaf, NamedSharding(other, P())),
     }
-    with pytest.raises(ValueError, match=re.escape("params['b'] must lie on the mesh of all")):
+    with pytest.raises(ValueError, match=re.escape("params['b'] must be on the same mesh as all")):
         gs.sharding.state_shardings(optax.sgd(0.1), params)

@@ -1,4 +1,4 @@
-"""Bring a saved state to another transform: with a guard, without one, or with other rules."""
+"""Migrate a saved state to another transform: with a guard, without one, or with other rules."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,48 +13,48 @@ from gradstable._src.core.select import own_arrays
 
 # Where wrappers, ours and optax's, keep the state of what they wrap.
 _INNER = ("wrapped_state", "inner_state", "inner_opt_state")
-# What depends on the rules, and starts over alone when they change.
+# The only field that depends on the rules: it starts over when they change.
 _RULES = "rule_state"
 
-_Step = tuple[int, str]  # which child of a node, and how people write that
+_Step = tuple[int, str]  # which child of a node, and how it is written
 _Place = tuple[_Step, ...]
 
 
 def migrate_state(
     old_state: optax.OptState, tx: optax.GradientTransformation, *, params: optax.Params
 ) -> optax.OptState:
-    """Return the state of a transform that goes on where that of another one stopped.
+    """Return the state of a transform that continues where that of another one stopped.
 
-    Use it to put a guard around a run that has begun without one, to take it off, to change its
-    rules, or to wrap it further: the optimizer keeps its moments and counts, bit for bit. Load
-    the checkpoint with the state of the old transform as the target, and give it to this.
+    Use it to put a guard around a run that began without one, to remove it, to change its rules,
+    or to add wrappers: the optimizer keeps its moments and counts, bit for bit. Load the checkpoint
+    with the state of the old transform as the target, and pass the result as ``old_state``.
 
     A state is made of layers: wrappers outside (``guard``, ``record``, ``accumulate``,
     ``loss_scale``, ``kahan``, and optax's ``apply_if_finite`` or ``MultiSteps``), the optimizer
-    innermost. The state of the optimizer is taken as it is, to the one place in the new state that
-    has the same structure, shapes and dtypes. Of a wrapper that both have, what it keeps is taken
-    too, except for that of rules, if they changed. Wrappers and links of a chain that only the new
-    transform has start over, a schedule at its step 0. Wrappers that only the old one has are left
-    out, with what they kept, such as the gradients of a group that is not full.
+    innermost. The state of the optimizer is copied unchanged to the one place in the new state that
+    has the same structure, shapes and dtypes. If both have the same wrapper, its state is copied
+    too, except for that of the rules, if they changed. Wrappers and links of a chain that only the
+    new transform has start over, a schedule at its step 0. Wrappers that only the old one has are
+    dropped with their state, such as the gradients of a group that is not full.
 
-    The optimizer itself has to be the same. A link of a chain that has a state is taken for a part
-    of it, so that a schedule cannot be taken away.
+    The optimizer itself must be the same. A link of a chain that has a state counts as a part of
+    it, so a schedule cannot be removed.
 
     Args:
-      old_state: the state of the old transform, arrays of JAX or NumPy, in the types that its
-        ``init`` gives.
+      old_state: the state of the old transform, with JAX or NumPy arrays, in the types that its
+        ``init`` returns.
       tx: the new transform.
       params: the parameters, as for ``tx.init``.
 
     Returns:
-      What ``tx.init(params)`` returns, in structure, shapes and dtypes, with the old values where
-      there are any. All leaves are copies. Inside of ``jax.jit`` the moments that are replaced are
-      never made, which saves their memory.
+      A state like ``tx.init(params)`` in structure, shapes and dtypes, with the old values where
+      there are any. All leaves are copies. Inside ``jax.jit`` the moments that are replaced are
+      never created, which saves their memory.
 
     Raises:
-      TypeError: if ``tx`` is no transform.
-      ValueError: if the optimizer inside is another one (the message names the first leaf that
-        differs), or is there more than once.
+      TypeError: if ``tx`` is not a transform.
+      ValueError: if the inner optimizer is a different one (the message names the first leaf that
+        differs), or occurs more than once.
 
     Example:
       >>> import jax.numpy as jnp
@@ -83,13 +83,13 @@ def migrate_state(
 
 
 def _layers(state: Any) -> Iterator[tuple[str, Any]]:
-    """Yield path and value of a state, of what it wraps, and so on, from outside in."""
+    """Yield path and value of a state, of the state that it wraps, and so on, from outside in."""
     path = ""
     while True:
         yield path, state
         inner = _inner_index(state)
         if inner is None and type(state) is tuple:
-            # Links of a chain without a state, such as a clip, may come and go.
+            # Links of a chain without a state, such as a clip, can be added or removed.
             full = [index for index, link in enumerate(state) if jax.tree.leaves(link)]
             inner = full[0] if len(full) == 1 else None
         if inner is None:
@@ -99,7 +99,7 @@ def _layers(state: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _places(state: Any, wanted: Any) -> Iterator[_Place]:
-    """Yield where a part of a state has the types of another state."""
+    """Yield the places where a part of a state has the types of another state."""
     wanted_types = _types(wanted)
 
     def search(node: Any, place: _Place) -> Iterator[_Place]:
@@ -107,7 +107,7 @@ def _places(state: Any, wanted: Any) -> Iterator[_Place]:
             yield place
             return
         inner = _inner_index(node)
-        # Trees like the parameters that a wrapper keeps for itself are no optimizer's state.
+        # Trees like the parameters that a wrapper keeps are not the state of an optimizer.
         for index, (name, child) in enumerate(_children(node)):
             if inner in (None, index):
                 yield from search(child, (*place, (index, name)))
@@ -116,7 +116,7 @@ def _places(state: Any, wanted: Any) -> Iterator[_Place]:
 
 
 def _carry(new_state: Any, place: _Place, wrappers: list[Any]) -> Any:
-    """Return the new state with what wrappers kept that it has too, around this place."""
+    """Return the new state with the old state of the wrappers that it shares, around this place."""
     around = [place[:depth] for depth in range(len(place))]
     for wrapper in wrappers:
         if _inner_index(wrapper) is None:
@@ -131,9 +131,9 @@ def _carry(new_state: Any, place: _Place, wrappers: list[Any]) -> Any:
 
 
 def _merge(new: Any, old: Any) -> Any:
-    """Return one wrapper's state with what the old one has kept: all of it, or nothing.
+    """Return one wrapper's state with the content of the old one: all of it, or nothing.
 
-    Parts of it belong together, as a count and the ring buffer that it counts.
+    Its parts belong together, such as a count and the ring buffer that it counts.
     """
     same = {
         field
@@ -197,14 +197,14 @@ def _path(place: _Place) -> str:
 def _ambiguous(places: list[_Place]) -> str:
     return (
         f"old_state fits into the state of tx in {len(places)} places, at "
-        f"{_path(places[0]) or 'the root'} and at {_path(places[1])}: put it where it belongs by "
-        "hand, with _replace"
+        f"{_path(places[0]) or 'the root'} and at {_path(places[1])}: insert it yourself with "
+        "_replace"
     )
 
 
 def _unlike(old_layers: list[tuple[str, Any]], new_layers: list[tuple[str, Any]]) -> str:
-    """Say which leaf of the old optimizer is the first that differs from the most similar layer."""
-    # A wrapper may go. What it wraps is the optimizer, with all links of its chain.
+    """Name the first leaf of the old optimizer that differs from the most similar layer."""
+    # Wrappers can be removed. What remains is the optimizer, with all links of its chain.
     old_path, old = next(layer for layer in old_layers if _inner_index(layer[1]) is None)
     ours = _shown(old)
 
@@ -213,17 +213,17 @@ def _unlike(old_layers: list[tuple[str, Any]], new_layers: list[tuple[str, Any]]
 
     new_path, new = max(new_layers, key=likeness)
     theirs = _shown(new)
-    told = "the leaves are the same, the types of the nodes are not"
+    told = "the leaves are the same, but the types of the nodes are not"
     for path in dict.fromkeys([*ours, *theirs]):
         here, there = ours.get(path, "nothing"), theirs.get(path, "nothing")
         if here != there:
-            told = f"{here} at old_state{old_path}{path}, and {there} at {new_path}{path} of tx"
+            told = f"{here} at old_state{old_path}{path}, but {there} at {new_path}{path} of tx"
             break
     return (
-        f"no part of the state of tx is like old_state: {told}. The optimizer inside and the "
-        "parameters must be those that old_state was made with; only wrappers and rules may "
+        f"no part of the state of tx is like old_state: {told}. The inner optimizer and the "
+        "parameters must be those that old_state was made with; only wrappers and rules can "
         "differ. Load old_state with the state of the old transform as the target, so that it "
-        "comes back in its types"
+        "has the original types"
     )
 
 

@@ -1,4 +1,4 @@
-"""Say what a state is made of, so that a checkpoint can tell why it does not fit."""
+"""Describe the structure of a state, so that a checkpoint can say why it does not fit."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ import optax
 # The version of the structure of all states, raised when any of them changes; a test compares them
 # with tests/data/state_schemas.json. A change of meaning gives the field a new name.
 SCHEMA = 2
-OLDEST = 1  # what gs.checkpoints.upgrade_state still reads
+OLDEST = 1  # the oldest that gs.checkpoints.upgrade_state reads
 
 
 def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
-    """Return what a state is made of, to be saved with it.
+    """Return a description of the structure of a state, to save with it.
 
-    Put it into the metadata of a checkpoint, as in ``custom_metadata`` of Orbax, and let
-    ``gs.checkpoints.check_schema`` compare before you load. It costs a line of text for each leaf.
+    Put it into the metadata of a checkpoint, such as ``custom_metadata`` of Orbax, and let
+    ``gs.checkpoints.check_schema`` compare before you load. It costs a line of text per leaf.
 
     Args:
-      opt_state: any optimizer state, of arrays or, from ``jax.eval_shape``, of their types.
+      opt_state: any optimizer state, with arrays or, from ``jax.eval_shape``, with their types.
 
     Returns:
-      A dictionary that goes into JSON, with ``"schema"``, the version of the structure of our
-      states, an integer, ``"gradstable"``, the version that made it, and ``"leaves"``, dtype and
-      shape by path. A link or a place without a state is in it too, by the name of its type.
+      A dictionary that can be stored as JSON, with ``"schema"``, an integer, the version of the
+      structure of our states; ``"gradstable"``, the version that made it; and ``"leaves"``, dtype
+      and shape by path. It also has links and places without a state, by the name of their type.
 
     Example:
       >>> import jax.numpy as jnp
@@ -47,17 +47,18 @@ def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
 def check_schema(opt_state: optax.OptState, schema: Mapping[str, Any]) -> None:
     """Raise if a checkpoint does not fit into a state, and say why and what to do.
 
-    Call it before loading: what a checkpoint library has to say of two trees that differ does not
-    tell whether the program has changed, or this library.
+    Call it before loading: when two trees differ, the message of a checkpoint library does not say
+    whether your program has changed, or this library.
 
     Args:
-      opt_state: what you want to load into: ``tx.init(params)``, or ``jax.eval_shape`` of it.
-      schema: what ``gs.checkpoints.state_schema`` returned when the checkpoint was saved.
+      opt_state: the state that you want to load into: ``tx.init(params)``, or ``jax.eval_shape``
+        of it.
+      schema: the result of ``gs.checkpoints.state_schema`` when the checkpoint was saved.
 
     Raises:
-      TypeError: if the schema is none.
-      ValueError: if a leaf is missing, new, or of another shape or dtype; the message names the
-        first one, and both versions where they differ.
+      TypeError: if ``schema`` is not a schema.
+      ValueError: if a leaf is missing, new, or has a different shape or dtype; the message names
+        the first one, and both versions if they differ.
 
     Example:
       >>> import jax.numpy as jnp
@@ -84,7 +85,7 @@ def check_schema(opt_state: optax.OptState, schema: Mapping[str, Any]) -> None:
 
 
 def _leaves(tree: Any) -> dict[str, str]:
-    # What has no leaves keeps its place: it is in the file, or moves the numbers of the others.
+    # Nodes without leaves keep their place: they are in the file, or shift the indices of others.
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: not _has_leaves(node))
     return {jax.tree_util.keystr(path): _describe(leaf) for path, leaf in flat}
 
@@ -118,17 +119,17 @@ def _remedy(schema: Mapping[str, Any]) -> str:
     if schema["schema"] == SCHEMA:
         return (
             "If a guard, a wrapper or rules have changed, load it with the transform that it was "
-            "saved with, and pass it to gradstable.checkpoints.migrate_state; else make the same "
-            "optimizer for the same parameters"
+            "saved with, and pass it to gradstable.checkpoints.migrate_state. Otherwise create the "
+            "same optimizer for the same parameters"
         )
     if schema["schema"] > SCHEMA:
         return f"Update to gradstable {schema['gradstable']} or newer"
     if schema["schema"] < OLDEST:
         return (
-            f"Load it with gradstable {schema['gradstable']} and go on there, or see what the "
-            "changelog says of it under Changed"
+            f"Load it with gradstable {schema['gradstable']} and continue there, or see what the "
+            "changelog says about it under Changed"
         )
     return (
-        "Load it without a target, and pass what comes to gradstable.checkpoints.upgrade_state, "
+        "Load it without a target, and pass the result to gradstable.checkpoints.upgrade_state, "
         "which knows the names of older versions"
     )

@@ -1,4 +1,4 @@
-"""Read a state that an older version has saved, whose fields had other names."""
+"""Read a state saved by an older version, whose fields had other names."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from gradstable._src.core.names import MARK, Unnamed, without_names
 from gradstable._src.core.select import own_arrays
 from gradstable._src.rules.ring import EMPTY
 
-# Fields of schema 2, and what they were called in schema 1; with a point, in a node that is gone.
+# Fields of schema 2, and their names in schema 1; with a dot, in a node that no longer exists.
 _BEFORE: Mapping[str, tuple[str, ...]] = {
     "wrapped_state": ("inner_state",),
     "calls": ("count", "health.count"),
@@ -71,20 +71,20 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "seen_value": ("value",),
     "usual_value": ("usual",),
 }
-# Fields of ours that schema 1 had not at all: they begin as in a new run.
+# Our fields that did not exist in schema 1: they begin as in a new run.
 _ADDED = frozenset({"leaf_key", "leaf_keys", "updated", "unit", "mass"})
 _MISSING = object()
 
 
 def _empty_places(new: dict[str, Any], raw: Any) -> dict[str, Any]:
-    """Return a ring in which the places that hold nothing yet say so: they were zero once."""
+    """Return a ring with its empty slots marked as such: in schema 1 they were zero."""
     values = np.asarray(new["last_numbers"])
     there = np.arange(values.size) < np.asarray(raw.get("count", values.size))
     return {**new, "last_numbers": np.where(there, values, np.float32(EMPTY))}
 
 
 def _equal_weights(new: dict[str, Any], raw: Any) -> dict[str, Any]:
-    """Return a group of micro-batches that were not weighed: each of those kept weighs 1."""
+    """Return a group of micro-batches without weights: each of those kept gets weight 1."""
     if "mass" in raw:
         return new
     kept = np.asarray(new["kept"])
@@ -92,7 +92,7 @@ def _equal_weights(new: dict[str, Any], raw: Any) -> dict[str, Any]:
 
 
 def _unknown(count: str, spread: str) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
-    """Return a conversion of statistics of nothing: they are known by a spread of zero now."""
+    """Return a conversion of empty statistics: they are now marked by a spread of zero."""
 
     def convert(new: dict[str, Any], _: Any) -> dict[str, Any]:
         value = np.asarray(new[spread])
@@ -112,25 +112,26 @@ _CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
 def upgrade_state(
     saved: Any, tx: optax.GradientTransformation, *, params: optax.Params
 ) -> optax.OptState:
-    """Return the state of a transform from a checkpoint of state schema 1, or of this one.
+    """Return the state of a transform from a checkpoint of state schema 1, or the current one.
 
-    Use it for a checkpoint that an older version of this package has written, in which fields of
-    our states have other names. Load it *without* a target, so that it comes as dictionaries and
-    lists: ``flax.serialization.msgpack_restore(data)``, or ``orbax.checkpoint.v1.load(path)``.
-    Save what this returns, and all is as ever. To change the transform as well, pass the result to
-    ``gs.checkpoints.migrate_state``.
+    Use it for a checkpoint written by an older version of this package, in which fields of our
+    states have other names. Load it *without* a target, to get dictionaries and lists:
+    ``flax.serialization.msgpack_restore(data)``, or ``orbax.checkpoint.v1.load(path)``. Save the
+    returned state, and later loads need nothing special. To change the transform as well, pass the
+    result to ``gs.checkpoints.migrate_state``.
 
     Args:
       saved: the state as nested dictionaries and lists of arrays.
-      tx: the transform that it is the state of.
+      tx: the transform that the state belongs to.
       params: the parameters, as for ``tx.init``.
 
     Returns:
-      What ``tx.init(params)`` returns, in structure, shapes and dtypes, with the saved values.
+      A state like ``tx.init(params)`` in structure, shapes and dtypes, with the saved values.
 
     Raises:
-      TypeError: if ``tx`` is no transform.
-      ValueError: if a value is missing, or of another shape or dtype; it names the first one.
+      TypeError: if ``tx`` is not a transform.
+      ValueError: if a value is missing, or has a different shape or dtype; the message names the
+        first one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -152,7 +153,7 @@ def upgrade_state(
         wanted, there = _describe(new), _describe(old)
         if wanted != there:
             where = jax.tree_util.keystr(path)
-            msg = f"saved has {there} where {wanted} is expected, at {where} of the state of tx"
+            msg = f"saved has {there} where {wanted} is expected, at {where} in the state of tx"
             raise ValueError(msg)
     return own_arrays(taken)
 
@@ -198,7 +199,7 @@ def _take_fields(wanted: Any, raw: Any, path: str) -> Any:
 
 
 def _take_copy(state: Any, copy: Snapshot, raw: Any, path: str) -> Snapshot:
-    """Return a copy; its parts were like the present ones beside it, names included."""
+    """Return a copy; in schema 1 its parts were like the present ones next to it, with names."""
     if "kept_state" in raw:
         return _take_fields(copy, raw, path)
     of_state = _take(state.wrapped_state, raw["inner_state"], f"{path}.inner_state")
@@ -222,7 +223,7 @@ def _field(raw: Any, name: str) -> Any:
 
 
 def _child(raw: Any, key: Any, path: str) -> Any:
-    """Return a part of what was saved by its key in the new state."""
+    """Return a part of a saved state by its key in the new state."""
     name = getattr(key, "key", getattr(key, "name", getattr(key, "idx", None)))
     if isinstance(name, int):
         return _at(raw, name, path)
@@ -233,7 +234,7 @@ def _child(raw: Any, key: Any, path: str) -> Any:
 
 
 def _at(raw: Any, index: int, path: str) -> Any:
-    """Return an entry of what was a tuple: a list, or numbers as keys; or a tuple with names."""
+    """Return an entry of a saved tuple: now a list, or a dictionary with numbers or names."""
     if isinstance(raw, Mapping):
         for key in (str(index), index):
             if key in raw:
@@ -250,7 +251,7 @@ def _not_there(path: str, raw: Any) -> str:
     there = sorted(map(str, raw)) if isinstance(raw, Mapping) else type(raw).__name__
     return (
         f"nothing was saved at {path}, where there is {there}: load the checkpoint without a "
-        "target, and make tx and params as they were when it was saved"
+        "target, with the same tx and params as when it was saved"
     )
 
 

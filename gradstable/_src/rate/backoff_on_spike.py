@@ -27,7 +27,7 @@ class BackoffOnSpikeState(NamedTuple):
 
     calls: jax.Array  # shape=(), dtype=jnp.int32
     step_factor: jax.Array  # shape=(), dtype=jnp.float32, the factor of the last step
-    spikes: jax.Array  # shape=(), dtype=jnp.int32, how many there were
+    spikes: jax.Array  # shape=(), dtype=jnp.int32, number of spikes so far
     rule_state: tuple[Any, ...]
 
 
@@ -42,31 +42,31 @@ def backoff_on_spike(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Multiply updates by a factor that falls with every spike and climbs back after it.
 
-    Use it where spikes come in bursts, or where the model needs some time to settle after one.
-    It does not remove a spike (it halves it): stand it beside ``gs.guard``, not instead of it.
+    Use it if spikes come in bursts, or if the model needs some time to settle after one. It does
+    not remove a spike (it halves it): use it together with ``gs.guard``, not instead of it.
 
     .. math:: s \leftarrow \begin{cases} \max(s_{min}, f s) & \text{spike} \\
                    \min(1, s f^{-1/R}) & \text{else} \end{cases} \qquad u' = s\, u
 
-    The effect of one spike is over after ``R`` steps without another, and of any number of
-    them after :math:`R \log s_{min} / \log f` (665 with the defaults); it is never stuck, since
-    the default rule lets go of a level shift.
+    The effect of one spike is over after ``R`` steps without another, and that of any number of
+    them after :math:`R \log s_{min} / \log f` (665 with the defaults). It never gets stuck, since
+    the default rule eventually accepts a level shift.
 
-    What is a spike: a norm that a rule would reject. It is the norm of what comes in, so
-    behind plain momentum nothing more is needed. Behind Adam, whose updates always have about
-    the same size, or behind a guard, which gives zeros for a rejected step, pass the norm of
-    the raw gradient: ``update(..., grad_norm=gs.global_norm(gradients))``. A norm that is not
-    finite is a spike. Updates that are not finite, or have a norm above ``2**60``, become zero.
+    A spike is a norm that a rule would reject. This is the norm of the incoming updates, so after
+    plain momentum nothing more is needed. After Adam, whose updates always have about the same
+    size, or after a guard, which returns zeros for a rejected step, pass the norm of the raw
+    gradient: ``update(..., grad_norm=gs.global_norm(gradients))``. A norm that is not finite is a
+    spike. Updates that are not finite, or have a norm above ``2**60``, become zero.
 
-    Known weakness: spikes that come more often than every ``R`` steps add up until the least
-    factor is reached; one every 102 steps costs 28 % of the rate on the average, one every 50
+    Known weakness: spikes that come more often than every ``R`` steps add up until the smallest
+    factor is reached. One every 102 steps costs 28 % of the rate on average, and one every 50
     steps nearly all of it (a factor of 0.012).
 
     Args:
       factor: ``f``, in (0, 1). Default 0.5; 0.707 in AdaLR-Lion.
       recovery: ``R``, in steps, > 0. Default 100, the timeout of AdaLR-Lion.
-      min_scale: :math:`s_{min}`, the least factor, in (0, 1]. Default 0.01.
-      rules: what a spike is: all that one of them rejects. Default ``gs.rules.log_mad()``.
+      min_scale: :math:`s_{min}`, the smallest factor, in (0, 1]. Default 0.01.
+      rules: a norm is a spike if one of them rejects it. Default ``gs.rules.log_mad()``.
       axis_name: mesh axes over which leaves are sharded, as for ``gs.guard``.
 
     Returns:
@@ -74,8 +74,8 @@ def backoff_on_spike(
       structure and dtypes.
 
     Raises:
-      TypeError: if a rule is no ``Rule``.
-      ValueError: if a number is out of its range.
+      TypeError: if a rule is not a ``Rule``.
+      ValueError: if a number is out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -88,7 +88,7 @@ def backoff_on_spike(
       [0.5, 0.5]
 
     Source:
-      Ours: the timeout of outliers in MosaicML's AdaLR-Lion (llm-foundry, 2023), made smooth.
+      Our own: the outlier timeout of MosaicML's AdaLR-Lion (llm-foundry, 2023), made smooth.
     """
     check_number("factor", factor, above=0.0, below=1.0)
     check_number("recovery", recovery, above=0.0)
@@ -139,7 +139,7 @@ def backoff_on_spike(
 
 
 def growth(factor: ArrayLike, recovery: ArrayLike) -> jax.Array:
-    """Return what to multiply by at every step so that ``recovery`` steps undo a factor."""
+    """Return the factor per step with which ``recovery`` steps undo ``factor``."""
     if isinstance(factor, (int, float)) and isinstance(recovery, (int, float)):
         return jnp.asarray(math.exp(-math.log(factor) / recovery), jnp.float32)
     log = jnp.log(jnp.asarray(factor, jnp.float32))

@@ -1,4 +1,4 @@
-"""Limit how far a step may go, beside the parameters that it moves."""
+"""Limit how far a step can go, relative to the parameters that it moves."""
 
 from typing import Any
 
@@ -25,33 +25,33 @@ def cap_trust(
     units: Units = "leaf",
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale steps down to a share of the norm of their parameters.
+    r"""Scale steps down to a fraction of the norm of their parameters.
 
     Use it as the last link of a chain, after the learning rate: it limits what is added to the
-    parameters. Whatever the gradients are, the parameters then grow geometrically at most.
-    Unlike a trust ratio (``gs.rate.scale_by_trust_ratio``) it leaves a step alone that is small
-    enough, so it changes nothing about a healthy run.
+    parameters. Whatever the gradients are, the parameters then grow at most geometrically.
+    Unlike a trust ratio (``gs.rate.scale_by_trust_ratio``), it leaves small steps alone, so it
+    does not change a healthy run.
 
     .. math:: \Delta' = \Delta \cdot \min\left(1, \frac{r \max(\|\theta\|, f \sqrt{n})}
                                                         {\|\Delta\|}\right)
 
     It follows that :math:`\max(\|\theta_t\|, f \sqrt n) \le (1 + r)^t \max(\|\theta_0\|,
-    f \sqrt n)`. The limit holds for the step as it is returned, to within 1e-5 in float32; in
-    bfloat16 and float16 entries of a capped step are rounded towards zero, so that rounding
-    cannot lift it. (Adding it to bfloat16 parameters rounds once more, by one part in 256.)
+    f \sqrt n)`. The limit holds for the step as it is returned, to within 1e-5 in float32. In
+    bfloat16 and float16, entries of a capped step are rounded toward zero, so that rounding
+    cannot exceed it. (Adding it to bfloat16 parameters rounds once more, by one part in 256.)
 
-    A step within the limit passes bit by bit; one with a NaN or infinite entry becomes zero, by
+    A step within the limit passes bit for bit. One with a NaN or infinite entry becomes zero, per
     leaf or unit. Parameters whose norm is not finite count as zero.
 
-    Known weakness: with parameters of zero only the floor moves them. A leaf that starts at
-    zero and has to come to an RMS of 1 needs at least 83 steps with the defaults.
+    Known weakness: if parameters are zero, only the floor lets them move. A leaf that starts at
+    zero and must reach an RMS of 1 needs at least 83 steps with the defaults.
 
     Args:
-      max_ratio: ``r``, without unit, > 0; ``inf`` caps nothing. Default 0.1: a healthy step
+      max_ratio: ``r``, dimensionless, > 0; ``inf`` caps nothing. Default 0.1: a healthy step
         with Adam and a rate of 1e-3 is a hundredth of that for weights with an RMS of 1, and
         half of it for those of a layer 2500 wide (RMS 0.02).
-      floor: ``f``, the least RMS that parameters count as, > 0. Default 1e-3.
-      units: the parts that are capped by themselves, as for ``gs.rate.cap_update_rms``.
+      floor: ``f``, the smallest RMS that parameters count as, > 0. Default 1e-3.
+      units: the parts that are capped separately, as for ``gs.rate.cap_update_rms``.
       axis_name: mesh axes over which leaves are sharded, as for ``gs.guard``.
 
     Returns:
@@ -59,8 +59,8 @@ def cap_trust(
       ``update`` needs ``params``.
 
     Raises:
-      TypeError: if ``units`` is of the wrong kind.
-      ValueError: if a number is out of its range, or, at ``update``, ``params`` is missing.
+      TypeError: if ``units`` is of the wrong type.
+      ValueError: if a number is out of range, or, in ``update``, if ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -71,7 +71,7 @@ def cap_trust(
       [-0.5, 0.0]
 
     Source:
-      Ours. A limit instead of the ratio of You, Gitman, Ginsburg, "Large Batch Training of
+      Our own: a limit instead of the ratio of You, Gitman, Ginsburg, "Large Batch Training of
       Convolutional Networks", 2017, arXiv:1708.03888.
     """
     check_number("max_ratio", max_ratio, above=0.0, finite=False)
@@ -94,15 +94,15 @@ def cap_trust(
 def trust_limit(
     param_norm: jax.Array, count: jax.Array, max_ratio: ArrayLike, floor: ArrayLike
 ) -> jax.Array:
-    """Return the largest norm that a step may have; parameters that are not finite count as 0."""
+    """Return the largest norm allowed for a step; non-finite parameters count as 0."""
     ratio, least = jnp.asarray(max_ratio, jnp.float32), jnp.asarray(floor, jnp.float32)
-    # Broken parameters must not lift a cap that is measured by them.
+    # Broken parameters must not raise a cap that is relative to them.
     known = jnp.where(jnp.isfinite(param_norm), param_norm, jnp.zeros_like(param_norm))
     return ratio * jnp.maximum(known, least * jnp.sqrt(count))
 
 
 def _shorten(update: jax.Array, factor: jax.Array) -> jax.Array:
-    """Return ``factor * update``, not longer than that after rounding; all of it if 1."""
+    """Return ``factor * update``, no longer than that after rounding; unchanged if 1."""
     dtype = wide(update.dtype)
     exact = update.astype(dtype) * factor.astype(dtype)
     short = toward_zero(exact, update.dtype)

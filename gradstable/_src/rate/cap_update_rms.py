@@ -1,4 +1,4 @@
-"""Limit how large an update may be, after the preconditioner."""
+"""Limit how large an update can be, after the preconditioner."""
 
 from typing import Any
 
@@ -19,34 +19,34 @@ from gradstable._src.rate.sizes import factor_to, sizes_of
 def cap_update_rms(
     max_rms: ArrayLike = 1.0, *, units: Units = "leaf", axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale updates down to a root mean square, each leaf by itself.
+    r"""Scale updates down to a root mean square, each leaf separately.
 
-    Use it behind a preconditioner such as ``gs.moments.scale_by_adam``, whose healthy updates have
+    Use it after a preconditioner such as ``gs.moments.scale_by_adam``, whose healthy updates have
     a root mean square (RMS) below 1. It stops what no clip of the gradient can see: a gradient that
-    is normal by itself, but large beside a second moment that a quiet time left stale.
+    is normal in itself, but large compared with a second moment that a quiet period left stale.
 
     .. math:: u' = u \cdot \min\left(1, \frac{d}{RMS(u)}\right), \qquad
               RMS(u) = \sqrt{\textstyle\frac{1}{n} \sum_{i=1}^n u_i^2}
 
-    An update that is within the limit passes bit by bit. No square overflows on the way. A leaf
-    (or unit) becomes zero if an entry is not finite, or the norm itself exceeds float32.
+    An update within the limit passes bit for bit. No square overflows on the way. A leaf (or
+    unit) becomes zero if an entry is not finite, or if the norm itself exceeds float32.
 
-    Known weakness: it bounds the mean, so a leaf of ``n`` entries in which one alone explodes
-    still moves that one by ``max_rms * sqrt(n)``; and a spike takes the whole leaf's step from
-    it, which is why large stacked leaves should use ``units="layer"``.
+    Known weakness: it bounds the mean, so if a single one of the ``n`` entries of a leaf explodes,
+    that one still moves by ``max_rms * sqrt(n)``. And a spike shrinks the step of the whole leaf,
+    which is why large stacked leaves should use ``units="layer"``.
 
     Args:
-      max_rms: the limit ``d``, without unit, > 0; ``inf`` caps nothing. Default 1, as in
-        Adafactor, where the idea is from.
-      units: the parts that are capped by themselves: ``"leaf"``, ``"layer"`` for leaves that
-        stack layers along their first axis, or whatever ``gs.guard`` takes.
+      max_rms: the limit ``d``, dimensionless, > 0; ``inf`` caps nothing. Default 1, as in
+        Adafactor, where the idea comes from.
+      units: the parts that are capped separately: ``"leaf"``, ``"layer"`` for leaves that
+        stack layers along their first axis, or anything else that ``gs.guard`` takes.
       axis_name: mesh axes over which leaves are sharded, as for ``gs.guard``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` without state; updates keep structure and dtypes.
 
     Raises:
-      TypeError: if ``units`` is of the wrong kind.
+      TypeError: if ``units`` is of the wrong type.
       ValueError: if ``max_rms`` is not a positive number, or units are unknown.
 
     Example:

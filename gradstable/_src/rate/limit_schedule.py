@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from gradstable._src.core.checks import check_number, check_order, check_rate
 from gradstable._src.core.numerics import unlimited
 
-# A limit on growth is kept by looking back as far as the whole range can be climbed.
+# A limit on growth looks back as many steps as it takes to climb the whole range.
 _MAX_STEPS = 10_000
 
 
@@ -22,35 +22,35 @@ def limit_schedule(
     max_value: float,
     max_growth: float = 1.1,
 ) -> optax.Schedule:
-    r"""Keep a learning rate within bounds, and from rising faster than by a factor a step.
+    r"""Keep a learning rate within bounds, and limit the factor by which it rises per step.
 
-    Use it around any schedule of optax, so that no restart, no joint between two schedules and
-    no slip of a digit multiplies the rate by 100 from one step to the next. A fall is not
-    limited. It remains a function of the step alone, and knows no state.
+    Use it around any optax schedule, so that no restart, no boundary between two schedules and
+    no typo multiplies the rate by 100 from one step to the next. Decreases are not limited. The
+    result is still a function of the step alone, without state.
 
     .. math:: \eta'_t = \min_{0 \le k \le t} \gamma^{t - k}\,
                         \mathrm{clip}(\eta_k, \eta_{min}, \eta_{max})
 
     This is the largest rate that stays below the clipped schedule and never grows faster than
-    :math:`\gamma`. A NaN of the schedule counts as the least rate.
+    :math:`\gamma`. A NaN from the schedule counts as the smallest rate.
 
-    Known weakness: each call asks the schedule for as many past steps as it takes to climb from
-    the least to the largest rate (97 for a factor of 10 000 with the default), which is only
-    cheap beside a large model.
+    Known weakness: each call evaluates the schedule at as many past steps as it takes to climb
+    from the smallest to the largest rate (97 for a factor of 10 000 with the default), which is
+    cheap only compared with a large model.
 
     Args:
       schedule: a function from step to rate, or a number.
-      min_value: the least rate, > 0.
+      min_value: the smallest rate, > 0.
       max_value: the largest rate, >= ``min_value``.
-      max_growth: :math:`\gamma`, how much the rate may grow in one step, > 1; ``inf``: as it
-        likes. Default 1.1, which climbs a factor of 100 in 49 steps.
+      max_growth: :math:`\gamma`, the largest factor by which the rate grows in one step, > 1;
+        ``inf``: no limit. Default 1.1, which climbs a factor of 100 in 49 steps.
 
     Returns:
       A function from step to rate, a float32 scalar.
 
     Raises:
-      ValueError: if a number is out of its range, or growth so slow that more than 10 000 past
-        steps had to be asked for.
+      ValueError: if a number is out of range, or if growth is so slow that more than 10 000 past
+        steps would have to be evaluated.
 
     Example:
       >>> import optax
@@ -61,7 +61,7 @@ def limit_schedule(
       [0.0011, 0.0012, 0.0013, 0.0029, 0.1]
 
     Source:
-      Ours.
+      Our own.
     """
     check_rate("schedule", schedule)
     check_number("min_value", min_value, above=0.0)

@@ -1,4 +1,4 @@
-"""Reduce the step when the loss stops falling, judged by sound losses only."""
+"""Reduce the step when the loss stops falling, judged only by sound losses."""
 
 from typing import Any, NamedTuple
 
@@ -28,9 +28,9 @@ class ReduceOnPlateauState(NamedTuple):
     best_value: jax.Array  # shape=(), float32, or float64 if a leaf is
     plateau_count: jax.Array  # shape=(), dtype=jnp.int32, judgments without improvement
     cooldown_count: jax.Array  # shape=(), dtype=jnp.int32, judgments still to wait
-    total: jax.Array  # shape=(), of the same dtype, sum of the values to be averaged
-    counted: jax.Array  # shape=(), dtype=jnp.int32, how many these are
-    ignored: jax.Array  # shape=(), dtype=jnp.int32, values that were left out, in all
+    total: jax.Array  # shape=(), of the dtype of best_value, sum of the values to average
+    counted: jax.Array  # shape=(), dtype=jnp.int32, number of values to average
+    ignored: jax.Array  # shape=(), dtype=jnp.int32, total number of values that were left out
     rule_state: tuple[Any, ...]
 
 
@@ -47,37 +47,37 @@ def reduce_on_plateau(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Reduce the step when a loss has stopped improving, and let no bad loss decide.
+    r"""Reduce the step when a loss has stopped improving, and ignore bad losses.
 
     Use it in place of ``optax.contrib.reduce_on_plateau``, after the optimizer, with
     ``update(..., value=loss)``: the arguments have the same names and defaults (by keyword
     after the first). A value is left out if it is not finite, if it spikes, or if its step
-    moved nothing (the guard rejected it, or the rate was zero): neither best value, nor mean,
-    nor patience learns of it.
+    moved nothing (the guard rejected it, or the rate was zero): it affects neither best value,
+    nor mean, nor patience.
 
-    The mean of ``accumulation_size`` such values is an improvement if it is below the best one
-    so far by more than :math:`rtol\, |best| + atol`. After ``patience`` of them without one the
-    scale is multiplied by ``factor``, and for ``cooldown`` more nothing is counted.
+    The mean of ``accumulation_size`` values is an improvement if it is below the best one so far
+    by more than :math:`rtol\, |best| + atol`. After ``patience`` means without an improvement the
+    scale is multiplied by ``factor``, and the next ``cooldown`` means are not counted.
 
     .. math:: s \leftarrow \max(s_{min}, f s) \text{ on a plateau}, \qquad u' = s\, u
 
-    It is built from scratch: optax's lets one NaN into its mean, keeps the best value in bfloat16
-    where parameters are (an improvement below 0.4 % is none then), and takes a constant negative
-    loss for an improvement each time, since ``(1 - rtol) * best`` is above it.
+    It is built from scratch: the optax version lets a NaN into its mean, keeps the best value in
+    bfloat16 if the parameters are (so that an improvement below 0.4 % does not count), and takes a
+    constant negative loss for an improvement each time, since ``(1 - rtol) * best`` is above it.
 
     Known weakness: the scale never rises again. And a loss that is zero or negative is not
-    judged for spikes, since these are told by its logarithm.
+    checked for spikes, since these are detected in its logarithm.
 
     Args:
       factor: ``f``, in (0, 1). Default 0.1.
       patience: means without improvement before a reduction, >= 1. Default 10.
-      rtol: improvement that counts, beside the best value, in [0, 1]. Default 1e-4.
+      rtol: improvement that counts, relative to the best value, in [0, 1]. Default 1e-4.
       atol: the same in units of the loss, >= 0. Default 0.
       cooldown: means that are not judged after a reduction, >= 0. Default 0.
-      accumulation_size: values in a mean, >= 1. Default 1, for a loss of validation; take more
-        for the loss of a batch.
+      accumulation_size: values in a mean, >= 1. Default 1, for a validation loss; use more for
+        the loss of a batch.
       min_scale: :math:`s_{min}`, in [0, 1]. Default 0.
-      rules: which values spike: those that one rejects when it sees them as norms. Default
+      rules: a value is a spike if one of them would reject it as a norm. Default
         ``gs.rules.log_mad(reject_above=1.5)``.
       axis_name: mesh axes over which leaves are sharded, as for ``gs.guard``.
 
@@ -86,8 +86,8 @@ def reduce_on_plateau(
       structure and dtypes. ``update`` needs ``value``.
 
     Raises:
-      TypeError: if a rule is no ``Rule``.
-      ValueError: if a number is out of its range, or, at ``update``, ``value`` is missing.
+      TypeError: if a rule is not a ``Rule``.
+      ValueError: if a number is out of range, or, in ``update``, if ``value`` is missing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -185,7 +185,7 @@ def _check(settings: _Settings) -> None:
 def _judge(
     state: ReduceOnPlateauState, mean: jax.Array, settings: _Settings
 ) -> ReduceOnPlateauState:
-    """Return the state after a full mean: better, waiting, or one nearer to a reduction."""
+    """Return the state after a full mean: improved, waiting, or one step closer to a reduction."""
     best = state.best_value
     rtol, atol = (jnp.asarray(number, best.dtype) for number in (settings.rtol, settings.atol))
     margin = rtol * jnp.abs(best) + atol

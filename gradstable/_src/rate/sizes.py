@@ -14,7 +14,7 @@ from gradstable._src.core.units import Units
 
 
 class Sizes(NamedTuple):
-    """What is known of each leaf: scalars, or arrays with one entry a unit that broadcast."""
+    """The sizes of each leaf: scalars, or arrays with one entry per unit that broadcast."""
 
     norms: tuple[jax.Array, ...]
     counts: tuple[jax.Array, ...]  # entries in a unit, float32
@@ -30,7 +30,7 @@ def sizes_of(
       updates: tree of arrays.
       params: tree of arrays with the same structure, or ``None``.
       units: ``"leaf"``, which costs least, or any other kind of units.
-      axis_name: as for ``gs.guard``. Units of which this device holds nothing are left out.
+      axis_name: as for ``gs.guard``. Units that are entirely on other devices are left out.
     """
     if units != "leaf":
         request = UnitRequest(units=units, params=params is not None)
@@ -55,5 +55,5 @@ def sizes_of(
 
 
 def factor_to(limit: jax.Array, norm: jax.Array) -> jax.Array:
-    """Return the factor that brings a norm down to its limit; 1 below, NaN where it is NaN."""
+    """Return the factor that brings a norm down to its limit; 1 below it, NaN for NaN."""
     return jnp.where(norm <= limit, jnp.ones_like(norm), limit / norm)

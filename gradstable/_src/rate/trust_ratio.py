@@ -1,4 +1,4 @@
-"""The trust ratio of LARS and LAMB: steps as long as their parameters are large."""
+"""The trust ratio of LARS and LAMB: steps in proportion to the size of their parameters."""
 
 from typing import Any
 
@@ -27,31 +27,31 @@ def scale_by_trust_ratio(
     units: Units = "leaf",
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Give updates the norm of their parameters, each leaf by itself.
+    r"""Give updates the norm of their parameters, each leaf separately.
 
-    Use it as ``optax.scale_by_trust_ratio``, before the learning rate, for very large batches.
-    The step is as long as the rate times the parameters, whatever the gradients: they cannot
-    grow faster than :math:`(1 + \eta)^t`. The norms are computed in float32 and do not
-    overflow, where optax's, in the dtype of the leaf, take a float16 update of norm 300 for
-    infinite and return zero.
+    Use it like ``optax.scale_by_trust_ratio``, before the learning rate, for very large batches.
+    The length of the step is the rate times the norm of the parameters, whatever the gradients,
+    so the parameters cannot grow faster than :math:`(1 + \eta)^t`. The norms are computed in
+    float32 and do not overflow. Those of optax, in the dtype of the leaf, are infinite for a
+    float16 update of norm 300, and its result is zero.
 
     .. math:: u' = u \cdot \begin{cases} 1 & \|\theta\| = 0 \vee \|u\| = 0 \\
        c \max(\|\theta\|, m) / (\max(\|u\|, m) + \epsilon) & \text{else} \end{cases}
 
     and at most ``u`` itself with ``trust_clip``. A leaf (or unit) becomes zero if an entry is
-    not finite, or the norm itself exceeds float32.
+    not finite, or if the norm itself exceeds float32.
 
-    Known weakness: it makes noise as long as signal. An update of norm 1e-6, all that is left
-    of a converged layer, is stretched to the norm of its parameters as any other (a factor of
-    1e6 for parameters of norm 1); ``trust_clip`` forbids just that. And parameters of norm
-    exactly zero get the raw update: zero is no small number here.
+    Known weakness: it makes noise as large as signal. An update of norm 1e-6, all that is left
+    in a converged layer, is stretched to the norm of its parameters like any other (a factor of
+    1e6 for parameters of norm 1); ``trust_clip`` prevents exactly that. And parameters of norm
+    exactly zero get the raw update: zero is not treated as a small number.
 
     Args:
-      min_norm: ``m``, the least value that either norm is taken for, >= 0. Default 0.
-      trust_coefficient: ``c``, > 0. Default 1, as LAMB; LARS has 0.001.
+      min_norm: ``m``, the lower bound for either norm, >= 0. Default 0.
+      trust_coefficient: ``c``, > 0. Default 1, as in LAMB; LARS has 0.001.
       eps: added to the norm of the update, >= 0. Default 0.
       trust_clip: whether the ratio is at most 1 (LAMBC). Default ``False``.
-      units: the parts that have a ratio of their own, as for ``gs.rate.cap_update_rms``.
+      units: the parts that each have their own ratio, as for ``gs.rate.cap_update_rms``.
       axis_name: mesh axes over which leaves are sharded, as for ``gs.guard``.
 
     Returns:
@@ -59,8 +59,8 @@ def scale_by_trust_ratio(
       ``update`` needs ``params``.
 
     Raises:
-      TypeError: if ``units`` is of the wrong kind.
-      ValueError: if a number is out of its range, or, at ``update``, ``params`` is missing.
+      TypeError: if ``units`` is of the wrong type.
+      ValueError: if a number is out of range, or, in ``update``, if ``params`` are missing.
 
     Example:
       >>> import jax.numpy as jnp
@@ -90,12 +90,12 @@ def scale_by_trust_ratio(
             u, p = jnp.maximum(norm, least), jnp.maximum(param_norm, least)
             raw = jnp.asarray(trust_coefficient, jnp.float32) * p
             raw = raw / (u + jnp.asarray(eps, jnp.float32))
-            # Parameters that are not finite have no size. (An update that is not has NaN or zero.)
+            # Non-finite parameters have no size. (A non-finite update gives NaN or zero anyway.)
             idle = (p == 0.0) | (u == 0.0) | ~jnp.isfinite(p)
             return jnp.where(idle, jnp.ones_like(raw), jnp.minimum(raw, largest))
 
         scaled = scale_updates(updates, tuple(map(ratio, sizes.norms, sizes.param_norms)))
-        # The ratio makes the largest parameters the fastest: none may leave its dtype.
+        # The ratio makes the largest parameters the fastest: none must overflow its dtype.
         return keep_finite(jnp.asarray(True), scaled, params)
 
     return stateless("scale_by_trust_ratio", apply, complex_too=True)

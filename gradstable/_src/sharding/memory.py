@@ -9,16 +9,16 @@ import numpy as np
 
 
 def bytes_per_device(tree: Any, *, shardings: Any = None) -> int:
-    """Return how many bytes of a tree lie on one device.
+    """Return how many bytes of a tree are on one device.
 
-    Use it before a run, on shapes alone, to see whether parameters and state will fit: no memory
-    is taken. Temporary memory of a step is no part of it: XLA tells that in
+    Use it before a run, on shapes alone, to see whether parameters and state will fit: it allocates
+    no memory. It does not include the temporary memory of a step, for which see
     ``jax.jit(step).lower(...).compile().memory_analysis()``.
 
     Args:
       tree: arrays or ``jax.ShapeDtypeStruct``: parameters, a state, or both.
-      shardings: a tree like it, as of ``gs.sharding.state_shardings``. Default: those that the
-        leaves have; a leaf without one counts whole.
+      shardings: a tree like it, as from ``gs.sharding.state_shardings``. Default: those that the
+        leaves have; a leaf without one counts as a whole.
 
     Returns:
       Bytes on one device, an ``int``. All parts of a leaf have the same size.

@@ -21,19 +21,20 @@ def spread(
 ) -> Any:
     """Return shardings that split every large leaf over one axis of a mesh, or several.
 
-    Use it for parameters (FSDP, ZeRO-3), whose state then follows by
-    ``gs.sharding.state_shardings``; or for the state alone (ZeRO-1), with the parameters left where
-    they are. What is split already stays so, and is split further.
+    Use it for parameters (FSDP, ZeRO-3), whose state then follows from
+    ``gs.sharding.state_shardings``, or for the state alone (ZeRO-1), with the parameters left where
+    they are. Existing splits are kept, and split further.
 
-    The longest dimension that divides evenly is split, of equals the first. A leaf stays as it is
-    if it is smaller than ``min_size``, if nothing divides evenly, or if the axis splits it already.
+    The longest dimension that divides evenly is split, or the first one if several are equal. A
+    leaf is left as it is if it is smaller than ``min_size``, if nothing divides evenly, or if the
+    axis already splits it.
 
     Args:
       params: tree of arrays, or of ``jax.ShapeDtypeStruct``.
       axis_name: the axis of the mesh, or several that act as one.
-      mesh: the mesh. Default: that of the leaves, which must have a ``NamedSharding`` then.
-      min_size: leaves with fewer entries stay whole, >= 1. Default 4096: what is saved on biases
-        and norms is not worth gathering them.
+      mesh: the mesh. Default: that of the leaves, which must then have a ``NamedSharding``.
+      min_size: leaves with fewer entries stay whole, >= 1. Default 4096: the memory saved on
+        biases and norms is not worth gathering them.
 
     Returns:
       A tree of ``NamedSharding`` like ``params``.
@@ -53,7 +54,7 @@ def spread(
 
     Source:
       Rajbhandari, Rasley, Ruwase, He, "ZeRO: Memory Optimizations Toward Training Trillion
-      Parameter Models", 2019, arXiv:1910.02054, for what is split.
+      Parameter Models", 2019, arXiv:1910.02054, for the choice of what to split.
     """
     check_size("min_size", min_size, at_least=1)
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
@@ -63,7 +64,7 @@ def spread(
         here = own.mesh if mesh is None and isinstance(own, NamedSharding) else mesh
         if here is None:
             msg = (
-                f"params{jax.tree_util.keystr(path)} lies on no mesh: pass mesh, or put params "
+                f"params{jax.tree_util.keystr(path)} is not on a mesh: pass mesh, or put params "
                 "on one"
             )
             raise ValueError(msg)
@@ -82,13 +83,13 @@ def _split(
 ) -> PartitionSpec:
     for name in names:
         if name not in mesh.shape:
-            msg = f"axis_name must be of the mesh's axes {mesh.axis_names}, got {name!r}"
+            msg = f"axis_name must be one of the mesh's axes {mesh.axis_names}, got {name!r}"
             raise ValueError(msg)
     taken = list(names_by_dim(spec, len(shape)))
     if math.prod(shape) < min_size or set(names) & {name for entry in taken for name in entry}:
         return PartitionSpec(*spec)
     parts = [math.prod(mesh.shape[name] for name in (*entry, *names)) for entry in taken]
-    # What is left on a device decides, so that a dimension that is split already comes after.
+    # The size left on a device decides, so that a dimension that is already split comes later.
     left = [
         size // part if size % part == 0 else 0 for size, part in zip(shape, parts, strict=True)
     ]

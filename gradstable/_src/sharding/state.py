@@ -14,21 +14,21 @@ from gradstable._src.core.tree_checks import leaves_by_path
 
 
 def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings: Any = None) -> Any:
-    """Return where every leaf of a state belongs: moments as their parameters, the rest everywhere.
+    """Return the shardings of a state: moments like their parameters, other leaves replicated.
 
-    Use it to make a state that is sharded from the start, which ``jit`` alone does not do: zeros
-    depend on no parameter, so each device would hold all of them. Nothing is computed here.
+    Use it to create a state that is sharded from the start, which ``jit`` alone does not do: zeros
+    do not depend on any parameter, so each device would hold all of them. Nothing is computed here.
 
-    A leaf that ``optax.tree.map_params`` knows as like a parameter, and that has its shape, gets
-    its sharding. All other leaves (counts, statistics of rules, rows and columns of factored
-    moments) are on every device of the mesh.
+    A leaf that ``optax.tree.map_params`` maps to a parameter, and that has its shape, gets its
+    sharding. All other leaves (counts, statistics of rules, rows and columns of factored moments)
+    are on every device of the mesh.
 
-    For ZeRO-1, where every device has the parameters and a part of the state, pass shardings of
-    their own for the state: ``gs.sharding.spread(params, "data", mesh=mesh)``.
+    For ZeRO-1, where every device has the parameters and a part of the state, pass separate
+    shardings for the state: ``gs.sharding.spread(params, "data", mesh=mesh)``.
 
     Args:
       tx: any optax transform.
-      params: the parameters, or what ``jax.eval_shape`` says of them: a tree of arrays or of
+      params: the parameters, or their shapes from ``jax.eval_shape``: a tree of arrays or of
         ``jax.ShapeDtypeStruct``.
       shardings: a tree like ``params`` of ``NamedSharding``, all on one mesh. Default: those that
         ``params`` have.
@@ -38,8 +38,9 @@ def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings:
       checkpoints.
 
     Raises:
-      TypeError: if ``tx`` is no transform, or a leaf has no ``NamedSharding``; its path is told.
-      ValueError: if leaves lie on different meshes.
+      TypeError: if ``tx`` is not a transform, or a leaf has no ``NamedSharding``; the message has
+        its path.
+      ValueError: if leaves are on different meshes.
 
     Example:
       >>> import jax
@@ -81,16 +82,16 @@ def state_shardings(tx: optax.GradientTransformation, params: Any, *, shardings:
 
 
 class _Param:
-    """What is known of a parameter: its type and where it lies. A leaf of a tree."""
+    """The shape and the sharding of a parameter, as one leaf of a tree."""
 
     def __init__(self, shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> None:
         self.shape, self.sharding = shape.shape, sharding
 
 
 def _fill(placed: Any, state: Any, like: Any, everywhere: NamedSharding) -> Any:
-    """Return the shardings with those of the trees that wrappers keep without names.
+    """Return the shardings, including those of the trees that wrappers keep without names.
 
-    Such a tree is like the parameters, or in a copy like the state beside it.
+    Such a tree is like the parameters, or, in a copy, like the state next to it.
     """
 
     def has_copies(node: Any) -> bool:
@@ -128,7 +129,7 @@ def _copy(copy: Snapshot, inner: list[Any], like: Any, everywhere: Any) -> Snaps
 
 def _like_params(tree: Any, like: Any, everywhere: NamedSharding) -> Any:
     def place(param: _Param, part: Any) -> Any:
-        # A part that is no leaf is where a mask left a parameter out.
+        # If a part is not a leaf, a mask left out the parameter.
         return jax.tree.map(
             lambda leaf: param.sharding if leaf.shape == param.shape else everywhere, part
         )
@@ -151,10 +152,12 @@ def _mesh_of(shardings: Any) -> Any:
             )
             raise TypeError(msg)
         if first is not None and sharding.mesh != first:
-            msg = f"params{name} must lie on the mesh of all others, {first}, got {sharding.mesh}"
+            msg = (
+                f"params{name} must be on the same mesh as all others, {first}, got {sharding.mesh}"
+            )
             raise ValueError(msg)
         first = sharding.mesh
     if first is None:
-        msg = "params must have at least one leaf, got a tree without any"
+        msg = "params must have at least one leaf, got an empty tree"
         raise ValueError(msg)
     return first
