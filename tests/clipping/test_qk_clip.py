@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         attention(4), jnp.ones(3), {}, r"params\['query'\]\['kernel'\] has shape \(6, 4, 3\)"
     ),
     "scalar": (attention(4), jnp.ones(()), {}, r"\['kernel'\].*max_logits of shape \(\)"),
-    "uneven heads": (attention(4, 3), jnp.ones(4), {}, "has 3 heads, which the 4 heads of .* cannot share"),
+    "uneven heads": (attention(4, 3), jnp.ones(4), {}, "has 3 heads, which the 4 .* cannot share"),
     "more key heads": (attention(2, 4), jnp.ones(2), {}, r"\['key'\]\['kernel'\] has 4 heads"),
     "bias": (
         {**attention(2), "key": {"kernel": jnp.ones((6, 2, 3)), "bias": jnp.ones(6)}},

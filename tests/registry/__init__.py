@@ -1,7 +1,7 @@
-"""Every public name, once. One module a family; each has ``ENTRIES`` and perhaps ``OTHERS``.
+"""Every public name, once. One module per family; each has ``ENTRIES`` and perhaps ``OTHERS``.
 
-From here come the contract suite, the storm, the errors, the checks of docstrings and the catalog:
-a name that is exported and not registered fails a test.
+The contract suite, the storm, the error tests, the docstring checks and the catalog are built from
+it: a name that is exported but not registered fails a test.
 """
 
 import importlib
@@ -32,7 +32,7 @@ def entries() -> list[Entry]:
 
 
 def others() -> list[str]:
-    """Return the public names that are no transform, rule or loss: types, readers, rooms."""
+    """Return the public names that are not transforms, rules or losses: types, readers, rooms."""
     return [name for family in _families() for name in getattr(family, "OTHERS", ())]
 
 
@@ -44,7 +44,7 @@ def cases() -> list[Case]:
 def public_names() -> list[str]:
     """Return every name that ``gradstable`` and its public rooms export, once.
 
-    What is on top as well as in its room goes by the shorter name.
+    A name that is exported at the top as well as in its room is listed by the shorter form.
     """
     names = list(gs.__all__)
     for room in ROOMS:

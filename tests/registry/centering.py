@@ -1,4 +1,4 @@
-"""Mean stabilization: transforms that look at the mean and the spread of each unit."""
+"""Mean stabilization: transforms that use the mean and the spread of each unit."""
 
 import gradstable as gs
 from tests.registry.entry import BELOW_ZERO, NOT_POSITIVE, Case, Entry
@@ -10,7 +10,7 @@ ENTRIES = [
         "centering.centralize",
         FAMILY,
         source="Yong 2020, arXiv:2004.01461",
-        promise="the weights into a neuron keep their sum; a broken row or layer breaks no other",
+        promise="the weights into a neuron keep their sum; a broken row or layer breaks no others",
         weakness="it limits nothing, and removes a direction that all inputs of a neuron share",
         cases=[Case("centralize", gs.centering.centralize())],
     ),
@@ -27,7 +27,7 @@ ENTRIES = [
         "centering.normalize",
         FAMILY,
         source="Yu 2017, arXiv:1707.04822",
-        promise="the step has the norm that was asked for, from gradients of 1e-30 to 1e38",
+        promise="the step has the requested norm, for gradients from 1e-30 to 1e38",
         weakness="steps do not shrink near a minimum, and one huge entry leaves no room for others",
         cases=[
             Case("normalize", gs.centering.normalize()),
@@ -39,8 +39,8 @@ ENTRIES = [
         "centering.mean_stabilize",
         FAMILY,
         source="Ours, after Yong 2020, arXiv:2004.01461",
-        promise="a common offset of any size is gone, and what is left has a bound",
-        weakness="where the offset is the signal, nothing is learned: see docs/mean_stabilization",
+        promise="a common offset of any size is removed, and the rest is bounded",
+        weakness="if the offset is the signal, nothing is learned: see docs/mean_stabilization",
         cases=[
             Case("mean_stabilize", gs.centering.mean_stabilize()),
             Case("mean_stabilize(trust_region)", gs.centering.mean_stabilize("trust_region")),

@@ -1,4 +1,4 @@
-"""What works on every entry by itself: soft clips, and noise."""
+"""Transforms that work on every entry separately: soft clips, and noise."""
 
 import numpy as np
 
@@ -22,8 +22,8 @@ ENTRIES = [
         "clipping.add_noise",
         FAMILY,
         source="Neelakantan 2015, arXiv:1511.06807",
-        promise="noise in float32, none where it is not finite; its key goes into checkpoints",
-        weakness="it stabilizes nothing: the gradient only grows by it",
+        promise="noise in float32, none for non-finite entries; its key goes into checkpoints",
+        weakness="it stabilizes nothing: it only makes the gradient larger",
         cases=[Case("add_noise", gs.clipping.add_noise(0.01))],
         numbers={"eta": BELOW_ZERO, "gamma": BELOW_ZERO, "key": (-1, 0.5, np.inf)},
         required={"eta": 0.01},

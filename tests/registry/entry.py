@@ -1,4 +1,4 @@
-"""What is known of a public name: how it is tested, and what the catalog says of it."""
+"""The entry of a public name: how it is tested, and what the catalog says about it."""
 
 import dataclasses
 import inspect
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-# Numbers that no argument may be; `numbers` of an entry adds what its range excludes.
+# Values that no argument accepts; `numbers` of an entry adds those that its range excludes.
 NEVER: tuple[Any, ...] = (np.nan, "0.1", None, True, [0.1], np.array([0.1]), 1j, object())
 BELOW_ZERO, NOT_POSITIVE = (-1.0,), (0.0, -1.0)
 DECAY, FRACTION = (-0.1, 1.0, 1.5), (0.0, -0.1, 1.0, 1.5)
@@ -17,7 +17,7 @@ DECAY, FRACTION = (-0.1, 1.0, 1.5), (0.0, -0.1, 1.0, 1.5)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A transform in one configuration; ``breaks`` tells why a check cannot pass."""
+    """A transform in one configuration; ``breaks`` says why a check cannot pass."""
 
     name: str
     tx: optax.GradientTransformation
@@ -30,14 +30,14 @@ class Entry:
 
     Attributes:
       name: as users type it, without ``gs.``: ``"guard"``, ``"rules.zscore"``.
-      family: the heading in the catalog under which it stands.
+      family: its heading in the catalog.
       source: authors, year and arXiv id, or "Ours".
-      promise: what it does for stability, one sentence without a full stop.
-      weakness: what is known to defeat it, one sentence without a full stop.
-      cases: configurations that go through the contract suite and the storm: mostly one.
-      tested_by: for a rule without cases of its own: the case that holds it.
-      numbers: for each numeric argument the numbers that are refused, besides ``NEVER``.
-      optional: numeric arguments that may be ``None``.
+      promise: what it does for stability, one sentence without a period.
+      weakness: what is known to defeat it, one sentence without a period.
+      cases: configurations that go through the contract suite and the storm: usually one.
+      tested_by: for a rule without its own cases: the case that contains it.
+      numbers: for each numeric argument, the numbers that are rejected, in addition to ``NEVER``.
+      optional: numeric arguments that can be ``None``.
       required: arguments without which it cannot be called.
     """
 
@@ -78,7 +78,7 @@ def bind(tx: optax.GradientTransformation, **bound: Any) -> optax.GradientTransf
 
 
 def for_specs(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTransformation:
-    """Return a transform of ours, made by the same calls, for leaves that are split by specs."""
+    """Return one of our transforms, made by the same calls, for leaves that are split by specs."""
     if isinstance(tx, Bound):
         return bind(for_specs(tx.inner, specs), **tx.bound)
     call = getattr(tx, "call", None)

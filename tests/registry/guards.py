@@ -1,4 +1,4 @@
-"""The guard, the bare link for rules, and all names that are no part of a family."""
+"""The guard, the bare link for rules, and all names outside the families."""
 
 import optax
 
@@ -7,7 +7,7 @@ from tests.registry.entry import Case, Entry
 
 FAMILY = "Guards"
 
-# What the inner optimizer breaks by itself, and a wrapper cannot mend.
+# Promises that the inner optimizer itself breaks, and a wrapper cannot repair.
 _INNER_PROMOTES = {"strict_promotion": "optax's own bias correction mixes floats and integers"}
 
 ENTRIES = [
@@ -16,7 +16,7 @@ ENTRIES = [
         FAMILY,
         source="Ours",
         promise="no gradient makes parameters or state non-finite; a rejected step changes no bit",
-        weakness="it judges gradients, not losses: a run whose loss left its basin needs rollback",
+        weakness="it judges gradients, not losses: a run that has left its basin needs rollback",
         cases=[
             Case("guard(adamw)", gs.guard(optax.adamw(1e-3)), _INNER_PROMOTES),
             Case("guard(sgd, momentum)", gs.guard(optax.sgd(0.1, momentum=0.9))),
@@ -31,7 +31,7 @@ ENTRIES = [
         FAMILY,
         source="Ours",
         promise="any rules as a link of a chain, with the finite check",
-        weakness="a rejected step is a zero gradient to what follows: moments decay, counts go on",
+        weakness="later links get zeros for a rejected step: moments decay, counts advance",
         cases=[Case("clip_by()", gs.clipping.clip_by())],
     ),
     Entry(
@@ -39,7 +39,7 @@ ENTRIES = [
         FAMILY,
         source="Ours",
         promise="several rules as one: the strictest decides, and no bad number enters a statistic",
-        weakness="the scale of a step is the least of all, whichever rule is right",
+        weakness="the scale of a step is the smallest of all, whichever rule is right",
         tested_by="guard(sgd, two rules)",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Rules on the history of the global norm or of the loss, and the transforms made of them."""
+"""Rules on the history of the global norm or of the loss, and the transforms made from them."""
 
 import numpy as np
 
@@ -12,15 +12,15 @@ _WINDOW = (0, 1, -3, 2.5, 128.0)
 _PERCENTILE = {
     "family": FAMILY,
     "source": "Seetharaman 2020, arXiv:2007.14469",
-    "promise": "no norm passes that is above a percentile of the last ones",
-    "weakness": "a level shift is cut to the old level for 900 steps (p = 10) or 100 (p = 90)",
+    "promise": "no norm above a percentile of recent norms passes",
+    "weakness": "a level shift is clipped to the old level for 900 steps (p = 10) or 100 (p = 90)",
     "numbers": {"percentile": (-1.0, 101.0, np.inf), "window": (0, -3, 2.5, 128.0)},
 }
 _ZSCORE = {
     "family": FAMILY,
     "source": "Kumar 2025, arXiv:2504.02507",
     "promise": "a spike is scaled to about the mean of the norms before it",
-    "weakness": "locks in: without max_norm, a norm that doubles for good is clipped for ever",
+    "weakness": "locks in: without max_norm, a norm that doubles for good is clipped forever",
     "numbers": {
         "clip_at": _POSITIVE,
         "decay": DECAY,
@@ -41,15 +41,15 @@ _WINDOW_CLIP = {
 _WINDOW_SIGMA = {
     "family": FAMILY,
     "source": "OLMo-core 2024; MaxText",
-    "promise": "a single spike of norm or loss is rejected, and no level is rejected for ever",
+    "promise": "a single spike of norm or loss is rejected, and no level is rejected forever",
     "weakness": "a spike stays in the window: of ten in a row, the fifth passes untouched",
     "numbers": {"window": _WINDOW, "reject_at": _POSITIVE},
 }
 _EMA_MULTIPLE = {
     "family": FAMILY,
     "source": "AXLearn 2023",
-    "promise": "no norm of 20 times the mean of those accepted passes",
-    "weakness": "locks in: a norm of 25 from the first step on is rejected for ever",
+    "promise": "no norm of 20 times the mean of accepted norms passes",
+    "weakness": "locks in: a norm of 25 from the first step on is rejected forever",
     "numbers": {
         "max_multiple": (1.0, *_POSITIVE),
         "max_norm": _POSITIVE,
@@ -62,7 +62,7 @@ _LOSS_SPIKE = {
     "family": FAMILY,
     "source": "Ours",
     "promise": "a step whose loss is far above its usual range or not finite changes nothing",
-    "weakness": "it cannot mend: a loss that stays high is let go, and the parameters stay broken",
+    "weakness": "no repair: a loss that stays high is finally accepted, with broken parameters",
     "numbers": {
         "reject_at": _POSITIVE,
         "rate": FRACTION,

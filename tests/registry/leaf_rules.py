@@ -11,8 +11,8 @@ _INFINITE = (*NOT_POSITIVE, np.inf)
 _BLOCK_NORM = {
     "family": FAMILY,
     "source": "Common practice",
-    "promise": "a leaf or layer that explodes is cut to its limit, and the others keep their size",
-    "weakness": "the direction turns; layers stacked in one leaf share a limit unless units say so",
+    "promise": "a leaf or layer that explodes is clipped to its limit; the others keep their size",
+    "weakness": "the direction changes; layers stacked in one leaf share a limit by default",
     "numbers": {"max_norm": _INFINITE},
     "required": {"max_norm": 1.0},
 }
@@ -20,7 +20,7 @@ _BLOCK_RMS = {
     "family": FAMILY,
     "source": "Shazeer 2018, arXiv:1804.04235",
     "promise": "the root mean square of an update is at most the limit in every leaf",
-    "weakness": "one entry of a leaf with n entries passes up to sqrt(n) times the limit",
+    "weakness": "a single entry of a leaf with n entries passes at up to sqrt(n) times the limit",
     "numbers": {"max_rms": _INFINITE},
     "required": {"max_rms": 1.0},
 }
@@ -28,14 +28,14 @@ _UNIT_NORM = {
     "family": FAMILY,
     "source": "Brock 2021, arXiv:2102.06171",
     "promise": "no output row gets a gradient above 1 % of the norm of its weights",
-    "weakness": "weights that start at zero are held at 1e-5 a step; with L2 decay it can collapse",
+    "weakness": "weights that start at zero move by 1e-5 per step; with L2 decay it can collapse",
     "numbers": {"max_ratio": _INFINITE, "eps": _INFINITE},
 }
 _ADAGC = {
     "family": FAMILY,
     "source": "Wang 2025, arXiv:2502.11034",
-    "promise": "the norm of a leaf rises by at most 0.04 % a step, whatever comes",
-    "weakness": "clips 49 to 82 % of healthy steps; a norm that triples is let through after 2650",
+    "promise": "the norm of a leaf rises by at most 0.04 % per step, whatever the gradient",
+    "weakness": "clips 49 to 82 % of healthy steps; a norm that triples passes after 2650 steps",
     "numbers": {
         "max_multiple": (0.9, 0.0, -1.0, np.inf),
         "decay": DECAY,
@@ -46,8 +46,8 @@ _ADAGC = {
 _GROUP_NORM = {
     "family": FAMILY,
     "source": "Li 2026, arXiv:2601.11864",
-    "promise": "every group of modules is scaled by its own history, by 10 % at most",
-    "weakness": "no guard against spikes: one of 1000 passes at 900; 97 % of healthy steps scaled",
+    "promise": "every group of modules is scaled by its own history, by at most 10 %",
+    "weakness": "no guard against spikes: one of 1000 passes at 900; scales 97 % of healthy steps",
     "numbers": {
         "high": _INFINITE,
         "low": BELOW_ZERO,
@@ -67,7 +67,7 @@ _STABILIZER = {
     "family": FAMILY,
     "source": "Huang 2025, arXiv:2502.17055",
     "promise": "a spike of any size makes a step of at most 15.8 times the usual norm",
-    "weakness": "a spike of 1000 makes one of 12.7, and 2300 steps below a tenth after it",
+    "weakness": "a spike of 1000 makes a step of 12.7, followed by 2300 steps below a tenth",
     "numbers": {"b1": DECAY, "b2": DECAY, "eps": BELOW_ZERO},
 }
 
@@ -117,8 +117,8 @@ ENTRIES = [
         "clipping.clip_by_value",
         FAMILY,
         source="Mikolov 2012",
-        promise="no entry is larger than the limit, and a NaN is zero",
-        weakness="the direction turns, and the norm may still be the limit times sqrt(n)",
+        promise="no entry is larger than the limit, and a NaN becomes zero",
+        weakness="the direction changes, and the norm can still be the limit times sqrt(n)",
         cases=[Case("clip_by_value", gs.clipping.clip_by_value(1.0))],
         numbers={"max_value": _INFINITE},
         required={"max_value": 1.0},
@@ -128,7 +128,7 @@ ENTRIES = [
         FAMILY,
         source="Tang 2023, arXiv:2302.09178",
         promise="no weight changes by more than 10 % of itself in one step",
-        weakness="the smallest weight holds its leaf: 256 x 256 move at 1.4e-4 of their speed",
+        weakness="the smallest weight holds back its leaf: 256 x 256 moves at 1.4e-4 of its speed",
         cases=[Case("clip_by_clippy", gs.clipping.clip_by_clippy())],
         numbers={"relative": BELOW_ZERO, "absolute": BELOW_ZERO},
     ),

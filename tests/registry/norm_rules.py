@@ -1,4 +1,4 @@
-"""Rules on the global norm, and the clips that are made of them."""
+"""Rules on the global norm, and the clips made from them."""
 
 import gradstable as gs
 from tests.registry.entry import FRACTION, NOT_POSITIVE, Case, Entry
@@ -16,15 +16,15 @@ _LOG_MAD = {
 _GLOBAL = {
     "family": FAMILY,
     "source": "Pascanu 2013, arXiv:1211.5063",
-    "promise": "the norm is at most the limit; no memory that could be poisoned",
-    "weakness": "the limit has the unit of the gradient, and a clipped spike keeps its direction",
+    "promise": "the norm is at most the limit; there is no memory that could be poisoned",
+    "weakness": "the limit is absolute, and a clipped spike keeps its direction",
     "numbers": {"max_norm": NOT_POSITIVE},
     "required": {"max_norm": 1.0},
 }
 _ROBUST = {
     "family": FAMILY,
     "source": "Ours",
-    "promise": "spikes of any size and share below 30 % are rejected, level shifts released",
+    "promise": "rejects spikes of any size in under 30 % of steps, and accepts lasting level shifts",
     "weakness": "norms that scatter by more than a factor of 2 are clipped in over 1 % of steps",
     "numbers": _LOG_MAD,
 }

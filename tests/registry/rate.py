@@ -1,4 +1,4 @@
-"""Step size that sees health: caps, trust ratios, companions of schedules."""
+"""Step sizes that follow the run's health: caps, trust ratios, additions to schedules."""
 
 import numpy as np
 
@@ -12,8 +12,8 @@ ENTRIES = [
         "rate.cap_update_rms",
         FAMILY,
         source="Shazeer 2018, arXiv:1804.04235",
-        promise="no leaf's update has an RMS above the limit, whatever was made of the gradient",
-        weakness="one entry alone may still move by max_rms * sqrt(n)",
+        promise="no leaf's update has an RMS above the limit, whatever became of the gradient",
+        weakness="a single entry can still move by max_rms * sqrt(n)",
         cases=[Case("cap_update_rms", gs.rate.cap_update_rms())],
         numbers={"max_rms": NOT_POSITIVE},
     ),
@@ -21,8 +21,8 @@ ENTRIES = [
         "rate.cap_trust",
         FAMILY,
         source="Ours",
-        promise="whatever the gradients, parameters grow by 1 + max_ratio a step at most",
-        weakness="a leaf that starts at zero needs 83 steps to come to an RMS of 1",
+        promise="whatever the gradients, parameters grow by at most 1 + max_ratio per step",
+        weakness="a leaf that starts at zero needs 83 steps to reach an RMS of 1",
         cases=[Case("cap_trust(layer)", gs.rate.cap_trust(units="layer"))],
         numbers={"max_ratio": NOT_POSITIVE, "floor": (*NOT_POSITIVE, np.inf)},
     ),
@@ -30,8 +30,8 @@ ENTRIES = [
         "rate.scale_by_trust_ratio",
         FAMILY,
         source="You 2019, arXiv:1904.00962",
-        promise="every step is as long as the rate times its parameters",
-        weakness="noise is made as long as signal, which trust_clip forbids",
+        promise="the norm of every step is the rate times that of its parameters",
+        weakness="it makes noise as large as signal, which trust_clip prevents",
         cases=[Case("scale_by_trust_ratio", gs.rate.scale_by_trust_ratio())],
         numbers={
             "min_norm": BELOW_ZERO,
@@ -44,7 +44,7 @@ ENTRIES = [
         FAMILY,
         source="Ours, after AdaLR-Lion",
         promise="smaller steps after a spike, back to full length 100 steps after the last one",
-        weakness="spikes that come more often than every 100 steps add up; it removes none",
+        weakness="spikes more often than every 100 steps add up; it does not remove them",
         cases=[Case("backoff_on_spike", gs.rate.backoff_on_spike())],
         numbers={
             "factor": FRACTION,
@@ -56,8 +56,8 @@ ENTRIES = [
         "rate.reduce_on_plateau",
         FAMILY,
         source="torch.optim.lr_scheduler.ReduceLROnPlateau",
-        promise="no loss that is not finite, spikes, or belongs to a rejected step is counted",
-        weakness="the scale never rises; losses that are not positive are not judged for spikes",
+        promise="ignores losses that are not finite, spike, or belong to a rejected step",
+        weakness="the scale never rises; losses that are not positive are not checked for spikes",
         cases=[Case("reduce_on_plateau", bind(gs.rate.reduce_on_plateau(), value=1.0))],
         numbers={
             "factor": FRACTION,
@@ -73,8 +73,8 @@ ENTRIES = [
         "rate.limit_schedule",
         FAMILY,
         source="Ours",
-        promise="a learning rate stays within bounds and never rises by more than a factor a step",
-        weakness="it asks the schedule for 97 past steps in each call, for a range of 10 000",
+        promise="a learning rate stays within bounds and rises by at most a factor per step",
+        weakness="it evaluates the schedule at 97 past steps in each call, for a range of 10 000",
         numbers={
             "schedule": (-1e-3, np.inf),
             "min_value": (*NOT_POSITIVE, np.inf),

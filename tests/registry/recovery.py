@@ -1,4 +1,4 @@
-"""What keeps a run going or brings it back."""
+"""Wrappers that keep a run going or bring it back."""
 
 import optax
 
@@ -7,7 +7,7 @@ from tests.registry.entry import FRACTION, NOT_POSITIVE, Case, Entry, bind
 
 FAMILY = "Recovery"
 
-_ADAMW = gs.adamw(1e-3)  # under a guard, as all recipes
+_ADAMW = gs.adamw(1e-3)  # under a guard, like all recipes
 _POSITIVE = (0, -1, 1.5)
 
 ENTRIES = [
@@ -16,7 +16,7 @@ ENTRIES = [
         FAMILY,
         source="Ours; optax.MultiSteps for the interface",
         promise="a bad micro-batch is left out, and the mean is that of the others",
-        weakness="with few of a group left, the mean is as noisy as that of a small batch",
+        weakness="if few of a group are left, the mean is as noisy as that of a small batch",
         cases=[Case("accumulate(adamw)", gs.accumulate(gs.adamw(1e-3), 3))],
         numbers={"every": (0, -1, 1.5)},
         required={"inner": optax.sgd(0.1), "every": 2},
@@ -26,7 +26,7 @@ ENTRIES = [
         FAMILY,
         source="Ours",
         promise="a run that left its basin is rolled back to its last good parameters, bit for bit",
-        weakness="a loss that creeps up is followed, and a copy may be taken just before it rises",
+        weakness="it follows a loss that creeps up, and a copy can be taken just before it rises",
         cases=[Case("rollback(adamw)", bind(gs.rollback(_ADAMW), value=1.0))],
         numbers={
             "every": _POSITIVE,
@@ -40,9 +40,9 @@ ENTRIES = [
     Entry(
         "backoff",
         FAMILY,
-        source="Ours, after the timeout of outliers in AdaLR-Lion (llm-foundry)",
-        promise="steps are smaller for a while after rejections and returns, never for good",
-        weakness="trouble more often than every 50 steps adds up to the least factor",
+        source="Ours, after the outlier timeout of AdaLR-Lion (llm-foundry)",
+        promise="steps are smaller for a while after rejections and rollbacks, never for good",
+        weakness="trouble more often than every 50 steps adds up to the smallest factor",
         cases=[Case("backoff(adamw)", gs.backoff(_ADAMW))],
         numbers={
             "factor": FRACTION,
@@ -57,8 +57,8 @@ ENTRIES = [
         "recovery.moment_hygiene",
         FAMILY,
         source="Ours; the reset after SPAM, Huang et al. 2025, 2501.06842",
-        promise="moments that a run of rejections has put out of date do not steer the next step",
-        weakness="moments are found by the names that their fields have in optax and here",
+        promise="moments outdated by a run of rejections do not steer the next step",
+        weakness="moments are found by the names of their fields in optax and in this package",
         cases=[Case("moment_hygiene(adamw)", gs.recovery.moment_hygiene(_ADAMW))],
         numbers={"damp": (-0.1, 1.1), "damp_after": _POSITIVE, "reset_after": _POSITIVE},
         required={"inner": _ADAMW},

@@ -1,4 +1,4 @@
-"""Where things lie on a mesh: names that are no transforms."""
+"""Placement on a mesh: names that are not transforms."""
 
 from tests.registry.entry import Entry
 

@@ -33,35 +33,34 @@ def wgan_gp(
 
     Use it for a Wasserstein critic, which must be 1-Lipschitz: without it the critic's
     gradients, and with them those of the generator, grow without bound. It costs a second
-    backward pass. The penalty sees the slope at one random point of each line only, and where
-    the slope is exactly zero it costs ``weight`` but has no gradient.
+    backward pass. The penalty only sees the slope at one random point of each line. Where the
+    slope is exactly zero, the penalty is ``weight`` but has no gradient.
 
     .. math::
       \lambda \, \frac1B \sum_b (\|\nabla_x D(\hat x_b)\| - c)^2, \qquad
       \hat x_b = u_b x_b + (1 - u_b) \tilde x_b, \quad u_b \sim U[0, 1]
 
-    Samples must not see each other in the critic: with BatchNorm the gradient of a sample
-    holds what it does to the others, so use LayerNorm, as the paper does. The norm is scaled
-    so that it cannot overflow, and has the gradient 0 at zero (that of a plain
-    ``jnp.linalg.norm`` is NaN). The critic must be differentiable twice; a ReLU is, away from
-    its kink.
+    Samples must not interact in the critic: with BatchNorm the gradient of a sample includes its
+    effect on the others, so use LayerNorm, as the paper does. The norm is scaled so that it
+    cannot overflow, and its gradient at zero is 0 (that of a plain ``jnp.linalg.norm`` is NaN).
+    The critic must be twice differentiable; a ReLU is, away from its kink.
 
     Args:
-      critic: from a batch to one score a sample, ``[B]`` or ``[B, 1]``. Give it its parameters
-        by a closure, and differentiate the whole by them.
+      critic: a function from a batch to one score per sample, ``[B]`` or ``[B, 1]``. Pass its
+        parameters through a closure, and differentiate the result with respect to them.
       real: a batch ``[B, ...]`` of floating-point numbers, an array or a tree of arrays.
       fake: a batch of the same structure and shapes.
-      key: a key of ``jax.random``, another one at each step.
-      weight: the factor of the penalty, without unit, >= 0. Default 10 (the paper's).
-      center: the slope ``c`` that is asked for, >= 0. Default 1 (the paper's); 0 penalizes any.
-      one_sided: whether only slopes above ``center`` are penalized. Default no (the paper's).
+      key: a key of ``jax.random``, a different one in each step.
+      weight: the factor of the penalty, dimensionless, >= 0. Default 10 (the paper's).
+      center: the target slope ``c``, >= 0. Default 1 (the paper's); 0 penalizes any slope.
+      one_sided: whether to only penalize slopes above ``center``. Default ``False`` (the paper's).
 
     Returns:
-      A float32 scalar (wider for wider samples), to be added to the loss of the critic.
+      A float32 scalar (wider for wider samples), to add to the loss of the critic.
 
     Raises:
       TypeError: if inputs are not floating-point.
-      ValueError: if a number is out of range, shapes differ, or scores are not one a sample.
+      ValueError: if a number is out of range, shapes differ, or there is not one score per sample.
 
     Example:
       >>> import jax
@@ -83,7 +82,7 @@ def wgan_gp(
     check_floating("real", real)
     check_floating("fake", fake)
     check_same_tree("fake", leaves_by_path(fake), "real", leaves_by_path(real))
-    # In float32 always: the same points for the same key, whatever the dtype of the samples.
+    # Always in float32: the same points for the same key, whatever the dtype of the samples.
     share = jax.random.uniform(key, (num_samples(real),), jnp.float32)
 
     def between(one: jax.Array, other: jax.Array) -> jax.Array:
@@ -103,24 +102,24 @@ def wgan_gp(
 def r1(critic: Callable[[Tree], jax.Array], real: Tree, *, weight: ArrayLike = 10.0) -> jax.Array:
     r"""Penalize the slope of a critic at the real samples.
 
-    Use it for a GAN of any loss: it makes training converge near equilibrium, where WGAN-GP's
-    does not. It sees the slope at the samples only: one that is steep between them costs
-    nothing. It costs a second backward pass, so some apply it every 16th step, with 16 times
+    Use it for a GAN with any loss: it makes training converge near equilibrium, where WGAN-GP
+    does not. It only sees the slope at the samples: a critic that is steep between them is not
+    penalized. It costs a second backward pass, so some apply it every 16th step, with 16 times
     the weight.
 
     .. math:: \frac\gamma2 \, \frac1B \sum_b \|\nabla_x D(x_b)\|^2
 
     Args:
-      critic: as for ``wgan_gp``; samples must not see each other.
+      critic: as for ``wgan_gp``; samples must not interact.
       real: a batch ``[B, ...]`` of floating-point numbers, an array or a tree of arrays.
       weight: ``gamma``, >= 0, in squared units of the samples. Default 10 (the paper's).
 
     Returns:
-      A float32 scalar (wider for wider samples), to be added to the loss of the critic.
+      A float32 scalar (wider for wider samples), to add to the loss of the critic.
 
     Raises:
       TypeError: if inputs are not floating-point.
-      ValueError: if ``weight`` is out of range, or scores are not one a sample.
+      ValueError: if ``weight`` is out of range, or there is not one score per sample.
 
     Example:
       >>> import jax.numpy as jnp
@@ -138,23 +137,23 @@ def r1(critic: Callable[[Tree], jax.Array], real: Tree, *, weight: ArrayLike = 1
 def r2(critic: Callable[[Tree], jax.Array], fake: Tree, *, weight: ArrayLike = 10.0) -> jax.Array:
     r"""Penalize the slope of a critic at the fake samples.
 
-    Use it as ``r1``, alone or beside it. The samples of a generator that is still bad lie far
-    from the data, so alone it says little about the slope where the data are.
+    Use it like ``r1``, alone or along with it. The samples of a generator that is still bad are
+    far from the data, so on its own it says little about the slope where the data are.
 
     .. math:: \frac\gamma2 \, \frac1B \sum_b \|\nabla_x D(\tilde x_b)\|^2
 
     Args:
-      critic: as for ``wgan_gp``; samples must not see each other.
+      critic: as for ``wgan_gp``; samples must not interact.
       fake: a batch ``[B, ...]`` of floating-point numbers, an array or a tree of arrays. For
-        the loss of the critic put it through ``jax.lax.stop_gradient``.
+        the loss of the critic, apply ``jax.lax.stop_gradient`` to it.
       weight: ``gamma``, >= 0, in squared units of the samples. Default 10 (the paper's).
 
     Returns:
-      A float32 scalar (wider for wider samples), to be added to the loss of the critic.
+      A float32 scalar (wider for wider samples), to add to the loss of the critic.
 
     Raises:
       TypeError: if inputs are not floating-point.
-      ValueError: if ``weight`` is out of range, or scores are not one a sample.
+      ValueError: if ``weight`` is out of range, or there is not one score per sample.
 
     Example:
       >>> import jax.numpy as jnp

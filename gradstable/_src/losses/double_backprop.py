@@ -1,4 +1,4 @@
-"""Double backpropagation: a penalty on the gradient of the loss by its inputs."""
+"""Double backpropagation: a penalty on the gradient of the loss with respect to its inputs."""
 
 from collections.abc import Callable
 
@@ -16,27 +16,27 @@ def input_gradient(
 ) -> jax.Array:
     r"""Penalize how fast the loss of a sample changes with its input.
 
-    Use it where a small change of the input blows the loss up: noisy sensors, adversarial
-    inputs, a network that is chaotic in its input. It costs a second backward pass. What a
-    saturated loss hides it cannot see: at a margin of 20 the gradient of a cross-entropy is
-    2e-9 of the slope of its logits.
+    Use it where a small change of the input blows up the loss: noisy sensors, adversarial
+    inputs, or a network that is chaotic in its input. It costs a second backward pass. It cannot
+    see what a saturated loss hides: at a margin of 20 the gradient of a cross-entropy is 2e-9 of
+    the slope of its logits.
 
     .. math:: \lambda \, \frac1B \sum_b \|\nabla_x L_b(x_b)\|^2
 
     Args:
-      loss_fn: from a batch to the loss of each sample, ``[B]`` or ``[B, 1]``, not their mean.
-        Give it parameters and labels by a closure. Samples must not see each other, as for
-        ``wgan_gp``.
+      loss_fn: a function from a batch to the loss of each sample, ``[B]`` or ``[B, 1]``, not
+        their mean. Pass parameters and labels through a closure. Samples must not interact, as
+        for ``wgan_gp``.
       inputs: a batch ``[B, ...]`` of floating-point numbers, an array or a tree of arrays.
       weight: ``lambda``, >= 0, in squared units of the inputs. No default: it depends on them;
         Ross and Doshi-Velez try 0.001 to 1000.
 
     Returns:
-      A float32 scalar (wider for wider inputs), to be added to the mean loss.
+      A float32 scalar (wider for wider inputs), to add to the mean loss.
 
     Raises:
       TypeError: if inputs are not floating-point.
-      ValueError: if ``weight`` is out of range, or ``loss_fn`` returns not one loss a sample.
+      ValueError: if ``weight`` is out of range, or ``loss_fn`` does not return one loss per sample.
 
     Example:
       >>> import jax.numpy as jnp

@@ -19,12 +19,12 @@ def smooth_labels(
 ) -> jax.Array:
     r"""Mix labels with the uniform distribution over the classes.
 
-    Use it where a classifier grows ever more certain: with a smoothed label the loss is least
+    Use it if a classifier becomes more and more certain: with a smoothed label the loss is minimal
     at a finite gap between logits, ``log(1 + K (1 - alpha) / alpha)``, which is 4.51 for ten
-    classes and 0.1. The price is a loss that cannot fall below the entropy of the label, there
+    classes and 0.1. The price is a loss that cannot fall below the entropy of the label, here
     0.50, and probabilities that are too low by design.
 
-    Unlike ``optax.smooth_labels`` it gives a class that ``where`` takes out no probability.
+    Unlike ``optax.smooth_labels`` it gives no probability to a class that ``where`` excludes.
 
     .. math:: y' = (1 - \alpha) \, y + \alpha / K
 
@@ -32,15 +32,15 @@ def smooth_labels(
       labels: distributions ``[..., K, ...]`` over classes, as from ``jax.nn.one_hot``.
       alpha: the share of the uniform distribution, in [0, 1). Default 0.1 (the paper's).
       axis: the axis of classes, a tuple of several, or ``None`` for all. Default: the last.
-      where: bool of the shape of the labels (classes that there are) or without the axis of
+      where: bool of the shape of the labels (classes that exist) or without the axis of
         classes (rows that count). Default: all.
 
     Returns:
       Distributions of the same shape and dtype; 0 where nothing counts.
 
     Raises:
-      TypeError: if labels are not floating-point, or ``axis`` is no integer.
-      ValueError: if ``alpha`` or ``axis`` is out of range, or ``where`` of another shape.
+      TypeError: if labels are not floating-point, or ``axis`` is not an integer.
+      ValueError: if ``alpha`` or ``axis`` is out of range, or ``where`` has a different shape.
 
     Example:
       >>> import jax.numpy as jnp

@@ -15,14 +15,14 @@ Axis = int | tuple[int, ...] | None
 
 
 class Partition(NamedTuple):
-    """Logits beside their largest, and what their exponentials sum to.
+    """Logits relative to their largest, and the sum of their exponentials.
 
     Attributes:
       shifted: the logits minus the largest of their row, finite; 0 for a class that does not count.
       classes: bool, which classes count.
-      named: bool, which classes ``where`` counts, those of ``-inf`` included.
-      rows: bool, which rows have a class that counts; without the axes of classes, as all that
-        follow.
+      named: bool, which classes ``where`` counts, including those of ``-inf``.
+      rows: bool, which rows have a class that counts; this and all that follow are without the
+        axes of classes.
       log_sum: logarithm of the sum of ``exp(shifted)``, between 0 and log of the number of
         classes; 0 in a row without classes.
       log_z: logarithm of the sum of ``exp(logits)``; 0 in a row without classes.
@@ -37,10 +37,10 @@ class Partition(NamedTuple):
 
 
 def partition(logits: jax.Array, axis: Axis, where: Any | None) -> Partition:
-    """Return logits shifted, with their log-partition function, in float32 or wider.
+    """Return shifted logits and their log-partition function, in float32 or wider.
 
-    A class counts where ``where`` says so and its logit is not ``-inf``. A logit of ``inf`` is
-    taken for the largest finite one. Nothing that does not count gets a gradient, nor lends one.
+    A class counts if ``where`` says so and its logit is not ``-inf``. A logit of ``inf`` is
+    treated as the largest finite one. Classes that do not count neither get nor affect gradients.
 
     Args:
       logits: floating-point.
@@ -48,7 +48,7 @@ def partition(logits: jax.Array, axis: Axis, where: Any | None) -> Partition:
       where: as for ``counted``.
 
     Raises:
-      TypeError: if logits are not floating-point, or ``axis`` is no integer.
+      TypeError: if logits are not floating-point, or ``axis`` is not an integer.
       ValueError: if ``axis`` is out of range, or the shape of ``where`` does not fit.
     """
     check_floating("logits", logits)
@@ -57,7 +57,7 @@ def partition(logits: jax.Array, axis: Axis, where: Any | None) -> Partition:
     named = counted(where, logits.shape, axes)
     classes = (x != -jnp.inf) & named
     rows = jnp.any(classes, axis=axes, keepdims=True)
-    # Selected before the difference and after it: what does not count may be NaN.
+    # Selected before the difference and after it: entries that do not count may be NaN.
     x = jnp.where(classes, x, jnp.zeros_like(x))
     end = float(jnp.finfo(x.dtype).max)
     finite = jnp.minimum(x, jnp.asarray(end, x.dtype))
@@ -81,7 +81,7 @@ def partition(logits: jax.Array, axis: Axis, where: Any | None) -> Partition:
 
 @jax.custom_jvp
 def _below(x: jax.Array, largest: jax.Array) -> jax.Array:
-    """Return ``x - largest``, at least the lowest finite number; its slope by ``x`` is 1 always."""
+    """Return ``x - largest``, at least the lowest finite number; its slope in ``x`` is always 1."""
     limit = jnp.asarray(jnp.finfo(x.dtype).max, x.dtype)
     return jnp.maximum(jnp.minimum(x, limit) - largest, -limit)
 
@@ -90,7 +90,7 @@ def _below(x: jax.Array, largest: jax.Array) -> jax.Array:
 def _below_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    # JAX's own would cut the gradient of a logit that is infinite, or far below the largest.
+    # JAX's own rule would cut the gradient of a logit that is infinite or far below the largest.
     return _below(*primals), tangents[0]
 
 
@@ -98,9 +98,9 @@ def counted(where: Any | None, shape: tuple[int, ...], axes: tuple[int, ...]) ->
     """Return which entries count, as bools of the given shape.
 
     Args:
-      where: of a shape that broadcasts to the given one, with as many dimensions, or to that
+      where: a mask that broadcasts to the given shape, with as many dimensions, or to that
         without ``axes``, for whole rows; ``None`` if all count.
-      shape: that of the entries.
+      shape: the shape of the entries.
       axes: the axes of classes.
 
     Raises:

@@ -9,7 +9,7 @@ from gradstable._src.core.numerics import wide
 from gradstable._src.core.tree_checks import check_floating
 from gradstable._src.losses.log_partition import Axis, partition
 
-_FLAT = 64.0  # from here on tanh and its slope are 1 and 0, in float64 too
+_FLAT = 64.0  # from here on tanh and its slope are 1 and 0, even in float64
 
 
 def z_loss(
@@ -21,11 +21,11 @@ def z_loss(
 ) -> jax.Array:
     r"""Penalize a softmax whose normalizer drifts away from 1.
 
-    Use it beside a cross-entropy, which leaves a shift of all logits free: they drift until
-    low precision cannot tell them apart, and the loss diverges late in a long run. Its own
-    gradient has no bound: where ``log Z`` is above ``1 / (2 * weight)``, 5000 with the
-    default, it pulls harder than the cross-entropy can, so put it in from the start and not
-    after the logits have exploded.
+    Use it together with a cross-entropy, which does not constrain a shift of all logits: they
+    drift until low precision cannot tell them apart, and the loss diverges late in a long run.
+    Its own gradient has no bound: where ``log Z`` is above ``1 / (2 * weight)``, 5000 with the
+    default, it pulls harder than the cross-entropy can, so use it from the start and not after
+    the logits have exploded.
 
     .. math:: c \, (\log Z)^2, \quad Z = \sum_i e^{x_i}, \qquad
       \nabla_x = 2 c \, \log Z \, \mathrm{softmax}(x)
@@ -35,15 +35,15 @@ def z_loss(
       weight: ``c``, >= 0. Default 1e-4 (PaLM's).
       axis: the axis of classes, a tuple of several, or ``None`` for all. Default: the last.
       where: bool of the shape of the logits (classes that count) or without the axis of
-        classes (rows that count). Default: all but logits of ``-inf``.
+        classes (rows that count). Default: all except logits of ``-inf``.
 
     Returns:
-      One number a row, float32 (wider for wider logits), without the axis of classes. 0 for a
+      One number per row, float32 (wider for wider logits), without the axis of classes. 0 for a
       row in which nothing counts; reduce with ``gs.losses.masked_mean``.
 
     Raises:
-      TypeError: if logits are not floating-point, or ``axis`` is no integer.
-      ValueError: if ``weight`` or ``axis`` is out of range, or ``where`` of another shape.
+      TypeError: if logits are not floating-point, or ``axis`` is not an integer.
+      ValueError: if ``weight`` or ``axis`` is out of range, or ``where`` has a different shape.
 
     Example:
       >>> import jax.numpy as jnp
@@ -61,16 +61,16 @@ def z_loss(
 
 def square_log_z(log_z: jax.Array, weight: ArrayLike) -> jax.Array:
     """Return the z-loss of log-partition functions."""
-    # In this order it does not overflow where only the square would.
+    # In this order it does not overflow when only the square would.
     return jnp.asarray(weight, log_z.dtype) * log_z * log_z
 
 
 def soft_cap(logits: jax.Array, *, cap: ArrayLike) -> jax.Array:
     r"""Bend logits smoothly so that none exceeds a cap.
 
-    Use it on attention logits, or on those of the classes, where they grow until the softmax
+    Use it on attention logits, or on those of the classes, if they grow until the softmax
     saturates. Beyond the cap the gradient vanishes: at five times the cap it is 1.8e-4, at
-    twenty it is 0 in float32, and a logit that jumped there stays there. A fused attention
+    twenty times it is 0 in float32, and a logit that jumped there stays there. A fused attention
     kernel must support it.
 
     .. math:: x' = c \tanh(x / c), \qquad |x'| \le c, \quad
@@ -78,7 +78,7 @@ def soft_cap(logits: jax.Array, *, cap: ArrayLike) -> jax.Array:
 
     Args:
       logits: array of any shape, floating-point.
-      cap: the bound ``c``, in units of the logits, > 0. No default: Gemma 2 takes 50 for
+      cap: the bound ``c``, in units of the logits, > 0. No default: Gemma 2 uses 50 for
         attention and 30 for the classes.
 
     Returns:
@@ -86,7 +86,7 @@ def soft_cap(logits: jax.Array, *, cap: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: if logits are not floating-point.
-      ValueError: if ``cap`` is no positive number.
+      ValueError: if ``cap`` is not a positive number.
 
     Example:
       >>> import jax.numpy as jnp
@@ -103,7 +103,7 @@ def soft_cap(logits: jax.Array, *, cap: ArrayLike) -> jax.Array:
     check_floating("logits", logits)
     x = logits.astype(wide(logits.dtype))
     limit = jnp.asarray(cap, x.dtype)
-    # Far out tanh is 1 to the last bit; an infinite quotient would make the slope by cap NaN.
+    # Far out, tanh is exactly 1; an infinite quotient would make the derivative by cap NaN.
     near = jnp.abs(x) / limit < _FLAT
     bent = limit * jnp.tanh(jnp.where(near, x, jnp.zeros_like(x)) / limit)
     return jnp.where(near, bent, limit * jnp.sign(x)).astype(logits.dtype)

@@ -1,4 +1,4 @@
-"""Which entries count: masks of losses, and a mean that can bear that none does."""
+"""Which entries count: masks of losses, and a mean that is defined even if none does."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ from gradstable._src.losses.log_partition import broadcasts
 
 
 def masked_mean(values: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Return the mean of the entries that count, and 0 if none does.
+    r"""Return the mean of the entries that count, or 0 if none does.
 
-    Use it to reduce losses of single entries: ``jnp.mean(x, where=mask)`` gives NaN for a
-    batch in which everything is padding, and its gradient is NaN as well. Where a batch is
-    spread over devices, sum and count over all of them first: a mean of means gives the few
-    entries of a short shard too much weight.
+    Use it to reduce losses of single entries: ``jnp.mean(x, where=mask)`` returns NaN for a
+    batch in which everything is padding, and its gradient is NaN as well. If a batch is spread
+    over devices, sum and count over all of them first: a mean of means gives too much weight to
+    the few entries of a short shard.
 
     .. math:: \sum_{i \in where} x_i / \max(1, |where|)
 
@@ -38,7 +38,7 @@ def masked_mean(values: jax.Array, *, where: jax.Array | None = None) -> jax.Arr
       0.0
 
     Source:
-      Ours.
+      Our own.
     """
     values = jnp.asarray(values)
     check_floating("values", values)
@@ -51,7 +51,7 @@ def masked_mean(values: jax.Array, *, where: jax.Array | None = None) -> jax.Arr
 
 
 def discard(values: jax.Array, counted: jax.Array | None) -> jax.Array:
-    """Return the values with 0 in place of those that do not count, and no gradient by them."""
+    """Return the values with 0, and no gradient, in place of those that do not count."""
     if counted is None:
         return values
     mask = beside("where", jnp.asarray(counted, jnp.bool_), "the loss", values)
@@ -59,12 +59,12 @@ def discard(values: jax.Array, counted: jax.Array | None) -> jax.Array:
 
 
 def beside(name: str, values: jax.Array, other: str, others: jax.Array) -> jax.Array:
-    """Return an array in the shape of another, to which it may broadcast, but not the reverse.
+    """Return an array in the shape of another; it can broadcast to it, but not the reverse.
 
-    ``[n]`` and ``[n, 1]`` make ``[n, n]``, which nobody who computes a loss wants.
+    ``[n]`` and ``[n, 1]`` would make ``[n, n]``, which is never wanted in a loss.
 
     Raises:
-      ValueError: if it does not.
+      ValueError: if it does not broadcast.
     """
     if not broadcasts(values.shape, others.shape):
         check_same_tree(other, {"": others}, name, {"": values})

@@ -1,4 +1,4 @@
-"""The gradient of a function by its inputs, one for each sample of a batch."""
+"""The gradient of a function with respect to its inputs, for each sample of a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +11,19 @@ from gradstable._src.core.numerics import wide
 from gradstable._src.core.tree_checks import check_floating, leaves_by_path
 from gradstable._src.core.types import Tree
 
-# Samples whose largest entry is beyond 2 to plus or minus the first are squared after a shift by
-# the second, as in core/norms.py: for float32, and for float64.
+# Samples whose largest entry is beyond 2 to plus or minus the first number are squared after a
+# shift by the second, as in core/norms.py: for float32 and for float64.
 _SHIFTS = {4: (60, 90), 8: (500, 600)}
 
 
 def input_gradients(name: str, function: Callable[[Tree], jax.Array], inputs: Tree) -> Tree:
-    """Return the gradient of every sample's output by its own input.
+    """Return the gradient of every sample's output with respect to its own input.
 
-    The outputs are summed and differentiated at once, which is exact where no sample sees
-    another.
+    The outputs are summed and differentiated together, which is exact if samples do not interact.
 
     Args:
-      name: what the function is called in messages.
-      function: from a batch of inputs to one number for each sample.
+      name: the name of the function in messages.
+      function: a function from a batch of inputs to one number for each sample.
       inputs: a floating-point array, or a tree of them, with the samples along the first axis.
 
     Raises:
@@ -38,7 +37,7 @@ def input_gradients(name: str, function: Callable[[Tree], jax.Array], inputs: Tr
         if outputs.shape not in ((samples,), (samples, 1)):
             msg = (
                 f"{name} must return one number for each of the {samples} samples, an array of "
-                f"shape ({samples},) or ({samples}, 1), got {outputs.shape}: take no mean in it"
+                f"shape ({samples},) or ({samples}, 1), got {outputs.shape}: do not average in it"
             )
             raise ValueError(msg)
         return jnp.sum(outputs.astype(wide(outputs.dtype)))
@@ -51,8 +50,8 @@ def num_samples(inputs: Any) -> int:
     check_floating("inputs", inputs)
     sizes = {path: np.shape(leaf)[:1] for path, leaf in leaves_by_path(inputs).items()}
     if not sizes or len(set(sizes.values())) > 1 or () in sizes.values():
-        told = ", ".join(f"inputs{path}: {size}" for path, size in sizes.items())
-        msg = f"inputs must have the samples along their first axis, got {told or 'none'}"
+        found = ", ".join(f"inputs{path}: {size}" for path, size in sizes.items())
+        msg = f"inputs must have the samples along their first axis, got {found or 'none'}"
         raise ValueError(msg)
     return next(iter(sizes.values()))[0]
 
@@ -72,7 +71,7 @@ def norms(gradients: Any) -> jax.Array:
 
 
 def _alike(gradients: Any) -> list[jax.Array]:
-    """Return the leaves in the widest of the dtypes to compute in."""
+    """Return the leaves in the widest dtype to compute in."""
     leaves = jax.tree.leaves(gradients)
     dtype = max((wide(leaf.dtype) for leaf in leaves), key=lambda dtype: dtype.itemsize)
     return [leaf.astype(dtype) for leaf in leaves]
@@ -92,8 +91,9 @@ def _norms_jvp(
     (leaves,), (moves,) = primals, tangents
     shift, _ = _shift(leaves)
     size = _norms(leaves)
-    # JAX would take the slope of the square root, which is infinite at zero; this is the unit
-    # vector. Shifted, since XLA multiplies by a reciprocal, which a large divisor flushes to 0.
+    # JAX would use the slope of the square root, which is infinite at zero; this is the unit
+    # vector. It is shifted, since XLA multiplies by the reciprocal, which is flushed to 0 for a
+    # large divisor.
     divisor = jnp.where(size > 0, size * shift, jnp.ones_like(size))
     units = [leaf * _beside(shift, leaf) / _beside(divisor, leaf) for leaf in leaves]
     terms = [
@@ -103,7 +103,7 @@ def _norms_jvp(
 
 
 def _shift(leaves: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-    """Return for each sample the power of two at which squares neither overflow nor underflow."""
+    """Return, for each sample, a power of two with which squares do not overflow or underflow."""
     magnitudes = [jnp.max(jnp.abs(leaf), axis=_within(leaf), initial=0.0) for leaf in leaves]
     largest = jnp.max(jnp.stack(magnitudes), axis=0)
     beyond, by = _SHIFTS[largest.dtype.itemsize]
@@ -114,7 +114,7 @@ def _shift(leaves: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
 
 
 def _beside(numbers: jax.Array, leaf: jax.Array) -> jax.Array:
-    """Return one number a sample with the dimensions of a leaf."""
+    """Return one number per sample with the dimensions of a leaf."""
     return jnp.expand_dims(numbers, _within(leaf))
 
 

@@ -21,23 +21,23 @@ def huber(
 ) -> jax.Array:
     r"""Return the Huber loss: squared for small errors, linear for large ones.
 
-    Use it in place of a squared error where a few targets are wild: no sample pulls harder
-    than ``delta``. Unlike that of ``optax.huber_loss``, its gradient keeps the digits of small
-    errors: with ``delta=1e6`` optax's is 0 for all below 0.03. Outliers still pull with all of
-    ``delta``: if one target in ten is absurd, the fitted mean of normal data moves by 0.16
-    standard deviations (with a squared error, without bound).
+    Use it in place of a squared error if a few targets are wild: no sample pulls harder than
+    ``delta``. Unlike that of ``optax.huber_loss``, its gradient keeps the digits of small
+    errors: with ``delta=1e6`` optax's is 0 for all errors below 0.03. Outliers still pull with
+    the full ``delta``: if one target in ten is absurd, the fitted mean of normal data moves by
+    0.16 standard deviations (with a squared error, without bound).
 
     .. math:: L(e) = \begin{cases} e^2 / 2 & |e| \le \delta \\
       \delta (|e| - \delta / 2) & \text{else} \end{cases}, \qquad |L'(e)| \le \delta
 
     Args:
       predictions: array of any shape, floating-point.
-      targets: of the same shape, or one that broadcasts to it; predictions do not broadcast to
-        targets, which is mostly a mistake. Default: 0.
+      targets: an array of the same shape, or one that broadcasts to it; predictions do not
+        broadcast to targets, since that is usually a mistake. Default: 0.
       delta: the bound of the gradient, and the error at which it is reached, > 0. Default 1,
         for errors in units of their usual size.
       where: bool of the same shape, which entries count; the others have loss and gradient 0,
-        also where they are NaN. Default: all.
+        even where they are NaN. Default: all.
 
     Returns:
       The loss of each entry, float32 (wider for wider predictions). Infinite errors have an
@@ -45,7 +45,7 @@ def huber(
 
     Raises:
       TypeError: if ``predictions`` are not floating-point.
-      ValueError: if ``delta`` is no positive number or shapes differ.
+      ValueError: if ``delta`` is not a positive number or shapes differ.
 
     Example:
       >>> import jax
@@ -78,8 +78,8 @@ def log_cosh(
 ) -> jax.Array:
     r"""Return the logarithm of the hyperbolic cosine of the error.
 
-    Use it as ``huber`` with ``delta=1`` where the loss must be smooth, as for second-order
-    methods. Unlike ``optax.log_cosh`` it keeps its digits for small errors (that one gives 0
+    Use it like ``huber`` with ``delta=1`` if the loss must be smooth, as for second-order
+    methods. Unlike ``optax.log_cosh`` it keeps its digits for small errors (optax returns 0
     for an error of 1e-4). Outliers pull as in ``huber``, with a force of 1.
 
     .. math:: L(e) = \log \cosh e, \qquad L'(e) = \tanh e, \quad |L'(e)| \le 1
@@ -121,14 +121,14 @@ def _error(predictions: jax.Array, targets: jax.Array | None, where: jax.Array |
         target = beside("targets", jnp.asarray(targets), "predictions", predictions).astype(dtype)
         settled = (error == target) & jnp.isinf(error)
         error = jnp.where(settled, jnp.zeros_like(error), error - target)
-    # Before the loss as well as after it: its slope at a NaN is NaN, and 0 * NaN is no gradient.
+    # Before the loss as well as after it: its slope at a NaN is NaN, and 0 * NaN is NaN.
     return discard(error, where)
 
 
 @jax.custom_jvp
 def _log_cosh(e: jax.Array) -> jax.Array:
     size = jnp.abs(e)
-    # Both are exact; near 0 the second would subtract log 2 from log 2, and lose its digits.
+    # Both are exact; near 0 the second would subtract log 2 from log 2 and lose all digits.
     small = jnp.log1p(2 * jnp.sinh(jnp.minimum(size, 1) / 2) ** 2)
     large = size + (jnp.log1p(jnp.exp(-2 * size)) - math.log(2))
     return jnp.where(size < 1, small, large)

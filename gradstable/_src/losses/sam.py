@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization: gradients from the worst place nearby."""
+"""Sharpness-aware minimization: gradients from the worst point nearby."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from gradstable._src.core.numerics import wide
 from gradstable._src.core.tree_checks import check_floating, check_same_tree, leaves_by_path
 from gradstable._src.core.types import Tree
 
-_SMALLEST = 2.0**-126  # of the normal numbers: XLA takes what is below for zero, and divides by it
+_SMALLEST = 2.0**-126  # normal number: XLA treats anything below as zero, and divides by it
 _DOWN = 2.0**-32
 
 
@@ -30,25 +30,24 @@ def sam_ascent(
 ) -> Tree:
     r"""Return the point a short way uphill, at which SAM takes its gradient.
 
-    Use it in a training loop of your own; ``gs.losses.sam_gradients`` is the whole. In
-    bfloat16 the way is mostly too short to be taken: of ten thousand weights of 1.0 not one
-    moves, since 0.0005 is lost in their rounding, so keep the parameters in float32.
+    Use it in your own training loop; ``gs.losses.sam_gradients`` does the whole. In bfloat16 the
+    ascent is usually too short to take effect: of ten thousand weights of 1.0 not one moves,
+    since 0.0005 is lost in rounding, so keep the parameters in float32.
 
     .. math::
       w' = w + \rho \, \frac{g}{\|g\|} \qquad\text{or, adaptive,}\qquad
       w' = w + \rho \, \frac{T^2 g}{\|T g\|}, \quad T = |w| + \eta
 
-    The norm is over the whole tree and cannot overflow. Where it is zero or not finite, the
-    point is ``params`` themselves, also to the derivative; the slope of ``|w|`` at 0 is taken
-    as 0.
+    The norm is over the whole tree and cannot overflow. If it is zero or not finite, the point
+    is ``params`` itself, for the derivative too; the slope of ``|w|`` at 0 is taken as 0.
 
     Args:
       params: tree of floating-point arrays.
       gradients: tree of the same structure and shapes.
-      rho: the length of the way, in units of the weights, >= 0. Default 0.05 (the paper's);
+      rho: the length of the ascent, in units of the weights, >= 0. Default 0.05 (the paper's);
         0.5 if adaptive (the paper's, for CIFAR-10).
-      adaptive: whether to measure the way relative to each weight, which makes it independent
-        of their scale (ASAM, entry by entry). Default no.
+      adaptive: whether to measure the ascent relative to each weight, which makes it independent
+        of their scale (ASAM, entry by entry). Default ``False``.
       eta: added to the sizes of the weights if adaptive, in their units, >= 0. Default 0.01
         (the paper's).
       axis_name: as for ``gs.guard``, for the norm. Default ``None``.
@@ -93,8 +92,8 @@ def sam_ascent(
 
     def ascend(w: jax.Array, step: jax.Array) -> jax.Array:
         wide_w = _wide(w)
-        # The quotient first: rho times a large gradient might overflow. And what is no number is
-        # taken out before it, or else it reaches the derivative by a gradient that is not used.
+        # The quotient first: rho times a large gradient might overflow. Non-finite values are
+        # removed before it, or they would reach the derivative through an unused gradient.
         way = _over(jnp.where(usable, step, jnp.zeros_like(step)).astype(wide_w.dtype), norm)
         if adaptive:
             way = scale(wide_w) * way
@@ -114,34 +113,34 @@ def sam_gradients(
     has_aux: bool = False,
     axis_name: AxisName = None,
 ) -> tuple[Any, Tree]:
-    r"""Return value and gradients of a loss at the worst place nearby.
+    r"""Return value and gradients of a loss at the worst point nearby.
 
-    Use it in place of ``jax.value_and_grad`` where training settles in sharp minima, from
-    which a large step flies out. It costs a second pass forwards and backwards. Unlike
+    Use it in place of ``jax.value_and_grad`` if training settles in sharp minima, from which a
+    large step flies out. It costs a second forward and backward pass. Unlike
     ``optax.contrib.sam`` it has no state, works with any optimizer and any guard, and does not
-    make all parameters NaN for one bad batch: where the first gradient is zero or not finite
-    there is no ascent, and the gradient is that at ``params``, to be judged as any other.
+    turn all parameters into NaN for one bad batch: if the first gradient is zero or not finite
+    there is no ascent, and the gradient is that at ``params``, to be judged like any other.
 
     .. math:: \nabla L(w'), \qquad w' = w + \rho \, \nabla L(w) / \|\nabla L(w)\|
 
-    The value is that at ``w'`` too, and so above the loss of the model, by about
-    :math:`\rho \|\nabla L(w)\|`. Both are functions of ``params`` and may be differentiated:
-    that goes through the ascent, and takes second derivatives of ``loss_fn``.
+    The value is also that at ``w'``, and so above the loss of the model, by about
+    :math:`\rho \|\nabla L(w)\|`. Both are functions of ``params`` and can be differentiated:
+    this goes through the ascent, and takes second derivatives of ``loss_fn``.
 
     Args:
-      loss_fn: from parameters to the loss, a scalar, or to ``(loss, aux)``. It is called
-        twice; give it the batch by a closure, and the same key for both.
+      loss_fn: a function from parameters to a scalar loss, or to ``(loss, aux)``. It is called
+        twice; pass the batch through a closure, with the same key for both calls.
       params: tree of floating-point arrays.
       rho: as for ``gs.losses.sam_ascent``. Default 0.05.
-      adaptive: as for ``gs.losses.sam_ascent``. Default no.
+      adaptive: as for ``gs.losses.sam_ascent``. Default ``False``.
       eta: as for ``gs.losses.sam_ascent``. Default 0.01.
       has_aux: whether ``loss_fn`` returns ``(loss, aux)``; aux is that of the second call.
       axis_name: as for ``gs.losses.sam_ascent``. Default ``None``.
 
     Returns:
-      ``(value, gradients)``, or ``((value, aux), gradients)``, as ``jax.value_and_grad``. In a
-      program of several devices (``jax.shard_map``) each ascends by its own gradient, unless
-      ``loss_fn`` averages.
+      ``(value, gradients)``, or ``((value, aux), gradients)``, as ``jax.value_and_grad``. With
+      several devices (``jax.shard_map``) each ascends along its own gradient, unless ``loss_fn``
+      averages.
 
     Raises:
       TypeError: if a parameter is not floating-point.
@@ -161,7 +160,7 @@ def sam_gradients(
     check_number("eta", eta, at_least=0.0)
     check_axis_name(axis_name)
     check_floating("params", params)
-    # To the first pass aux is nothing but a by-product, which XLA takes out.
+    # In the first pass aux is unused, and XLA removes it.
     first = jax.grad(loss_fn, has_aux=has_aux)(params)
     gradients = first[0] if has_aux else first
     options: dict[str, Any] = {"rho": rho, "adaptive": adaptive, "eta": eta, "axis_name": axis_name}
@@ -170,17 +169,17 @@ def sam_gradients(
 
 
 def _over(step: jax.Array, norm: jax.Array) -> jax.Array:
-    """Return a part of a vector over its norm; as it is where that is no number to divide by."""
+    """Return a part of a vector divided by its norm; undivided if the norm is not usable."""
     norm = norm.astype(step.dtype)
     usable = (norm >= _SMALLEST) & jnp.isfinite(norm)
-    # XLA multiplies by a reciprocal, which is flushed to zero for a divisor above 2**126.
+    # XLA multiplies by the reciprocal, which is flushed to zero for a divisor above 2**126.
     shift = jnp.where(norm > 1.0, _DOWN, 1.0).astype(step.dtype)
     divisor = jnp.where(usable, norm * shift, jnp.ones_like(norm))
     return (step * shift) / divisor
 
 
 def _length(steps: Any, axis_name: AxisName) -> jax.Array:
-    """Return the norm of a tree, whose slope is the unit vector; the steps where there is none."""
+    """Return the norm of a tree; its derivative is the unit vector, or the steps if unusable."""
 
     @jax.custom_jvp
     def length(steps: Any) -> jax.Array:

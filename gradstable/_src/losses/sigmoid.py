@@ -1,4 +1,4 @@
-"""The cross-entropy of independent yes or no decisions."""
+"""The cross-entropy of independent yes-or-no decisions."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from gradstable._src.losses.masks import beside, discard
 def sigmoid_binary_cross_entropy(
     logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Return the cross-entropy of a sigmoid, finite also for a logit that is infinite.
+    r"""Return the cross-entropy of a sigmoid, without NaN even for an infinite logit.
 
-    Use it in place of ``optax.sigmoid_binary_cross_entropy``, which gives NaN for an infinite
+    Use it in place of ``optax.sigmoid_binary_cross_entropy``, which returns NaN for an infinite
     logit that is right and computes in the dtype of the logits. A wrong label pulls with a
-    force of 1 however far its logit is: no outlier is ever given up.
+    force of 1, however far off its logit is, so outliers are never ignored.
 
     .. math:: L = y \log(1 + e^{-x}) + (1 - y) \log(1 + e^x), \qquad
       \partial_x L = \sigma(x) - y, \quad \partial_y L = -x
@@ -26,9 +26,9 @@ def sigmoid_binary_cross_entropy(
     Args:
       logits: array of any shape, floating-point.
       labels: probabilities in [0, 1], or bools or integers, of the same shape or one that
-        broadcasts to it; logits do not broadcast to labels, which is mostly a mistake.
+        broadcasts to it; logits do not broadcast to labels, since that is usually a mistake.
       where: bool of the same shape, which entries count; the others have loss and gradient 0,
-        also where they are NaN. Default: all.
+        even where they are NaN. Default: all.
 
     Returns:
       The loss of each entry, float32 (wider for wider logits).
@@ -48,7 +48,7 @@ def sigmoid_binary_cross_entropy(
       [-0.5, 0.0, 1.0]
 
     Source:
-      Ours; the formula as in Goodfellow, Bengio, Courville, "Deep Learning", 2016, 6.2.2.2.
+      Our own; the formula as in Goodfellow, Bengio, Courville, "Deep Learning", 2016, 6.2.2.2.
     """
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_floating("logits", logits)
@@ -72,13 +72,13 @@ def _cross_entropy_jvp(
         # Not sigmoid(x) - y, which is 0 for a label of 1 from x = 17 on.
         moved = ((1 - y) * jax.nn.sigmoid(x) - y * jax.nn.sigmoid(-x)) * dx
     if not isinstance(dy, SymbolicZero):
-        # An infinite logit is taken for the largest finite one: else 0 * inf in what follows.
+        # An infinite logit is treated as the largest finite one, to avoid 0 * inf later.
         limit = jnp.asarray(jnp.finfo(x.dtype).max, x.dtype)
         moved = moved - jnp.clip(x, -limit, limit) * dy
     return _cross_entropy(x, y), moved
 
 
-# Labels mostly do not move, and x may be infinite: 0 * inf must not be computed.
+# Labels usually have no tangent, and x may be infinite: 0 * inf must not be computed.
 _cross_entropy.defjvp(_cross_entropy_jvp, symbolic_zeros=True)
 
 

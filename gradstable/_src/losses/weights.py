@@ -16,10 +16,10 @@ from gradstable._src.core.units import is_vector, leaf_names
 
 
 def l1_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) -> jax.Array:
-    r"""Return the sum of the sizes of all weights, which makes them sparse.
+    r"""Return the sum of the absolute values of all weights, which makes them sparse.
 
-    Use it where few weights should remain. Under plain gradient steps none becomes exactly
-    zero: it swings around zero by the learning rate times ``weight``. It is built into the
+    Use it if only a few weights should remain. Under plain gradient steps none becomes exactly
+    zero: it oscillates around zero by the learning rate times ``weight``. It is part of the
     loss, so an adaptive optimizer rescales its gradient like any other.
 
     .. math:: \lambda \sum_i |w_i|
@@ -28,15 +28,15 @@ def l1_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) ->
       params: tree of floating-point arrays.
       weight: ``lambda``, >= 0, in units of the loss per unit of a weight. No default: it
         depends on both.
-      mask: tree of bools like ``params`` or a prefix of it, or a function from ``params`` to
-        one, such as ``gs.losses.kernels_only``: what is penalized. Default: all.
+      mask: what to penalize: a tree of bools like ``params`` or a prefix of it, or a function
+        from ``params`` to one, such as ``gs.losses.kernels_only``. Default: all.
 
     Returns:
-      A float32 scalar (wider for wider weights), to be added to the loss.
+      A float32 scalar (wider for wider weights), to add to the loss.
 
     Raises:
-      TypeError: if a weight that is penalized is not floating-point.
-      ValueError: if ``weight`` is out of range, or the mask is another tree.
+      TypeError: if a penalized weight is not floating-point.
+      ValueError: if ``weight`` is out of range, or the mask does not match the tree.
 
     Example:
       >>> import jax.numpy as jnp
@@ -50,8 +50,8 @@ def l1_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) ->
     check_number("weight", weight, at_least=0.0)
 
     def size(w: jax.Array) -> jax.Array:
-        # Weighted before the sum, which may exceed float32 where the result does not. Not abs,
-        # whose gradient at 0 is 1: a weight that was pruned shall stay where it is.
+        # Weighted before the sum, which may exceed float32 when the result does not. Not abs,
+        # whose gradient at 0 is 1: a pruned weight must stay where it is.
         return jnp.asarray(weight, w.dtype) * w * jax.lax.stop_gradient(jnp.sign(w))
 
     return _total(params, mask, size)
@@ -60,9 +60,9 @@ def l1_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) ->
 def l2_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) -> jax.Array:
     r"""Return half the sum of squares of all weights, which keeps them small.
 
-    Use it with SGD, where it equals weight decay: the gradient is ``weight * w``. With Adam
-    take decoupled decay instead (``gs.adamw``): Adam rescales this gradient like any other, so
-    a weight of 100 is pulled no harder than one of 1.
+    Use it with SGD, where it equals weight decay: the gradient is ``weight * w``. With Adam use
+    decoupled decay instead (``gs.adamw``): Adam rescales this gradient like any other, so a
+    weight of 100 is pulled no harder than one of 1.
 
     .. math:: \frac\lambda2 \sum_i w_i^2
 
@@ -70,15 +70,15 @@ def l2_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) ->
       params: tree of floating-point arrays.
       weight: ``lambda``, >= 0, in units of the loss per squared unit of a weight. No default:
         it depends on both.
-      mask: what is penalized, as for ``gs.losses.l1_penalty``. Default: all.
+      mask: what to penalize, as for ``gs.losses.l1_penalty``. Default: all.
 
     Returns:
-      A float32 scalar (wider for wider weights), to be added to the loss. Where a square
-      exceeds float32 but ``weight`` times it does not, it is finite; its gradient always is.
+      A float32 scalar (wider for wider weights), to add to the loss. If a square exceeds float32
+      but ``weight`` times it does not, the penalty is finite; its gradient always is.
 
     Raises:
-      TypeError: if a weight that is penalized is not floating-point.
-      ValueError: if ``weight`` is out of range, or the mask is another tree.
+      TypeError: if a penalized weight is not floating-point.
+      ValueError: if ``weight`` is out of range, or the mask does not match the tree.
 
     Example:
       >>> import jax.numpy as jnp
@@ -94,18 +94,18 @@ def l2_penalty(params: optax.Params, *, weight: ArrayLike, mask: Mask = None) ->
     check_number("weight", weight, at_least=0.0)
 
     def half_square(w: jax.Array) -> jax.Array:
-        # Each factor takes its share before they meet: the square alone may exceed float32.
+        # Each factor is scaled before they are multiplied: the square alone may exceed float32.
         return (jnp.asarray(weight, w.dtype) * w) * (0.5 * w)
 
     return _total(params, mask, half_square)
 
 
 def kernels_only(params: optax.Params) -> Any:
-    """Return which parameters are kernels: no biases, scales, embeddings or other vectors.
+    """Return which parameters are kernels, not biases, scales, embeddings or other vectors.
 
-    Use it as a ``mask``, here or in ``optax.adamw``: to pull biases, the scales of
-    normalization or embeddings towards zero makes training less stable. It goes by names, as
-    Flax gives them, and by shape; what has two dimensions and another name counts as a kernel.
+    Use it as a ``mask``, here or in ``optax.adamw``: pulling biases, normalization scales or
+    embeddings toward zero makes training less stable. It goes by names, as Flax gives them, and
+    by shape; a leaf with two dimensions and any other name counts as a kernel.
 
     Args:
       params: tree of arrays.
@@ -120,7 +120,7 @@ def kernels_only(params: optax.Params) -> Any:
       {'bias': False, 'kernel': True}
 
     Source:
-      Ours; on embeddings: OLMo Team, "2 OLMo 2 Furious", 2024, arXiv:2501.00656.
+      Our own; on embeddings: OLMo Team, "2 OLMo 2 Furious", 2024, arXiv:2501.00656.
     """
 
     def is_kernel(path: Any, leaf: Any) -> bool:
@@ -134,7 +134,7 @@ def kernels_only(params: optax.Params) -> Any:
 def _total(params: Any, mask: Mask, term: Callable[[jax.Array], jax.Array]) -> jax.Array:
     chosen = mask(params) if callable(mask) else mask
     if chosen is not None:
-        # A mask may be a prefix: one bool for everything below it.
+        # A mask can be a prefix: one bool for everything below it.
         params = jax.tree.map(
             lambda keep, below: below if keep else jax.tree.map(lambda _: None, below),
             chosen,
