@@ -24,7 +24,7 @@ _GLOBAL = {
 _ROBUST = {
     "family": FAMILY,
     "source": "Ours",
-    "promise": "rejects spikes of any size in under 30 % of steps, and accepts lasting level shifts",
+    "promise": "rejects spikes of any size in under 30 % of steps; accepts lasting level shifts",
     "weakness": "norms that scatter by more than a factor of 2 are clipped in over 1 % of steps",
     "numbers": _LOG_MAD,
 }

@@ -213,14 +213,16 @@ def _unlike(old_layers: list[tuple[str, Any]], new_layers: list[tuple[str, Any]]
 
     new_path, new = max(new_layers, key=likeness)
     theirs = _shown(new)
-    told = "the leaves are the same, but the types of the nodes are not"
+    difference = "the leaves are the same, but the types of the nodes are not"
     for path in dict.fromkeys([*ours, *theirs]):
         here, there = ours.get(path, "nothing"), theirs.get(path, "nothing")
         if here != there:
-            told = f"{here} at old_state{old_path}{path}, but {there} at {new_path}{path} of tx"
+            difference = (
+                f"{here} at old_state{old_path}{path}, but {there} at {new_path}{path} of tx"
+            )
             break
     return (
-        f"no part of the state of tx is like old_state: {told}. The inner optimizer and the "
+        f"no part of the state of tx is like old_state: {difference}. The inner optimizer and the "
         "parameters must be those that old_state was made with; only wrappers and rules can "
         "differ. Load old_state with the state of the old transform as the target, so that it "
         "has the original types"

@@ -156,26 +156,26 @@ class _Layout(NamedTuple):
 def _layout(
     projection: Projection,
     weights: Mapping[str, Any],
-    told: tuple[int, ...],
+    maxima: tuple[int, ...],
     head_dim: int | None,
 ) -> _Layout:
     """Return the layout of a kernel from the shape of the maxima and, for keys, the head size."""
-    shape, layers = np.shape(weights[projection.kernel]), told[:-1]
-    core = shape[len(layers) :] if told and shape[: len(layers)] == layers else ()
+    shape, layers = np.shape(weights[projection.kernel]), maxima[:-1]
+    core = shape[len(layers) :] if maxima and shape[: len(layers)] == layers else ()
     found = _Layout(0, 0, apart=False)
     if len(core) == 3:
         found = _Layout(core[1], core[2], apart=True)
     elif len(core) == 2:
-        size = core[1] // max(told[-1], 1) if head_dim is None else head_dim
+        size = core[1] // max(maxima[-1], 1) if head_dim is None else head_dim
         found = _Layout(core[1] // max(size, 1), size, apart=False)
     features = core[-1] if len(core) == 2 else found.heads * found.head_dim
-    wanted = (told[-1:], None) if head_dim is None else (None, head_dim)
+    wanted = (maxima[-1:], None) if head_dim is None else (None, head_dim)
     fits = found.heads * found.head_dim == features > 0
     if not fits or wanted not in (((found.heads,), None), (None, found.head_dim)):
         of = "layers, " if layers else ""
         msg = (
             f"params{projection.kernel} has shape {shape}, which does not fit max_logits of shape "
-            f"{told}: expected ({of}in, heads, head_dim) or ({of}in, heads * head_dim), and "
+            f"{maxima}: expected ({of}in, heads, head_dim) or ({of}in, heads * head_dim), and "
             f"max_logits of shape ({of}heads), with the same head_dim for queries and keys"
         )
         raise ValueError(msg)

@@ -39,7 +39,7 @@ def check_bound(names: tuple[str, ...]) -> None:
             here = (
                 f"the axes here are {known}"
                 if known
-                else "there are no axes here. They exist inside jax.shard_map only; under jit with "
+                else "there are no axes here. They exist only inside jax.shard_map; under jit with "
                 "shardings none is needed, so leave axis_name out"
             )
             msg = f"axis_name must name axes of the mesh, got {name!r}; {here}"

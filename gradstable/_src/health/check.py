@@ -105,6 +105,6 @@ def _give_up(why: _Why, opt_state: object, params: object | None) -> NoReturn:
     members: list[Member] = [tuple(map(int, one)) for one in np.argwhere(why.ends)] if shape else []
     number = int(np.max(np.where(why.ends, why.number, 0)))
     whose = f"{named(members, shape)}: " if np.size(why.ends) > 1 else ""
-    told = "\n".join(story(opt_state, params, only=members))
-    msg = f"training cannot continue: {whose}{why.sentence.format(number)}.\n{told}\n{why.remedy}"
+    report = "\n".join(story(opt_state, params, only=members))
+    msg = f"training cannot continue: {whose}{why.sentence.format(number)}.\n{report}\n{why.remedy}"
     raise TrainingDiverged(msg)

@@ -148,11 +148,11 @@ def _tell_idle(health: Health) -> str:
 
 def _tell_last_rejection(ledger: Ledger, namer: Namer) -> str:
     last = ledger.last_rejection
-    told = f"The last rejection was at step {ledger.last_rejected}: {sentence(last.reason)}"
+    text = f"The last rejection was at step {ledger.last_rejected}: {sentence(last.reason)}"
     if last.worst_leaf < 0:
-        return f"{told}."
+        return f"{text}."
     leaf = namer(int(last.worst_leaf), int(last.leaf_key))
     if last.reason == Reason.NONFINITE:
-        return f"{told}, first in {leaf}."
+        return f"{text}, first in {leaf}."
     limit = f", threshold {last.norm_limit:.3g}" if np.isfinite(last.norm_limit) else ""
-    return f"{told} (norm {last.grad_norm:.3g}{limit}), largest in {leaf}."
+    return f"{text} (norm {last.grad_norm:.3g}{limit}), largest in {leaf}."

@@ -44,11 +44,11 @@ def tell_all(sections: Sequence[Section], *, only: Sequence[Member] = ()) -> lis
       sections: in order, with numbers that have been fetched.
       only: the members to report. Default: all.
     """
-    told: list[str] = []
+    lines: list[str] = []
     for shape in dict.fromkeys(shape_of(one.numbers) for one in sections):
         here = [one for one in sections if shape_of(one.numbers) == shape]
-        told += _tell(here, shape, [one for one in only if len(one) == len(shape)])
-    return told
+        lines += _tell(here, shape, [one for one in only if len(one) == len(shape)])
+    return lines
 
 
 def named(members: Sequence[Member], shape: tuple[int, ...]) -> str:
@@ -81,18 +81,18 @@ def _tell(sections: Sequence[Section], shape: tuple[int, ...], only: Sequence[Me
         weight = max(one.weight(numbers) for one, numbers in parts)
         weights[story] = max(weight, weights.get(story, 0))
     worst = sorted(stories, key=lambda story: -weights[story])[:_MOST]
-    told: list[str] = []
+    lines: list[str] = []
     for story, members in stories.items():
         if story in worst and story:
             name = named(members, shape)
-            told += [f"{name[0].upper()}{name[1:]}:", *story]
+            lines += [f"{name[0].upper()}{name[1:]}:", *story]
     left = sum(len(members) for story, members in stories.items() if story not in worst)
     if left:
-        told.append(
+        lines.append(
             f"{left} more members differ from these, and none of them is worse. Pass "
             "jax.tree.map(lambda x: x[i], opt_state) to see the report of member i."
         )
-    return told
+    return lines
 
 
 def _one(member: Member) -> str:

@@ -33,11 +33,11 @@ def _tell_dropped(state: AccumulateState) -> list[str]:
 
 
 def _tell_scale(state: LossScaleState) -> list[str]:
-    told = f"The loss scale is {state.loss_scale:.6g}"
+    text = f"The loss scale is {state.loss_scale:.6g}"
     if not state.overflows:
-        return [f"{told}, without an overflow."]
+        return [f"{text}, without an overflow."]
     often = _number(int(state.overflows), "overflow")
-    return [f"{told}, after {often}, the last in call {state.last_overflow}."]
+    return [f"{text}, after {often}, the last in call {state.last_overflow}."]
 
 
 def _tell_rollback(state: RollbackState) -> list[str]:

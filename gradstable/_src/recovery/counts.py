@@ -50,10 +50,10 @@ def pass_by(inner_state: Any, idle: jax.Array, measured: Measure) -> Any:
             }
         if "rows" in node._fields:
             new |= {name: _empty_row(getattr(node, name), node) for name in ("rows", "leaf_rows")}
-        told = {name: jnp.where(idle, value, getattr(node, name)) for name, value in new.items()}
+        changed = {name: jnp.where(idle, value, getattr(node, name)) for name, value in new.items()}
         if "wrapped_state" in node._fields and "gradient_sum" not in node._fields:
-            told["wrapped_state"] = pass_by(node.wrapped_state, idle, measured)
-        return node._replace(**told)
+            changed["wrapped_state"] = pass_by(node.wrapped_state, idle, measured)
+        return node._replace(**changed)
 
     return jax.tree.map(visit, inner_state, is_leaf=is_ours)
 

@@ -12,7 +12,7 @@ def bytes_per_device(tree: Any, *, shardings: Any = None) -> int:
     """Return how many bytes of a tree are on one device.
 
     Use it before a run, on shapes alone, to see whether parameters and state will fit: it allocates
-    no memory. It does not include the temporary memory of a step, for which see
+    no memory. It does not include the temporary memory of a step, which XLA reports in
     ``jax.jit(step).lower(...).compile().memory_analysis()``.
 
     Args:
