@@ -178,11 +178,11 @@ def test_every_state_comes_into_a_guard_and_out(case: Case) -> None:
 REFUSED = {
     "another optimizer": (
         optax.sgd(0.1, momentum=0.9),
-        "int32[] at old_state[0].count, and nothing at .wrapped_state[0].count of tx",
+        "int32[] at old_state[0].count, but nothing at .wrapped_state[0].count of tx",
     ),
     "another dtype": (
         optax.adamw(1e-3),
-        "bfloat16[2] at old_state[0].mu['b'], and float32[2] at .wrapped_state[0].mu['b'] of tx",
+        "bfloat16[2] at old_state[0].mu['b'], but float32[2] at .wrapped_state[0].mu['b'] of tx",
     ),
     "twice": (optax.chain(ADAMW, ADAMW), "2 places, at .wrapped_state[0] and at .wrapped_state[1]"),
 }
@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_refused_by_leaf(name: str) -> None:
 
 def test_other_parameters_are_refused() -> None:
     params = {**PARAMS, "w": jnp.zeros((4, 2))}
-    told = re.escape("bfloat16[3, 2] at old_state[0].mu['w'], and bfloat16[4, 2] at .wrapped_state")
+    told = re.escape("bfloat16[3, 2] at old_state[0].mu['w'], but bfloat16[4, 2] at .wrapped_state")
     with pytest.raises(ValueError, match=told):
         gs.checkpoints.migrate_state(adamw_state(), gs.guard(ADAMW), params=params)
 

@@ -154,7 +154,9 @@ def test_weakness_a_saturated_loss_hides_its_slope() -> None:
 
 def test_pitfall_a_mean_in_the_critic_is_refused() -> None:
     batch = jnp.ones((4, 2))
-    with pytest.raises(ValueError, match=r"critic must return one number .* 4 samples.*no mean"):
+    with pytest.raises(
+        ValueError, match=r"critic must return one number .* 4 samples.*do not take their mean"
+    ):
         gs.losses.r1(lambda x: x.mean(), batch)
     with pytest.raises(ValueError, match=r"loss_fn must return .* got \(4, 2\)"):
         gs.losses.input_gradient(lambda x: x, batch, weight=1.0)

@@ -129,7 +129,7 @@ def check_rate(name: str, value: object) -> None:
     """Check a learning rate: a schedule (any callable), or a number >= 0."""
     if callable(value):
         return
-    sign = "The transform already negates the updates; pass the rate as a positive number."
+    sign = "Optimizers negate the updates themselves; pass the rate as a positive number."
     hint = sign if is_negative(value) else ""
     kind = "a real number, or a schedule from steps to numbers"
     check_number(name, value, at_least=0.0, below=math.inf, hint=hint, kind=kind)

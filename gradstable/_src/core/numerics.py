@@ -46,7 +46,7 @@ def largest_norm_in(dtype: DTypeLike) -> float:
 
 
 def smallest_norm_in(dtype: DTypeLike) -> float:
-    """Return the norm below which one counts as zero: ``1 / norm**2`` would overflow."""
+    """Return the norm below which a norm counts as zero: ``1 / norm**2`` would overflow."""
     return 2.0**-500 if np.dtype(dtype) == np.float64 else 2.0**-100
 
 

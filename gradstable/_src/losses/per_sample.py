@@ -37,7 +37,7 @@ def input_gradients(name: str, function: Callable[[Tree], jax.Array], inputs: Tr
         if outputs.shape not in ((samples,), (samples, 1)):
             msg = (
                 f"{name} must return one number for each of the {samples} samples, an array of "
-                f"shape ({samples},) or ({samples}, 1), got {outputs.shape}: do not average in it"
+                f"shape ({samples},) or ({samples}, 1), got {outputs.shape}: do not take their mean"
             )
             raise ValueError(msg)
         return jnp.sum(outputs.astype(wide(outputs.dtype)))

@@ -58,8 +58,7 @@ def accumulate(
 
     with ``w = 1`` by default. If micro-batches are means over unequal numbers of samples or
     tokens, ``update(..., weight=n)`` makes it the mean over all of them. A weight of 0 contributes
-    nothing, whatever the gradient; weights of one group that are more than ``2**60`` apart count
-    as ``2**60`` apart.
+    nothing, whatever the gradient. Ratios of weights in one group are limited to ``2**60``.
 
     Before the last micro-batch, and if ``A`` is empty, the updates are zero and the state of
     ``inner`` stays bit-identical. A micro-batch is bad if its gradient has an entry that is not

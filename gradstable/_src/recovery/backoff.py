@@ -63,8 +63,8 @@ def backoff(
     do not move meanwhile. A run shorter than ``after`` does not count: then the batches are bad,
     not the rate. Updates that roll back to a copy are left unchanged, or they would miss it.
 
-    It must be the outermost wrapper: a guard around it would hold its factor in the very steps that
-    should lower it, and a rollback would restore the old factor. For a chain without a guard use
+    Put it outside: a guard around it would hold its factor in the very steps that should lower it,
+    and a rollback would restore the old factor. For a chain without a guard use
     ``gs.rate.backoff_on_spike``, which detects spikes on its own.
 
     Args:
