@@ -19,25 +19,25 @@ def scale_by_adadelta(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients to the running size of the steps so far (Adadelta).
 
-    Use it as ``optax.scale_by_adadelta``, whose state it shares (``optax.ScaleByAdaDeltaState``).
-    It computes in float32, so ``eps``, without which nothing would ever move, does not vanish
-    in float16. An entry that is not finite, or above ``2**62``, leaves its statistics as they
-    are and does not move.
+    Use it like ``optax.scale_by_adadelta``; the state is the same (``optax.ScaleByAdaDeltaState``).
+    It computes in float32, so ``eps``, without which nothing would ever move, does not vanish in
+    float16. An entry that is not finite, or above ``2**62``, leaves its statistics as they are and
+    does not move.
 
     .. math::
       e_g \leftarrow \rho e_g + (1 - \rho) g^2, \qquad
       u = \frac{\sqrt{e_x + \epsilon}}{\sqrt{e_g + \epsilon}}\, g, \qquad
       e_x \leftarrow \rho e_x + (1 - \rho) u^2
 
-    A step is bounded by those before it alone, :math:`|u| \le \sqrt{(e_x + \epsilon) / (1-\rho)}`,
-    3.16 times their root mean square with the defaults, and so can grow geometrically. It starts
-    slowly: under a constant gradient the first step is 0.0032 with the defaults, and the hundredth
-    0.0047.
+    A step is bounded only by the steps before it, :math:`|u| \le \sqrt{(e_x + \epsilon) /
+    (1-\rho)}`, which is 3.16 times their root mean square with the defaults, so steps can grow
+    geometrically. It starts slowly: under a constant gradient the first step is 0.0032 with the
+    defaults, and the hundredth is 0.0047.
 
     Args:
-      rho: decay of both averages, in [0, 1). Default 0.9, as in optax and torch; the paper has
+      rho: decay of both averages, in [0, 1). Default 0.9, as in optax and torch; the paper uses
         0.95.
-      eps: added inside both roots, > 0: it sets the size of the first step. Default 1e-6 (the
+      eps: added inside both roots, > 0; it sets the size of the first step. Default 1e-6 (the
         paper's).
       nu_dtype: dtype in which both averages are stored. Default float32 (wider for wider
         parameters).

@@ -26,12 +26,12 @@ def scale_by_adam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by Adam's rule, with moments that survive.
 
-    Use it as ``optax.scale_by_adam``, whose state it shares (``optax.ScaleByAdamState``). It
-    computes in float32 whatever the dtype of the gradients, so ``eps`` does not vanish in
-    float16 (where optax's gives NaN for a zero gradient) and ``nu`` does not stall in
-    bfloat16. An entry that is not finite, or above ``2**62``, whose square would make ``nu``
-    infinite and freeze its weight for ever, leaves its moments as they are; these alone then
-    make its update (``gs.guard`` rejects the whole step instead).
+    Use it like ``optax.scale_by_adam``; the state is the same (``optax.ScaleByAdamState``). It
+    computes in float32 whatever the dtype of the gradients, so ``eps`` does not vanish in float16
+    (where optax gives NaN for a zero gradient) and ``nu`` does not stall in bfloat16. An entry that
+    is not finite, or above ``2**62`` (its square would make ``nu`` infinite and freeze its weight
+    forever), leaves its moments as they are, and its update comes from those moments alone.
+    ``gs.guard`` rejects the whole step instead.
 
     .. math::
       \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad
@@ -43,15 +43,16 @@ def scale_by_adam(
 
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.9 (the paper's).
-      b2: decay of the second moment, in [0, 1). Default 0.999 (the paper's); 0.95 to 0.98
-        forgets a spike, and a quiet time, much sooner.
+      b2: decay of the second moment, in [0, 1). Default 0.999 (the paper's); 0.95 to 0.98 forgets a
+        spike, or a quiet period, much sooner.
       eps: added outside the root, in units of the gradient, >= 0. Default 1e-8 (the paper's).
-      eps_root: added inside the root, >= 0. Default 0; needed to differentiate through.
+      eps_root: added inside the root, >= 0. Default 0; set it above 0 to differentiate through the
+        update.
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
-      nu_dtype: the same for ``nu``. bfloat16 stalls with ``b2`` above 0.99, since it is rounded to
-        the nearest number; ``gs.precision.compress_moments`` keeps both in 8 or 16 bits that do
-        not.
-      nesterov: whether ``mu`` looks one step ahead, as in NAdam (as ``optax.adam``).
+      nu_dtype: the same for ``nu``. bfloat16 stalls with ``b2`` above 0.99, since values are
+        rounded to nearest; ``gs.precision.compress_moments`` stores both moments in 8 or 16 bits
+        without stalling.
+      nesterov: whether ``mu`` looks one step ahead, as in NAdam (and ``optax.adam``).
 
     Returns:
       A ``GradientTransformationExtraArgs``; updates have the structure and the dtypes of the
@@ -115,7 +116,7 @@ def quotient(numerator: jax.Array, root: jax.Array, eps: ArrayLike) -> jax.Array
 def over_root(numerator: jax.Array, square: jax.Array, eps: ArrayLike) -> jax.Array:
     """Return ``numerator / sqrt(square + eps)``, and 0 where there is nothing to divide by.
 
-    A product with a reciprocal root, since XLA does not copy it as it does a quotient.
+    A product with a reciprocal root, since XLA duplicates a quotient but not this product.
     """
     total = square + _like(eps, square)
     inverse = jax.lax.rsqrt(total)

@@ -1,4 +1,4 @@
-"""Adam with an arc tangent for the division, and so without an epsilon."""
+"""Adam with an arc tangent in place of the division, and therefore without an epsilon."""
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,9 @@ def scale_by_adam_atan2(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by Adam's rule with ``atan2`` in place of the division.
 
-    Use it where the scale of gradients differs by many orders of magnitude between layers or
-    over a run: there is no ``eps`` to tune, and 0 / 0 is 0. Multiply the loss by any number,
-    and the updates stay as they are.
+    Use it where the scale of gradients differs by many orders of magnitude between layers or over a
+    run: there is no ``eps`` to tune, and 0 / 0 is 0. Multiplying the loss by any number leaves the
+    updates unchanged.
 
     .. math::
       \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad
@@ -35,15 +35,15 @@ def scale_by_adam_atan2(
     Whatever the gradients, :math:`|u| < a \pi / 2`: 1.995 with the defaults, even where Adam's
     has no bound; steady gradients make steps of :math:`a \pi / 4 = 0.997`.
 
-    It is free of scale as far as float32 can square: gradients below 1e-18 have a second
+    It is scale-free as long as float32 can hold the squares: gradients below 1e-18 have a second
     moment of zero, and make full steps of 1.995 whatever their size.
 
     Args:
-      b1: decay of the first moment, in [0, 1). Default 0.9 (as in the implementation cited
-        below, which has the other defaults as well).
+      b1: decay of the first moment, in [0, 1). Default 0.9 (from the implementation cited below, as
+        are the other defaults).
       b2: decay of the second moment, in [0, 1). Default 0.99.
       a: factor on the update, > 0. Default 1.27, which makes steady gradients step by 1.
-      b: factor on the denominator, > 0. Default 1; a larger one is nearer to Adam's division
+      b: factor on the denominator, > 0. Default 1; a larger one is closer to Adam's division
         (``a = b`` large is Adam).
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.

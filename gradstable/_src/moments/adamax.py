@@ -23,10 +23,10 @@ def scale_by_adamax(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divide the first moment by a decaying maximum of the gradients (AdaMax).
 
-    Use it as ``optax.scale_by_adamax``, whose state it shares (``optax.ScaleByAdamState``),
-    where Adam's steps after a quiet time are too wide. It computes in float32. An entry that is
-    not finite, or above ``2**62``, leaves its moments as they are; these alone then make its
-    update.
+    Use it like ``optax.scale_by_adamax``, with the same state (``optax.ScaleByAdamState``), where
+    Adam's steps after a quiet period are too large. It computes in float32. An entry that is not
+    finite, or above ``2**62``, leaves its moments as they are, and its update comes from those
+    moments alone.
 
     .. math::
       \mu \leftarrow b_1 \mu + (1 - b_1) g, \qquad
@@ -40,8 +40,8 @@ def scale_by_adamax(
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.9 (the paper's).
       b2: decay of the maximum, in [0, 1). Default 0.999 (the paper's).
-      eps: added to each new ``|g|``, in units of the gradient, >= 0. Default 1e-8, as in optax
-        and torch; the paper has none.
+      eps: added to each new ``|g|``, in units of the gradient, >= 0. Default 1e-8, as in optax and
+        torch; the paper uses none.
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.
 

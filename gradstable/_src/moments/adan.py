@@ -1,4 +1,4 @@
-"""Adan: Nesterov's look ahead, made of differences of gradients."""
+"""Adan: Nesterov's lookahead, built from differences of gradients."""
 
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ class ScaleByAdanState(NamedTuple):
     count: jax.Array  # shape=(), dtype=jnp.int32, update calls
     mu: Any  # like params, float32 or mu_dtype, average of gradients
     mu_diff: Any  # like params, float32 or mu_dtype, average of their differences
-    nu: Any  # like params, float32 or nu_dtype, average of squares of what is looked ahead to
-    last: Any  # like params, float32, the gradient of the step before
+    nu: Any  # like params, float32 or nu_dtype, average of squared lookahead gradients
+    last: Any  # like params, float32, the gradient of the previous step
 
 
 @shown
@@ -37,9 +37,9 @@ def scale_by_adan(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by Adan's rule, with the weights of the paper.
 
-    Use it with large batches, at learning rates 5 to 10 times those of Adam, where the memory
-    of four arrays a parameter is there. Not where gradients are mostly noise: the difference
-    of two of them is noisier than each.
+    Use it with large batches, at learning rates 5 to 10 times those of Adam, if you have memory for
+    four arrays per parameter. Avoid it where gradients are mostly noise: the difference of two
+    gradients is noisier than either.
 
     .. math::
       d &= g_t - g_{t-1} \quad (0 \text{ at } t = 1) \\
@@ -47,12 +47,12 @@ def scale_by_adan(
       \nu &\leftarrow b_3 \nu + (1 - b_3) (g + b_2 d)^2 \\
       u &= \frac{\hat\mu + b_2 \hat\mu_d}{\sqrt{\hat\nu + \epsilon_{root}} + \epsilon}
 
-    with the hats of bias correction, as in Adam. The weight of :math:`d` is ``b2`` = 0.92, in
-    the paper (which writes ``b2`` for our ``1 - b2``) and in its authors' code.
-    ``optax.adan`` (0.2.8) takes ``1 - b2`` = 0.08: almost no look ahead.
+    where hats denote bias correction, as in Adam. The weight of :math:`d` is ``b2`` = 0.92, as in
+    the paper (which writes ``b2`` for our ``1 - b2``) and its authors' code. ``optax.adan`` (0.2.8)
+    uses ``1 - b2`` = 0.08: almost no lookahead.
 
-    Whatever the gradients, :math:`|u| \le 1.21` with the defaults. What a spike does lasts: one of
-    1000 times the usual size leaves steps of less than half their usual length for 957 steps.
+    Whatever the gradients, :math:`|u| \le 1.21` with the defaults. A spike has a lasting effect:
+    after one of 1000 times the usual size, steps stay below half their usual length for 957 steps.
 
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.98 (the paper's 1 - 0.02).
@@ -60,8 +60,8 @@ def scale_by_adan(
         1 - 0.08).
       b3: decay of the second moment, in [0, 1). Default 0.99 (the paper's 1 - 0.01).
       eps: added outside the root, in units of the gradient, >= 0. Default 1e-8 (the paper's).
-      eps_root: added inside the root, >= 0. Default 0 (``optax.adan`` has 1e-8, which is 1e-4
-        outside the root).
+      eps_root: added inside the root, >= 0. Default 0 (``optax.adan`` uses 1e-8, which amounts to
+        1e-4 outside the root).
       mu_dtype: dtype in which both first moments are stored. Default float32 (wider for wider
         parameters).
       nu_dtype: the same for the second moment.

@@ -38,7 +38,7 @@ def scale_by_ademamix(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by AdEMAMix's rule: a fast and a slow momentum over Adam's root.
 
-    Use it for runs of tens of thousands of steps on steady data, behind a guard. Not where the
+    Use it for runs of tens of thousands of steps on steady data, behind a guard. Avoid it where the
     data shift: what enters the slow momentum stays for 1 / (1 - b3) = 10000 steps.
 
     .. math::
@@ -48,26 +48,25 @@ def scale_by_ademamix(
       u &= \frac{\mu / (1 - b_1^t) + \alpha \mu_s}
                 {\sqrt{\nu / (1 - b_2^t) + \epsilon_{root}} + \epsilon}
 
-    The slow momentum is not corrected for its bias, so that it fills slowly. The paper warms
-    up both: ``alpha`` linearly (``optax.linear_schedule(0.0, 5.0, steps)``), ``b3`` linearly in
-    its half-life (``gs.moments.half_life_schedule(0.9, end_value=0.9999,
-    transition_steps=steps)``).
+    The slow momentum is not bias-corrected, so it fills slowly. The paper warms up two numbers:
+    ``alpha`` linearly (``optax.linear_schedule(0.0, 5.0, steps)``), ``b3`` linearly in its
+    half-life (``gs.moments.half_life_schedule(0.9, end_value=0.9999, transition_steps=steps)``).
 
     The step has no bound: the fast momentum has Adam's (7.27), but the slow one outlives ``nu``
-    (``b3**2 > b2``). A weight whose gradient falls silent for good makes steps that *grow*:
-    after 1000 steps of 1, they are 4.4 long (``alpha=5``) 5000 steps later, and 33 after 10000.
-    And a spike of 1000 times the usual size among noise comes back when ``nu`` has forgotten
-    it: 10000 steps later it still moves its weight by 0.18 in every step, as much as the noise
-    does.
+    (``b3**2 > b2``). If the gradient of a weight goes to zero for good, its steps *grow*: after
+    1000 gradients of 1, steps have a size of 4.4 (``alpha=5``) 5000 steps later, and 33 after
+    10000. A spike of 1000 times the usual size among noise also comes back once ``nu`` has
+    forgotten it: 10000 steps later it still moves its weight by 0.18 in every step, as much as the
+    noise does.
 
     Args:
       b1: decay of the fast momentum, in [0, 1). Default 0.9 (the paper's).
       b2: decay of the second moment, in [0, 1). Default 0.999 (the paper's).
-      b3: decay of the slow momentum, in [0, 1), or a schedule from the number of the step (the
-        first is 1, as in the authors' code) to it. Default 0.9999 (the paper's).
-      alpha: weight of the slow momentum, >= 0, or a schedule. Default 6, as in optax, where the
-        assembled optimizer has 5, as ``gs.recipes.ademamix`` and the authors' JAX code do; the
-        paper tries 4 to 10.
+      b3: decay of the slow momentum, in [0, 1), or a schedule for it, called with the step number
+        (the first is 1, as in the authors' code). Default 0.9999 (the paper's).
+      alpha: weight of the slow momentum, >= 0, or a schedule. Default 6, as in
+        ``optax.contrib.scale_by_ademamix``. The optimizers use 5: ``optax.contrib.ademamix``,
+        ``gs.recipes.ademamix`` and the authors' JAX code. The paper tries 4 to 10.
       eps: added outside the root, in units of the gradient, >= 0. Default 1e-8 (the paper's).
       eps_root: added inside the root, >= 0. Default 0.
       mu_dtype: dtype in which both momenta are stored. Default float32 (wider for wider
@@ -131,7 +130,7 @@ def half_life_schedule(
     r"""Raise a decay rate so that its half-life grows linearly.
 
     Use it for ``b3`` of ``gs.moments.scale_by_ademamix``, from ``b1`` to the final value. A
-    schedule that is linear in the rate itself would spend nearly all of its time on short memories.
+    schedule that is linear in the rate itself would spend nearly all its time on short memories.
 
     .. math::
       b(t) = \exp \frac{1}{(1 - s) / \ln b_0 + s / \ln b_T}, \qquad s = \min(t / T, 1)
@@ -140,10 +139,10 @@ def half_life_schedule(
       init_value: the rate at step 0, in [0, 1). No default: the ``b1`` of the optimizer.
       end_value: the rate from step ``transition_steps`` on, in [0, 1). Default 0.9999 (the
         paper's).
-      transition_steps: :math:`T`, in steps, >= 1. No default: the paper takes all of a run.
+      transition_steps: :math:`T`, in steps, >= 1. No default: the paper uses the whole run.
 
     Returns:
-      A schedule, a function from the number of a step to a float32 rate.
+      A schedule: a function from step number to a float32 rate.
 
     Raises:
       ValueError: if a number is out of its range.

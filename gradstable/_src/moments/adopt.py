@@ -1,4 +1,4 @@
-"""ADOPT: a gradient is divided by the second moment of those before it."""
+"""ADOPT: divide each gradient by the second moment of those before it."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from gradstable._src.moments.engine import MAX_SQUARED, LeafRule, Slot, moments
 
 
 def fourth_root(step: jax.Array) -> jax.Array:
-    """Return the clip of ADOPT's authors: the number of steps before, to the power 1/4."""
+    """Return the clip limit of ADOPT's authors: the number of earlier steps to the power 1/4."""
     return jnp.sqrt(jnp.sqrt(step))
 
 
@@ -33,20 +33,20 @@ def scale_by_adopt(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by ADOPT's rule, which converges with any ``b2``.
 
-    Use it where Adam with a large ``b2`` oscillates. It takes the second moment from *before*
-    this gradient, so a spike is not in its own denominator: everything rests on the clip.
+    Use it where Adam with a large ``b2`` oscillates. It uses the second moment from *before* this
+    gradient, so a spike is not in its own denominator: everything depends on the clip.
 
     .. math::
       c &= clip(g / \max(\sqrt{\nu}, \epsilon), \pm (t - 1)^{1/4}) \\
       \mu &\leftarrow b_1 \mu + (1 - b_1) c, \qquad
       \nu \leftarrow b_2 \nu + (1 - b_2) g^2, \qquad u = \mu
 
-    At the first step :math:`\nu = g^2` and :math:`u = 0`.
+    At the first step, :math:`\nu = g^2` and :math:`u = 0`.
 
-    The step is bounded by the clip: :math:`|u| \le (t - 1)^{1/4}`, which is 5.6 after 1000 steps
-    and 10 after 10000, and no constant. A weight whose first gradient was zero, as in a row of
-    an embedding, makes use of it: steady gradients move it by up to 4.6, and by more than 1.5 for
-    5800 steps. Without the clip its second gradient moves it by 0.1 / eps = 1e5.
+    The step is bounded only by the clip: :math:`|u| \le (t - 1)^{1/4}`, which is not constant: 5.6
+    after 1000 steps and 10 after 10000. A weight whose first gradient was zero, as in a row of an
+    embedding, does take such steps: steady gradients move it by up to 4.6, and by more than 1.5 for
+    5800 steps. Without the clip, its second gradient moves it by 0.1 / eps = 1e5.
 
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.9 (the paper's).
@@ -54,10 +54,10 @@ def scale_by_adopt(
       eps: the least denominator, in units of the gradient, >= 0. Default 1e-6 (the paper's).
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.
-      nesterov: whether ``mu`` looks one step ahead (as ``optax.contrib.adopt``).
-      use_clipping: whether to clip. Default ``True``; leave it.
-      clip_value_fn: from the number of steps before this one to the clip. Default: its fourth
-        root (the authors').
+      nesterov: whether ``mu`` looks one step ahead (as in ``optax.contrib.adopt``).
+      use_clipping: whether to clip. Default ``True``; leave it on.
+      clip_value_fn: function from the number of earlier steps to the clip limit. Default: the
+        fourth root (the authors').
 
     Returns:
       A ``GradientTransformationExtraArgs``; updates have the structure and the dtypes of the

@@ -28,10 +28,10 @@ def scale_by_amsgrad(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by Adam's rule with the largest second moment so far (AMSGrad).
 
-    Use it as ``optax.scale_by_amsgrad``, whose state it shares (``optax.ScaleByAmsgradState``).
-    A quiet time does not make its second moment stale, as it does Adam's. It computes in
-    float32. An entry that is not finite, or above ``2**62``, leaves its moments as they are;
-    these alone then make its update.
+    Use it like ``optax.scale_by_amsgrad``; the state is the same (``optax.ScaleByAmsgradState``).
+    Unlike Adam's, its second moment does not go stale in a quiet period. It computes in float32. An
+    entry that is not finite, or above ``2**62``, leaves its moments as they are, and its update
+    comes from those moments alone.
 
     .. math::
       \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad
@@ -39,15 +39,15 @@ def scale_by_amsgrad(
       \nu_{max} \leftarrow \max(\nu_{max}, \nu / (1 - b_2^t)) \\
       u &= \frac{\mu / (1 - b_1^t)}{\sqrt{\nu_{max} + \epsilon_{root}} + \epsilon}
 
-    The bound of ``gs.moments.scale_by_adam`` holds, unless the second moment alone is left
-    uncorrected: then the first step is :math:`1 / \sqrt{1 - b_2}` wide, 31.6. A spike slows a
-    parameter for good: after one of 1000, at step 1000, a gradient of 1 makes steps of 0.025, 10000
-    steps later as well, where Adam's are back at 0.98. Clip before it.
+    The bound of ``gs.moments.scale_by_adam`` holds, unless only the second moment is left
+    uncorrected: then the first step is :math:`1 / \sqrt{1 - b_2}` = 31.6. A spike slows a parameter
+    for good: after one of 1000 at step 1000, a gradient of 1 makes steps of 0.025, even 10000 steps
+    later, when Adam's are back at 0.98. Clip before it.
 
-    optax corrects before it takes the maximum, so one large *first* gradient is kept in full: 10
-    and then 1 makes steps of 0.1 for good. torch corrects after (``correct_maximum``), and
-    comes back to 0.97 in 1000 steps. The paper corrects nothing (both ``bias_correction_*``
-    off).
+    optax corrects before it takes the maximum, so one large *first* gradient is kept in full: a
+    gradient of 10 followed by ones makes steps of 0.1 for good. torch corrects afterwards
+    (``correct_maximum``), and is back at 0.97 in 1000 steps. The paper corrects nothing (both
+    ``bias_correction_*`` off).
 
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.9.
@@ -58,8 +58,8 @@ def scale_by_amsgrad(
       nu_dtype: the same for ``nu`` and its maximum.
       bias_correction_mu: whether to correct the first moment. Default ``True``, as in optax.
       bias_correction_nu: whether to correct the second moment. Default ``True``, as in optax.
-      correct_maximum: whether ``nu`` is corrected after the maximum was taken, as in torch,
-        and not before. Default ``False``, as in optax.
+      correct_maximum: whether to correct ``nu`` after taking the maximum, as in torch, instead of
+        before. Default ``False``, as in optax.
 
     Returns:
       A ``GradientTransformationExtraArgs``; updates have the structure and the dtypes of the

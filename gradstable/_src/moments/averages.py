@@ -1,4 +1,4 @@
-"""First moments alone: the moving average of the gradients, and momentum."""
+"""First moments only: the moving average of the gradients, and momentum."""
 
 import jax
 import optax
@@ -13,17 +13,17 @@ from gradstable._src.moments.engine import LeafRule, Slot, moments
 def ema(
     decay: ArrayLike, *, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Replace gradients by their exponential moving average.
+    r"""Replace gradients with their exponential moving average.
 
-    Use it as ``optax.ema``, whose state it shares (``optax.EmaState``), to smooth gradients
-    before a transform that has no momentum. The average is kept in float32, and an entry that
-    is not finite, or above ``2**62``, leaves it as it is.
+    Use it like ``optax.ema``, with the same state (``optax.EmaState``), to smooth gradients before
+    a transform that has no momentum. The average is kept in float32, and an entry that is not
+    finite, or above ``2**62``, leaves it as it is.
 
     .. math::
       m \leftarrow d\, m + (1 - d)\, g, \qquad u = m / (1 - d^t)
 
-    A step has no bound but the largest gradient so far: :math:`|u| \le \max |g|`. A spike of
-    1000 among gradients of 1 outweighs them for 44 steps with ``decay=0.9``.
+    A step is bounded only by the largest gradient so far: :math:`|u| \le \max |g|`. A spike of 1000
+    among gradients of 1 outweighs them for 44 steps with ``decay=0.9``.
 
     Args:
       decay: :math:`d`, in [0, 1). No default: about ``1 / (1 - d)`` gradients are averaged.
@@ -74,17 +74,17 @@ def trace(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Add up gradients with a decay: momentum, by the heavy ball or by Nesterov.
 
-    Use it as ``optax.trace``, whose state it shares (``optax.TraceState``). The sum is kept in
-    float32, where a sum in bfloat16 loses what is 256 times smaller, and what float16 cannot
-    hold becomes its largest number. An entry that is not finite, or above ``2**62``, leaves the
-    sum as it is.
+    Use it like ``optax.trace``; the state is the same (``optax.TraceState``). The sum is kept in
+    float32 (in bfloat16 it would lose anything 256 times smaller), and values that float16 cannot
+    hold become its largest number. An entry that is not finite, or above ``2**62``, leaves the sum
+    as it is.
 
     .. math::
       m \leftarrow d\, m + g, \qquad
       u = \begin{cases} m & \text{heavy ball} \\ g + d\, m & \text{Nesterov} \end{cases}
 
     A step has no bound: it is proportional to the gradient, and a spike of size ``S`` moves a
-    parameter by ``S / (1 - d)`` in all, 10 times its size with ``decay=0.9``. Clip before it.
+    parameter by ``S / (1 - d)`` in total, 10 times its size with ``decay=0.9``. Clip before it.
 
     Args:
       decay: :math:`d`, in [0, 1). No default; 0.9 is usual.

@@ -26,18 +26,18 @@ def scale_by_belief(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divide the first moment by how far gradients fall from it (AdaBelief).
 
-    Use it as ``optax.scale_by_belief``, whose state it shares (``optax.ScaleByBeliefState``).
-    It computes in float32, where ``eps_root`` does not vanish. An entry that is not finite, or
-    above ``2**62``, leaves its moments as they are; these alone then make its update.
+    Use it like ``optax.scale_by_belief``; the state is the same (``optax.ScaleByBeliefState``). It
+    computes in float32, where ``eps_root`` does not vanish. An entry that is not finite, or above
+    ``2**62``, leaves its moments as they are, and its update comes from those moments alone.
 
     .. math::
       \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad
       \nu \leftarrow b_2 \nu + (1 - b_2) (g - \mu)^2 + \epsilon_{root} \\
       u &= \frac{\mu / (1 - b_1^t)}{\sqrt{\nu / (1 - b_2^t)} + \epsilon}
 
-    A step has no bound: what does not change is believed without limit. A constant gradient
-    makes steps of 39 after 2000 steps, where Adam's are 1, and of 2300 after 10000. Put
-    ``gs.rules`` before it, or give a larger ``eps``.
+    A step has no bound: a gradient that does not change is trusted without limit. A constant
+    gradient makes steps of 39 after 2000 steps, where Adam's are 1, and of 2300 after 10000. Put
+    ``gs.rules`` before it, or pass a larger ``eps``.
 
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.9 (the paper's).
@@ -82,7 +82,7 @@ def scale_by_belief(
         def direct(g: jax.Array, new: tuple[jax.Array, ...], _: object) -> jax.Array:
             mu, nu = new
             mu_hat = look_ahead(first, mu, g) if nesterov else first.correct(mu)
-            # eps may be 0, and a subnormal nu (which not every device flushes) would make inf.
+            # With eps = 0, a subnormal nu (which not every device flushes) would give inf.
             root = jnp.maximum(jnp.sqrt(second.correct(nu)), 1.0 / MAX_SQUARED)
             return divide(mu_hat, root, eps)
 

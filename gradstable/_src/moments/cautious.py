@@ -1,4 +1,4 @@
-"""Cautious optimizers: no step against the gradient of this step."""
+"""Cautious optimizers: never step against the current gradient."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from gradstable._src.core.numerics import increment, saturate, wide
 from gradstable._src.core.shown import shown
 from gradstable._src.core.tree_checks import check_real, check_state, check_updates
 
-# The least share of entries by which the others are enlarged (as in timm).
+# Floor on the share of kept entries, by which those entries are divided (as in timm).
 _LEAST_SHARE = 1e-3
 
 
@@ -36,31 +36,31 @@ def cautious(
     r"""Drop the entries of an update that point against the gradient, and enlarge the rest.
 
     Use it around an estimator with momentum: ``gs.moments.cautious(gs.moments.scale_by_adam())``,
-    before weight decay and learning rate. Right after the gradients change direction, what the
-    momentum still pushes the old way is dropped at once.
+    before weight decay and learning rate. When the gradients change direction, entries that the
+    momentum still pushes the old way are dropped immediately.
 
     .. math::
       m = [u \cdot g > 0], \qquad u' = \frac{m}{\max(mean(m), 10^{-3})} u
 
     with the mean over each leaf. ``inner`` must give a direction of *ascent*, as all
-    ``scale_by_*`` do. For a whole optimizer, whose updates point downhill, say
-    ``descends=True``, or else exactly the wrong entries are kept.
+    ``scale_by_*`` do. For a whole optimizer, whose updates point downhill, pass ``descends=True``;
+    otherwise exactly the wrong entries are kept.
 
-    The step may be 1000 times that of ``inner``: where one entry in a thousand agrees with its
-    gradient, it alone carries the length of all. Cap the update after it where that matters.
+    The step can be 1000 times that of ``inner``: if one entry in a thousand agrees with its
+    gradient, that entry alone is scaled up by 1000. Cap the update afterwards if that matters.
 
     Args:
-      inner: any optax transform. It sees all gradients as they are.
-      descends: whether updates of ``inner`` are to be added to parameters as they are, as
+      inner: any optax transform. It sees all gradients unchanged.
+      descends: whether updates of ``inner`` are meant to be added to the parameters directly, like
         those of ``optax.adamw(3e-4)``. Default ``False``.
       axis_name: as for ``gs.guard``. Default ``None``.
 
     Returns:
-      A ``GradientTransformationExtraArgs`` with a ``CautiousState``; updates have the dtypes
-      that ``inner`` gives them. Where the gradient or the update is NaN, it is zero.
+      A ``GradientTransformationExtraArgs`` with a ``CautiousState``; updates have the dtypes that
+      ``inner`` gives them, and are zero where the gradient or the update is NaN.
 
     Raises:
-      TypeError: if ``inner`` is no transform.
+      TypeError: if ``inner`` is not a transform.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,7 +110,7 @@ def cautious(
 
 def _agrees(u: jax.Array, g: jax.Array, *, descends: bool) -> jax.Array:
     x = u.astype(wide(u.dtype))
-    # Of signs, since the product of two small numbers is zero.
+    # Compare signs, since the product of two small numbers can underflow to zero.
     uphill = jnp.sign(x) * jnp.sign(g).astype(x.dtype)
     return (uphill < 0) if descends else (uphill > 0)
 

@@ -1,4 +1,4 @@
-"""The clip of SPAM alone: every entry by its own second moment."""
+"""SPAM's clip on its own: every entry limited by its own second moment."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ class ClipByMomentState(NamedTuple):
     """State of ``clip_by_moment``."""
 
     count: jax.Array  # shape=(), dtype=jnp.int32, update calls
-    nu: Any  # like params, float32 or nu_dtype, average of squares of what was let through
+    nu: Any  # like params, float32 or nu_dtype, average of the squares of clipped gradients
 
 
 @shown
@@ -31,24 +31,25 @@ def clip_by_moment(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Clip every entry of a gradient by a moving average of its own squares.
 
-    Use it where single entries spike, as in rows of an embedding, and a norm over many entries
-    does not see them. It costs an array of the size of the parameters; a guard costs none.
+    Use it where single entries spike, as in rows of an embedding, and a norm over many entries does
+    not notice them. It costs an array the size of the parameters; a guard costs none.
 
     .. math::
       g' &= sign(g) \min(|g|, \sqrt{\Theta \nu}), \qquad
       \nu \leftarrow b_2 \nu + (1 - b_2) g'^2
 
-    The average is that of the clipped gradient, and is not corrected for its bias: the limit is
-    10 times the root mean square at step 20, and 71 times in the long run. An entry with no
-    history (:math:`\nu = 0`) passes: SPAM would hold it at zero.
+    The average is taken over clipped gradients and is not bias-corrected: the limit is 10 times the
+    root mean square at step 20, and 71 times in the long run. An entry with no history (:math:`\nu
+    = 0`) passes; SPAM would hold it at zero.
 
-    No lock-in: a limit that clips grows by :math:`\sqrt{1 + (1 - b_2)(\Theta - 1)}` = 2.45 in every
-    step. A lasting rise of the gradient by 1000 times passes whole after 4 steps.
+    It cannot lock up: while it clips, the limit grows by a factor of :math:`\sqrt{1 + (1 -
+    b_2)(\Theta - 1)}` = 2.45 per step. A lasting rise of the gradient by 1000 times passes in full
+    after 4 steps.
 
     Args:
       max_multiple: :math:`\Theta`, of squares, > 0. Default 5000 (SPAM's).
       b2: decay of the second moment, in [0, 1). Default 0.999 (SPAM's).
-      warmup_steps: steps that are only watched, >= 0. Default 20 (SPAM's).
+      warmup_steps: initial steps that are only watched, not clipped, >= 0. Default 20 (SPAM's).
       nu_dtype: dtype in which ``nu`` is stored. Default float32 (wider for wider parameters).
 
     Returns:
@@ -70,7 +71,7 @@ def clip_by_moment(
 
     Source:
       Huang et al., "SPAM: Spike-Aware Adam with Momentum Reset for Stable LLM Training", 2025,
-      arXiv:2501.06842; that an entry without history passes is ours.
+      arXiv:2501.06842; letting an entry without history pass is ours.
     """
     check_number("max_multiple", max_multiple, above=0.0)
     check_decays(b2=b2)

@@ -1,4 +1,4 @@
-"""StableAdamW's moments: Adam whose step shrinks where gradients outgrow the second moment."""
+"""StableAdamW's moments: Adam with smaller steps where gradients outgrow the second moment."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class ScaleByClippedAdamState(NamedTuple):
     count: jax.Array  # shape=(), dtype=jnp.int32, update calls
     mu: Any  # like params, float32 or mu_dtype, average of gradients
     nu: Any  # like params, float32 or nu_dtype, average of their squares
-    rms: Any  # float32, of each unit at the last step; like params, with size 1 within a unit
+    rms: Any  # float32, of each unit at the last step; like params, size 1 along its axes
 
 
 @shown
@@ -47,9 +47,9 @@ def scale_by_clipped_adam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by StableAdamW's rule: Adam with the update clipping of Adafactor.
 
-    Use it in place of Adam wherever a second moment may be stale: a unit whose gradients
-    outgrow it takes a smaller step at once. It replaces a clip of gradients, and costs one
-    more read of them.
+    Use it in place of Adam where a second moment can go stale: a unit whose gradients outgrow it
+    immediately takes a smaller step. It replaces gradient clipping, and costs one more read of the
+    gradients.
 
     .. math::
       \mu &\leftarrow \hat b_1 \mu + (1 - \hat b_1) g, \qquad
@@ -59,31 +59,31 @@ def scale_by_clipped_adam(
       u &= \frac{1}{\max(1, RMS / c)}
         \left( \frac{\mu}{\sqrt{\nu} + \epsilon} + \lambda \theta \right)
 
-    The decay of the paper shrinks with the step, so it stands in here; with
-    ``optax.add_decayed_weights`` after this transform it does not.
+    In the paper, weight decay shrinks along with the step, so it is part of this transform;
+    ``optax.add_decayed_weights`` after it would not shrink.
 
-    ``state.rms`` is also the earliest sign of a loss spike, which in the paper comes 1 to 8
-    steps after it rises; steady noise keeps it within 0.1 of 1, and it is at most
+    ``state.rms`` is also the earliest sign of a loss spike: in the paper, the spike follows 1 to 8
+    steps after it rises. Steady noise keeps it within 0.1 of 1, and it is at most
     :math:`1 / \sqrt{1 - b_2}` = 10.
 
-    Whatever the gradients, :math:`|u| \le 2.35` with the defaults and no decay, as in Adam.
-    A spike of 1000 times the usual size in a whole unit makes a step of 0.1 of the usual length,
-    and for 800 steps after it they are below half of it, since ``nu`` remembers.
+    Whatever the gradients, :math:`|u| \le 2.35` with the defaults and no decay, as in Adam. A spike
+    of 1000 times the usual size in a whole unit makes a step of 0.1 times the usual length, and for
+    the next 800 steps they stay below half of it, since ``nu`` remembers.
 
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.9 (the paper's).
       b2: decay of the second moment, in [0, 1). Default 0.99 (the paper's).
-      eps: added to the root and, squared, the least second moment in the RMS, in units of the
+      eps: added to the root; its square is the least second moment in the RMS. In units of the
         gradient, >= 0. Default 1e-8 (the authors' code).
       max_rms: :math:`c`, the RMS above which steps shrink, > 0. Default 1 (the paper's).
-      units: the parts that are judged alone, as for ``gs.guard``. Default ``"leaf"`` (the
-        paper's); for stacked layers ``"layer"``, or else one layer that explodes holds up all.
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0. Not 0: ``update`` needs
-        ``params``.
+      units: the parts that are judged separately, as for ``gs.guard``. Default ``"leaf"`` (the
+        paper's). For stacked layers use ``"layer"``, or one exploding layer slows all of them.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0; any other value makes
+        ``update`` need ``params``.
       mask: tree of bools, or a function from parameters to one: which leaves to decay.
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.
-      axis_name: as for ``gs.guard``. Default ``None``: right under ``jit``.
+      axis_name: as for ``gs.guard``. Default ``None``, which is right under ``jit``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``ScaleByClippedAdamState``; updates have the
@@ -91,8 +91,8 @@ def scale_by_clipped_adam(
       ``2**62``, leaves its statistics as they are.
 
     Raises:
-      ValueError: if a number is out of its range, or a kind of units unknown.
-      TypeError: if units are of a wrong kind.
+      ValueError: if a number is out of its range, or a kind of units is unknown.
+      TypeError: if units are of the wrong kind.
 
     Example:
       >>> import jax.numpy as jnp
@@ -156,7 +156,7 @@ def scale_by_clipped_adam(
 
 
 def _withins(gradients: Any, units: Units, axis_name: AxisName) -> list[Within]:
-    # A unit of one entry is where its entry is; all others are known to every device.
+    # A unit of one entry exists only where its entry is; every device knows all other units.
     found = withins_of(gradients, units, axis_name)
     return [within if within.entries > 1 else Within(within.dims, 1) for within in found]
 
@@ -198,7 +198,7 @@ def _rms(
 
 def _ones(units: Units, params: Any) -> Any:
     def of_units(axes: tuple[int, ...], param: ArrayLike) -> jax.Array:
-        # A reduction, so that units are sharded as it shards them.
+        # A reduction, so that the units are sharded the way a reduction shards them.
         zeros = jnp.zeros_like(param, dtype=jnp.float32)
         return 1.0 + jnp.sum(zeros, axis=axes, keepdims=True)
 

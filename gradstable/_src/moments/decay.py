@@ -1,4 +1,4 @@
-"""Decay rates in float32, whatever they were given as, and without loss of digits."""
+"""Decay rates in float32, whatever type they were given in, and without losing digits."""
 
 import math
 from typing import NamedTuple
@@ -15,18 +15,18 @@ from gradstable._src.core.numerics import is_low_precision
 # A decay rate that rounds to 1 (0.999 in bfloat16) would leave a second moment of zero.
 _MAX_DECAY = 1.0 - 2.0**-20
 _ROUNDED = (
-    "In bfloat16 0.999 rounds to 1: give optax.inject_hyperparams hyperparam_dtype=jnp.float32"
+    "0.999 rounds to 1 in bfloat16: pass hyperparam_dtype=jnp.float32 to optax.inject_hyperparams"
 )
 
 
 def check_decays(**rates: ArrayLike) -> None:
-    """Raise unless every concrete rate, given by its name, lies in [0, 1)."""
+    """Raise unless every concrete rate, passed by name, lies in [0, 1)."""
     for name, rate in rates.items():
         check_number(name, rate, at_least=0.0, below=1.0, hint=_ROUNDED if _rounded(rate) else "")
 
 
 def _rounded(rate: ArrayLike) -> bool:
-    """Whether a concrete rate may be 1 only because its dtype is narrow."""
+    """Whether a concrete rate might be 1 only because its dtype is narrow."""
     array = isinstance(rate, (jax.Array, np.ndarray, np.generic))
     if isinstance(rate, jax.core.Tracer) or not array or rate.ndim:
         return False
@@ -36,8 +36,8 @@ def _rounded(rate: ArrayLike) -> bool:
 class Decay(NamedTuple):
     """A decay rate ``b`` at one step ``t``, as float32 scalars.
 
-    ``1 - b`` and ``1 - b**t`` are computed from the rate as it was given: in float32 the
-    difference 1 - 0.999 has lost four digits.
+    ``1 - b`` and ``1 - b**t`` are computed from the rate as it was passed in: in float32 the
+    difference 1 - 0.999 loses four digits.
     """
 
     keep: jax.Array  # b
@@ -67,5 +67,5 @@ class Decay(NamedTuple):
         return self._replace(keep=1.0 - take, take=take)
 
     def correct(self, average: jax.Array) -> jax.Array:
-        """Return a moving average that began at zero without its bias towards zero."""
+        """Remove the bias toward zero from a moving average that started at zero."""
         return average / self.corrects.astype(average.dtype)

@@ -1,9 +1,9 @@
-"""One engine for all moment estimators: dtypes, soundness and structure are decided here.
+"""One engine for all moment estimators: it decides dtypes, soundness and structure.
 
-An estimator is given by what it does to one leaf: ``learn`` makes new statistics from old ones,
-and ``direct`` makes an update from the new ones. The order is the point: what ``direct`` reads
-is what is kept, so that a guard can hold the statistics without a copy (see
-``gradstable/_src/hold.py``), and so that an unsound entry is discarded once and for all.
+An estimator is defined by what it does to one leaf: ``learn`` makes new statistics from old ones,
+and ``direct`` makes an update from the new ones. The order matters: ``direct`` reads exactly what
+is kept, so a guard can hold the statistics without a copy (see ``gradstable/_src/hold.py``), and an
+unsound entry is discarded once and for all.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ MAX_SQUARED = 2.0**62
 
 
 def max_squared(dtype: DTypeLike) -> float:
-    """Return the same for any dtype to compute in."""
+    """Return the equivalent of ``MAX_SQUARED`` for any compute dtype."""
     return 4.0 * largest_norm_in(dtype)
 
 
@@ -46,10 +46,10 @@ class LeafRule(NamedTuple):
     """What an estimator does to one leaf at one step, in float32 (or wider).
 
     Attributes:
-      learn: ``(g, *old) -> new``: the new statistics, a tuple with one entry a slot. Must
-        give what is finite from any ``|g| <= 2**62``.
-      direct: ``(g, new, old) -> update``, where ``new`` is what is kept. Zero where there is
-        nothing to divide by.
+      learn: ``(g, *old) -> new``: the new statistics, a tuple with one entry per slot. Must be
+        finite for any ``|g| <= 2**62``.
+      direct: ``(g, new, old) -> update``, where ``new`` is what is kept. Must be zero where there
+        is nothing to divide by.
     """
 
     learn: Callable[..., tuple[jax.Array, ...]]
@@ -65,23 +65,23 @@ def moments(
     complex_too: bool = False,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Make a transform of an estimator.
+    """Turn an estimator into a transform.
 
     Gradients are cast to float32 (or wider) first and updates to the dtype of the gradients
     last. An entry that is not finite, or above ``2**62`` (its square would make a second moment
-    infinite, and freeze its weight for ever), counts as zero and leaves its statistics as they
-    are.
+    infinite and freeze its weight forever), counts as zero and leaves its statistics as they are.
 
     Args:
       factory: the public name, for messages.
-      state_type: a ``NamedTuple`` with the names of the slots as fields, and ``count`` before
-        them where steps are counted.
+      state_type: a ``NamedTuple`` with the names of the slots as fields, preceded by ``count`` if
+        it counts steps.
       slots: the statistics.
-      at: from the number of the step (int32, the first is 1; always 1 where steps are not
-        counted) to what happens in it.
+      at: function from the step number (int32, the first is 1; always 1 if steps are not counted)
+        to the rule for that step.
       complex_too: whether the rule is right for complex gradients.
-      axis_name: as for ``gs.guard``, for estimators with numbers for whole leaves: what is not
-        sound on one device is not on any, and ``learn`` gets ``split``, how its leaf is split.
+      axis_name: as for ``gs.guard``, for estimators that keep numbers for whole leaves: a leaf that
+        is unsound on one device counts as unsound on all, and ``learn`` receives ``split``, which
+        says how its leaf is split.
     """
     check_axis_name(axis_name)
     for slot in slots:
@@ -99,10 +99,10 @@ def moments(
 
 
 def under_guard(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return an estimator as it may be inside of a guard, which lets no unsound entry in.
+    """Return an estimator for use inside a guard, which lets no unsound entry in.
 
-    It need not look for these then, which saves a select of every statistic. What did not come
-    from ``moments`` is returned as it is.
+    The estimator then need not look for unsound entries, which saves a select on every statistic.
+    A transform that did not come from ``moments`` is returned unchanged.
     """
     if isinstance(tx.update, _Update):
         return tx._replace(update=dataclasses.replace(tx.update, guarded=True))
@@ -134,7 +134,7 @@ class _Update:
         if not self.complex_too:
             check_real(updates, self.factory)
         before = jnp.asarray(old.count if _counts(self.state_type) else 0, jnp.int32)
-        count = increment(jnp.maximum(before, 0))  # one that was set from outside may be below 0
+        count = increment(jnp.maximum(before, 0))  # a count set from outside can be negative
         rule = self.at(count)
 
         def move(split: Split, g: jax.Array, *stored: jax.Array) -> _Moved:
@@ -157,7 +157,7 @@ class _Update:
 
 
 def _counts(state_type: type[Any]) -> bool:
-    # Some states that are shared with optax do not.
+    # Some states shared with optax have no count.
     return "count" in state_type._fields
 
 
@@ -192,7 +192,7 @@ def _move(
         sound = jnp.abs(x) <= min(map(max_squared, (x.dtype, *squares)))
         x = jnp.where(sound, x, jnp.zeros_like(x))
         learned = learn(x, *old)
-        # Selected here, so that all that follows reads what is kept.
+        # Select here, so that everything below reads what is kept.
         new = tuple(
             jnp.where(_all(sound, split) if slot.per_leaf else sound, after, before)
             for slot, after, before in zip(slots, learned, old, strict=True)
@@ -220,7 +220,7 @@ def _compute_dtype(slot: Slot, dtype: DTypeLike) -> DTypeLike:
 
 
 def _store(value: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Cast to a dtype; what float16 cannot hold becomes its largest number."""
+    """Cast to a dtype; values that float16 cannot hold become its largest number."""
     if value.dtype == dtype or jnp.iscomplexobj(value):
         return value.astype(dtype)
     return saturate(value, dtype)

@@ -1,4 +1,4 @@
-"""LaProp: gradients are normalized first, and averaged then."""
+"""LaProp: normalize gradients first, then average them."""
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +23,21 @@ def scale_by_laprop(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by LaProp's rule: normalize, then average.
 
-    Use it to choose ``b1`` and ``b2`` freely: Adam's update has no bound once ``b1**2 > b2``,
-    and LaProp's is an average of bounded numbers for any two.
+    Use it to choose ``b1`` and ``b2`` freely: Adam's update has no bound once ``b1**2 > b2``, while
+    LaProp's is an average of bounded numbers for any pair.
 
     .. math::
       \nu &\leftarrow b_2 \nu + (1 - b_2) g^2, \qquad
       n = \frac{g}{\sqrt{\nu / (1 - b_2^t)} + \epsilon} \\
       \mu &\leftarrow b_1 \mu + (1 - b_1) n, \qquad u = \mu / (1 - b_1^t)
 
-    The paper puts the learning rate into :math:`\mu`; here it stands outside, as a link of a
-    chain. With a constant rate both are the same; with a schedule, the paper's weighs each
-    gradient by the rate of its own step, and ours by that of the current one.
+    The paper puts the learning rate inside :math:`\mu`; here it stays outside, as a separate link
+    of the chain. With a constant rate both are the same. With a schedule, the paper weights each
+    gradient by the rate of its own step, and this transform by that of the current step.
 
     Whatever the gradients, :math:`|u| \le 1 / \sqrt{1 - b_2}`: 31.6 with the defaults, and 4.5
-    with ``b2=0.95``. It needs gradients that grow tenfold in every step to come near it; one
-    spike after a quiet time makes a step of 3.16, as Adam's.
+    with ``b2=0.95``. Only gradients that grow tenfold in every step come near that bound; one spike
+    after a quiet period makes a step of 3.16, as in Adam.
 
     Args:
       b1: decay of the average of normalized gradients, in [0, 1). Default 0.9 (the paper's).

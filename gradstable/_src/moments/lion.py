@@ -26,28 +26,30 @@ def scale_by_lion(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turn gradients into the sign of an average of them, by Lion's rule.
 
-    Use it where memory is short (one array a parameter) and batches are large. Clip or guard
-    what comes in: the *size* of a step cannot explode, but its direction can be captured.
+    Use it where memory is tight (it keeps one array per parameter) and batches are large. Clip or
+    guard the gradients: the *size* of a step cannot explode, but a spike can take over its
+    direction.
 
     .. math::
       u = sign(b_1 \mu + (1 - b_1) g), \qquad \mu \leftarrow b_2 \mu + (1 - b_2) g
 
-    Whatever the gradients, :math:`|u| \le 1`, also with the two softer modes. Those have the unit
-    of the gradient: where it is far below 1, they step in proportion to it.
+    Whatever the gradients, :math:`|u| \le 1`, in the two softer modes as well. Those depend on the
+    scale of the gradient: where it is far below 1, steps are proportional to it.
 
-    What a spike does: after one of :math:`S` = 1000 times the usual size the sign is the spike's
-    for 237 steps, though all gradients after it point the other way, and for 338 in all of a
-    thousand weights whose gradients have random signs. It weighs more in the momentum than a
-    fresh gradient for :math:`\ln S / \ln(1 / b_2)` = 688 steps.
+    After a spike of :math:`S` = 1000 times the usual size, the sign is the spike's for 237 steps
+    even if all later gradients point the other way, and for 338 steps in every one of a thousand
+    weights whose gradients have random signs. The spike outweighs a fresh gradient in the momentum
+    for :math:`\ln S / \ln(1 / b_2)` = 688 steps.
 
     Args:
-      b1: weight of the momentum against the gradient in the sign, in [0, 1). Default 0.9 (the
-        paper's).
+      b1: weight of the momentum, relative to the gradient, inside the sign, in [0, 1). Default 0.9
+        (the paper's).
       b2: decay of the momentum, in [0, 1). Default 0.99 (the paper's).
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters);
-        bfloat16 does here.
-      mode: what is made of the average ``x``: ``"hard"``, its sign; ``"smooth"``, ``tanh(s x)``;
-        ``"refined"``, ``x`` within -1 and 1 and its sign outside. Default ``"hard"`` (the paper's).
+        bfloat16 is enough here.
+      mode: the function applied to the average ``x``: ``"hard"``, its sign; ``"smooth"``,
+        ``tanh(s x)``; ``"refined"``, ``x`` within -1 and 1 and its sign outside. Default ``"hard"``
+        (the paper's).
       smooth_beta: ``s`` of ``"smooth"``, > 0. Default 1, as in optax.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which axes of a leaf make a matrix: read off shapes and Flax's names, or as one says."""
+"""Which axes of a leaf make a matrix: read from shapes and Flax names, or specified."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +14,7 @@ DimensionNumbers: TypeAlias = (
 
 
 class Axes(NamedTuple):
-    """How a leaf is an array of matrices; every axis is in one of the three."""
+    """How to view a leaf as an array of matrices; every axis is in exactly one field."""
 
     batch: tuple[int, ...]
     rows: tuple[int, ...]  # the inputs
@@ -22,12 +22,12 @@ class Axes(NamedTuple):
 
 
 def matrix_axes(tree: object) -> tuple[Axes, ...]:
-    """Return for every leaf which of its axes make a matrix, by shape and Flax's names.
+    """Return which axes of each leaf make a matrix, by shape and Flax names.
 
-    Axes within an output row are rows; what stands before them counts layers, what stands
-    after them outputs: ``(in, out)``, ``(layers, in, out)``, ``(height, width, in, out)``,
-    ``(in, heads, head_dim)``. What has no such output (a bias, an embedding) is no matrix, but
-    vectors, each of which is a matrix of one row.
+    Axes that feed an output are rows; axes before them index layers, and axes after them index
+    outputs: ``(in, out)``, ``(layers, in, out)``, ``(height, width, in, out)``,
+    ``(in, heads, head_dim)``. A leaf without such outputs (a bias, an embedding) is not a matrix
+    but a set of vectors, each of which is a matrix with one row.
     """
     return tuple(
         _axes(leaf.ndim, within)
@@ -45,12 +45,12 @@ def numbers_of(name: str, numbers: DimensionNumbers, tree: object) -> list[Any]:
 
     Args:
       name: the argument, for messages.
-      numbers: a tree of ``optax.contrib.MuonDimensionNumbers`` and ``None``, or a prefix of one, or
-        a function from a tree to such.
-      tree: the parameters or gradients; what ``optax.masked`` has taken out is no leaf.
+      numbers: a tree of ``optax.contrib.MuonDimensionNumbers`` and ``None``, a prefix of one, or a
+        function from a tree to either.
+      tree: the parameters or gradients; leaves that ``optax.masked`` removed are not counted.
 
     Raises:
-      ValueError: if the trees do not fit.
+      ValueError: if the trees do not match.
     """
     given: Any = numbers(tree) if callable(numbers) else numbers
     found: list[Any] = []
@@ -67,10 +67,10 @@ def numbers_of(name: str, numbers: DimensionNumbers, tree: object) -> list[Any]:
 
 
 def said_axes(name: str, numbers: DimensionNumbers, tree: object) -> tuple[Axes, ...]:
-    """Return for every leaf which of its axes make a matrix, as one says; else by its shape.
+    """Return which axes of each leaf make a matrix: as specified, or by shape.
 
     Raises:
-      ValueError: if an axis is none of its leaf's, or both of the inputs and of the outputs.
+      ValueError: if an axis does not exist in its leaf, or is both an input and an output.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     rows = zip(leaves, numbers_of(name, numbers, tree), matrix_axes(tree), strict=True)

@@ -1,4 +1,4 @@
-"""Muon: momentum with all its singular values brought to about 1."""
+"""Muon: momentum with all singular values brought close to 1."""
 
 import math
 from functools import partial
@@ -34,7 +34,7 @@ class ScaleByMuonState(NamedTuple):
     """State of ``scale_by_muon``."""
 
     count: jax.Array  # shape=(), dtype=jnp.int32
-    mu: optax.Updates  # like the parameters, float32 unless said
+    mu: optax.Updates  # like the parameters, float32 or mu_dtype
 
 
 @shown
@@ -56,9 +56,10 @@ def scale_by_muon(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Orthogonalize momentum, matrix by matrix (Muon).
 
-    Use it for the hidden matrices of a network; ``gs.muon`` does so and gives the rest to Adam.
-    The update has a spectral norm of about 1 whatever the size of the gradient, so a matrix
-    cannot explode faster than the rate times its steps. Use it as ``optax.contrib.scale_by_muon``.
+    Use it like ``optax.contrib.scale_by_muon``, for the hidden matrices of a network; ``gs.muon``
+    does so and gives the rest to Adam. The update has a spectral norm of about 1 whatever the size
+    of the gradient, so a matrix cannot grow faster than the learning rate times the number of
+    steps.
 
     .. math::
       \mu &\leftarrow \beta \mu + (1 - \beta) g, \qquad
@@ -69,58 +70,58 @@ def scale_by_muon(
 
     where ``s`` is 1, :math:`\sqrt{\max(1, out / in)}` or :math:`r \sqrt{\max(in, out)}`. Both
     parts of Nesterov's momentum are corrected for their bias, as in optax: in the second step the
-    last gradient weighs 2.67 times the one before it. Jordan's reference corrects neither, and has
-    2.16 from the start; after 100 steps both are the same.
+    last gradient weighs 2.67 times as much as the one before it. Jordan's reference corrects
+    neither and has a ratio of 2.16 from the start; after 100 steps both are the same.
 
-    Which axes make a matrix is read off shapes and Flax's names, as for the units ``"flax"`` of
-    ``gs.guard``: ``(in, out)``; ``(layers, in, out)``, layer by layer; convolutions ``(height,
-    width, in, out)`` as published, with all but the last axis for inputs; attention ``(in,
-    heads, head_dim)`` and ``(heads, head_dim, out)``. What is no matrix (biases, scales,
+    Shapes and Flax names determine which axes make a matrix, as for the units ``"flax"`` of
+    ``gs.guard``: ``(in, out)``; ``(layers, in, out)``, layer by layer; convolutions
+    ``(height, width, in, out)`` as published, with all but the last axis as inputs; attention
+    ``(in, heads, head_dim)`` and ``(heads, head_dim, out)``. Anything else (biases, scales,
     embeddings) counts as vectors, each of which is divided by its norm and, with "jordan",
-    multiplied by the root of its length. ``weight_dimension_numbers`` says otherwise.
+    multiplied by the square root of its length. ``weight_dimension_numbers`` overrides this.
 
-    Nothing is reshaped, so leaves may be sharded by any axis, also in explicit mode, where
+    Nothing is reshaped, so leaves can be sharded along any axis, even in explicit mode, where
     ``optax.contrib.muon`` fails. The norm neither overflows nor vanishes; zero stays zero.
 
-    Known weakness: the direction is poisoned like that of sign descent. One gradient 1000 times
-    too large, let in without a guard, owns the update until its momentum has decayed: 76
-    steps with ``beta=0.95``. And noise in directions that the gradient has next to nothing in
-    is amplified, up to 485 times in five steps (:math:`3.4445^5`).
+    Known weakness: like sign descent, its direction can be poisoned. One gradient 1000 times too
+    large, let in without a guard, dominates the update until its momentum has decayed: 76 steps
+    with ``beta=0.95``. Noise in directions where the gradient is almost zero is also amplified, up
+    to 485 times in five steps (:math:`3.4445^5`).
 
     Args:
       beta: decay of the momentum, in [0, 1). Default 0.95 (the reference's).
       nesterov: whether the momentum looks one step ahead. Default ``True``.
-      ns_coeffs: three numbers for every step, a triple for each step, or ``"standard"`` or
-        ``"dion"``. Default those above (the reference's).
-      ns_steps: Newton-Schulz steps, >= 1; without effect where each has a triple of its own.
-        Default 5: singular values come to lie in [0.68, 1.14] if they were above 1 % of the
-        Frobenius norm.
+      ns_coeffs: three numbers for all steps, a triple for each step, or ``"standard"`` or
+        ``"dion"``. Default: those above (the reference's).
+      ns_steps: Newton-Schulz steps, >= 1; no effect if each step has its own triple. Default 5:
+        singular values end up in [0.68, 1.14] if they were above 1 % of the Frobenius norm.
       eps: added to the norm, in units of the gradient, >= 0. Default 1e-8, as in optax.
       adaptive: whether to multiply the update of each matrix by its product with ``m``, the dual
         norm. The update is then as large as the gradient, without a bound. Default ``False``.
-      preconditioning: what makes singular values at most 1 at first: the norm ``"frobenius"``,
-        ``"spectral"`` (needs a decomposition) or ``"schatten"`` (of order 4), or ``"aol"``, by the
-        sums of rows. The last three leave more to converge from. Default ``"frobenius"``.
+      preconditioning: how singular values are first scaled to at most 1: by the norm
+        ``"frobenius"``, ``"spectral"`` (needs a decomposition) or ``"schatten"`` (of order 4), or
+        by the sums of rows, ``"aol"``. The last three start closer to convergence. Default
+        ``"frobenius"``.
       weight_dimension_numbers: a tree of ``optax.contrib.MuonDimensionNumbers`` like the
-        parameters, a prefix of it, or a function from the gradients to one. Default ``None``, also
-        for one leaf: by shape and name.
-      scale: ``"jordan"`` (the original, for rates of 0.02), or ``"moonshot"``, whose updates
-        have an RMS of 0.2, so that rate and decay are those of AdamW. Default ``None``: 1, as in
-        optax, whose ``muon`` adds the original.
+        parameters, a prefix of it, or a function from the gradients to one. Default ``None``, for
+        the tree or for one leaf: by shape and name.
+      scale: ``"jordan"`` (the original, for rates of 0.02), or ``"moonshot"``, whose updates have
+        an RMS of 0.2, so that AdamW's learning rate and weight decay carry over. Default ``None``:
+        1, as in optax, whose ``muon`` adds the original.
       consistent_rms: the RMS ``r`` of updates, > 0, in place of ``scale``. Default ``None``.
       mu_dtype: dtype in which the momentum is stored. Default float32.
-      compute_dtype: dtype of the products. Default float32; the reference takes bfloat16,
-        which is faster on accelerators and moves singular values by a few percent.
-      axis_name: as for ``gs.guard``, as ``PartitionSpec``s. Each device then gathers the matrices
-        that it has a part of, one after the other, and computes them whole. Under ``jit``, where
-        none is needed, XLA splits the products.
+      compute_dtype: dtype of the products. Default float32; the reference uses bfloat16, which is
+        faster on accelerators and changes singular values by a few percent.
+      axis_name: as for ``gs.guard``, given as ``PartitionSpec``s. Each device then gathers the
+        matrices that it has a part of, one after the other, and computes them whole. Under ``jit``,
+        where you do not need it, XLA splits the products.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``ScaleByMuonState``; updates have the
       structure and the dtypes of the gradients.
 
     Raises:
-      TypeError: if ``ns_steps`` is no integer.
+      TypeError: if ``ns_steps`` is not an integer.
       ValueError: if an argument is out of its range.
 
     Example:
@@ -163,7 +164,7 @@ def scale_by_muon(
     ) -> tuple[optax.Updates, Any]:
         del extra_args
         updates, params = check_updates(updates, params)
-        # In float32 until the end: bfloat16 would be rounded twice.
+        # Stay in float32 until the end: bfloat16 would be rounded twice.
         directions, new_state = momentum.update(jax.tree.map(_widen, updates), state, params)
         leaves, structure = jax.tree.flatten(directions)
 
@@ -207,7 +208,7 @@ def _axes(numbers: DimensionNumbers | None, tree: Any) -> tuple[Axes, ...]:
 
 
 def _widen(g: jax.Array) -> jax.Array:
-    # What is no number of a gradient is told of by its path in what follows.
+    # A leaf of another dtype is reported, with its path, further down.
     return g.astype(wide(g.dtype)) if jnp.issubdtype(g.dtype, jnp.inexact) else g
 
 

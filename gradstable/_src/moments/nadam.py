@@ -1,4 +1,4 @@
-"""NAdam as Dozat wrote it: Nesterov's look ahead with a momentum that rises."""
+"""NAdam as Dozat wrote it: Nesterov's lookahead with a rising momentum."""
 
 import math
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from gradstable._src.moments.adam import divide
 from gradstable._src.moments.decay import Decay, check_decays
 from gradstable._src.moments.engine import LeafRule, Slot, moments
 
-# Of the paper's schedule: from half of b1 at the first step to b1.
+# The paper's schedule: from half of b1 at the first step to b1.
 _BASE, _SHARE = 0.96, 0.5
-# The terms of a series that falls by _SHARE each: 2**-30 is below what float32 can tell.
+# Terms of a series in which each is _SHARE times the last: 2**-30 is below float32 resolution.
 _TERMS = 30
 
 
@@ -36,9 +36,9 @@ def scale_by_nadam(
 
     Use it where results must agree with the paper or with ``torch.optim.NAdam``; what optax
     calls NAdam is ``gs.moments.scale_by_adam(nesterov=True)``, without the schedule. It computes in
-    float32, and keeps no more than Adam does (``optax.ScaleByAdamState``): the product of all
-    momenta so far is a function of ``t``. An entry that is not finite, or above ``2**62``,
-    leaves its moments as they are; these alone then make its update.
+    float32, and stores no more than Adam does (``optax.ScaleByAdamState``): the product of all
+    momenta so far is a function of ``t``. An entry that is not finite, or above ``2**62``, leaves
+    its moments as they are, and its update comes from those moments alone.
 
     .. math::
       \beta_t &= b_1 (1 - 0.5 \cdot 0.96^{t \psi}), \qquad
@@ -48,12 +48,12 @@ def scale_by_nadam(
       \frac{(1 - \beta_t)\, g}{1 - \prod_{i \le t} \beta_i}
       + \frac{\beta_{t+1}\, \mu}{1 - \prod_{i \le t+1} \beta_i} \right)
 
-    While the momentum is low, the last gradient has more weight than in Adam: :math:`|u| \le
-    14.6` with the defaults (at step 1890, later 8.4; Adam: 7.27), 2.67 with ``b2=0.95``.
+    While the momentum is low, the last gradient has more weight than in Adam: :math:`|u| \le 14.6`
+    with the defaults (at step 1890, and 8.4 later; Adam has 7.27), and 2.67 with ``b2=0.95``.
 
     Args:
-      b1: decay of the first moment, and where its momentum rises to, in [0, 1). Default 0.9;
-        the paper has 0.99, torch 0.9.
+      b1: decay of the first moment, and the value its momentum rises to, in [0, 1). Default 0.9, as
+        in torch; the paper uses 0.99.
       b2: decay of the second moment, in [0, 1). Default 0.999 (the paper's).
       eps: added outside the root, in units of the gradient, >= 0. Default 1e-8 (the paper's).
       eps_root: added inside the root, >= 0. Default 0.
@@ -105,7 +105,7 @@ def scale_by_nadam(
 
 
 class _Weights(NamedTuple):
-    """What the gradient and the first moment count for at one step, as float32 scalars."""
+    """The weights of the gradient and the first moment at one step, as float32 scalars."""
 
     of_gradient: jax.Array
     of_mu: jax.Array

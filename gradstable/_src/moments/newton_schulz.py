@@ -1,4 +1,4 @@
-"""Bring the singular values of matrices to about 1, without a decomposition."""
+"""Bring the singular values of matrices close to 1 without a decomposition."""
 
 import math
 import string
@@ -16,7 +16,7 @@ from gradstable._src.core.explicit import is_split, laid_out
 from gradstable._src.moments.matrices import Axes
 
 Preconditioning: TypeAlias = Literal["frobenius", "spectral", "aol", "schatten"]
-# Three numbers for all steps, one triple a step, or the name of a known choice.
+# Three numbers for all steps, one triple per step, or the name of a known set.
 Coefficients: TypeAlias = Sequence[Any] | ArrayLike | str
 
 # Chosen for the largest slope at zero, not for convergence: after five steps singular values
@@ -24,7 +24,7 @@ Coefficients: TypeAlias = Sequence[Any] | ArrayLike | str
 STANDARD = (3.4445, -4.7750, 2.0315)
 _KNOWN: dict[str, Any] = {
     "standard": STANDARD,
-    # One triple a step, which converge (Ahn et al., "Dion", 2025, arXiv:2504.05295).
+    # One triple per step; these converge (Ahn et al., "Dion", 2025, arXiv:2504.05295).
     "dion": (
         (4.0848, -6.8946, 2.9270),
         (3.9505, -6.3029, 2.6377),
@@ -39,8 +39,8 @@ def coefficients(ns_coeffs: Coefficients, ns_steps: int) -> list[Any]:
     """Return the three coefficients of every step.
 
     Raises:
-      TypeError: if ``ns_steps`` is no integer, or a coefficient no number.
-      ValueError: if there are not three a step, or a name is unknown.
+      TypeError: if ``ns_steps`` is not an integer, or a coefficient is not a number.
+      ValueError: if there are not three coefficients per step, or a name is unknown.
     """
     check_size("ns_steps", ns_steps, at_least=1)
     if isinstance(ns_coeffs, str):
@@ -66,16 +66,16 @@ def orthogonalize(
     compute_dtype: DTypeLike,
     preconditioning: Preconditioning = "frobenius",
 ) -> jax.Array:
-    """Return about ``U V^T`` for each matrix ``U S V^T``; zero for zero, whatever the size.
+    """Return approximately ``U V^T`` for each matrix ``U S V^T``, and zero for zero.
 
-    No axis is merged with another or moved, so a leaf may be sharded by any of them. (The
-    spectral norm alone merges axes, of the small square of the matrix.)
+    No axis is merged with another or moved, so a leaf can be sharded along any of them. (Only the
+    spectral norm merges axes, those of the small Gram matrix.)
     """
     rows, columns = (math.prod(m.shape[axis] for axis in part) for part in axes[1:])
     short, long = (axes.rows, axes.columns) if rows <= columns else (axes.columns, axes.rows)
     x = _normalize(m, (*short, *long), eps).astype(compute_dtype)
 
-    # Subscripts: one letter an axis; those of the short side also with a second and third.
+    # Subscripts: one letter per axis; axes of the short side also get a second and a third letter.
     name = string.ascii_lowercase[: m.ndim]
     one, two, three = _letters(name, short), _upper(name, short), _upper(name, short, shift=1)
     batch = _letters(name, axes.batch)
@@ -113,7 +113,7 @@ def _by_spectrum(gram: jax.Array, batch: int) -> jax.Array:
 
 
 def _by_rows(gram: jax.Array, batch: int) -> jax.Array:
-    """Return what makes all singular values at most 1 by the sums of the rows (AOL)."""
+    """Return factors from row sums that make all singular values at most 1 (AOL)."""
     first = (gram.ndim + batch) // 2
     return _inverse_root(jnp.sum(jnp.abs(gram), axis=tuple(range(first, gram.ndim))))
 
@@ -142,7 +142,7 @@ def _inverse_root(square: jax.Array) -> jax.Array:
 
 
 def _normalize(m: jax.Array, within: tuple[int, ...], eps: ArrayLike) -> jax.Array:
-    """Return ``m / (norm(m) + eps)`` for each matrix: no square of it can overflow or vanish."""
+    """Return ``m / (norm(m) + eps)`` for each matrix; no square overflows or vanishes."""
     largest = jnp.max(jnp.abs(m), axis=within, keepdims=True, initial=0.0)
     known = largest >= jnp.finfo(m.dtype).tiny
     size = jnp.where(known, largest, jnp.ones_like(largest))

@@ -1,4 +1,4 @@
-"""RAdam: Adam whose steps are short until the second moment is known well enough."""
+"""RAdam: Adam with short steps until the second moment is known well enough."""
 
 import math
 
@@ -27,12 +27,13 @@ def scale_by_radam(
     nu_dtype: DTypeLike | None = None,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Rescale gradients by rectified Adam, which warms up by itself.
+    r"""Rescale gradients by rectified Adam, which warms up on its own.
 
-    Use it as ``optax.scale_by_radam``, whose state it shares (``optax.ScaleByAdamState``). It
-    computes in float32, and :math:`\rho_t` by a series: the difference of the formula loses
-    digits in float32, which makes optax's sixth step 0.6 % too short. An entry that is not
-    finite, or above ``2**62``, leaves its moments as they are; these alone then make its update.
+    Use it like ``optax.scale_by_radam``; the state is the same (``optax.ScaleByAdamState``). It
+    computes in float32, and gets :math:`\rho_t` from a series: the difference in the formula loses
+    digits in float32, which makes optax's sixth step 0.6 % too short. An entry that is not finite,
+    or above ``2**62``, leaves its moments as they are, and its update comes from those moments
+    alone.
 
     .. math::
       \rho_\infty &= \frac{2}{1 - b_2} - 1, \qquad
@@ -44,16 +45,17 @@ def scale_by_radam(
 
     with Adam's :math:`\hat\mu` and :math:`\hat\nu`. From the sixth step on (with the defaults)
     the bound of ``gs.moments.scale_by_adam`` holds, since :math:`r_t \le 1`. The first five steps
-    have none: they are those of gradient descent, and a first gradient of 1000 makes one of 1000.
+    have no bound: they are plain gradient descent, and a first gradient of 1000 makes a step of
+    1000.
 
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.9 (the paper's).
-      b2: decay of the second moment, in [0, 1). Default 0.999 (the paper's). At 0.6 and below
-        :math:`\rho_\infty \le 4`, and every step is one of gradient descent.
+      b2: decay of the second moment, in [0, 1). Default 0.999 (the paper's). At 0.6 and below,
+        :math:`\rho_\infty \le 4`, and every step is plain gradient descent.
       eps: added outside the root, in units of the gradient, >= 0. Default 1e-8.
       eps_root: added inside the root, >= 0. Default 0.
-      threshold: from which :math:`\rho_t` on the second moment is used, >= 4. Default 5, as in
-        the authors' code; the paper has 4.
+      threshold: the :math:`\rho_t` from which the second moment is used, >= 4. Default 5, as in the
+        authors' code; the paper uses 4.
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.
       nesterov: whether ``mu`` looks one step ahead, as in ``gs.moments.scale_by_adam``.
@@ -104,7 +106,7 @@ def scale_by_radam(
 
 
 def _length(b2: ArrayLike, second: Decay, t: jax.Array) -> jax.Array:
-    r"""Return ``rho_t``, the length of the simple average that is worth as much.
+    r"""Return ``rho_t``, the length of the equivalent simple moving average.
 
     With ``a = -log(b2)`` and ``x = a t`` it is ``(2 / (1 - b2) - 1 - 2 / a) + (2 / a) f(x)``,
     where ``f(x) = 1 - x / (exp(x) - 1)``. The first bracket is small, and for small x so is f:
@@ -124,7 +126,7 @@ def _length(b2: ArrayLike, second: Decay, t: jax.Array) -> jax.Array:
 
 
 def _rectifier(rho: jax.Array, limit: jax.Array) -> jax.Array:
-    """Return ``r_t``, and 0 where there is none: below a length of 4."""
+    """Return ``r_t``, and 0 where it is undefined: at lengths of 4 and below."""
     numerator = (rho - 4.0) * (rho - 2.0) * limit
     is_known = rho > 4.0
     square = numerator / jnp.where(is_known, (limit - 4.0) * (limit - 2.0) * rho, 1.0)

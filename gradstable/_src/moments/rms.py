@@ -1,4 +1,4 @@
-"""The second moment alone: gradients divided by their running root mean square."""
+"""The second moment only: gradients divided by their running root mean square."""
 
 from typing import Any, NamedTuple
 
@@ -52,34 +52,35 @@ def scale_by_rms(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divide gradients by the root of their running mean square (RMSprop).
 
-    Use it as ``optax.scale_by_rms`` (``optax.scale_by_stddev`` with ``centered``), whose states
-    it shares except for those with ``bias_correction``. It computes in float32, so ``eps`` does
-    not vanish in float16. An entry that is not finite, or above ``2**62``, leaves its
-    statistics as they are and does not move.
+    Use it like ``optax.scale_by_rms`` (``optax.scale_by_stddev`` with ``centered``); except with
+    ``bias_correction``, the states are the same. It computes in float32, so ``eps`` does not vanish
+    in float16. An entry that is not finite, or above ``2**62``, leaves its statistics as they are
+    and does not move.
 
     .. math::
       \nu \leftarrow d\, \nu + (1 - d)\, g^2, \qquad u = g / \sqrt{\nu + \epsilon}
 
-    Whatever the gradients, :math:`|u| \le 1 / \sqrt{1 - d}`: 3.16 with ``decay=0.9``, which the
-    first step takes unless ``bias_correction``. Inside the root, the default ``eps`` is a floor
-    of 1e-4 for gradients: one of 1e-5 makes steps of 0.1, where 1 is meant.
+    Whatever the gradients, :math:`|u| \le 1 / \sqrt{1 - d}`: 3.16 with ``decay=0.9``, which is the
+    size of the first step unless ``bias_correction`` is on. Inside the root, the default ``eps``
+    acts as a floor of 1e-4 on gradients: one of 1e-5 makes steps of 0.1, where 1 is intended.
 
-    With ``centered``, :math:`\nu - \mu^2` stands for :math:`\nu`. Then a step has no bound but
-    :math:`|g| / \sqrt\epsilon`: a constant gradient has no variance, and 1 makes a step of
-    a thousand or two after 200 steps, as rounding has it. Where rounding makes the difference
-    negative (NaN in optax), it is zero here. ``bias_correction`` corrects :math:`\nu` alone then.
-    One gradient has no variance, so with both corrected, as in optax, the first step would be
-    :math:`|g| / \sqrt\epsilon`, 10,000 for a gradient of 1. With :math:`\mu` as it is, it is 1.005.
+    With ``centered``, :math:`\nu - \mu^2` replaces :math:`\nu`. The only bound on a step is then
+    :math:`|g| / \sqrt\epsilon`: a constant gradient has no variance, and depending on rounding, a
+    gradient of 1 makes steps of one or two thousand after 200 steps. Where rounding makes the
+    difference negative (NaN in optax), it is zero here. In this mode ``bias_correction`` corrects
+    only :math:`\nu`. One gradient has no variance, so with both corrected, as in optax, the first
+    step would be :math:`|g| / \sqrt\epsilon`, 10,000 for a gradient of 1. With :math:`\mu`
+    uncorrected, it is 1.005.
 
     Args:
-      decay: :math:`d`, in [0, 1). Default 0.9, as in the lecture; torch has 0.99.
+      decay: :math:`d`, in [0, 1). Default 0.9, as in the lecture; torch uses 0.99.
       eps: added to the mean square, in units of the gradient squared, or to its root, >= 0.
         Default 1e-8, as in optax.
-      initial_scale: where :math:`\nu` starts, >= 0. Default 0; TensorFlow has 1.
-      eps_in_sqrt: whether ``eps`` stands inside the root. Default ``True``, as in optax; torch
+      initial_scale: where :math:`\nu` starts, >= 0. Default 0; TensorFlow uses 1.
+      eps_in_sqrt: whether ``eps`` is added inside the root. Default ``True``, as in optax; torch
         adds it outside.
       bias_correction: whether to divide the mean square by :math:`1 - d^t`, as Adam does. Default
-        ``False``: as published, the first steps are too wide.
+        ``False``, as published; the first steps are then too large.
       centered: whether to divide by the standard deviation instead. Default ``False``.
       nu_dtype: dtype in which the averages are stored. Default float32 (wider for wider
         parameters).
@@ -119,7 +120,7 @@ def scale_by_rms(
         def direct(g: jax.Array, new: tuple[jax.Array, ...], _: object) -> jax.Array:
             square = average.correct(new[-1]) if bias_correction else new[-1]
             if centered:
-                # The mean without correction, or else one gradient would have no variance at all.
+                # The mean stays uncorrected; otherwise one gradient would have no variance at all.
                 square = jnp.maximum(square - abs_square(new[0]), jnp.zeros_like(square))
             if eps_in_sqrt:
                 return over_root(g, square, eps)

@@ -21,20 +21,20 @@ def scale_by_rss(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divide gradients by the root of the sum of all their squares (Adagrad).
 
-    Use it as ``optax.scale_by_rss``, whose state it shares (``optax.ScaleByRssState``), where
-    gradients are sparse. The sum is kept in float32, since in bfloat16 it stands still once it
-    is 256 times a square. It stops at the largest float32. An entry that is not finite, or
+    Use it like ``optax.scale_by_rss``, with the same state (``optax.ScaleByRssState``), where
+    gradients are sparse. The sum is kept in float32, since in bfloat16 it stops growing once it is
+    256 times a new square. It saturates at the largest float32. An entry that is not finite, or
     above ``2**62``, leaves it as it is and does not move.
 
     .. math:: a \leftarrow a + g^2, \qquad u = g / \sqrt{a + \epsilon}
 
-    Whatever the gradients, :math:`|u| \le 1`. The sum never falls: after one spike of 1000 a
-    gradient of 1 makes steps of 0.001, after 1000 more steps as well (without the spike, of
-    0.03). Clip before it.
+    Whatever the gradients, :math:`|u| \le 1`. The sum never falls: after one spike of 1000, a
+    gradient of 1 makes steps of 0.001, even 1000 steps later (0.03 without the spike). Clip before
+    it.
 
     Args:
-      initial_accumulator_value: where :math:`a` starts, >= 0. Default 0.1, as in optax; the
-        paper and torch have 0.
+      initial_accumulator_value: where :math:`a` starts, >= 0. Default 0.1, as in optax; the paper
+        and torch use 0.
       eps: added inside the root, in units of the gradient squared, >= 0. Default 1e-7, as in
         optax.
       nu_dtype: dtype in which the sum is stored. Default float32 (wider for wider parameters).

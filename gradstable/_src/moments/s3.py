@@ -1,4 +1,4 @@
-"""S3: a momentum over the p-norm of the gradients that it is made of."""
+"""S3: a momentum divided by the p-norm of the gradients it is made of."""
 
 from typing import Any, NamedTuple
 
@@ -32,27 +32,27 @@ def scale_by_s3(
     r"""Rescale gradients by the rule of S3 (SoftSignSGD), whose step is at most 1.
 
     Use it for a bound that holds by construction: numerator and denominator forget at the same
-    rate, so no quiet time makes the next step large. With ``p=2`` it is Adam with equal decay
-    rates, Nesterov's look ahead and no bias correction; with ``p`` large, a sign.
+    rate, so a quiet period never makes the next step large. With ``p=2`` it is Adam with equal
+    decay rates, Nesterov's lookahead and no bias correction; with large ``p`` it approaches a sign.
 
     .. math::
       \mu &\leftarrow \beta \mu + (1 - \beta) g, \qquad
       s \leftarrow \beta s + (1 - \beta) |g|^p \\
       u &= \frac{\beta \mu + (1 - \beta) g}{(\beta s + (1 - \beta) |g|^p)^{1/p}}
 
-    Whatever the gradients, :math:`|u| \le 1` (Hölder). There is no bias correction: the first
-    step is 0.21 of steady gradients', with the defaults, and the 20th 0.76.
+    Whatever the gradients, :math:`|u| \le 1` (Hölder). There is no bias correction: under steady
+    gradients and with the defaults, the first step is 0.21 of the eventual one, and the 20th 0.76.
 
-    What a spike does: after one of 1000 times the usual size steps stay below a tenth of their
-    usual length for 201 steps: ``p=3`` weighs it more than a square would.
+    After a spike of 1000 times the usual size, steps stay below a tenth of their usual length for
+    201 steps: ``p=3`` weights it more heavily than a square would.
 
-    The state is the root :math:`s^{1/p}`, not :math:`s`: the cube of a float32 overflows above 7e12
-    and vanishes below 1e-13.
+    The state stores the root :math:`s^{1/p}`, not :math:`s`: the cube of a float32 overflows above
+    7e12 and vanishes below 1e-13.
 
     Args:
       b1: :math:`\beta`, decay of both averages, in [0, 1). Default 0.95 (ours: a memory of
         twenty steps).
-      p: order of the norm, >= 1, without unit. Default 3 (the paper's).
+      p: order of the norm, >= 1. Default 3 (the paper's).
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       size_dtype: the same for ``size``.
 

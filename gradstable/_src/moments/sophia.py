@@ -1,4 +1,4 @@
-"""Sophia: a momentum over the diagonal of the Hessian, capped entry by entry."""
+"""Sophia: a momentum divided by the diagonal of the Hessian, capped entry by entry."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -49,29 +49,29 @@ def scale_by_sophia(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Divide a momentum by the diagonal of the Hessian, and cap every entry.
 
-    Use it where a Hessian-vector product in every tenth step is affordable, and curvature
-    differs widely between weights.
+    Use it where you can afford a Hessian-vector product every tenth step, and curvature differs
+    widely between weights.
 
     .. math::
       \mu &\leftarrow b_1 \mu + (1 - b_1) g \\
       h &\leftarrow b_2 h + (1 - b_2) \hat h \quad \text{if } t \equiv 1 \bmod k \\
       u &= clip(\mu / \max(\gamma h, \epsilon), \pm 1)
 
-    ``update`` takes the estimate :math:`\hat h` as the extra argument ``hessian``: a tree like
-    the gradients, or (better) a function from the parameters to one, which then runs in the
-    steps that use it and in no other, also under ``jit`` (by ``lax.cond``, compiled once). A
-    function keeps step with the optimizer where a guard rejects a step; a tree is read every
-    ``update_interval`` steps of the optimizer and ignored else. It may be any estimator of the
-    diagonal: Hutchinson's (Sophia-H), or the squared gradient on labels that the model drew,
-    times the batch (Sophia-G).
+    ``update`` takes the estimate :math:`\hat h` as the extra argument ``hessian``: a tree like the
+    gradients, or (better) a function from the parameters to one. The function runs only in the
+    steps that use it, even under ``jit`` (by ``lax.cond``, compiled once), and stays in step with
+    the optimizer where a guard rejects a step. A tree is read every ``update_interval`` steps of
+    the optimizer and ignored otherwise. Any estimator of the diagonal works: Hutchinson's
+    (Sophia-H), or the squared gradient on labels sampled from the model, times the batch size
+    (Sophia-G).
 
     Whatever the gradients, :math:`|u| \le 1` (``clip_threshold``). Where the curvature is not
-    positive, or not known yet, the cap is all that holds: :math:`u = sign(\mu)`. As in the paper
-    nothing is corrected for bias; ``optax.contrib.sophia`` corrects :math:`\mu`, and divides by the
-    :math:`h` of the step before.
+    positive, or not known yet, only the cap limits the step: :math:`u = sign(\mu)`. As in the
+    paper, nothing is bias-corrected; ``optax.contrib.sophia`` corrects :math:`\mu`, and divides by
+    the :math:`h` of the previous step.
 
-    A spike captures the momentum, as Lion's: after one of 1000 times the usual size the step is
-    the full cap for 101 steps, though all gradients after it point the other way.
+    A spike takes over the momentum, as in Lion: after one of 1000 times the usual size, the step is
+    the full cap for 101 steps even if all later gradients point the other way.
 
     Args:
       b1: decay of the momentum, in [0, 1). Default 0.965 (the authors' code; the paper has 0.96).
@@ -90,7 +90,7 @@ def scale_by_sophia(
 
     Raises:
       ValueError: if a hyper-parameter is out of its range, and in ``update`` if ``hessian`` is
-        missing or is another tree.
+        missing or has a different tree structure.
 
     Example:
       >>> import jax
@@ -163,7 +163,7 @@ def scale_by_sophia(
 
 
 def _estimate(hessian: Any, params: optax.Params | None) -> Any:
-    """Return the estimate itself; a tree that can be called (a model, say) is a tree."""
+    """Return the estimate itself; a callable tree (a model, say) counts as a tree."""
     if not callable(hessian) or not jax.tree_util.all_leaves([hessian]):
         return hessian
     check_params(params, "scale_by_sophia, where hessian is a function,")

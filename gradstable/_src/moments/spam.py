@@ -1,4 +1,4 @@
-"""SPAM: Adam that clips by its own second moment, and starts afresh from time to time."""
+"""SPAM: Adam that clips by its own second moment and resets from time to time."""
 
 import math
 
@@ -31,7 +31,7 @@ def scale_by_spam(
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Rescale gradients by SPAM's rule: Adam, spike-aware, with resets of its moments.
+    r"""Rescale gradients by SPAM's rule: spike-aware Adam with resets of its moments.
 
     Use it to reproduce SPAM; ``gs.moments.scale_by_stable_spam`` is its authors' successor, and a
     guard rejects a spike before any moment sees it.
@@ -43,21 +43,21 @@ def scale_by_spam(
       u &= w_t \frac{\sqrt{1 - b_2^t}}{1 - b_1^t} \frac{\mu}{\sqrt{\nu} + \epsilon}, \qquad
       w_t = 1 - 0.99 \, \tfrac12 (1 + \cos \frac{\pi k}{N + 1})
 
-    as in the authors' code: at every step that is a multiple of ``reset_every``, both moments
-    are set to zero before they learn, and :math:`w` climbs from 0.01 for the :math:`N` =
-    ``reset_warmup_steps`` steps after it (:math:`k` counts from 0; :math:`w = 1` before the first
-    reset). It clips from step ``warmup_steps`` on, but not in the ``warmup_steps`` steps from a
-    reset on, by the :math:`\nu` of the step before, uncorrected. The bias correction goes on
-    counting through a reset. (Their sparse variant, ``density``, is not here.)
+    as in the authors' code: at every step that is a multiple of ``reset_every``, both moments are
+    set to zero before they learn, and :math:`w` climbs from 0.01 over the next :math:`N` =
+    ``reset_warmup_steps`` steps (:math:`k` counts from 0; :math:`w = 1` before the first reset). It
+    clips from step ``warmup_steps`` on, except in the first ``warmup_steps`` steps from a reset on,
+    by the uncorrected :math:`\nu` of the previous step. The bias correction keeps counting through
+    a reset. (The authors' sparse variant, ``density``, is not implemented.)
 
     Whatever the gradients, :math:`|u| \le 7.27` with the defaults, as in Adam.
 
-    Three weaknesses of the rule as published. Since the correction does not start afresh, steady
-    gradients make steps of up to 2.7 instead of 1 at the end of a warm-up, which fall to 1.6
-    before the next reset (1.9 and 1.3 after the first one). A weight with no gradient in the
+    The rule as published has three weaknesses. Since the correction does not restart, steady
+    gradients make steps of up to 2.7 instead of 1 at the end of a warm-up, falling to 1.6 before
+    the next reset (1.9 and 1.3 after the first one). A weight with no gradient in the
     ``warmup_steps`` steps from a reset on, such as a row of an embedding, has :math:`\nu = 0`: it
-    is clipped to zero, and stays where it is until the next reset, for 480 steps. And in these 20
-    steps no spike is clipped. ``gs.moments.clip_by_moment`` has none of the three.
+    is clipped to zero and stays where it is until the next reset, for 480 steps. In these 20 steps
+    no spike is clipped. ``gs.moments.clip_by_moment`` has none of the three.
 
     Args:
       b1: decay of the first moment, in [0, 1). Default 0.9 (the authors').
@@ -125,12 +125,12 @@ def scale_by_spam(
 
 
 def limit_by_moment(g: jax.Array, nu: jax.Array, max_multiple: ArrayLike) -> jax.Array:
-    """Return ``g``, at most the root of ``max_multiple * nu``; roots, since squares overflow."""
+    """Return ``g``, limited to the root of ``max_multiple * nu``; squares would overflow."""
     limit = jnp.sqrt(jnp.asarray(max_multiple, nu.dtype)) * root(nu)
     return jnp.clip(g, -limit, limit)
 
 
 def _warm_up(k: jax.Array, steps: jax.Array) -> jax.Array:
-    """Return the share of a full step that is taken ``k`` steps after a reset."""
+    """Return the fraction of a full step to take ``k`` steps after a reset."""
     angle = math.pi * k.astype(jnp.float32) / (steps + 1).astype(jnp.float32)
     return jnp.where(k < steps, 1.0 - _HELD_BACK * 0.5 * (1.0 + jnp.cos(angle)), 1.0)

@@ -16,7 +16,7 @@ from gradstable._src.moments.adam import divide
 from gradstable._src.moments.decay import Decay, check_decays
 from gradstable._src.moments.engine import LeafRule, Slot, moments
 
-# What is smaller has no inverse in float32, or nearly so.
+# A smaller number has no inverse in float32, or almost none.
 _LEAST = 2.0**-100
 
 
@@ -47,8 +47,8 @@ def scale_by_stable_spam(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by Stable-SPAM's rule: two adaptive normalizations, then Adam.
 
-    Use it for training in 4 bits and wherever the norms of gradients jump by orders of
-    magnitude. It reads the gradients three times.
+    Use it for training in 4 bits, and where gradient norms jump by orders of magnitude. It reads
+    the gradients three times.
 
     .. math::
       M &\leftarrow \theta M + (1 - \theta) \max|g|, \quad
@@ -57,23 +57,22 @@ def scale_by_stable_spam(
       v \leftarrow \gamma_2 v + (1 - \gamma_2) \|g\|^2, \quad
       g \leftarrow \frac{g}{\|g\|} \frac{\hat n}{\sqrt{\hat v} + \epsilon}
 
-    for each leaf, then Adam's rule on what comes out, whose moments start afresh, with their
-    bias correction, at every multiple of ``reset_every``.
+    for each leaf, then Adam's rule on the result. Adam's moments and their bias correction restart
+    at every multiple of ``reset_every``.
 
-    The authors' code sets the counter of *all* corrections back at a reset, so that it
-    divides :math:`M`, which is not reset, by :math:`1 - \theta^k`: after a reset the first clip
-    is 316 times too high, and for 488 of the 1000 steps more than twice. That is not copied:
-    here the three numbers of a leaf are corrected by all steps there were. Nor is its option to
-    lower :math:`\gamma_1` and ``b1`` by a cosine over a whole run (off by default).
+    The authors' code resets the counter of *all* corrections, so it divides :math:`M`, which is not
+    reset, by :math:`1 - \theta^k`: after a reset the first clip limit is 316 times too high, and
+    for 488 of the 1000 steps more than twice too high. That is not copied: here the three numbers
+    of a leaf are corrected by the total number of steps. Nor is its option to lower
+    :math:`\gamma_1` and ``b1`` along a cosine over a whole run (off by default).
 
     Whatever the gradients, :math:`|u| \le 7.27` with the defaults, as in Adam; what enters Adam
     has a norm of at most 1.41 in each leaf.
 
-    What a spike does: one of a million times the usual size moves no weight more than usual,
-    since the second normalization gives it the usual norm. But the first clip is 1000 times as
-    high after it, and above 10 times for 4600 steps; and the average norms forget it at
-    different rates, so that steps fall to a fortieth of their usual length, and are below
-    half of it for 94 steps.
+    A spike of a million times the usual size moves no weight more than usual, since the second
+    normalization gives it the usual norm. But after it, the first clip limit is 1000 times as high,
+    and stays above 10 times for 4600 steps. The average norms also forget it at different rates, so
+    steps fall to a fortieth of their usual length, and stay below half of it for 94 steps.
 
     Args:
       b1: decay of Adam's first moment, in [0, 1). Default 0.9 (the authors').
@@ -86,12 +85,12 @@ def scale_by_stable_spam(
       mu_dtype: dtype in which ``mu`` is stored. Default float32 (wider for wider parameters).
       nu_dtype: the same for ``nu``.
       axis_name: mesh axes over which the leaves are sharded inside ``jax.shard_map``. Default
-        ``None``: right under ``jit``.
+        ``None``, which is right under ``jit``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``ScaleByStableSpamState``; updates have the
       structure and the dtypes of the gradients. An entry that is not finite, or above
-      ``2**62``, counts as zero, leaves its moments as they are, and the numbers of its leaf.
+      ``2**62``, counts as zero, and leaves its moments and the numbers of its leaf as they are.
 
     Raises:
       ValueError: if a hyper-parameter is out of its range.
@@ -150,7 +149,7 @@ def scale_by_stable_spam(
 
 
 def _clip(g: jax.Array, peak: jax.Array, limit: jax.Array) -> jax.Array:
-    """Scale what is above the limit as a whole, so that its largest entry meets the limit."""
+    """Scale all entries above the limit together, so that the largest one equals the limit."""
     scaled = g / jnp.where(peak > _LEAST, peak, 1.0) * limit
     return jnp.where(jnp.abs(g) > limit, scaled, g)
 
@@ -158,20 +157,20 @@ def _clip(g: jax.Array, peak: jax.Array, limit: jax.Array) -> jax.Array:
 def _unit(g: jax.Array, peak: jax.Array, split: Split) -> tuple[jax.Array, jax.Array]:
     """Return a leaf of norm 1 and the norm it had; ``peak`` is its largest entry.
 
-    By way of a largest entry of 1, since the squares of numbers up to 2**62 would overflow their
-    sum. A leaf below 1e-30 is one of zeros: its inverse is no number for float32.
+    It first scales the largest entry to 1, since a sum of squares of numbers up to 2**62 would
+    overflow. A leaf below 1e-30 counts as zeros: float32 cannot hold its inverse.
     """
     alive = peak > _LEAST
     scaled = jnp.where(alive, g / jnp.where(alive, peak, 1.0), jnp.zeros_like(g))
     norm = jnp.sqrt(_over_shards(lax.psum, jnp.sum(scaled * scaled), split))
-    # Not below 1, its largest entry, where it is no leaf of zeros.
+    # The norm is at least 1, the largest entry, unless the leaf is all zeros.
     return scaled / jnp.maximum(norm, 0.5), jnp.where(alive, peak * norm, jnp.zeros_like(peak))
 
 
 def _mix_roots(decay: Decay, old: jax.Array, new: jax.Array) -> jax.Array:
-    """Return the root of the average of two squares, without squaring what is large."""
+    """Return the root of the average of two squares, without squaring large numbers."""
     keep, take = jnp.sqrt(decay.keep).astype(old.dtype), jnp.sqrt(decay.take).astype(old.dtype)
-    # Not jnp.hypot, which has an infinity in it, for which jax_debug_infs would stop.
+    # Not jnp.hypot, which uses an infinity internally, and so would trip jax_debug_infs.
     small, large = jnp.minimum(keep * old, take * new), jnp.maximum(keep * old, take * new)
     ratio = small / jnp.where(large > 0.0, large, jnp.ones_like(large))
     return large * jnp.sqrt(1.0 + ratio * ratio)

@@ -1,4 +1,4 @@
-"""Yogi: Adam whose second moment changes by what is added, not by what it is."""
+"""Yogi: Adam whose second moment changes by the new square, not by its own size."""
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,12 @@ def scale_by_yogi(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by Yogi, whose second moment falls slowly.
 
-    Use it as ``optax.scale_by_yogi``, whose state it shares (``optax.ScaleByAdamState``), where
+    Use it like ``optax.scale_by_yogi``, with the same state (``optax.ScaleByAdamState``), where
     Adam forgets the size of rare gradients too soon. It computes in float32. The first moment
     starts at 0, as in the paper and the authors' code; optax starts it at
-    ``initial_accumulator_value`` too, and so moves a parameter that has no gradient. An entry
-    that is not finite, or above ``2**62``, leaves its moments as they are; these alone then
-    make its update.
+    ``initial_accumulator_value`` too, and so moves a parameter that has no gradient. An entry that
+    is not finite, or above ``2**62``, leaves its moments as they are, and its update comes from
+    those moments alone.
 
     .. math::
       \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad
@@ -40,7 +40,7 @@ def scale_by_yogi(
 
     Whatever the gradients, :math:`|u| \le (1 - b_1) / \sqrt{1 - b_2} / (1 - b_1 / \sqrt{b_2})`
     for ``b1**2 < b2`` and ``b2 >= 0.5``, since :math:`\nu \ge b_2^k (1 - b_2) g_{t-k}^2`: 31.8
-    with the defaults. What falls slowly stays large: 3000 steps after a spike of 1000 a
+    with the defaults. A slowly falling moment stays large: 3000 steps after a spike of 1000, a
     gradient of 1 makes steps of 0.031, where Adam's are 0.14.
 
     Args:
