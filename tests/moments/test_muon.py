@@ -108,7 +108,7 @@ def test_dimension_numbers_that_do_not_fit_are_told(numbers: Any) -> None:
     tx = gs.moments.scale_by_muon(weight_dimension_numbers=numbers)
     with pytest.raises(ValueError, match="weight_dimension_numbers"):
         tx.update(params, tx.init(params), params)
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="pass only one"):
         gs.muon(1e-3, matrices={"w": True}, muon_weight_dimension_numbers=numbers)
 
 

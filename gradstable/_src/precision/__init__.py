@@ -1,1 +1,1 @@
-"""What training in few bits needs: a loss scale, small moments, and parameters that move."""
+"""Low-precision training: a loss scale, small moments, and parameters that keep moving."""

@@ -1,9 +1,8 @@
-"""Numbers in 8 or 16 bits: small floats, times the largest entry of a block.
+"""Numbers in 8 or 16 bits: small floats, scaled by the largest entry of a block.
 
-The bits of a positive float32, read as an integer, count through the numbers in order. Without
-their last ones they count through those of a coarser grid, with ``2**m`` steps between powers of
-two. A code is such a count, so that encoding is a sum and a shift of integers: no table, and no
-logarithm.
+The bits of a positive float32, read as an integer, count through the numbers in order. Without the
+last bits, they count through a coarser grid with ``2**m`` steps between powers of two. A code is
+such a count, so encoding takes an integer sum and a shift, without a table or a logarithm.
 """
 
 import math
@@ -17,38 +16,38 @@ from jax.typing import DTypeLike
 
 from gradstable._src.core.explicit import is_split, laid_out
 
-BLOCK = 256  # entries that share a scale, as they come in memory
+BLOCK = 256  # consecutive entries in memory that share a scale
 
 _ONE = 0x3F800000  # the bits of 1.0
-_TINY = 2.0**-126  # the least normal float32: what is below is zero on many devices
+_TINY = 2.0**-126  # the smallest normal float32: anything below is zero on many devices
 
 
 class Grid(NamedTuple):
-    """The numbers that entries become, before they are multiplied by the scale: 0 and up to 1."""
+    """The numbers, from 0 to 1, that entries are rounded to before scaling."""
 
-    mantissa: int  # m, the bits of the mantissa that are kept
-    codes: int  # how many numbers above zero there are: codes / 2**m powers of two
+    mantissa: int  # m, mantissa bits that are kept
+    codes: int  # how many numbers are above zero: codes / 2**m powers of two
     signed: bool
     dtype: DTypeLike  # of the codes
 
     @property
     def dropped(self) -> int:
-        """Return how many bits of the mantissa of a float32 are not kept."""
+        """Return how many mantissa bits of a float32 are dropped."""
         return 23 - self.mantissa
 
     @property
     def first(self) -> int:
-        """Return the place before that of the least number; the last place is that of 1."""
+        """Return the position just before the smallest number; the last position is that of 1."""
         return (_ONE >> self.dropped) - self.codes
 
     @property
     def least(self) -> float:
-        """Return the least number above zero."""
+        """Return the smallest number above zero."""
         exponent, part = divmod(self.first + 1, 2**self.mantissa)
         return math.ldexp(1.0 + part / 2**self.mantissa, exponent - 127)
 
 
-# Numbers 1/16 to 1/8 apart over 16 powers of two, or 32; and 1/2048 to 1/1024 apart over 32.
+# Spaced 1/16 to 1/8 apart over 16 or 32 powers of two, and 1/2048 to 1/1024 apart over 32.
 INT8 = Grid(3, 127, True, jnp.int8), Grid(3, 255, False, jnp.uint8)
 INT16 = Grid(10, 2**15 - 1, True, jnp.int16), Grid(11, 2**16 - 1, False, jnp.uint16)
 
@@ -57,24 +56,25 @@ def encode(grid: Grid, x: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Ar
     """Return the codes of finite float32 numbers, like ``x``, and the scales of their blocks.
 
     Args:
-      grid: the numbers there are. Without a sign, what is negative becomes zero.
-      x: float32, of any shape and at least one entry.
+      grid: the available numbers. In an unsigned grid, negative entries become zero.
+      x: float32, of any shape, with at least one entry.
       bits: random, uint32 like ``x``: each entry becomes one of the two numbers next to it, so that
-        the mean of what is stored is ``x``. But without a sign, what is not zero never becomes
-        zero, and the largest entry of a block stays exactly what it is.
+        the mean of the stored value is ``x``. In an unsigned grid, however, a nonzero entry never
+        becomes zero. The largest entry of a block is stored exactly.
     """
     negative = lax.bitcast_convert_type(x, jnp.int32) < 0
     size = jnp.abs(x) if grid.signed else jnp.where(negative, jnp.zeros_like(x), x)
     scale = _scales(size)
     share = size / _spread(scale, x)
-    # The nearest multiple of 8: what was stored and divided comes back without its rounding.
+    # The nearest multiple of 8, which undoes the rounding of the division for stored numbers.
     place = (lax.bitcast_convert_type(share, jnp.int32) + 4) & ~7
     chance = (bits >> (32 - grid.dropped)).astype(jnp.int32)
     code = ((place + chance) >> grid.dropped) - grid.first
     if not grid.signed:
-        is_zero = lax.bitcast_convert_type(size, jnp.int32) == 0  # no device takes these for zero
+        # Compared as integers, which no device flushes to zero.
+        is_zero = lax.bitcast_convert_type(size, jnp.int32) == 0
         return jnp.where(is_zero, 0, jnp.maximum(code, 1)).astype(grid.dtype), scale
-    # Between zero and the least number: one of these two.
+    # Between zero and the smallest number: one of these two.
     fraction = (bits >> 8).astype(jnp.float32) * 2.0**-24
     below = (share > fraction * grid.least).astype(jnp.int32)
     magnitude = jnp.where(place >> grid.dropped > grid.first, code, below)
@@ -82,7 +82,7 @@ def encode(grid: Grid, x: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def decode(grid: Grid, codes: jax.Array, scale: jax.Array) -> jax.Array:
-    """Return the float32 numbers that were stored; encoded again, they stay what they are."""
+    """Return the stored float32 numbers; encoding them again does not change them."""
     code = codes.astype(jnp.int32)
     size = jnp.abs(code)
     share = lax.bitcast_convert_type((size + grid.first) << grid.dropped, jnp.float32)
@@ -100,13 +100,13 @@ def _scales(size: jax.Array) -> jax.Array:
 
 
 def _spread(scale: jax.Array, like: jax.Array) -> jax.Array:
-    """Return the scale of its block for every entry of an array."""
+    """Return, for every entry of an array, the scale of its block."""
     each = jnp.broadcast_to(scale[:, jnp.newaxis], (scale.size, BLOCK)).reshape(-1)
     return each[: like.size].reshape(like.shape)
 
 
 def _whole(x: jax.Array) -> jax.Array:
-    """Return an array that no mesh with explicit axes splits: blocks run across its parts."""
+    """Return an array that is not split along explicit mesh axes, since blocks span its parts."""
     if not is_split(x):
         return x
     return jax.sharding.reshard(x, laid_out(x, PartitionSpec(*[None] * x.ndim)))

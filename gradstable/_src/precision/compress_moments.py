@@ -1,4 +1,4 @@
-"""Moments in 8 or 16 bits between the steps: rounded by chance, so that none stands still."""
+"""Moments in 8 or 16 bits between steps, rounded stochastically so that none stalls."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,7 +25,7 @@ from gradstable._src.precision.fields import Field, Signs, fields, with_fields
 from gradstable._src.precision.storage import Packed, Storage, pack, start, unpack
 
 _SIGNED = ("mu", "mu_slow", "mu_diff", "trace", "ema", "exp_avg")
-# Not nu_max: the largest of numbers that are rounded by chance would only ever rise.
+# Not nu_max: the maximum of stochastically rounded numbers would only ever rise.
 _NONNEGATIVE = ("nu", "sum_of_squares", "exp_avg_sq", "e_g", "e_x")
 
 
@@ -34,8 +34,8 @@ class CompressMomentsState(NamedTuple):
     """State of ``compress_moments``."""
 
     rounding_key: jax.Array  # the plain numbers of a key
-    block_scales: tuple[Unnamed, ...]  # one a statistic: a tree like it, shape=(blocks,), float32
-    wrapped_state: Any  # that of inner, with its statistics as they are stored
+    block_scales: tuple[Unnamed, ...]  # one per statistic: a tree like it, shape=(blocks,), float32
+    wrapped_state: Any  # that of inner, with its statistics in stored form
 
 
 @shown
@@ -50,57 +50,57 @@ def compress_moments(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keep the moments of any optimizer in 8 or 16 bits.
 
-    Use it where the optimizer state does not fit: Adam's two moments take 2.03 bytes a parameter
-    instead of 8. Put it around the optimizer and the guard around it, as in
+    Use it where the optimizer state does not fit: Adam's two moments take 2.03 bytes per parameter
+    instead of 8. Put it around the optimizer, and the guard around both, as in
     ``gs.guard(gs.precision.compress_moments(optax.adamw(3e-4)))``. A step computes in float32:
-    moments are unpacked, ``inner`` updates them, and what it makes of them is packed again. Do not
-    use it where moments are a small part of the memory: it takes time, and adds noise.
+    moments are unpacked, ``inner`` updates them, and the result is packed again. Do not use it
+    where moments are a small part of the memory: it takes time and adds noise.
 
-    To round to the nearest number would not do: with ``b2=0.999`` a second moment moves by a
-    thousandth of itself a step, far below the spacing of bfloat16, so once high it never falls.
-    Here it is rounded up or down by chance: of the numbers next to :math:`x`, at a distance of
-    :math:`\varepsilon`, it becomes
+    Rounding to nearest would not work: with ``b2=0.999`` a second moment changes by a thousandth of
+    itself per step, far below the spacing of bfloat16, so once high it never falls. Here it is
+    rounded up or down at random. If the numbers next to :math:`x` are :math:`\varepsilon` apart, it
+    becomes
 
     .. math:: x' = \varepsilon \lfloor x / \varepsilon + \xi \rfloor, \qquad
               \xi \sim U[0, 1), \qquad E[x'] = x
 
-    so that it goes on the average where it should. With ``to="bfloat16"``, the numbers are those
-    of bfloat16. Else they are zero and
+    which is right on average. With ``to="bfloat16"``, the numbers are those of bfloat16. Otherwise
+    they are zero and
 
     .. math:: \pm s\, 2^{-e} (1 + j / 2^m), \qquad j = 0 \ldots 2^m - 1, \qquad
               s = \max_{block} |x|
 
-    up to :math:`s` itself: small floats that are scaled by the largest entry of a block of 256, as
-    they come in memory. That entry is exact, and what decays together keeps its codes, without
-    noise. For ``"int8"``, ``m`` is 3 (steps of 1/16 to 1/8) and ``2**e`` goes up to ``2**16``, for
-    nonnegative entries, which need no sign, to ``2**32``; for ``"int16"`` ``m`` is 10 or 11, up
-    to ``2**32``: the precision of float16, in which a square below 3e-8 would be zero. A
-    nonnegative entry that is not zero never becomes zero but the least number, so that
-    no first moment is divided by nothing: a root is at least :math:`2^{-16}` of the largest in
-    its block.
+    up to :math:`s` itself: small floats scaled by the largest entry of a block of 256 consecutive
+    entries in memory. That entry is exact, and entries that decay together keep their codes,
+    without noise. For ``"int8"``, ``m`` is 3 (steps of 1/16 to 1/8) and ``2**e`` goes up to
+    ``2**16``, or up to ``2**32`` for nonnegative entries, which need no sign. For ``"int16"``,
+    ``m`` is 10 or 11 and ``2**e`` goes up to ``2**32``: the precision of float16, in which a square
+    below 3e-8 would be zero. A nonnegative entry that is not zero is never rounded to zero but at
+    least to the smallest number, so no first moment is divided by zero: a root is at least
+    :math:`2^{-16}` of the largest in its block.
 
-    Entries that ``inner`` makes non-finite stay what they were. Leaves smaller than ``min_size``,
-    complex ones and all other fields are left as they are, except for float16 and bfloat16
-    moments, which become float32.
+    Entries that ``inner`` makes non-finite keep their old values. Leaves smaller than ``min_size``,
+    complex leaves and all other fields are left alone, except for float16 and bfloat16 moments,
+    which become float32.
 
     Known weakness: 8 bits add noise of about a tenth of a moment, and an entry whose gradients are
-    less than ``2**-16`` of another's in its block gets steps that are too short. Embeddings
-    have such rows: keep them out by ``optax.partition``, as bitsandbytes does. What is saved is
-    state between steps: on the CPU, XLA makes float32 moments of all leaves at once inside a step
-    (2.1 words a parameter of temporary memory). On a mesh, blocks run across devices, and so every
-    device gathers each moment to measure them; ``"bfloat16"`` has none. Not for the inside of
-    ``jax.shard_map``, where blocks would be those of each part, and all devices round alike.
+    less than ``2**-16`` of another's in its block gets steps that are too short. Embeddings have
+    such rows: exclude them with ``optax.partition``, as bitsandbytes does. It saves only the state
+    between steps: on the CPU, XLA holds the float32 moments of all leaves at the same time inside a
+    step (2.1 words of temporary memory per parameter). On a mesh, blocks span devices, so every
+    device gathers each moment to measure them; ``"bfloat16"`` has no blocks. Do not use it inside
+    ``jax.shard_map``, where each part would have its own blocks, and all devices would round alike.
 
     Args:
-      inner: any optax transform whose states are named tuples; it sees moments in float32.
-      to: ``"int8"``, ``"int16"`` or ``"bfloat16"``: 1.02, 2.02 or 2 bytes an entry. Default
+      inner: any optax transform whose states are named tuples; it sees its moments in float32.
+      to: ``"int8"``, ``"int16"`` or ``"bfloat16"``: 1.02, 2.02 or 2 bytes per entry. Default
         ``"int8"``.
-      min_size: leaves with fewer entries stay as they are, >= 1. Default 4096 (bitsandbytes'):
-        biases and norms are few, and matter.
+      min_size: leaves with fewer entries stay as they are, >= 1. Default 4096 (as in bitsandbytes):
+        biases and norms are small, and matter.
       signed: names of the fields, in the states of ``inner``, whose entries have both signs.
-        Default: those in which optax and we keep averages of gradients. What is no average, such as
-        parameters and accumulated gradients, should not be among them.
-      nonnegative: names of the fields with second moments. Default: those of optax and ours.
+        Default: those in which optax and gradstable keep averages of gradients. Do not list
+        anything that is not an average, such as parameters or accumulated gradients.
+      nonnegative: names of the fields with second moments. Default: those of optax and gradstable.
       key: a seed, >= 0, or a key of ``jax.random``. Default 0. The same key gives the same run.
 
     Returns:
@@ -108,7 +108,7 @@ def compress_moments(
       ``inner``.
 
     Raises:
-      TypeError: if ``inner`` is no transform, or a name no string.
+      TypeError: if ``inner`` is not a transform, or a name is not a string.
       ValueError: if an argument is out of its range, a name is in both lists, or, at ``init``, if
         ``inner`` has none of the fields.
 
@@ -124,8 +124,8 @@ def compress_moments(
 
     Source:
       Dettmers, Lewis, Shleifer, Zettlemoyer, "8-bit Optimizers via Block-wise Quantization", 2021,
-      arXiv:2110.02861, for blocks and for what is left out; the numbers are ours. Rounding by
-      chance: Zamirai, Zhang, Aberger, De Sa, "Revisiting BFloat16 Training", 2020,
+      arXiv:2110.02861, for blocks and for what is left out; the number formats are ours. Stochastic
+      rounding: Zamirai, Zhang, Aberger, De Sa, "Revisiting BFloat16 Training", 2020,
       arXiv:2010.06192.
     """
     inner = check_transform("inner", inner)
@@ -186,7 +186,7 @@ def _is_sequence_of_names(given: object) -> bool:
 
 
 def _signs(signed: Sequence[str], nonnegative: Sequence[str]) -> dict[str, bool]:
-    """Return for each name whether it is signed."""
+    """Return whether each name is signed."""
     for argument, names in (("signed", signed), ("nonnegative", nonnegative)):
         if not _is_sequence_of_names(names):
             msg = f"{argument} must be a sequence of names such as ('mu',), got {names!r}"
@@ -204,7 +204,7 @@ def _check_found(found: list[Field], signs: Signs) -> None:
     if not found:
         msg = (
             f"inner has no state with a field named {sorted(signs)}, so there is nothing to "
-            "compress: name its fields with signed= and nonnegative=, or do without"
+            "compress: name its fields with signed= and nonnegative=, or drop compress_moments"
         )
         raise ValueError(msg)
 

@@ -1,15 +1,15 @@
-"""The statistics in the state of any transform, found by the names of their fields."""
+"""Find the statistics in the state of any transform by the names of their fields."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
-# In these states of optax, a field means what it means in no other: nu may be negative.
+# In these optax states, fields have an unusual meaning: nu can be negative.
 _OTHERWISE = ("ScaleBySM3State", "SophiaState")
 
 
-Signs: TypeAlias = Mapping[str, bool]  # for each name of a field whether it is signed
+Signs: TypeAlias = Mapping[str, bool]  # whether each field, by name, is signed
 
 
 class Field(NamedTuple):
@@ -20,13 +20,13 @@ class Field(NamedTuple):
 
 
 def fields(state: Any, signs: Signs, like: Any) -> list[Field]:
-    """Return the statistics in fields of given names, in order.
+    """Return the statistics in the fields with the given names, in order.
 
     Args:
-      state: nested named tuples, as the states of optax and ours are, in any containers.
-      signs: the names.
-      like: a tree with the structure of the parameters. What looks like the parameters is not
-        searched, since they may have fields of these names.
+      state: nested named tuples, like the states of optax and gradstable, in any containers.
+      signs: the names, and whether each is signed.
+      like: a tree with the structure of the parameters. Subtrees with that structure are not
+        searched, since parameters can have fields with these names.
     """
     found: list[Field] = []
 
@@ -39,7 +39,7 @@ def fields(state: Any, signs: Signs, like: Any) -> list[Field]:
 
 
 def with_fields(state: Any, signs: Signs, like: Any, trees: Iterable[Any]) -> Any:
-    """Return a state with other trees in the fields that ``fields`` finds, in its order."""
+    """Return a state with new trees in the fields that ``fields`` finds, in the same order."""
     following = iter(trees)
     return _map(lambda *_: next(following), state, signs, like)
 

@@ -1,4 +1,4 @@
-"""Compensated application: what rounding takes from a step is given to the next one."""
+"""Compensated application: what rounding takes from one step is added to the next."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from gradstable._src.core.wrapped import check_results, explaining
 class KahanState(NamedTuple):
     """State of ``kahan``."""
 
-    compensation: Unnamed  # of a tree like the parameters: what rounding has taken from them
+    compensation: Unnamed  # a tree like the parameters: what rounding has taken from them
     wrapped_state: Any
 
 
@@ -32,33 +32,33 @@ def kahan(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Add small updates to low-precision parameters without losing them (Kahan summation).
 
-    Use it when parameters are kept in bfloat16 or float16, and there is no float32 copy of them:
-    around the whole optimizer, as in ``gs.guard(gs.precision.kahan(optax.adamw(3e-4)))``, or around
-    a recipe. ``1 + 1e-3`` is 1 in bfloat16: without it, a parameter stands still as soon as the
-    step is below 1/512 of it.
+    Use it when parameters are kept in bfloat16 or float16 without a float32 copy. Put it around the
+    whole optimizer, as in ``gs.guard(gs.precision.kahan(optax.adamw(3e-4)))``, or around a recipe.
+    ``1 + 1e-3`` is 1 in bfloat16: without ``kahan``, a parameter stops moving once the step is
+    below 1/512 of it.
 
-    What is to be added, and what was lost of it, with :math:`\operatorname{r}` the rounding to the
-    dtype of the parameter:
+    With :math:`\operatorname{r}` the rounding to the dtype of the parameter, :math:`t` is what
+    should be added, and :math:`c` what rounding has lost:
 
     .. math:: t = u + c, \qquad \theta' = \operatorname{r}(\theta + \operatorname{r}(t)), \qquad
               c' = t - (\theta' - \theta)
 
-    The updates are :math:`\operatorname{r}(t)`: ``optax.apply_updates`` then makes
-    :math:`\theta'` of them, bit for bit, in ``jit`` and outside. Leaves in float32 or wider pass as
-    they are; where an update is zero, as in a rejected step, or not finite, nothing moves.
+    The updates are :math:`\operatorname{r}(t)`: ``optax.apply_updates`` then turns them into
+    :math:`\theta'`, bit for bit, inside and outside ``jit``. Leaves in float32 or wider pass
+    unchanged. Where an update is zero, as in a rejected step, or not finite, nothing moves.
 
     Args:
-      inner: any optax transform, with the learning rate in it. It sees the parameters as they are;
-        its updates are best in float32, as those of gradients in float32 are.
-      dtype: of the compensation. Default ``None``: that of each parameter, which makes 16 bits of
-        precision out of 8 for 2 bytes a parameter. ``jnp.float32`` makes 24.
+      inner: any optax transform, including the learning rate. It sees the parameters as they are.
+        Its updates are best in float32, as they are for float32 gradients.
+      dtype: dtype of the compensation. Default ``None``: that of each parameter, which turns 8 bits
+        of precision into 16 for 2 bytes per parameter. ``jnp.float32`` gives 24.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``KahanState``; ``update`` needs ``params``.
       Updates keep their structure; those of low-precision parameters have their dtype.
 
     Raises:
-      TypeError: if ``inner`` is no transform, or ``dtype`` no floating dtype.
+      TypeError: if ``inner`` is not a transform, or ``dtype`` is not a floating dtype.
       ValueError: if ``params`` is missing at ``update``.
 
     Example:
@@ -118,7 +118,7 @@ def kahan(
 
 
 def _nothing(param: jax.Array, dtype: DTypeLike | None) -> jax.Array:
-    # A leaf that needs none has one scalar: the structure of the state is that of the parameters.
+    # A leaf that needs none has a scalar, so that the state keeps the structure of the parameters.
     if not is_low_precision(param.dtype):
         return jnp.zeros((), param.dtype)
     return jnp.zeros_like(param, dtype)

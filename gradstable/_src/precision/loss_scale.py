@@ -1,4 +1,4 @@
-"""Dynamic loss scaling as a transform: what float16 needs, with the verdict of the guard."""
+"""Dynamic loss scaling for float16 as a transform that follows the verdict of the guard."""
 
 from typing import Any, NamedTuple
 
@@ -30,8 +30,8 @@ class LossScaleState(NamedTuple):
     calls: jax.Array  # shape=(), dtype=jnp.int32
     loss_scale: jax.Array  # shape=(), dtype=jnp.float32, the factor for the next loss
     sound_calls: jax.Array  # shape=(), dtype=jnp.int32, finite gradients since the scale last moved
-    patience_left: jax.Array  # shape=(), dtype=jnp.int32, overflows until the scale falls
-    overflows: jax.Array  # shape=(), dtype=jnp.int32, in all
+    patience_left: jax.Array  # shape=(), dtype=jnp.int32, overflows left before the scale falls
+    overflows: jax.Array  # shape=(), dtype=jnp.int32, total
     last_overflow: jax.Array  # shape=(), dtype=jnp.int32, the count of the last one (-1: never)
     wrapped_state: Any
 
@@ -49,19 +49,19 @@ def loss_scale(
     max_scale: float = 2.0**32,
     enabled: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Divide scaled gradients by the loss scale, which falls on overflow and grows without.
+    r"""Divide scaled gradients by a loss scale that falls on overflow and grows otherwise.
 
     Use it around the guard when the forward pass computes in float16, whose gradients underflow
-    below 6e-8 and overflow above 65504. Multiply the loss, and pass the gradients as they come::
+    below 6e-8 and overflow above 65504. Scale the loss, and pass the gradients as they are::
 
         tx = gs.loss_scale(gs.guard(optax.adamw(3e-4)))
         grads = jax.grad(lambda p: gs.scale_loss(opt_state, loss_fn(p)))(params)
         updates, opt_state = tx.update(grads, opt_state, params)
 
-    With scale ``s``, the inner transform gets :math:`g / s`, for float16 leaves in float32. The
-    guard in it rejects gradients that are not finite, and of its count the scale learns. Directly
-    around a guard, a recipe or ``gs.accumulate`` there is no pass over the gradients: the factor
-    goes into theirs. Around anything else the division is one.
+    With scale ``s``, the inner transform receives :math:`g / s`, in float32 for float16 leaves. The
+    guard inside it rejects gradients that are not finite, and the scale follows its count. Directly
+    around a guard, a recipe or ``gs.accumulate``, this adds no pass over the gradients: the factor
+    is applied in theirs. Around anything else, the division is one extra pass.
 
     .. math:: s \leftarrow \begin{cases} \max(s_{min}, b s) & \text{overflow} \\
               \min(s_{max}, f s) & \text{after } n \text{ finite gradients in a row} \\
@@ -71,25 +71,25 @@ def loss_scale(
 
     Args:
       inner: a transform with a guard in it (every recipe has one), or ``gs.accumulate``, which
-        drops what is not finite. Rules judge the gradient with the scale taken out.
-      init_scale: ``s`` at first, in [1e-30, 1e30], best a power of two, which is exact.
-        Default ``2**16`` (torch, DeepSpeed; Megatron ``2**32``).
+        drops non-finite gradients. Rules judge the unscaled gradient.
+      init_scale: the initial ``s``, in [1e-30, 1e30]; a power of two is best, since it is exact.
+        Default ``2**16`` (torch, DeepSpeed; Megatron uses ``2**32``).
       growth_factor: ``f``, > 1. Default 2.
-      growth_interval: ``n``, >= 1. Default 2000 (torch; Megatron and DeepSpeed 1000).
+      growth_interval: ``n``, >= 1. Default 2000 (torch; Megatron and DeepSpeed use 1000).
       backoff_factor: ``b``, in (0, 1). Default 0.5.
-      hysteresis: overflows that are let pass before the scale falls, counted again when it grows,
-        >= 1. Default 1: it falls at once (torch); Megatron and DeepSpeed have 2.
+      hysteresis: how many overflows it takes for the scale to fall, counted again from zero when it
+        grows, >= 1. Default 1: it falls immediately (torch); Megatron and DeepSpeed use 2.
       min_scale: :math:`s_{min}`, > 0. Default 1 (Megatron).
       max_scale: :math:`s_{max}`. Default ``2**32``; torch has none.
-      enabled: ``False`` leaves everything as it would be without: the scale is 1.
+      enabled: ``False`` turns scaling off: the scale is 1.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``LossScaleState``; updates have the dtypes that
-      ``inner`` gives them, for float16 leaves float16. Pass ``value=`` without the scale.
+      ``inner`` gives them, and float16 for float16 leaves. Pass ``value=`` unscaled.
 
     Raises:
-      TypeError: if ``inner`` is no transform.
-      ValueError: if a number is out of its range, or, at ``init``, if no guard is in ``inner``.
+      TypeError: if ``inner`` is not a transform.
+      ValueError: if a number is out of its range, or, at ``init``, if ``inner`` contains no guard.
 
     Example:
       >>> import jax.numpy as jnp
@@ -145,7 +145,7 @@ def loss_scale(
         with explaining(updates, params):
             stepped, inner_state = inner.update(given, old.wrapped_state, wide_params, **extra_args)
         stepped = _narrow(stepped, updates)
-        # The guard inside judged them in float32, and against parameters in float32.
+        # The guard inside judged them in float32, against parameters in float32.
         stepped = keep_finite(jnp.asarray(True), stepped, params)
         new = old._replace(calls=count)
         if enabled:
@@ -178,7 +178,7 @@ class _Settings(NamedTuple):
 
 
 def _move(state: LossScaleState, overflow: jax.Array, settings: _Settings) -> LossScaleState:
-    """Return the state after the verdict on one gradient, which its count has in it already."""
+    """Return the state after the verdict on one gradient; ``calls`` already includes it."""
     patience = jnp.where(overflow, jnp.maximum(state.patience_left - 1, 0), state.patience_left)
     good = jnp.where(overflow, 0, increment(state.sound_calls))
     grows, falls = good >= settings.growth_interval, overflow & (patience == 0)
@@ -194,12 +194,12 @@ def _move(state: LossScaleState, overflow: jax.Array, settings: _Settings) -> Lo
 
 
 def scale_loss(opt_state: object, loss: ArrayLike) -> jax.Array:
-    """Return the loss times the loss scale of an optimizer state, for ``jax.grad``.
+    """Multiply the loss by the loss scale in an optimizer state, for ``jax.grad``.
 
     Args:
-      opt_state: a state with one ``gs.loss_scale`` in it, also an ``nnx.Optimizer`` or a
-        ``TrainState``.
-      loss: of any shape, in any floating dtype.
+      opt_state: a state that contains one ``gs.loss_scale``; an ``nnx.Optimizer`` or a
+        ``TrainState`` works too.
+      loss: the loss, of any shape, in any floating dtype.
 
     Returns:
       The scaled loss, in float32 or wider, so that the product itself does not overflow.
@@ -220,7 +220,7 @@ def scale_loss(opt_state: object, loss: ArrayLike) -> jax.Array:
 
 
 def unscale(opt_state: object, gradients: Tree) -> Tree:
-    """Return gradients without the loss scale, where you need them before ``update`` does it.
+    """Divide gradients by the loss scale, when you need them before ``update``.
 
     For a log, or for a gradient penalty, whose inner gradient is one of the scaled loss.
 
@@ -229,7 +229,7 @@ def unscale(opt_state: object, gradients: Tree) -> Tree:
       gradients: any tree of arrays.
 
     Returns:
-      The tree with its structure. Leaves of float16 come as float32.
+      A tree with the same structure. float16 leaves become float32.
 
     Raises:
       ValueError: if there is no loss scale in the state, or more than one.
@@ -262,12 +262,12 @@ def _divide(gradients: Tree, scale: jax.Array) -> Tree:
 
 
 def _in_float32(tree: Tree) -> Tree:
-    """Return a tree with its float16 leaves in float32; the others stay what they are."""
+    """Return a tree with its float16 leaves in float32; the others stay as they are."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if _is_float16(leaf) else leaf, tree)
 
 
 def _narrow(stepped: Tree, updates: Any) -> Tree:
-    """Return updates in float16 where the gradients were; they need not be trees alike."""
+    """Return updates in float16 where the gradients were, if both trees match."""
     if jax.tree.structure(stepped) != jax.tree.structure(updates):
         return stepped
     return jax.tree.map(
@@ -285,7 +285,7 @@ def _broken(inner_state: object) -> jax.Array:
     totals += [dropped.by_reason for _, dropped in find_all(inner_state, Dropped)]
     if not totals:
         msg = (
-            "loss_scale needs a guard inside, which finds the overflows: "
+            "loss_scale needs a guard inside it to detect overflows: "
             "gradstable.loss_scale(gradstable.guard(inner))"
         )
         raise ValueError(msg)

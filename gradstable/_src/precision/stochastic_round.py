@@ -1,4 +1,4 @@
-"""Stochastic rounding: small steps move low-precision parameters on the average."""
+"""Stochastic rounding: small steps move low-precision parameters on average."""
 
 from typing import Any, NamedTuple
 
@@ -27,35 +27,35 @@ class StochasticRoundState(NamedTuple):
 def stochastic_round(
     key: int | jax.Array = 0, *, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Round what an update makes of a low-precision parameter up or down by chance.
+    r"""Round updated low-precision parameters up or down at random.
 
     Use it as the last link of a chain when parameters are kept in bfloat16 or float16 without a
-    float32 copy, and not even ``gs.precision.kahan`` has room: it needs no memory. Of the two
-    numbers next to :math:`x = \theta + u`, at a distance of :math:`\varepsilon`,
+    float32 copy, and there is not even room for ``gs.precision.kahan``: it needs no memory. Of the
+    two numbers next to :math:`x = \theta + u`, at a distance of :math:`\varepsilon`,
 
     .. math:: \theta' = \varepsilon \lfloor x / \varepsilon + \xi \rfloor, \qquad
               \xi \sim U[0, 1), \qquad E[\theta'] = x
 
-    so that a step of a hundredth of the spacing is taken once in a hundred times. The updates
-    returned are those with which ``optax.apply_updates`` makes :math:`\theta'`, bit for bit
-    where :math:`\theta'` is within a factor of two of :math:`\theta`, and to rounding elsewhere.
-    Leaves in float32 or wider pass as they are; where an update is zero or not finite, nothing
-    moves.
+    so that a step of a hundredth of the spacing is taken once in a hundred times. With the updates
+    returned, ``optax.apply_updates`` gives :math:`\theta'`: bit for bit where :math:`\theta'` is
+    within a factor of two of :math:`\theta`, and up to rounding elsewhere. Leaves in float32 or
+    wider pass unchanged. Where an update is zero or not finite, nothing moves.
 
-    Known weakness: what is added is noise, of up to one spacing at each step;
-    ``gs.precision.kahan`` adds none.
+    Known weakness: it adds noise of up to one spacing at each step; ``gs.precision.kahan`` adds
+    none.
 
     Args:
       key: a seed, >= 0, or a key of ``jax.random``. Default 0. The same key gives the same run.
-      axis_name: as for ``gs.guard``, as ``PartitionSpec``s: each device rounds its part as it would
-        be rounded in the whole, by numbers that it draws for the whole leaf. Default ``None``.
+      axis_name: as for ``gs.guard``, given as ``PartitionSpec``s: each device draws random numbers
+        for the whole leaf, and rounds its part as it would be rounded in the whole. Default
+        ``None``.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``StochasticRoundState``; ``update`` needs
       ``params``. Updates of low-precision parameters have their dtype.
 
     Raises:
-      TypeError: if the key is of a wrong kind.
+      TypeError: if the key is of the wrong kind.
       ValueError: if ``params`` is missing at ``update``.
 
     Example:

@@ -1,4 +1,4 @@
-"""One moment as it is kept between the steps."""
+"""How a moment is stored between steps."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -18,14 +18,14 @@ _LARGEST_BFLOAT16 = 0x7F7F0000
 
 
 class Packed(NamedTuple):
-    """A leaf as it is kept."""
+    """A stored leaf."""
 
-    stored: jax.Array  # of the shape of the leaf: codes, bfloat16, or the leaf itself
-    scale: jax.Array  # float32, shape=(blocks,) where there are codes, else ()
+    stored: jax.Array  # in the shape of the leaf: codes, bfloat16, or the leaf itself
+    scale: jax.Array  # float32, shape=(blocks,) if there are codes, otherwise ()
 
 
 def start(to: Storage, signed: bool, min_size: int, leaf: jax.Array) -> Packed:
-    """Return a leaf of a fresh state as it is kept: in float32 or wider if it is small."""
+    """Return the stored form of a leaf of a new state: float32 or wider if it is small."""
     leaf = jnp.asarray(leaf)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return Packed(leaf, jnp.zeros((), jnp.float32))
@@ -33,7 +33,7 @@ def start(to: Storage, signed: bool, min_size: int, leaf: jax.Array) -> Packed:
     if x.size < min_size:
         return Packed(x, jnp.zeros((), jnp.float32))
     x = x.astype(jnp.float32)
-    # Averages begin at zero, which needs no chance.
+    # Averages start at zero, which needs no random bits.
     none = jnp.zeros_like(x, jnp.uint32)
     if to == "bfloat16":
         return Packed(_round_bfloat16(x, none), jnp.zeros((), jnp.float32))
@@ -41,7 +41,7 @@ def start(to: Storage, signed: bool, min_size: int, leaf: jax.Array) -> Packed:
 
 
 def unpack(to: Storage, signed: bool, stored: jax.Array, scale: jax.Array) -> jax.Array:
-    """Return the numbers of a leaf, in float32 unless it is kept as it is."""
+    """Return the numbers of a leaf, in float32 unless it is stored as it is."""
     if scale.ndim and to != "bfloat16":
         return decode(_GRIDS[to][not signed], stored, scale)
     return stored.astype(jnp.float32) if stored.dtype == jnp.bfloat16 else stored
@@ -56,16 +56,16 @@ def pack(
     scale: jax.Array,
     salt: jax.Array,
 ) -> Packed:
-    """Return a leaf as it is kept; an entry that is not finite stays what it was.
+    """Return the stored form of a leaf; an entry that is not finite keeps its old value.
 
     Args:
-      to: how it is kept.
+      to: the storage format.
       signed: whether it has entries of both signs.
-      new: its numbers.
-      old: what they were, as ``unpack`` gives them.
-      stored: how these are kept.
-      scale: of the blocks.
-      salt: random, uint32 scalar.
+      new: its new numbers.
+      old: its old numbers, as returned by ``unpack``.
+      stored: the stored form of ``old``.
+      scale: the scales of the blocks.
+      salt: random uint32 scalar.
     """
     x = select_finite(jnp.asarray(True), jnp.asarray(new), old)
     if scale.ndim and to != "bfloat16":
@@ -76,7 +76,7 @@ def pack(
 
 
 def _round_bfloat16(x: jax.Array, bits: jax.Array) -> jax.Array:
-    """Return one of the two neighbors of each number, such that the mean is the number."""
+    """Round each number to one of its two neighbors, so that the mean is the number."""
     as_integer = lax.bitcast_convert_type(x, jnp.uint32)
     sign = as_integer & jnp.uint32(0x80000000)
     size = (as_integer ^ sign) + (bits >> 16)

@@ -1,4 +1,4 @@
-"""Adam, AdamW, and both with Nesterov's look ahead."""
+"""Adam, AdamW, and both with Nesterov's lookahead."""
 
 from typing import Any
 
@@ -27,13 +27,13 @@ def adam(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam that does not blow up: ``gs.guard`` around moments that survive.
+    r"""Train with Adam that does not blow up: ``gs.guard`` around moments that survive.
 
     Use it in place of ``optax.adam``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
-    with :math:`u` from ``gs.moments.scale_by_adam``. For weight decay take ``gs.adamw``.
+    with :math:`u` from ``gs.moments.scale_by_adam``. For weight decay, use ``gs.adamw``.
 
     Example:
       >>> import gradstable as gs
@@ -61,14 +61,14 @@ def adamw(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdamW that does not blow up: ``gs.guard`` around moments that survive.
+    r"""Train with AdamW that does not blow up: ``gs.guard`` around moments that survive.
 
     Use it in place of ``optax.adamw``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with :math:`u` from ``gs.moments.scale_by_adam``; nothing at all on a rejected step, neither
-    decay nor a tick of the schedule.
+    with :math:`u` from ``gs.moments.scale_by_adam``. A rejected step changes nothing: there is no
+    decay, and the schedule does not advance.
 
     Example:
       >>> import optax
@@ -120,7 +120,7 @@ def nadam(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""NAdam, which looks one step ahead, behind the guard.
+    r"""Train with NAdam, which looks one step ahead, behind the guard.
 
     Use it in place of ``optax.nadam``; the arguments have the same names and defaults. With
     ``momentum_decay=4e-3`` it is the paper's and torch's.
@@ -132,9 +132,9 @@ def nadam(
     decays.
 
     Args:
-      nesterov: whether the first moment looks one step ahead. Default ``True``; without it this is
-        Adam.
-      momentum_decay: how fast the momentum rises, >= 0: 4e-3 is Dozat's NAdam and torch's, as in
+      nesterov: whether the first moment looks one step ahead. Default ``True``; ``False`` makes
+        this Adam.
+      momentum_decay: how fast the momentum rises, >= 0; 4e-3 gives Dozat's NAdam, as in torch and
         ``gs.moments.scale_by_nadam``. Default ``None``: a constant momentum, as in optax.
 
     Example:
@@ -164,14 +164,14 @@ def nadamw(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""NAdam with decoupled weight decay, behind the guard.
+    r"""Train with NAdam and decoupled weight decay behind the guard.
 
     Use it in place of ``optax.nadamw``; the arguments have the same names and defaults. With
     ``momentum_decay=4e-3`` it is the paper's and torch's.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with :math:`u` as in ``gs.nadam``; nothing at all on a rejected step.
+    with :math:`u` as in ``gs.nadam``. A rejected step changes nothing.
 
     Args:
       nesterov: as for ``gs.nadam``.

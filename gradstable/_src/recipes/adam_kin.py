@@ -1,4 +1,4 @@
-"""The kin of Adam: other second moments, other beginnings."""
+"""Variants of Adam: other second moments, other warm-ups."""
 
 import optax
 from jax.typing import ArrayLike, DTypeLike
@@ -30,20 +30,20 @@ def amsgrad(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AMSGrad, whose second moment never falls, behind the guard.
+    r"""Train with AMSGrad, whose second moment never falls, behind the guard.
 
     Use it in place of ``optax.amsgrad``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
-    with :math:`u` from ``gs.moments.scale_by_amsgrad``. A spike slows it for good; the guard is
-    what keeps it out of the maximum.
+    with :math:`u` from ``gs.moments.scale_by_amsgrad``. A spike slows it for good; the guard keeps
+    spikes out of the maximum.
 
     Args:
       bias_correction_mu: whether to correct the first moment. Default ``True``.
       bias_correction_nu: whether to correct the second moment. Default ``True``.
-      correct_maximum: whether to correct after the maximum was taken, as in torch. Default
-        ``False``, as in optax.
+      correct_maximum: whether to correct after taking the maximum, as in torch. Default ``False``,
+        as in optax.
 
     Example:
       >>> import gradstable as gs
@@ -67,7 +67,7 @@ def adamax(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdaMax, a decaying maximum for a second moment, behind the guard.
+    r"""Train with AdaMax, which uses a decaying maximum as second moment, behind the guard.
 
     Use it in place of ``optax.adamax``; the arguments have the same names and defaults.
 
@@ -104,18 +104,18 @@ def radam(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""RAdam, which warms up by itself, behind the guard.
+    r"""Train with RAdam, which warms up on its own, behind the guard.
 
     Use it in place of ``optax.radam``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
-    with :math:`u` from ``gs.moments.scale_by_radam``. Its first five steps are those of gradient
-    descent and have no bound, and the guard has no history yet: give
-    ``rules=(gs.rules.global_norm(...), gs.rules.log_mad())`` where first gradients are large.
+    with :math:`u` from ``gs.moments.scale_by_radam``. Its first five steps are plain gradient
+    descent and have no bound, and the guard has no history yet. If the first gradients are large,
+    pass ``rules=(gs.rules.global_norm(...), gs.rules.log_mad())``.
 
     Args:
-      threshold: from which length of the average on the second moment is used, >= 4. Default 5.
+      threshold: the length of the average from which the second moment is used, >= 4. Default 5.
 
     Example:
       >>> import gradstable as gs
@@ -140,10 +140,10 @@ def yogi(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Yogi, whose second moment falls slowly, behind the guard.
+    r"""Train with Yogi, whose second moment falls slowly, behind the guard.
 
     Use it in place of ``optax.yogi``; the arguments have the same names and defaults. The first
-    moment starts at 0, as in the paper, and not at 1e-6.
+    moment starts at 0, as in the paper, not at 1e-6.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
@@ -175,20 +175,20 @@ def adabelief(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdaBelief, which divides by a variance, behind the guard.
+    r"""Train with AdaBelief, which divides by a variance, behind the guard.
 
     Use it in place of ``optax.adabelief``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
     with :math:`u` from ``gs.moments.scale_by_belief``. A step has no bound where gradients do not
-    change, which no guard sees: give a larger ``eps`` where features are rare.
+    change, and no guard can see that: pass a larger ``eps`` where features are rare.
 
     Args:
       b2: decay of the variance, in [0, 1). Default 0.999.
       eps_root: added to the variance at each step, >= 0. Default 1e-16.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Default
-        ``None``: no decay, and the state of ``optax.adabelief``, which has none.
+        ``None``: no decay, and the state of ``optax.adabelief``, which has no decay.
 
     Example:
       >>> import gradstable as gs

@@ -28,18 +28,17 @@ def sgd(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train by gradient descent behind the guard, with momentum on request.
 
-    Use it in place of ``optax.sgd``; the arguments have the same
-    names and defaults.
+    Use it in place of ``optax.sgd``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
-    with :math:`u` the gradient, or ``gs.moments.trace`` of it. A step is proportional to the
-    gradient, so all of its safety is that of the guard.
+    where :math:`u` is the gradient, or its ``gs.moments.trace``. A step is proportional to the
+    gradient, so all of its safety comes from the guard.
 
     Args:
       momentum: its decay, in [0, 1). Default ``None``: no momentum, and no state for it.
-      nesterov: whether the momentum looks one step ahead; without momentum it has no effect.
-        Default ``False``.
+      nesterov: whether the momentum looks one step ahead; no effect without momentum. Default
+        ``False``.
       accumulator_dtype: dtype in which the momentum is stored. Default float32.
 
     Example:
@@ -75,19 +74,19 @@ def rmsprop(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train with RMSprop behind the guard.
 
-    Use it in place of ``optax.rmsprop``; the arguments have the same
-    names and defaults.
+    Use it in place of ``optax.rmsprop``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
-    with :math:`u` from ``gs.moments.scale_by_rms``; the momentum comes after the learning rate, as
+    with :math:`u` from ``gs.moments.scale_by_rms``. Momentum is applied after the learning rate, as
     in optax and torch.
 
     Args:
-      decay: of the mean square, in [0, 1). Default 0.9.
+      decay: decay of the mean square, in [0, 1). Default 0.9.
       eps: added to the mean square, or to its root, >= 0. Default 1e-8.
       initial_scale: where the mean square starts, >= 0. Default 0.
-      eps_in_sqrt: whether ``eps`` stands inside the root. Default ``True``; torch: ``False``.
+      eps_in_sqrt: whether ``eps`` is added inside the root. Default ``True``; torch adds it
+        outside.
       centered: whether to divide by the standard deviation instead. Default ``False``.
       momentum: decay of a sum of steps, in [0, 1). Default ``None``: no momentum.
       nesterov: whether the momentum looks one step ahead. Default ``False``.
@@ -129,13 +128,12 @@ def adagrad(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train with Adagrad behind the guard.
 
-    Use it in place of ``optax.adagrad``; the arguments have the same
-    names and defaults.
+    Use it in place of ``optax.adagrad``; the arguments have the same names and defaults.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
-    with :math:`u` from ``gs.moments.scale_by_rss``. A spike slows it for good; the guard is what
-    keeps it out of the sum.
+    with :math:`u` from ``gs.moments.scale_by_rss``. A spike slows it for good; the guard keeps
+    spikes out of the sum.
 
     Args:
       initial_accumulator_value: where the sum of squares starts, >= 0. Default 0.1.
@@ -165,15 +163,15 @@ def adadelta(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Train with Adadelta, whose steps have the unit of parameters, behind the guard.
+    r"""Train with Adadelta, whose steps are in units of the parameters, behind the guard.
 
     Use it in place of ``optax.adadelta``; the arguments have the same names and defaults (by
-    keyword after the first). The paper has no learning rate, and without one the step is that of
-    the paper, downhill; ``optax.adadelta()`` returns it with the sign of the gradient.
+    keyword after the first). The paper has no learning rate; without one, the step is the paper's,
+    downhill. ``optax.adadelta()`` returns it with the sign of the gradient.
 
     .. math:: \theta \leftarrow \theta - \eta\, u
 
-    with :math:`u` from ``gs.moments.scale_by_adadelta``, of :math:`g + \lambda \theta`.
+    with :math:`u` from ``gs.moments.scale_by_adadelta``, applied to :math:`g + \lambda \theta`.
 
     Args:
       rho: decay of both averages, in [0, 1). Default 0.9.

@@ -1,4 +1,4 @@
-"""Newer kin of Adam: Adan, ADOPT, AdEMAMix."""
+"""Newer relatives of Adam: Adan, ADOPT, AdEMAMix."""
 
 from collections.abc import Callable
 
@@ -31,22 +31,22 @@ def adan(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adan with the weights of the paper, behind the guard.
+    r"""Train with Adan, with the weights of the paper, behind the guard.
 
-    Use it with large batches and learning rates 5 to 10 times those of Adam. Arguments as in
-    ``optax.adan``, which gives the difference of gradients a weight of 0.08 instead of 0.92.
+    Use it with large batches and learning rates 5 to 10 times those of Adam. The arguments are
+    those of ``optax.adan``, which gives the difference of gradients a weight of 0.08 instead of
+    0.92.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with :math:`u` from ``gs.moments.scale_by_adan``; nothing at all on a rejected step.
-    The authors' code divides by :math:`1 + \eta \lambda` instead of subtracting (and has ours as
-    ``no_prox``).
+    with :math:`u` from ``gs.moments.scale_by_adan``. A rejected step changes nothing. The authors'
+    code divides by :math:`1 + \eta \lambda` instead of subtracting (our form is its ``no_prox``).
 
     Args:
       b2: decay of the differences, and their weight, in [0, 1). Default 0.92.
       b3: decay of the second moment, in [0, 1). Default 0.99.
       eps_root: added inside the root, >= 0. Default 1e-8, as in ``optax.adan``: 1e-4 in units of
-        the gradient. The paper's is 0, as that of ``gs.moments.scale_by_adan``.
+        the gradient. The paper and ``gs.moments.scale_by_adan`` use 0.
 
     Example:
       >>> import gradstable as gs
@@ -76,19 +76,19 @@ def adopt(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""ADOPT behind the guard.
+    r"""Train with ADOPT behind the guard.
 
-    Use it where Adam with a large ``b2`` oscillates. Arguments as in ``optax.contrib.adopt``, and
-    a decoupled decay (ADOPTW).
+    Use it where Adam with a large ``b2`` oscillates. The arguments are those of
+    ``optax.contrib.adopt``, plus a decoupled decay (ADOPTW).
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with :math:`u` from ``gs.moments.scale_by_adopt``; nothing at all on a rejected step.
+    with :math:`u` from ``gs.moments.scale_by_adopt``. A rejected step changes nothing.
 
     Args:
       eps: the least denominator, >= 0. Default 1e-6.
-      use_clipping: whether to clip what enters the first moment. Leave it.
-      clip_value_fn: from the number of steps before this one to the clip.
+      use_clipping: whether to clip what enters the first moment. Leave it on.
+      clip_value_fn: function from the number of earlier steps to the clip limit.
 
     Example:
       >>> import gradstable as gs
@@ -118,21 +118,21 @@ def ademamix(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdEMAMix behind the guard.
+    r"""Train with AdEMAMix behind the guard.
 
     Use it for runs of tens of thousands of steps on steady data. The guard matters more here than
-    elsewhere: what enters the slow momentum stays for 10,000 steps. Arguments as in
+    elsewhere: what enters the slow momentum stays for 10,000 steps. The arguments are those of
     ``optax.contrib.ademamix``.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with :math:`u` from ``gs.moments.scale_by_ademamix``; nothing at all on a rejected step.
-    The paper warms up ``alpha`` and ``b3`` over the whole run; the example shows how.
+    with :math:`u` from ``gs.moments.scale_by_ademamix``. A rejected step changes nothing. The paper
+    warms up ``alpha`` and ``b3`` over the whole run; the example shows how.
 
     Args:
       b1: decay of the fast momentum, in [0, 1). Default 0.9.
-      b3: decay of the slow momentum, in [0, 1), or a schedule from the number of the step (the
-        first is 1) to it. Default 0.9999.
+      b3: decay of the slow momentum, in [0, 1), or a schedule for it, called with the step number
+        (the first is 1). Default 0.9999.
       alpha: weight of the slow momentum, >= 0, or a schedule. Default 5 (the authors' JAX code).
 
     Example:

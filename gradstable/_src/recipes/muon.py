@@ -24,9 +24,7 @@ from gradstable._src.moments.newton_schulz import STANDARD, Coefficients, Precon
 from gradstable._src.recipes.recipe import published
 from gradstable._src.rules.protocol import Rule, check_rules
 
-_BOTH = (
-    "matrices and muon_weight_dimension_numbers both say which leaves go to Muon: give one of them"
-)
+_BOTH = "matrices and muon_weight_dimension_numbers both choose the leaves for Muon: pass only one"
 
 
 @published
@@ -56,51 +54,52 @@ def muon(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Muon that does not blow up: matrices by ``gs.moments.scale_by_muon``, the rest by Adam.
+    r"""Train matrices with ``gs.moments.scale_by_muon`` and the rest with Adam, behind the guard.
 
-    Use it in place of ``optax.contrib.muon``; the arguments have the same
-    names and defaults. It also takes stacked layers, convolutions and attention
-    kernels for matrices, works on leaves that are sharded explicitly, and a bad gradient, which
-    would own the momentum for a hundred steps, is rejected before.
+    Use it in place of ``optax.contrib.muon``; the arguments have the same names and defaults. It
+    also treats stacked layers, convolutions and attention kernels as matrices, and works on
+    explicitly sharded leaves. A bad gradient, which would dominate the momentum for a hundred
+    steps, is rejected first.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with :math:`u` from ``gs.moments.scale_by_muon`` or from ``gs.moments.scale_by_adam``; nothing
-    at all on a rejected step.
+    with :math:`u` from ``gs.moments.scale_by_muon`` or from ``gs.moments.scale_by_adam``. A
+    rejected step changes nothing.
 
-    Known weakness: the head of a language model, a matrix by its shape, should go to Adam by
-    the reference, and nothing tells it from others: name what is a matrix by ``matrices``.
+    Known weakness: the reference trains the head of a language model with Adam, but its shape is
+    that of a matrix and nothing distinguishes it from others: choose the matrices with
+    ``matrices``.
 
     Args:
-      learning_rate: :math:`\eta`, a number >= 0 or a schedule; 0.02 with "jordan" in the
-        reference, that of AdamW with "moonshot".
+      learning_rate: :math:`\eta`, a number >= 0 or a schedule. With "jordan", the reference uses
+        0.02; with "moonshot", use the rate of AdamW.
       ns_coeffs: coefficients of the Newton-Schulz steps, as for ``gs.moments.scale_by_muon``.
       ns_steps: Newton-Schulz steps, >= 1. Default 5.
       beta: decay of the momentum, in [0, 1). Default 0.95.
       eps: added to the norm of the momentum, and to the root of Adam, >= 0. Default 1e-8.
-      weight_decay: :math:`\lambda` of matrices, a number >= 0 or a schedule, times the learning
+      weight_decay: :math:`\lambda` for matrices, a number >= 0 or a schedule, times the learning
         rate. Default 0.
       weight_decay_mask: tree of bools, or a function from parameters to one: which matrices to
         decay.
-      mu_dtype: dtype of momentum and of Adam's first moment. Default float32.
-      nesterov: whether momentum and first moment look one step ahead. Default ``True``.
+      mu_dtype: dtype of the momentum and of Adam's first moment. Default float32.
+      nesterov: whether the momentum and Adam's first moment look one step ahead. Default ``True``.
       adaptive: whether updates of matrices are as large as their gradients. Default ``False``.
-      preconditioning: what makes singular values at most 1 at first. Default ``"frobenius"``.
+      preconditioning: how singular values are first scaled to at most 1. Default ``"frobenius"``.
       adam_b1: decay of Adam's first moment, in [0, 1).
       adam_b2: decay of Adam's second moment, in [0, 1).
       adam_eps_root: added inside Adam's root, >= 0.
-      adam_weight_decay: :math:`\lambda` of all that is no matrix, a number >= 0 or a schedule.
-        Default 0.
-      adam_learning_rate: :math:`\eta` of all that is no matrix. Default: ``learning_rate``.
+      adam_weight_decay: :math:`\lambda` for all other leaves, a number >= 0 or a schedule. Default
+        0.
+      adam_learning_rate: :math:`\eta` for all other leaves. Default: ``learning_rate``.
       muon_weight_dimension_numbers: a tree of ``optax.contrib.MuonDimensionNumbers`` like the
-        parameters, with ``None`` for what goes to Adam, a prefix of it, or a function from
+        parameters, with ``None`` for leaves that go to Adam; or a prefix of it, or a function from
         parameters to one. Default: by shape and name.
-      consistent_rms: the RMS of updates of matrices, > 0, in place of ``scale``. Default ``None``.
+      consistent_rms: the RMS of matrix updates, > 0, in place of ``scale``. Default ``None``.
       scale: ``"jordan"`` or ``"moonshot"``, which is ``consistent_rms=0.2``.
       compute_dtype: dtype of the products. Default float32.
       matrices: tree of bools, or a function from parameters to one: which leaves go to Muon.
-        Default: all that have inputs and outputs, and so no embedding. (What has none is
-        normalized there as ``gs.moments.scale_by_muon`` does vectors.)
+        Default: all that have inputs and outputs, so embeddings do not. (If you send a leaf without
+          them to Muon, it is normalized like the vectors in ``gs.moments.scale_by_muon``.)
       axis_name: as for ``gs.guard``, and for ``gs.moments.scale_by_muon``.
 
     Example:
@@ -148,7 +147,7 @@ def muon(
 
 
 def _labels(matrices: Mask, numbers: DimensionNumbers | None, axis_name: AxisName) -> Any:
-    """Return the function that names for every leaf the part it belongs to."""
+    """Return the function that labels every leaf with the part it belongs to."""
     if matrices is not None and numbers is not None:
         raise ValueError(_BOTH)
 

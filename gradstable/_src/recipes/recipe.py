@@ -1,4 +1,4 @@
-"""The frame of every optimizer here: a direction, decay, a rate, and the guard around them."""
+"""The frame shared by all optimizers: a direction, decay, a rate, and the guard around them."""
 
 import functools
 import inspect
@@ -34,18 +34,18 @@ _ARGUMENTS = {
     "weight_decay": r":math:`\lambda`, a number >= 0 or a schedule, times the learning rate.",
     "mask": _LEAVES,
     "weight_decay_mask": _LEAVES,
-    "rules": "what the guard decides by. Default: ``gs.rules.log_mad()``.",
+    "rules": "the rules by which the guard decides. Default: ``gs.rules.log_mad()``.",
     "axis_name": "as for ``gs.guard``.",
 }
 _RETURNS = """\
   A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``; updates have the
-  structure and the dtypes of the gradients. ``update`` needs ``params`` where they decay.
+  structure and the dtypes of the gradients. ``update`` needs ``params`` for weight decay.
 """
 _RAISES = "  ValueError: if a hyper-parameter is out of its range.\n"
 
 
 def published(factory: Factory) -> Factory:
-    """Let an optimizer print as its call, and complete its docstring by what all of them share."""
+    """Make an optimizer print as its call, and complete its docstring with the shared parts."""
     factory.__doc__ = completed(factory, arguments=_ARGUMENTS, Returns=_RETURNS, Raises=_RAISES)
     return shown(factory)
 
@@ -61,22 +61,22 @@ def recipe(
     rules: Sequence[Rule] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Make a guarded optimizer of a direction: decay, a learning rate, and the guard around all.
+    r"""Make a guarded optimizer from a direction: add decay, a learning rate, and the guard.
 
-    Use it for an estimator of ``gs.moments`` that has no optimizer of its own name. That of a name,
-    such as ``gs.adamw``, is made by this.
+    Use it for an estimator of ``gs.moments`` that has no named optimizer. Named optimizers such as
+    ``gs.adamw`` are built with it.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with the direction :math:`u`; nothing at all on a rejected step, neither decay nor a tick of the
-    schedule.
+    with the direction :math:`u`. A rejected step changes nothing: there is no decay, and the
+    schedule does not advance.
 
     Args:
       direction: an estimator, or a chain, that turns gradients into a direction of ascent. Behind
-        the guard an estimator does not look for unsound entries once more.
+        the guard, an estimator does not check for unsound entries again.
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule, times the learning rate. Any
-        number, 0 too, makes the same state. Default ``None``: there is no such link.
-      after: what follows the learning rate, such as ``gs.rate.cap_trust()``.
+        number, even 0, gives the same state. Default ``None``: no decay link at all.
+      after: transforms that follow the learning rate, such as ``gs.rate.cap_trust()``.
 
     Raises:
       ValueError: if the learning rate or the weight decay is out of its range.
@@ -99,9 +99,10 @@ def recipe(
 
 
 def made_of(estimator: Callable[..., optax.GradientTransformation]) -> Callable[[Factory], Factory]:
-    """Make an optimizer of a signature: ``recipe`` of an estimator with the arguments of its names.
+    """Make an optimizer from a signature: ``recipe`` around an estimator.
 
-    What is decorated has a signature and a docstring, and no body.
+    Arguments that the estimator knows go to it, the rest to ``recipe``. The decorated function has
+    a signature and a docstring, but no body.
     """
     theirs = inspect.signature(estimator).parameters.keys()
 
@@ -110,7 +111,7 @@ def made_of(estimator: Callable[..., optax.GradientTransformation]) -> Callable[
 
         @functools.wraps(declared)
         def make(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraArgs:
-            declared(*args, **kwargs)  # raises for what is not in the signature, by its name
+            declared(*args, **kwargs)  # raises for an unknown argument, by name
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             given = bound.arguments

@@ -1,4 +1,4 @@
-"""Schedule-free averages of iterates, guarded."""
+"""Guarded schedule-free averaging of iterates."""
 
 from typing import Any
 
@@ -43,38 +43,37 @@ def schedule_free(
     r"""Average the iterates of an optimizer instead of lowering its rate, guarded.
 
     Use it in place of ``optax.contrib.schedule_free``, on which it is built, around an optimizer
-    without momentum; evaluate at ``gs.recipes.schedule_free_eval_params``. The guard stands around
-    all of it, so a bad gradient moves neither the iterate nor the average. The state is float32
-    whatever the dtype of the parameters: in bfloat16 the sum of weights stops growing after 256
-    steps, and the average becomes a moving one.
+    without momentum; evaluate at ``gs.recipes.schedule_free_eval_params``. The guard surrounds all
+    of it, so a bad gradient moves neither the iterate nor the average. The state is float32
+    whatever the dtype of the parameters: in bfloat16 the sum of weights would stop growing after
+    256 steps, and the average would become a moving average.
 
     .. math::
       z &\leftarrow z + inner(g(y)), \qquad c = \eta_{max}^p / \textstyle\sum \eta_{max}^p \\
       x &\leftarrow (1 - c)\, x + c\, z, \qquad y \leftarrow \beta_1 x + (1 - \beta_1) z
 
-    where ``y`` are the parameters that are trained, ``z`` is kept, and ``x`` is computed from
-    both.
+    where ``y`` are the parameters you train, ``z`` is stored, and ``x`` is computed from both.
 
-    Known weakness: since ``x`` is not kept, parameters in bfloat16 pass their rounding on to it
-    in every step: it is off by an RMS of 0.001, after 1000 steps on a quadratic that began at 1
-    to 2, where in float32 it is right to 1e-6.
+    Known weakness: since ``x`` is not stored, bfloat16 parameters pass their rounding on to it in
+    every step. After 1000 steps on a quadratic that started at 1 to 2, it is off by an RMS of
+    0.001; in float32 it is right to 1e-6.
 
     Args:
-      inner: any optax optimizer, learning rate included and momentum left out (``b1=0``).
-      learning_rate: the rate of ``inner``, a number >= 0 or a schedule of warm-up alone, which
-        weights the average.
+      inner: any optax optimizer with its learning rate but without momentum (``b1=0``).
+      learning_rate: the rate of ``inner``, a number >= 0 or a warm-up schedule; it weights the
+        average.
       b1: :math:`\beta_1`, in (0, 1). Default 0.9 (the paper's).
       weight_lr_power: ``p``, >= 0. Default 2 (the paper's).
       state_dtype: dtype in which ``z`` is stored. Default float32 (wider for wider parameters);
-        optax takes that of the parameters.
+        optax uses that of the parameters.
 
     Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``, and inside of it
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard``, and inside it
       ``optax.contrib.ScheduleFreeState``; updates have the structure and the dtypes of the
       gradients. ``update`` needs ``params``.
 
     Raises:
-      TypeError: if ``inner`` is no transform.
+      TypeError: if ``inner`` is not a transform.
       ValueError: if a number is out of its range.
 
     Example:
@@ -112,7 +111,7 @@ def schedule_free_adamw(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Schedule-free AdamW that does not blow up: averages of iterates instead of a schedule.
+    r"""Train with guarded schedule-free AdamW, which averages iterates instead of using a schedule.
 
     Use it in place of ``optax.contrib.schedule_free_adamw``; the arguments have the same names
     and defaults (by keyword after the first). Evaluate at ``gs.recipes.schedule_free_eval_params``.
@@ -120,16 +119,17 @@ def schedule_free_adamw(
     .. math:: z \leftarrow z - \eta \left(\frac{g}{\sqrt{\nu / (1 - b_2^t)} + \epsilon}
               + \lambda y\right)
 
-    and from there on as ``gs.recipes.schedule_free``; nothing at all on a rejected step.
+    and then as in ``gs.recipes.schedule_free``. A rejected step changes nothing.
 
-    Known weakness: as ``gs.recipes.schedule_free``; and without a first moment one coordinate of
-    the step is as large as ``1/sqrt(1 - b2)`` times the rate (32) after a quiet time.
+    Known weakness: that of ``gs.recipes.schedule_free``. Also, without a first moment, one
+    coordinate of the step is as large as ``1/sqrt(1 - b2)`` times the rate (32) after a quiet
+    period.
 
     Args:
       learning_rate: :math:`\eta`, a number >= 0 or a schedule that does not fall. Default 0.0025,
         as in optax.
-      warmup_steps: length of a linear warm-up from 0, >= 1, by which the rate is multiplied, a
-        number or a schedule. Default: none.
+      warmup_steps: length of a linear warm-up from 0, >= 1, that multiplies the rate, be it a
+        number or a schedule. Default: no warm-up.
       b1: :math:`\beta_1` of the interpolation, in (0, 1). Default 0.9.
       weight_lr_power: how the rate weights the average, >= 0. Default 2.
       state_dtype: dtype in which ``z`` is stored, as for ``gs.recipes.schedule_free``.
@@ -170,7 +170,7 @@ def schedule_free_adamw(
 
 
 def _warmed_up(learning_rate: optax.ScalarOrSchedule, steps: int) -> optax.Schedule:
-    """Return a rate, or a schedule, that rises linearly from 0 for some steps."""
+    """Return a rate or schedule multiplied by a linear warm-up from 0."""
 
     def schedule(count: ArrayLike) -> jax.Array:
         share = jnp.clip(jnp.asarray(count, jnp.float32) / steps, 0.0, 1.0)
@@ -180,16 +180,16 @@ def _warmed_up(learning_rate: optax.ScalarOrSchedule, steps: int) -> optax.Sched
 
 
 def schedule_free_eval_params(opt_state: optax.OptState, params: Tree) -> Tree:
-    r"""Return the average of the iterates, which is what to evaluate.
+    r"""Return the average of the iterates: the parameters to evaluate.
 
-    Use it on the state of ``gs.recipes.schedule_free``, or of any chain that holds one, where
-    ``optax.contrib.schedule_free_eval_params`` wants the bare state.
+    Use it on the state of ``gs.recipes.schedule_free``, or of any chain that contains one;
+    ``optax.contrib.schedule_free_eval_params`` needs the bare state.
 
     .. math:: x = \frac{y - (1 - \beta_1) z}{\beta_1}
 
     Args:
       opt_state: a state with a ``ScheduleFreeState`` somewhere in it.
-      params: the parameters that are trained, ``y``.
+      params: the parameters you train, ``y``.
 
     Returns:
       A tree like ``params``, in their dtypes.
@@ -235,7 +235,7 @@ def _is_average(node: object) -> bool:
 def _in_float32(
     tx: optax.GradientTransformationExtraArgs,
 ) -> optax.GradientTransformationExtraArgs:
-    """Run a transform on parameters and gradients in float32, or wider; return the dtypes."""
+    """Run a transform in float32 or wider; its updates come back in the gradients' dtypes."""
 
     def init_fn(params: optax.Params) -> Any:
         return tx.init(widen(as_arrays(params)))

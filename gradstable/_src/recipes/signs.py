@@ -1,4 +1,4 @@
-"""Optimizers whose step is capped in every entry, Lion and Sophia."""
+"""Optimizers that cap every entry of the step: Lion and Sophia."""
 
 import optax
 from jax.typing import ArrayLike, DTypeLike
@@ -23,15 +23,15 @@ def lion(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Lion, guarded.
+    r"""Train with Lion behind the guard.
 
-    Use it where memory is short, with a learning rate 3 to 10 times below Adam's and a decay as
-    many times above. The guard matters: Lion's step cannot explode, but one spike of 1000 times
-    the usual size decides its direction for 237 steps. Arguments as in ``optax.lion``.
+    Use it where memory is tight, with a learning rate 3 to 10 times below Adam's and a decay as
+    many times above. The guard matters: Lion's step cannot explode, but one spike of 1000 times the
+    usual size determines its direction for 237 steps. The arguments are those of ``optax.lion``.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with :math:`u` from ``gs.moments.scale_by_lion``; nothing at all on a rejected step.
+    with :math:`u` from ``gs.moments.scale_by_lion``. A rejected step changes nothing.
 
     Args:
       b1: weight of the momentum in the sign, in [0, 1).
@@ -66,16 +66,17 @@ def sophia(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Sophia, guarded.
+    r"""Train with Sophia behind the guard.
 
-    Use it where a Hessian-vector product in every tenth step is affordable. Pass ``hessian`` to
-    ``update``, best as a function from parameters to an estimate of the diagonal: it runs in the
-    steps that need it. A rejected step does not count, and so the function cannot fall out of
-    step. Arguments as in ``optax.contrib.sophia``, except for those that estimate the diagonal.
+    Use it where you can afford a Hessian-vector product every tenth step. Pass ``hessian`` to
+    ``update``, preferably as a function from parameters to an estimate of the diagonal: it runs
+    only in the steps that need it, and stays in step with the optimizer, since a rejected step does
+    not count. The arguments are those of ``optax.contrib.sophia``, except for those that estimate
+    the diagonal.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
-    with :math:`u` from ``gs.moments.scale_by_sophia``; nothing at all on a rejected step.
+    with :math:`u` from ``gs.moments.scale_by_sophia``. A rejected step changes nothing.
 
     Args:
       b1: decay of the momentum, in [0, 1).

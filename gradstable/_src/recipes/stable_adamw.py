@@ -1,4 +1,4 @@
-"""AdamW that cannot explode: judged before the moments, capped after them."""
+"""AdamW that cannot explode: gradients judged before the moments, steps capped after them."""
 
 import optax
 from jax.typing import ArrayLike, DTypeLike
@@ -32,12 +32,12 @@ def stable_adamw(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdamW with protection on both sides, and a bound on how fast parameters can grow.
+    r"""Train with AdamW protected on both sides, with a bound on how fast parameters can grow.
 
-    The default when nothing else is known. ``gs.guard`` judges the gradient before it enters
-    the moments, ``b2`` forgets a quiet time within 20 steps, and two caps stand behind: one on
-    the size of the update, one on the step beside the parameters. It costs 14 words of memory
-    traffic a parameter, where ``gs.adamw`` has 11 and the same chain of transforms 21.
+    Use it when you know nothing else about the problem. ``gs.guard`` judges the gradient before it
+    enters the moments, ``b2`` forgets a quiet period within 20 steps, and two caps follow: one on
+    the size of the update, and one on the step relative to the parameters. It costs 14 words of
+    memory traffic per parameter; ``gs.adamw`` costs 11, and the equivalent chain of transforms 21.
 
     .. math::
       \hat u &= u \min\left(1, d / RMS(u)\right), \qquad
@@ -45,46 +45,46 @@ def stable_adamw(
       \tau &= \min\left(1, \frac{r \max(\|\theta\|, f \sqrt n)}
                   {\eta\, (\|\hat u\| + \lambda \|\theta\|)}\right)
 
-    for each leaf (or unit) of ``n`` entries, with ``u`` from ``gs.moments.scale_by_adam``. From
-    AdamW it takes moments and decay, from Adafactor and StableAdamW the idea of capping the RMS of
-    the update (theirs, ``gs.moments.scale_by_clipped_adam``, divides the rate by that of ``g`` over
-    the root of ``nu``), and from LARS that of measuring a step by its parameters.
+    for each leaf (or unit) of ``n`` entries, with ``u`` from ``gs.moments.scale_by_adam``. Moments
+    and decay come from AdamW. The idea of capping the RMS of the update comes from Adafactor and
+    StableAdamW (theirs, ``gs.moments.scale_by_clipped_adam``, divides the rate by the RMS of ``g``
+    over the root of ``nu``), and that of measuring a step against its parameters from LARS.
 
-    **Theorem.** Whatever the gradients are (NaN and infinity, too), each leaf obeys
+    **Theorem.** Whatever the gradients, NaN and infinity included, each leaf obeys
 
     .. math::
       \max(\|\theta_t\|, f \sqrt n) &\le (1 + r)^t \max(\|\theta_0\|, f \sqrt n) \\
       \|\theta_t\| &\le \|\theta_0\| + d \sqrt n\, \textstyle\sum_{k<t} \eta_k
                    \qquad (\eta_k \lambda \le 1)
 
-    *Proof.* On a rejected step nothing moves. Else :math:`\|\Delta\| \le \tau \eta (\|\hat
-    u\| + \lambda \|\theta\|) \le r \max(\|\theta\|, f \sqrt n)` by the triangle inequality
-    and the choice of :math:`\tau`; add it to :math:`\|\theta\|`, and repeat for the first line.
-    For the second, :math:`\theta + \Delta = (1 - \tau \eta \lambda) \theta - \tau \eta \hat u`,
-    whose first term is no longer than :math:`\theta`, and :math:`\|\hat u\| \le d \sqrt n`.
-    Entries that the last line of defense drops make a step shorter. Rounding multiplies the
-    bounds by at most ``1 + 1e-5`` a step in float32; in narrower dtypes a capped step is rounded
-    towards zero, and adding it to bfloat16 parameters rounds by one part in 256 a step.
+    *Proof.* On a rejected step nothing moves. Otherwise :math:`\|\Delta\| \le \tau \eta (\|\hat u\|
+    + \lambda \|\theta\|) \le r \max(\|\theta\|, f \sqrt n)` by the triangle inequality and the
+    choice of :math:`\tau`; add this to :math:`\|\theta\|` and iterate for the first line. For the
+    second, :math:`\theta + \Delta = (1 - \tau \eta \lambda) \theta - \tau \eta \hat u`, whose first
+    term is no longer than :math:`\theta`, and :math:`\|\hat u\| \le d \sqrt n`. Entries dropped by
+    the last line of defense make a step shorter. Rounding multiplies the bounds by at most
+    ``1 + 1e-5`` per step in float32; in narrower dtypes a capped step is rounded toward zero, and
+    adding it to bfloat16 parameters rounds by one part in 256 per step.
 
-    Known weakness: a leaf that starts at zero moves by ``max_ratio * floor`` (RMS 1e-4) at
-    first and needs 35 steps to an RMS of 0.01, where Adam with a rate of 1e-3 needs 10; raise
-    ``floor`` to the rate over ``max_ratio`` if that matters.
+    Known weakness: a leaf that starts at zero first moves by ``max_ratio * floor`` (RMS 1e-4) and
+    needs 35 steps to reach an RMS of 0.01, where Adam with a rate of 1e-3 needs 10. Raise ``floor``
+    to the rate over ``max_ratio`` if that matters.
 
     Args:
-      b2: decay of the second moment, in [0, 1). Default 0.95, with which no coordinate of
-        ``u`` exceeds 1.17, as against 7.27 with 0.999, and a stale ``nu`` is forgotten in 20
-        steps instead of 1000; most large language models use it (GPT-3, Llama 2).
+      b2: decay of the second moment, in [0, 1). Default 0.95, with which no coordinate of ``u``
+        exceeds 1.17 (7.27 with 0.999), and a stale ``nu`` is forgotten in 20 steps instead of 1000.
+        Most large language models use it (GPT-3, Llama 2).
       eps: added outside the root, > 0. Default 1e-8.
       max_rms: ``d``, the largest RMS of an update, > 0 (``inf``: no cap). Default 1.
-      max_ratio: ``r``, how far a step may go beside its parameters, > 0 (``inf``: no cap).
-        Default 0.1, see ``gs.rate.cap_trust``.
-      floor: ``f``, the least RMS that parameters count as, > 0. Default 1e-3.
-      units: the parts of a leaf that are capped, and judged by rules, by themselves: take
-        ``"layer"`` for leaves that stack layers. Default ``None``: leaves are capped as a whole,
-        and rules have their own.
+      max_ratio: ``r``, the largest step relative to its parameters, > 0 (``inf``: no cap). Default
+        0.1; see ``gs.rate.cap_trust``.
+      floor: ``f``, the smallest RMS that parameters count as, > 0. Default 1e-3.
+      units: the parts of a leaf that are capped, and judged by rules, separately; use ``"layer"``
+        for leaves that stack layers. Default ``None``: leaves are capped as a whole, and rules use
+        their own units.
 
     Returns:
-      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard`` (inside of it that of
+      A ``GradientTransformationExtraArgs`` with the state of ``gs.guard`` (inside it, that of
       ``optax.scale_by_adam``); updates have the structure and the dtypes of the gradients.
       ``update`` needs ``params``.
 
@@ -102,9 +102,8 @@ def stable_adamw(
       [-0.05, -0.05, -0.05, -0.05]
 
     Source:
-      Ours, of known parts: Loshchilov, Hutter, 2017, arXiv:1711.05101; Shazeer, Stern, 2018,
-      arXiv:1804.04235; Wortsman et al., 2023, arXiv:2304.13013; You et al., 2017,
-      arXiv:1708.03888.
+      Ours, from known parts: Loshchilov, Hutter, 2017, arXiv:1711.05101; Shazeer, Stern, 2018,
+      arXiv:1804.04235; Wortsman et al., 2023, arXiv:2304.13013; You et al., 2017, arXiv:1708.03888.
     """
     check_rate("learning_rate", learning_rate)
     check_rules(rules)

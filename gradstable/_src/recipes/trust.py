@@ -1,4 +1,4 @@
-"""LARS and LAMB, guarded: steps as long as their parameters are large."""
+"""LARS and LAMB, guarded: steps proportional to the size of the parameters."""
 
 import optax
 from jax.typing import ArrayLike
@@ -33,7 +33,7 @@ def lamb(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""LAMB that does not blow up: Adam's direction, as long as the parameters of each leaf.
+    r"""Train with LAMB behind the guard: Adam's direction, scaled to the parameters of each leaf.
 
     Use it in place of ``optax.lamb`` for batches of many thousands; the arguments have the same
     names and defaults (by keyword after the first).
@@ -41,16 +41,16 @@ def lamb(
     .. math:: \theta \leftarrow \theta - \eta\, \frac{\|\theta\|}{\|u + \lambda \theta\|}
                                       (u + \lambda \theta)
 
-    with :math:`u` from ``gs.moments.scale_by_adam`` and the ratio 1 if either norm is 0; nothing at
-    all on a rejected step. So parameters grow by a factor of :math:`1 + \eta` a step at most, but
-    for a leaf that is exactly zero.
+    with :math:`u` from ``gs.moments.scale_by_adam`` and the ratio 1 if either norm is 0. A rejected
+    step changes nothing. Parameters therefore grow by at most a factor of :math:`1 + \eta` per
+    step, except in a leaf that is exactly zero.
 
     Args:
       eps: added outside the root, >= 0. Default 1e-6 (the paper's).
-      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0, as in optax; 0.01 in
-        the paper.
+      weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0, as in optax; the paper
+        uses 0.01.
       trust_clip: whether the ratio is at most 1 (LAMBC). Default ``False``.
-      units: the parts of a leaf that have a ratio, and are judged by rules, by themselves. Default
+      units: the parts of a leaf that have a ratio, and are judged by rules, separately. Default
         ``None``: a leaf has one ratio, and rules have their own parts.
 
     Example:
@@ -88,7 +88,7 @@ def lars(
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""LARS that does not blow up: momentum on steps as long as the parameters of each leaf.
+    r"""Train with LARS behind the guard: momentum on steps scaled to the parameters of each leaf.
 
     Use it in place of ``optax.lars`` for convolutional networks and very large batches; the
     arguments have the same names and defaults.
@@ -97,19 +97,19 @@ def lars(
       u &= (g + \lambda \theta)\, c\, \frac{\|\theta\|}{\|g + \lambda \theta\| + \epsilon}
       \\ m &\leftarrow \beta m - \eta\, u, \qquad \theta \leftarrow \theta + m
 
-    with the ratio 1 if either norm is 0; nothing at all on a rejected step. (The paper has the
-    sum of both norms, :math:`\|g\| + \lambda \|\theta\|`; this is optax's, which is larger
-    where they point apart.)
+    with the ratio 1 if either norm is 0. A rejected step changes nothing. (The paper divides by the
+    sum of both norms, :math:`\|g\| + \lambda \|\theta\|`; this is optax's ratio, which is larger
+    where the two vectors point apart.)
 
     Args:
       weight_decay: :math:`\lambda`, a number >= 0 or a schedule. Default 0.
       trust_coefficient: ``c``, > 0. Default 0.001 (the paper's).
       eps: added to the norm of the update, >= 0. Default 0.
-      trust_ratio_mask: the same for which leaves have a trust ratio: not biases, mostly, whose
-        gradient is used as it is then.
+      trust_ratio_mask: likewise, which leaves have a trust ratio; usually not biases, whose
+        gradient is then used as it is.
       momentum: :math:`\beta`, in [0, 1). Default 0.9.
       nesterov: whether the momentum looks one step ahead.
-      units: the parts of a leaf that have a ratio, and are judged by rules, by themselves. Default
+      units: the parts of a leaf that have a ratio, and are judged by rules, separately. Default
         ``None``: a leaf has one ratio, and rules have their own parts.
 
     Example:

@@ -1,4 +1,4 @@
-"""Adam whose step is capped twice, by its own size and by that of the parameters, in one pass."""
+"""Adam with a step capped twice in one pass: by its own size and by that of the parameters."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from gradstable._src.rate.sizes import factor_to
 
 
 class Caps(NamedTuple):
-    """The limits of a step, and the parts of a leaf that have limits of their own."""
+    """The limits of a step, and the parts of a leaf that have their own limits."""
 
     max_rms: ArrayLike
     max_ratio: ArrayLike
@@ -45,16 +45,16 @@ def two_sided_adam(
     caps: Caps,
     axis_name: AxisName,
 ) -> optax.GradientTransformationExtraArgs:
-    """Make the step of ``stable_adamw``, for the inside of a guard.
+    """Make the step of ``stable_adamw`` for use inside a guard.
 
-    It is the chain of ``scale_by_adam``, ``cap_update_rms``, decay, rate and ``cap_trust``, in
-    which XLA would write each update to memory for the sake of its norm: 21 words a parameter
-    instead of 14. Here the norms come first, from moments and parameters, and both caps are
-    factors within the last product. For that, the norm of the whole step is taken for the sum
-    of the norms of its two parts, which it does not exceed.
+    It is equivalent to the chain of ``scale_by_adam``, ``cap_update_rms``, decay, rate and
+    ``cap_trust``, in which XLA would write each update to memory to compute its norm: 21 words per
+    parameter instead of 14. Here the norms are computed first, from moments and parameters, and
+    both caps are factors in the last product. To do so, the norm of the whole step is replaced by
+    an upper bound, the sum of the norms of its two parts.
     """
     adam = under_guard(scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype))
-    # The least that the bias correction of nu makes of eps.
+    # The smallest value that the bias correction of nu can give eps.
     least_eps = float32(eps) * jnp.sqrt(1.0 - float32(b2))
 
     def update_fn(
@@ -66,7 +66,7 @@ def two_sided_adam(
         check_params(params, "stable_adamw")
         updates, params = check_updates(updates, params)
         old: Any = state
-        # In float32 until the end: bfloat16 would be rounded twice.
+        # Stay in float32 until the end: bfloat16 would be rounded twice.
         directions, state = adam.update(widen(updates), state, params)
         new: Any = state
         corrects = jnp.sqrt(Decay.of(b2, new.count).corrects) / Decay.of(b1, new.count).corrects
@@ -78,7 +78,8 @@ def two_sided_adam(
         thetas = [t.astype(u.dtype) for t, u in zip(jax.tree.leaves(params), moved[0], strict=True)]
         norms = _norms(thetas, withins)
         if _are_rounded(*moved):
-            # They do not tell how long the step is that was made of them before.
+            # The stored moments do not give the length of the step computed before they were
+            # rounded.
             longest = _norms(moved[0], withins)
         else:
             longest = _norms_of_adam(moved[1], moved[2], norms, least_eps, corrects, withins)
@@ -102,7 +103,7 @@ def _step(
     longest: jax.Array,
     within: Within,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the step of a leaf, and by how much the cap on its length shortens each unit."""
+    """Return the step of a leaf, and the factor by which the trust cap shortens each unit."""
     count = float32(within.entries)
     rms = factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
     limit = trust_limit(norm, count, caps.max_ratio, caps.floor)
@@ -120,7 +121,7 @@ def _round(g: jax.Array, step: tuple[jax.Array, jax.Array]) -> jax.Array:
 def _are_rounded(
     directions: Sequence[jax.Array], mus: Sequence[jax.Array], nus: Sequence[jax.Array]
 ) -> bool:
-    """Whether moments are stored in fewer bits than the step was made in."""
+    """Whether moments are stored in fewer bits than the step was computed in."""
     return any(
         min(jnp.finfo(mu.dtype).bits, jnp.finfo(nu.dtype).bits) < jnp.finfo(u.dtype).bits
         for u, mu, nu in zip(directions, mus, nus, strict=True)
@@ -137,16 +138,16 @@ def _norms_of_adam(
 ) -> list[jax.Array]:
     """Return the norms of Adam's updates, by unit.
 
-    The correction stands outside of the sum, and not as in the update: if XLA found out that
-    both are the same, it would write the update to memory.
+    Unlike in the update, the correction is applied outside the sum: if XLA noticed that both
+    expressions are the same, it would write the update to memory.
     """
-    # No norm is negative, but XLA cannot know. All norms of parameters come first: on a mesh, they
-    # are then summed over the devices together, and so are these, instead of leaf by leaf.
+    # No norm is negative, but XLA cannot know that. All parameter norms come first: on a mesh, they
+    # are then summed over the devices together, as are these, instead of leaf by leaf.
     total = _once_all(norms) if norms else eps
 
     def update(mu: jax.Array, nu: jax.Array, norm: jax.Array) -> jax.Array:
-        # One constant for all leaves would be written to memory once, as large as a leaf, and be
-        # read for each of them.
+        # A constant shared by all leaves would be written to memory once, at the size of a leaf,
+        # and read for each of them.
         own_eps = jnp.where((norm < 0.0) | never(total), 0.0, eps)
         return quotient(mu, jnp.sqrt(nu), own_eps)
 
@@ -155,13 +156,14 @@ def _norms_of_adam(
 
 
 def _once_all(norms: Sequence[jax.Array]) -> jax.Array:
-    """Return a number that depends on all norms, and that XLA computes once."""
+    """Return a number that depends on all norms and that XLA computes once."""
     sums = [jnp.sum(norm) for norm in norms]
     return once(jnp.sum(jnp.stack(sums)), jnp.stack([sums[0], sums[-1]]))
 
 
 def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.Array]:
-    # No way for huge numbers as in gs.global_norm: where a square overflows, the step is zero.
+    # No special path for huge numbers as in gs.global_norm: where a square overflows, the step is
+    # 0.
     here = [
         jnp.sum(abs_square(values), axis=within.dims, keepdims=True)
         for values, within in zip(leaves, withins, strict=True)
