@@ -60,7 +60,7 @@ def test_what_can_be_read_is_judged_beside_what_cannot(
     assert main(["doctor", good[0], str(tmp_path / "binary.jsonl"), good[1]]) == 1
     shown = capsys.readouterr()
     assert shown.out.index("letters: ") < shown.out.index("frozen: ")
-    assert "binary.jsonl is no record of a run" in shown.err
+    assert "binary.jsonl is not a record of a run" in shown.err
     assert main(["doctor", str(tmp_path / "none.jsonl"), *good]) == 2
     shown = capsys.readouterr()
     assert "frozen: " in shown.out
@@ -84,9 +84,9 @@ def test_what_is_not_a_terminal_gets_plain_text(capsys: pytest.CaptureFixture[st
         ([], 2, "name a file that gs.telemetry.Log wrote"),
         (["none.jsonl"], 2, "cannot read none.jsonl"),
         (["."], 2, "cannot read .: Is a directory"),
-        (["empty.jsonl"], 1, "is no record of a run"),
-        (["broken.jsonl"], 1, "broken.jsonl is no record of a run"),
-        (["foreign.jsonl"], 1, "foreign.jsonl is no record of a run"),
+        (["empty.jsonl"], 1, "is not a record of a run"),
+        (["broken.jsonl"], 1, "broken.jsonl is not a record of a run"),
+        (["foreign.jsonl"], 1, "foreign.jsonl is not a record of a run"),
         (["good.jsonl", "--jsno"], 2, "--jsno"),
     ],
 )

@@ -310,7 +310,7 @@ def test_the_log_writes_a_return_and_the_report_finds_it(tmp_path: Path) -> None
             log(run.state)
     (event,) = gs.telemetry.read_run(file).rollbacks
     assert event == gs.telemetry.Rollback(int(run.state.inner_state.last_restore), to=21)
-    assert event.text == "rolled back to what was before step 21"
+    assert event.text == "rolled back to the state before step 21"
 
 
 def test_off_the_copy_it_moves_a_word_or_none() -> None:

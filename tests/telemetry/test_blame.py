@@ -62,7 +62,7 @@ def test_sudden_break_is_the_worst_leaf_of_its_step(calm: Run) -> None:
     )
     assert found is not None
     assert (found.step, found.path, found.began) == (50, "c", 50)
-    assert found.sentence == "c exploded first, at step 50, out of nothing."
+    assert found.sentence == "c exploded first, at step 50, without prior growth."
 
 
 def test_spike_that_nobody_rejected_is_found_by_its_norm(calm: Run) -> None:
@@ -78,7 +78,7 @@ def test_step_can_be_named(calm: Run) -> None:
     found = blame(run, at=100)
     assert found is not None
     assert found.path == "a"
-    with pytest.raises(ValueError, match="recorded are 1 to 100"):
+    with pytest.raises(ValueError, match="recorded steps are 1 to 100"):
         blame(run, at=101)
 
 

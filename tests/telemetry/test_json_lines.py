@@ -166,7 +166,7 @@ def test_device_that_is_always_full() -> None:
     with warned():
         sink.open(HEADER)
     sink.steps(rows(1, 10))
-    with pytest.warns(RuntimeWarning, match=r"Not in it: steps 1 to 10\."):
+    with pytest.warns(RuntimeWarning, match=r"It lacks steps 1 to 10\."):
         sink.close(10)
 
 

@@ -163,9 +163,9 @@ def test_no_recorder_is_a_clear_error() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no record of a run"),
-        ('{"event": "step", "step": 1}\n', "no record of a run"),
-        ('{"event": "run", "format": 99}\n', "format 99, this version reads up to 1"),
+        ("", "not a record of a run"),
+        ('{"event": "step", "step": 1}\n', "not a record of a run"),
+        ('{"event": "run", "format": 99}\n', "format 99, but this version reads up to 1"),
     ],
 )
 def test_file_that_is_no_run_is_a_clear_error(tmp_path: Path, text: str, message: str) -> None:

@@ -83,7 +83,7 @@ def test_no_sink_ends_a_training(method: str, error: Exception, tmp_path: Path) 
             if method == "lost":
                 log._outlets[1].lost(1, 2)
     assert told[0].category is RuntimeWarning
-    assert "Fragile has failed, training goes on: " in str(told[0].message)
+    assert "Fragile failed, but training continues: " in str(told[0].message)
     assert len(told) <= 2, "one at first, and one at the end"
     run = read_run(file)
     assert run.step.tolist() == list(range(1, 41))
@@ -98,7 +98,7 @@ def test_what_a_sink_missed_is_told_to_it_when_it_works_again() -> None:
         ("steps", 17, 24), ("lost", 1, 16), ("steps", 25, 32), ("steps", 33, 40),
     ]  # fmt: skip
     assert [str(one.message) for one in told] == [
-        "Fragile has failed, training goes on: RuntimeError: gone.", "Fragile has failed 2 times.",
+        "Fragile failed, but training continues: RuntimeError: gone.", "Fragile failed 2 times.",
     ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_what_a_sink_missed_to_the_end_is_in_the_last_warning() -> None:
     sink = Fragile("steps", RuntimeError("gone"))
     with pytest.warns(RuntimeWarning) as told, Log(PARAMS, sinks=[sink], every=8) as log:
         train(log, sink)
-    assert str(told[-1].message) == "Fragile has failed 5 times. Not in it: steps 1 to 40."
+    assert str(told[-1].message) == "Fragile failed 5 times. It lacks steps 1 to 40."
 
 
 def test_a_warning_that_is_an_error_goes_to_the_logger(caplog: pytest.LogCaptureFixture) -> None:
@@ -119,7 +119,7 @@ def test_a_warning_that_is_an_error_goes_to_the_logger(caplog: pytest.LogCapture
             Log(PARAMS, sinks=[sink], every=8) as log,
         ):
             train(log, sink)
-    assert "training goes on" in caplog.messages[0]
+    assert "training continues" in caplog.messages[0]
 
 
 def test_what_ends_a_run_is_not_hidden_by_what_its_log_then_raises(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_person_who_stops_it_is_obeyed(stops: type[BaseException]) -> None:
 
 
 def test_event_is_no_name_for_a_number() -> None:
-    with Log(PARAMS) as log, pytest.raises(ValueError, match="event is no name"):
+    with Log(PARAMS) as log, pytest.raises(ValueError, match="event cannot name a number"):
         log.scalars(1, event=1.0)
 
 
@@ -170,8 +170,8 @@ def test_a_rollback_is_an_event_where_it_is_taken_and_a_note_elsewhere(tmp_path:
             for event in events:
                 outlet.rollback(event)
     assert [call for call in sink.calls if call[0] == "note"] == [
-        ("note", 30, "rolled back to what was before step 21"),
-        ("note", 70, "member 3: rolled back to what was before step 41 (the last of 2)"),
+        ("note", 30, "rolled back to the state before step 21"),
+        ("note", 70, "member 3: rolled back to the state before step 41 (the last of 2)"),
     ]
     assert read_run(tmp_path / "run.jsonl").rollbacks == (Rollback(30, to=21),)
     own = read_run(tmp_path / "run.member3.jsonl").rollbacks

@@ -159,7 +159,7 @@ def test_other_leaves_than_are_named_are_numbered(tmp_path: Path) -> None:
     lines = [json.dumps(header(6)).encode(), *SOUND[1:]]
     run = read(tmp_path / "run.jsonl", joined(lines))
     assert run.leaves == ("leaf 0", "leaf 1", "leaf 2", "leaf 3")
-    assert run.remarks == ("6 leaves are named, but norms are of 4: leaves are numbered",)
+    assert run.remarks == ("6 leaves are named, but there are norms of 4: leaves are numbered",)
     assert not run.damaged
     assert run.remarks[0] in verdict(run).text
 
@@ -194,13 +194,13 @@ def test_a_run_that_went_on_after_its_end_is_open(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is no record of a run"),
-        (bytes(range(256)), "is no record of a run"),
-        (b"\0" * 1000, "is no record of a run"),
-        (gzip.compress(joined(SOUND)), "it is compressed: unpack it first"),
-        (joined(SOUND).decode().encode("utf-16"), "is no record of a run"),
-        (b'{"event": "step", "step": 1}\n', "is no record of a run"),
-        (b'{"event": "run", "format": 99}\n', "has format 99, this version reads up to 1"),
+        (b"", "is not a record of a run"),
+        (bytes(range(256)), "is not a record of a run"),
+        (b"\0" * 1000, "is not a record of a run"),
+        (gzip.compress(joined(SOUND)), "it is compressed: decompress it first"),
+        (joined(SOUND).decode().encode("utf-16"), "is not a record of a run"),
+        (b'{"event": "step", "step": 1}\n', "is not a record of a run"),
+        (b'{"event": "run", "format": 99}\n', "has format 99, but this version reads up to 1"),
     ],
 )
 def test_where_nothing_is_sound_it_is_said(data: bytes, message: str, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_where_nothing_is_sound_it_is_said(data: bytes, message: str, tmp_path: 
 
 
 def test_a_folder_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no record of a run: it is a folder"):
+    with pytest.raises(ValueError, match="is not a record of a run: it is a folder"):
         read_run(tmp_path)
 
 

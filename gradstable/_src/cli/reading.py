@@ -12,7 +12,7 @@ def read(path: Path) -> Run:
 
     Raises:
       OSError: if there is no such file, or it cannot be opened.
-      ValueError: if it is no record of a run; names the file.
+      ValueError: if it is not a record of a run; names the file.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -1,4 +1,4 @@
-"""The report of a run: one page of HTML that needs nothing else, with charts by matplotlib."""
+"""The report of a run: a self-contained HTML page with charts by matplotlib."""
 
 from importlib.util import find_spec
 

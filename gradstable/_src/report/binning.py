@@ -1,4 +1,4 @@
-"""Fewer points for the same picture: no spike is lost, and a file of 100,000 steps stays small."""
+"""Reduce curves to fewer points without losing a spike, so that long runs make small pages."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -11,18 +11,18 @@ Spans = Sequence[tuple[int, int]]
 def envelope(
     x: np.ndarray, y: np.ndarray, *, bins: int, lost: Spans = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Thin out a curve to the least and the largest value of each bin, in their order.
+    """Reduce a curve to the smallest and the largest value of each bin, in order.
 
-    Drawn with a bin a pixel, the result looks like the whole curve.
+    Drawn with one bin per pixel, the result looks like the whole curve.
 
     Args:
-      x: ascending ``[n]``.
-      y: ``[n]``; what is not finite becomes a gap.
-      bins: how many, of equal width, >= 1.
-      lost: first and last ``x`` of stretches over which no line is drawn.
+      x: ascending values ``[n]``.
+      y: values ``[n]``; non-finite ones become gaps.
+      bins: the number of bins of equal width, >= 1.
+      lost: the first and last ``x`` of stretches over which no line is drawn.
 
     Returns:
-      ``x`` and ``y`` of a polyline with at most ``2 * bins`` points, plus one NaN a gap.
+      ``x`` and ``y`` of a polyline with at most ``2 * bins`` points, plus one NaN per gap.
     """
     y = np.where(np.isfinite(y), y, np.nan)
     if len(x) > 2 * bins:
@@ -47,19 +47,19 @@ def maxima(x: np.ndarray, rows: np.ndarray, *, bins: int) -> tuple[np.ndarray, t
     """Return the largest value of each column of ``rows [m, L]`` in each bin of ``x``.
 
     Returns:
-      ``[L, b]`` with at most this many bins (NaN where a bin is empty, or has only NaN; infinite
-      where there was an infinity), and the left end of the first with the right one of the last.
+      ``[L, b]`` with at most this many bins (NaN where a bin is empty or has only NaN; infinite
+      where there was an infinity), and the left end of the first and right end of the last bin.
     """
     place, cells, ends = _cells(x, bins)
     found = np.full((cells, rows.shape[1]), np.nan)
     begins = np.flatnonzero(np.diff(place, prepend=-1))
-    # fmax passes a NaN over.
+    # fmax ignores NaN.
     found[place[begins]] = np.fmax.reduceat(rows, begins, axis=0)
     return found.T, ends
 
 
 def clusters(steps: np.ndarray, *, within: float) -> list[tuple[int, int]]:
-    """Return first and last of each group of ascending steps that lie so close together."""
+    """Return the first and last of each group of ascending steps no further apart than this."""
     if not len(steps):
         return []
     cut = np.flatnonzero(np.diff(steps) > max(within, 1)) + 1
@@ -67,7 +67,7 @@ def clusters(steps: np.ndarray, *, within: float) -> list[tuple[int, int]]:
 
 
 def merged(spans: Spans, *, within: float) -> list[tuple[int, int]]:
-    """Return spans in order, those that lie so close together as one."""
+    """Return spans in order, merging those no further apart than this."""
     found: list[tuple[int, int]] = []
     for first, last in sorted(spans):
         if found and first - found[-1][1] <= max(within, 1):
@@ -78,13 +78,13 @@ def merged(spans: Spans, *, within: float) -> list[tuple[int, int]]:
 
 
 def lonely(y: np.ndarray) -> np.ndarray:
-    """Return which points stand between two gaps, where a line would not show them."""
+    """Return which points lie between two gaps, where a line would not show them."""
     shown = np.concatenate([[False], np.isfinite(y), [False]])
     return shown[1:-1] & ~shown[:-2] & ~shown[2:]
 
 
 def _parts(x: np.ndarray, bins: int) -> Iterator[slice]:
-    """Yield the stretches of ``x`` that share a bin; empty bins are left out."""
+    """Yield the stretches of ``x`` that share a bin, without empty bins."""
     if not len(x):
         return
     width = (x[-1] - x[0] + 1) / bins
@@ -95,8 +95,8 @@ def _parts(x: np.ndarray, bins: int) -> Iterator[slice]:
 
 
 def _cells(x: np.ndarray, bins: int) -> tuple[np.ndarray, int, tuple[float, float]]:
-    """Return the bin of each ``x``, how many bins there are, and the ends of them all."""
-    # The larger distances, or there would be empty bins where the smaller ones are the rule.
+    """Return the bin of each ``x``, the number of bins, and the ends of their range."""
+    # Use the larger distances; otherwise most bins would be empty where a few steps are dense.
     usual = np.percentile(np.diff(x), 90) if len(x) > 1 else 1.0
     cells = int(min(bins, np.ceil((x[-1] - x[0]) / usual + 1)))
     left, right = x[0] - usual / 2, x[-1] + usual / 2
@@ -114,6 +114,6 @@ def _extremes(y: np.ndarray, part: slice) -> np.ndarray:
 
 def _with_gaps(x: np.ndarray, y: np.ndarray, lost: Spans) -> tuple[np.ndarray, np.ndarray]:
     starts = np.array([first for first, _ in lost if len(x) and x[0] < first <= x[-1]], np.float64)
-    # One gap between two points is as good as many.
+    # One gap between two points is enough.
     places, kept = np.unique(np.searchsorted(x, starts), return_index=True)
     return np.insert(x, places, starts[kept]), np.insert(y, places, np.nan)

@@ -1,4 +1,4 @@
-"""Several runs on one page: curves above each other, numbers side by side."""
+"""Several runs on one page: overlaid curves, and numbers side by side."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -39,11 +39,11 @@ _NOTHING = "–"
 
 
 def compare(runs: Sequence[Run], *, title: str | None = None) -> str:
-    """Return the page about two runs or more.
+    """Return the page that compares two or more runs.
 
     Args:
-      runs: at least two; of those beyond the sixth, curves look like one of the first.
-      title: of the page. Default: the names of the runs.
+      runs: at least two; beyond the sixth, the looks of the curves repeat.
+      title: the title of the page. Default: the names of the runs.
 
     Returns:
       The text of an HTML document.
@@ -64,7 +64,7 @@ def compare(runs: Sequence[Run], *, title: str | None = None) -> str:
 
 
 def distinct_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the runs, numbered where they are the same."""
+    """Return the names of the runs, numbered if they are the same."""
     names = [run.name for run in runs]
     return [
         f"{name} ({names[:place].count(name) + 1})" if names.count(name) > 1 else name
@@ -77,8 +77,8 @@ def _overlay(
 ) -> Panel:
     known = [place for place, run in enumerate(runs) if np.isfinite(getattr(run, column)).any()]
     reading = (
-        "At the top, one row per run: × where steps were rejected, ■ where loss or gradient was "
-        "not finite and the step was not rejected."
+        "At the top, one row per run: × where steps were rejected, ■ where the loss or the "
+        "gradient was not finite but the step was not rejected."
     )
     many = any(is_long(getattr(run, column)) for run in runs)
     if not known:
@@ -88,7 +88,7 @@ def _overlay(
     keys = [Key(_SHAPES[looks[place][1]], looks[place][0], names[place]) for place in known]
     if len(known) < len(runs):
         missing = [name for place, name in enumerate(names) if place not in known]
-        reading += f" Nothing of it was recorded in {', '.join(missing)}."
+        reading += f" Not recorded in {', '.join(missing)}."
 
     def draw(size: Size) -> Figure:
         drawn, (axes,) = figure(size, (290,))
@@ -98,7 +98,7 @@ def _overlay(
             shown = [getattr(run, column) for run in runs]
         log = scale(axes, np.concatenate(shown), rows=min(len(known), _MOST_LANES))
         name_axes(axes, f"{text}, logarithmic" if log else text)
-        # The first run on top: it is the one that others are held against.
+        # The first run on top: it is the one that others are compared with.
         for place in reversed(known):
             tone, row = looks[place]
             values = getattr(runs[place], column)
@@ -121,9 +121,9 @@ def _overlay(
 def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
     rows = "".join(
         f'<tr><th scope="row">{name}</th>'
-        + "".join(f"<td>{escape(tell(run))}</td>" for run in runs)
+        + "".join(f"<td>{escape(text_of(run))}</td>" for run in runs)
         + "</tr>"
-        for name, tell in _ROWS.items()
+        for name, text_of in _ROWS.items()
     )
     rows += "".join(
         f'<tr><th scope="row">{escape(name)}, last</th>'
@@ -131,14 +131,14 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
         + "</tr>"
         for name in dict.fromkeys(name for run in runs for name in run.scalars)
     )
-    told = "".join(
+    verdicts = "".join(
         '<tr><th scope="row">verdict</th>'
         + "".join(f"<td>{escape(verdict(run).text)}</td>" for run in runs)
         + "</tr>"
     )
     return (
         '<section class="card" id="numbers"><h2>Side by side</h2><div class="scroll"><table>'
-        f"{_head(names)}<tbody>{rows}{told}</tbody></table></div></section>"
+        f"{_head(names)}<tbody>{rows}{verdicts}</tbody></table></div></section>"
     )
 
 
@@ -153,11 +153,11 @@ def _settings(runs: Sequence[Run], names: Sequence[str]) -> str:
         rows.append((not differs, f'<tr><th scope="row">{escape(name)}{mark}</th>{cells}</tr>'))
     if not rows:
         return ""
-    # What differs comes first.
+    # Settings that differ come first.
     lines = "".join(line for _, line in sorted(rows, key=lambda row: row[0]))
     return (
         '<section class="card" id="settings"><h2>Settings</h2>'
-        '<p class="soft">≠ marks what is not the same in all.</p><div class="scroll"><table>'
+        '<p class="soft">≠ marks settings that differ.</p><div class="scroll"><table>'
         f"{_head(names)}<tbody>{lines}</tbody></table></div></section>"
     )
 

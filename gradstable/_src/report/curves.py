@@ -1,4 +1,4 @@
-"""The charts over the steps of one run: loss, gradient norm, and the early warnings."""
+"""The charts over the steps of one run: loss, gradient norm and early warnings."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,13 +26,13 @@ from gradstable._src.report.theme import color
 from gradstable._src.telemetry.fields import Alarm
 from gradstable._src.telemetry.run import Run
 
-# A threshold that is still learning may be this much above all norms and is then not shown.
+# A threshold more than this far above all norms, as while it still learns, is not shown.
 _MOST_ABOVE = 100.0
 
 
 def loss(run: Run) -> Panel:
-    """Return the chart of the loss, with what was done about it."""
-    reading = "The loss that was passed to update, one value a step."
+    """Return the chart of the loss, with the actions taken."""
+    reading = "The loss that was passed to update, one value per step."
     if not run.has_loss:
         label = "No loss was recorded: pass value=loss to update."
         return Panel("loss", "Loss", reading, label, (), None)
@@ -42,7 +42,7 @@ def loss(run: Run) -> Panel:
     if np.any(broken & ~run.rejected):
         keys.append(Key("square", "bad", "loss not finite, step not rejected"))
     if not lowered:
-        reading += " The factor on the learning rate was 1 all the time."
+        reading += " The factor on the learning rate was 1 throughout."
 
     def draw(size: Size) -> Figure:
         drawn, axes = figure(size, (230, 60) if lowered else (250,))
@@ -63,7 +63,7 @@ def loss(run: Run) -> Panel:
 
 
 def grad_norm(run: Run) -> Panel:
-    """Return the chart of the norm of the gradient and the threshold it is held against."""
+    """Return the chart of the gradient norm and its threshold."""
     reading = (
         "The norm of the raw gradient, before any rule acted, against the norm above which the "
         "guard acts."
@@ -101,14 +101,14 @@ def grad_norm(run: Run) -> Panel:
 
 
 def warnings(run: Run) -> Panel:
-    """Return the chart of what moves before the loss does, with the alarms."""
+    """Return the chart of the signals that move before the loss does, with the alarms."""
     title = "Early warnings"
     reading = (
-        "RMS_t is the root of the mean of g²/v, in the leaf where it is largest: about 1 when the "
-        "second moment is up to date, far above when it lags behind. Below it, the norm of the "
-        "update beside that of the parameters."
+        "RMS_t is the root mean of g²/v, in the leaf where it is largest: about 1 when the second "
+        "moment is up to date, and far above 1 when it lags behind. Below it: the norm of the "
+        "update relative to that of the parameters."
     )
-    # A step that changed nothing has a ratio of zero, for which a logarithmic axis has no place.
+    # A step that changed nothing has a ratio of zero, which a logarithmic axis cannot show.
     moved = np.where(run.update_ratio > 0, run.update_ratio, np.nan)
     rows = [
         ("rms", run.rms, "RMS_t, logarithmic", Alarm.RMS),
@@ -139,8 +139,8 @@ def warnings(run: Run) -> Panel:
             mark_at(axes, run.step[on], values[on], marker="^", tone="bad", size=size)
         return drawn
 
-    told = [f"{text.split(',')[0]} {_range(values)}" for _, values, text, _ in rows]
-    label = f"{'; '.join(told)}; {counted(alarmed, 'step')} with an alarm."
+    ranges = [f"{text.split(',')[0]} {_range(values)}" for _, values, text, _ in rows]
+    label = f"{'; '.join(ranges)}; {counted(alarmed, 'step')} with an alarm."
     return Panel("warnings", title, reading, label, keys, draw)
 
 
@@ -160,7 +160,7 @@ def _mark_top(axes: Axes, run: Run, *, broken: np.ndarray, size: Size) -> None:
 
 
 def _shown_norms(run: Run) -> np.ndarray:
-    """Return what the axis of norms has to reach: not what was rejected, if anything else is."""
+    """Return what the axis of norms must cover: accepted norms if there are any, and thresholds."""
     norms = run.grad_norm[~run.rejected & np.isfinite(run.grad_norm)]
     if not norms.size:
         norms = run.grad_norm
@@ -194,9 +194,9 @@ def _deeds(run: Run) -> list[Key]:
 
 
 def _tell(run: Run, values: np.ndarray, name: str) -> str:
-    told = f"{name} of {counted(len(run.step), 'step')}, {_range(values)}"
+    text = f"{name} of {counted(len(run.step), 'step')}, {_range(values)}"
     return (
-        f"{told}; {counted(int(run.rejected.sum()), 'step')} rejected, "
+        f"{text}; {counted(int(run.rejected.sum()), 'step')} rejected, "
         f"{int(run.clipped.sum())} clipped."
     )
 
@@ -205,6 +205,5 @@ def _range(values: np.ndarray) -> str:
     finite = values[np.isfinite(values)]
     if not finite.size:
         return "never finite"
-    return f"from {plain(finite[0])} at first to {plain(finite[-1])} at last, at most " + plain(
-        float(finite.max())
-    )
+    ends = f"from {plain(finite[0])} to {plain(finite[-1])}"
+    return f"{ends}, at most {plain(float(finite.max()))}"

@@ -1,4 +1,4 @@
-"""What happened, in sentences: one row for each stretch of steps that had the same fate."""
+"""What happened, in words: one row for each stretch of steps with the same outcome."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, overload
@@ -11,7 +11,7 @@ from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
 from gradstable._src.telemetry.run import Note, Run
 
 MOST_ROWS = 200
-# What is left out first, where there is too much: the last of these.
+# If there are too many events, the last of these are left out first.
 _RANK = ("rollback", "not recorded", "rejected", "not finite", "note", "alarm", "clipped")
 _MARKS = {
     "rejected": ("cross", "bad"),
@@ -31,8 +31,8 @@ class Event(NamedTuple):
       first: its first step.
       last: its last one.
       kind: a word, one of ``_RANK``.
-      text: a sentence without a full stop.
-      leaf: the path of the leaf it was about, or "".
+      text: a sentence without a period.
+      leaf: the leaf it was about, or "".
     """
 
     first: int
@@ -48,12 +48,12 @@ class Event(NamedTuple):
 
     @property
     def mark(self) -> tuple[str, str]:
-        """Shape and color that stand for the kind in charts."""
+        """The shape and color of the kind in charts."""
         return _MARKS[self.kind]
 
 
 class _Kind(NamedTuple):
-    """All that happened of one kind, not yet in words."""
+    """All events of one kind, not yet in words."""
 
     name: str
     first: np.ndarray  # int64 [k], steps
@@ -61,7 +61,7 @@ class _Kind(NamedTuple):
 
 
 class Events(Sequence[Event]):
-    """All that happened in a run, in order; each is put into words when it is asked for."""
+    """All events of a run, in order; each is put into words when it is accessed."""
 
     def __init__(self, kinds: Sequence[_Kind]) -> None:
         number = [len(one.first) for one in kinds]
@@ -74,7 +74,7 @@ class Events(Sequence[Event]):
         self.rank = rank[order]
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of events."""
         return len(self.rank)
 
     @overload
@@ -82,7 +82,7 @@ class Events(Sequence[Event]):
     @overload
     def __getitem__(self, index: slice) -> list[Event]: ...
     def __getitem__(self, index: int | slice) -> Event | list[Event]:
-        """Return one in words."""
+        """Return one event in words."""
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -91,7 +91,7 @@ class Events(Sequence[Event]):
 
 
 def events(run: Run) -> Events:
-    """Return all that happened, in order."""
+    """Return all events, in order."""
     return Events(
         [
             _verdicts(run, run.rejected, "rejected"),
@@ -105,13 +105,13 @@ def events(run: Run) -> Events:
 
 
 def most_telling(found: Events, *, most: int = MOST_ROWS) -> list[Event]:
-    """Return at most this many events, in order; of a kind that has to give way, the first ones."""
+    """Return at most this many events, in order; of a kind that is cut, keep the first ones."""
     kept = np.argsort(found.rank, kind="stable")[:most]
     return [found[int(place)] for place in np.sort(kept)]
 
 
 def reasons(run: Run) -> list[tuple[str, int, int]]:
-    """Return for each reason its sentence, and the steps rejected and clipped for it."""
+    """Return the text of each reason, and how many steps were rejected and clipped for it."""
     rejected, cut = run.rejected, run.clipped
     codes = sorted(set(run.reason[rejected | cut].tolist()))
     rows = [
@@ -128,13 +128,13 @@ def _verdicts(run: Run, where: np.ndarray, kind: str) -> _Kind:
     def tell(place: int) -> Event:
         row, last = int(begin[place]), int(end[place])
         reason, leaf = int(run.reason[row]), int(run.worst_leaf[row])
-        told = "first in" if reason == Reason.NONFINITE else "largest in"
+        which = "first in" if reason == Reason.NONFINITE else "largest in"
         return Event(
             first=int(run.step[row]),
             last=int(run.step[last]),
             kind=kind,
             text=f"{sentence(reason)}{_norm(run, slice(row, last + 1))}",
-            leaf=f"{told} {leaf_name(run, leaf)}" if leaf >= 0 else "",
+            leaf=f"{which} {leaf_name(run, leaf)}" if leaf >= 0 else "",
         )
 
     return _Kind(kind, run.step[begin], tell)
@@ -142,7 +142,7 @@ def _verdicts(run: Run, where: np.ndarray, kind: str) -> _Kind:
 
 def _broken(run: Run) -> _Kind:
     begin, end = _stretches(run, broken_steps(run))
-    text = "loss or gradient was not finite, and the step was not rejected"
+    text = "the loss or the gradient was not finite, but the step was not rejected"
 
     def tell(place: int) -> Event:
         return Event(int(run.step[begin[place]]), int(run.step[end[place]]), "not finite", text)
@@ -156,13 +156,13 @@ def _alarms(run: Run) -> _Kind:
     def tell(place: int) -> Event:
         row = int(begin[place])
         bits, leaf = int(run.alarms[row]), int(run.rms_leaf[row])
-        told = [text for alarm, text in ALARM_SENTENCES.items() if bits & alarm]
+        texts = [text for alarm, text in ALARM_SENTENCES.items() if bits & alarm]
         return Event(
             first=int(run.step[row]),
             last=int(run.step[end[place]]),
             kind="alarm",
-            text="; ".join(told) or f"an alarm without a name ({bits})",
-            # The update ratio is of no leaf.
+            text="; ".join(texts) or f"an unknown alarm ({bits})",
+            # The update ratio does not belong to a leaf.
             leaf=f"largest in {leaf_name(run, leaf)}" if leaf >= 0 and bits & Alarm.RMS else "",
         )
 
@@ -192,7 +192,7 @@ def _lost(run: Run) -> _Kind:
 
 
 def _stretches(run: Run, where: np.ndarray, *same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return first and last rows of the stretches of neighboring steps that are alike."""
+    """Return the first and last rows of stretches of neighboring, equal steps."""
     rows = np.flatnonzero(where)
     if not rows.size:
         return rows, rows
@@ -209,7 +209,7 @@ def _norm(run: Run, rows: slice) -> str:
     if not norms.size:
         return ""
     up_to = "up to " if rows.stop - rows.start > 1 else ""
-    # What the norm is to be held against is the threshold before these steps moved it.
+    # The norm was compared with the threshold before these steps moved it.
     threshold = float(run.threshold[rows.start])
     limit = f", threshold {plain_short(threshold)}" if np.isfinite(threshold) else ""
     return f" (norm {up_to}{plain_short(float(norms.max()))}{limit})"

@@ -13,22 +13,22 @@ from gradstable._src.report.binning import Spans, clusters, envelope, lonely, me
 from gradstable._src.report.theme import FONT, color
 from gradstable._src.telemetry.run import Run
 
-# Pixels at the top of a chart, kept free above the curves for marks: one row, and each further.
+# Pixels kept free at the top of a chart for marks: the first row, and each further row.
 _LANE, _ROW = 20.0, 12.0
 _DOTS_PER_INCH = 72  # a point of the figure is a pixel of the page
 _TOP, _GAP, _BOTTOM, _RIGHT = 24, 34, 36, 14
-# A median is of at least this many steps, and there are this many along a curve at most.
+# A median covers at least this many steps, and a curve has at most this many medians.
 _A_MEDIAN, _MEDIANS = 12, 120
 # Below this many steps the curve itself is easy to read.
 _MANY = 400
 _MARK = 7  # pixels between two marks
 _LINES = 300  # upright lines side by side, at most
-# Far beyond what float32 holds, and near enough for the margins and ticks of a log axis.
+# Far beyond float32, but small enough for the margins and ticks of a log axis.
 LARGEST = 1e100
 
 
 class Size(NamedTuple):
-    """How large a chart is drawn; the page shows the one that fits the window."""
+    """The size of a drawn chart; the page shows the one that fits the window."""
 
     name: str
     width: int  # pixels
@@ -49,7 +49,7 @@ class Span(NamedTuple):
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "Span":
-        """Return the steps of all these runs, with some room for a run of one step."""
+        """Return the range of steps of all these runs, with a margin even for a single step."""
         steps = [float(run.step[end]) for run in runs if len(run.step) for end in (0, -1)]
         first, last = (min(steps), max(steps)) if steps else (0.0, 1.0)
         room = max(0.005 * (last - first), 0.5)
@@ -57,9 +57,9 @@ class Span(NamedTuple):
 
 
 def figure(size: Size, heights: Sequence[int]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with axes of these heights in pixels, one below the other."""
+    """Return a figure with stacked axes of these heights in pixels."""
     height = _TOP + sum(heights) + _GAP * (len(heights) - 1) + _BOTTOM
-    # No pyplot: it would choose a window system, and remember every figure.
+    # No pyplot: it would choose a window system and keep every figure.
     made = Figure(
         figsize=(size.width / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH
     )
@@ -73,7 +73,7 @@ def figure(size: Size, heights: Sequence[int]) -> tuple[Figure, list[Axes]]:
 
 
 def name_axes(axes: Axes, text: str) -> None:
-    """Write what the vertical axis is above it, where it is read without turning the head."""
+    """Write the label of the vertical axis above it, so that it reads horizontally."""
     axes.text(
         0, 1, text, transform=axes.transAxes, fontsize=FONT, color=color("soft"),
         va="bottom", ha="left", clip_on=False,
@@ -81,7 +81,7 @@ def name_axes(axes: Axes, text: str) -> None:
 
 
 def over_steps(axes: Axes, span: Span, size: Size, *, lost: Spans = (), last: bool = True) -> None:
-    """Make the horizontal axis one of steps, with what is not known of them hatched."""
+    """Make the horizontal axis show steps, with unrecorded stretches hatched."""
     axes.set_xlim(span.first, span.last)
     axes.xaxis.set_major_locator(
         MaxNLocator(integer=True, steps=[1, 2, 2.5, 5, 10], nbins=9 if size.width > 600 else 4)
@@ -102,7 +102,7 @@ def over_steps(axes: Axes, span: Span, size: Size, *, lost: Spans = (), last: bo
 def _scale_log(axes: Axes, low: float, high: float, lane: float) -> None:
     """Make the vertical axis logarithmic, from a little below ``low`` to a lane above ``high``."""
     low, high = (min(max(end, 1 / LARGEST), LARGEST) for end in (low, high))
-    # Half a decade at least, or rounding errors of a constant would look like waves.
+    # At least half a decade, or rounding errors of a constant would look like waves.
     if high / low < 3:
         low, high = low / math.sqrt(3), high * math.sqrt(3)
     span = math.log10(high) - math.log10(low)
@@ -129,7 +129,7 @@ def _scale_linear(axes: Axes, low: float, high: float, lane: float) -> None:
 def scale(axes: Axes, values: np.ndarray, *, rows: int = 1) -> bool:
     """Fit the vertical axis to the finite values, with room for rows of marks above them.
 
-    It is logarithmic, and the result true, unless there is a negative value, or none at all.
+    It is logarithmic, and the result true, unless a value is negative or there is none above zero.
     """
     values = values[np.isfinite(values)]
     positive = values[values > 0]
@@ -146,7 +146,7 @@ def scale(axes: Axes, values: np.ndarray, *, rows: int = 1) -> bool:
 
 
 def is_long(values: np.ndarray) -> bool:
-    """Return whether a curve has this many steps that its medians are drawn too."""
+    """Return whether a curve has enough steps for its medians to be drawn too."""
     return int(np.count_nonzero(np.isfinite(values))) > _MANY
 
 
@@ -160,7 +160,7 @@ def curve(
     tone: str = "main",
     dash: Any = "-",
 ) -> None:
-    """Draw a curve: whole, or where there are many steps thin with its medians thick above."""
+    """Draw a curve; with many steps, draw it thin with thick medians on top."""
     x, y = envelope(run.step, values, bins=size.bins, lost=run.lost)
     style, width, alpha = ("-", 0.8, 0.45) if many else (dash, 1.4, 1.0)
     axes.plot(x, y, color=color(tone), linestyle=style, linewidth=width, alpha=alpha)
@@ -178,7 +178,7 @@ def curve(
 def mark_top(
     axes: Axes, steps: np.ndarray, *, marker: str, tone: str, size: Size, row: int = 0
 ) -> None:
-    """Mark steps at the top edge: one mark for what is a mark wide, with a line to its end."""
+    """Mark steps at the top edge: steps within a mark's width share one, longer ones get a line."""
     low, high = axes.get_xlim()
     mark = _MARK * (high - low) / (size.width - size.left - _RIGHT)
     y = 1 - (9.0 + _ROW * row) / _height(axes)
@@ -196,7 +196,7 @@ def mark_top(
 def mark_at(
     axes: Axes, steps: np.ndarray, values: np.ndarray, *, marker: str, tone: str, size: Size
 ) -> None:
-    """Mark steps on their curve; of those closer than a mark is wide, the highest."""
+    """Mark steps on their curve; of steps closer than a mark's width, only the highest."""
     low, high = axes.get_xlim()
     shown = np.isfinite(values)
     steps, values = steps[shown], values[shown]
@@ -212,7 +212,7 @@ def mark_at(
 
 
 def mark_rollbacks(axes: Axes, run: Run) -> None:
-    """Draw a dashed line where a run went back: one for what is a few pixels wide."""
+    """Draw a dashed line where a run rolled back, at most one every few pixels."""
     steps = np.array([event.step for event in run.rollbacks], np.float64)
     if not steps.size:
         return
@@ -237,7 +237,7 @@ def plain(value: float) -> str:
 
 
 def decades(low: float, high: float, *, most: int = 6) -> list[float]:
-    """Return ticks for an axis of common logarithms: powers of ten, or more where these are few."""
+    """Return ticks for an axis of common logarithms: powers of ten, or more if they are few."""
     inside: list[float] = []
     for subs in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
         ticks = LogLocator(subs=subs, numticks=most).tick_values(10**low, 10**high)

@@ -1,4 +1,4 @@
-"""How often which gradient norm came, and what became of it."""
+"""A histogram of gradient norms by what happened to the step."""
 
 import math
 
@@ -13,10 +13,10 @@ from gradstable._src.report.theme import color
 from gradstable._src.telemetry.run import Run
 
 _CELLS = 48
-# Fewer steps make fewer, wider cells: a cell should hold some.
+# Fewer steps make fewer, wider cells, so that each cell holds some.
 _STEPS_A_CELL = 6
 _LEAST_CELLS = 12
-# Decades that the axis reaches beyond what was accepted.
+# Decades by which the axis extends beyond the accepted norms.
 _BEYOND = 1.5
 _LARGEST = math.log10(LARGEST)
 
@@ -31,15 +31,15 @@ def norms(run: Run) -> Panel:
     logs = np.log10(run.grad_norm, where=usable, out=np.full(len(usable), np.nan))
     low, high = _range(logs, run)
     groups = [
-        ("accepted as they came", "main", None, usable & ~run.rejected & ~run.clipped),
+        ("accepted unchanged", "main", None, usable & ~run.rejected & ~run.clipped),
         ("clipped", "warn", "////", usable & run.clipped),
         ("rejected", "bad", "xxxx", usable & run.rejected),
     ]
     groups = [group for group in groups if group[3].any()]
     out = int(np.count_nonzero(~usable))
-    reading = "Steps by gradient norm; both axes are logarithmic, so that a single step is seen."
+    reading = "Steps by gradient norm; both axes are logarithmic, so that single steps show."
     if out:
-        reading += f" {counted(out, 'step')} had a norm that is zero, NaN or infinite."
+        reading += f" {counted(out, 'step')} had a norm of zero, NaN or infinity."
     reading += _beyond(logs[usable], low, high)
     shapes = {None: "fill", "////": "hatch", "xxxx": "cross"}
     keys = [Key(shapes[hatch], tone, text) for text, tone, hatch, _ in groups]
@@ -71,7 +71,7 @@ def norms(run: Run) -> Panel:
 
 
 def _range(logs: np.ndarray, run: Run) -> tuple[float, float]:
-    """Return the ends of the axis: all accepted norms, and of the others what is near them."""
+    """Return the ends of the axis: all accepted norms, and others close to them."""
     logs = np.clip(logs, -_LARGEST, _LARGEST)
     known = logs[np.isfinite(logs)]
     usual = logs[np.isfinite(logs) & ~run.rejected]
@@ -84,8 +84,8 @@ def _range(logs: np.ndarray, run: Run) -> tuple[float, float]:
 
 def _beyond(logs: np.ndarray, low: float, high: float) -> str:
     above, below = int(np.sum(logs > high)), int(np.sum(logs < low))
-    told = f" The last bar also holds {counted(above, 'larger norm')}." if above else ""
-    return told + (f" The first also holds {counted(below, 'smaller norm')}." if below else "")
+    last = f" The last bar also holds {counted(above, 'larger norm')}." if above else ""
+    return last + (f" The first also holds {counted(below, 'smaller norm')}." if below else "")
 
 
 def _scale(drawn: Figure, edges: np.ndarray, *, most: float) -> None:

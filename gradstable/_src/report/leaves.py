@@ -1,4 +1,4 @@
-"""The map of gradient norms: one row a leaf, from the first step to the last."""
+"""The map of gradient norms: one row per leaf, from the first step to the last."""
 
 import re
 from collections import Counter
@@ -28,11 +28,11 @@ from gradstable._src.telemetry.run import Run
 MOST_LEAVES = 40
 _ROW, _LEAST_HEIGHT = 17, 60
 _COLUMNS = {"wide": 260, "narrow": 110}
-# Even in lightness for everyone, and never as light or as dark as the page.
+# Evenly spaced in lightness for everyone, and never as light or dark as the page.
 _COLORS = "viridis"
-# Norms that a few samples only have may saturate: the map is to show the rest.
+# Norms that only a few samples reach may saturate, so that the map shows the rest.
 _LOW, _HIGH = 1.0, 99.5
-# Widths in pixels: of a letter of a path, and of the scale with its room.
+# Sizes in pixels: the width of a letter of a path, and the scale with its margin.
 _LETTER, _SCALE = 6.3, 14
 
 
@@ -40,17 +40,17 @@ def leaf_norms(run: Run) -> Panel:
     """Return the map of the gradient norms of all leaves, or of those that matter most."""
     title = "Gradient norm of each leaf"
     if not len(run.leaf_steps) or not len(run.leaves):
-        label = "No norms of leaves were recorded."
+        label = "No leaf norms were recorded."
         return Panel("leaves", title, "", label, (), None)
     rows = chosen(run)
     reading = (
-        "One row a leaf, in the order of the tree; a color is the largest norm within its stretch "
-        "of steps."
+        "One row per leaf, in tree order; each color is the largest norm within its stretch of "
+        "steps."
     )
     if len(rows) < len(run.leaves):
         reading += (
             f" Shown are {len(rows)} of {len(run.leaves)} leaves: those that were not finite, then "
-            "those that rejected steps name, then those with the largest norms."
+            "those named by rejected steps, then those with the largest norms."
         )
     shown = run.leaf_norms if len(rows) == len(run.leaves) else run.leaf_norms[:, rows]
     broken = ~np.isfinite(shown)
@@ -69,7 +69,7 @@ def leaf_norms(run: Run) -> Panel:
 
 
 def chosen(run: Run, *, most: int = MOST_LEAVES) -> list[int]:
-    """Return which leaves to show, in tree order: at most this many, the telling ones first."""
+    """Return which leaves to show, in tree order: at most this many, the most relevant ones."""
     broken = np.count_nonzero(~np.isfinite(run.leaf_norms), axis=0)
     named = Counter(run.worst_leaf[run.rejected].tolist())
     largest = _largest(run.leaf_norms)
@@ -82,7 +82,7 @@ def chosen(run: Run, *, most: int = MOST_LEAVES) -> list[int]:
 
 
 def short_path(path: str, *, letters: int) -> str:
-    """Return the path of a leaf in few letters: ``['a']['b']`` is ``a/b``, long ones lose middle.
+    """Return a short path of a leaf: ``['a']['b']`` is ``a/b``, and long ones lose the middle.
 
     Example:
       >>> short_path("['params']['Dense_0']['kernel']", letters=18)
@@ -125,7 +125,7 @@ def _draw(run: Run, rows: list[int], shown: np.ndarray, broken: np.ndarray, size
     over_steps(axes, Span.of([run]), size, lost=run.lost)
     mark_rollbacks(axes, run)
     axes.grid(visible=False)
-    # A path may have dollar signs in it, and is no formula.
+    # A path can contain dollar signs but is not a formula.
     axes.set_yticks(range(len(rows)), names, fontsize=FONT - 1, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     _draw_scale(bar, norm, size)
@@ -133,7 +133,7 @@ def _draw(run: Run, rows: list[int], shown: np.ndarray, broken: np.ndarray, size
 
 
 def _draw_broken(axes: Axes, run: Run, broken: np.ndarray, columns: int) -> None:
-    """Draw a line through a row for as long as its leaf is not finite."""
+    """Draw a line through a row where its leaf is not finite."""
     cells, (first, last) = maxima(run.leaf_steps, broken.astype(np.float16), bins=columns)
     width = (last - first) / cells.shape[1]
     x, y = [], []
@@ -143,7 +143,7 @@ def _draw_broken(axes: Axes, run: Run, broken: np.ndarray, columns: int) -> None
         for begin, end in zip(begins, ends, strict=True):
             x += [first + begin * width, first + end * width, np.nan]
             y += [row, row, np.nan]
-    # Under the thick line a wider one in the color of the page, so that it stands out on the map.
+    # A wider line in the color of the page underneath makes the thick line stand out on the map.
     for tone, thick in (("card", _ROW - 5), ("bad", 5)):
         axes.plot(x, y, color=color(tone), linewidth=thick, solid_capstyle="butt")
 

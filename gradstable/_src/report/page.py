@@ -1,4 +1,4 @@
-"""The report: one page for one run, or one page on which several runs are compared."""
+"""The report: one page for one run, or one page that compares several runs."""
 
 from collections.abc import Sequence
 from html import escape
@@ -20,23 +20,23 @@ _TONES = {"rejected": "bad", "clipped": "warn"}
 _SIGNS = {"good": "✓", "warn": "–", "bad": "✗"}
 
 
-@np.errstate(all="ignore")  # wild numbers are what it is for
+@np.errstate(all="ignore")  # it is meant for wild numbers
 def render(runs: Sequence[Run], *, title: str | None = None) -> str:
-    r"""Return a page about one run, or one that compares several.
+    r"""Render a page about one run, or one that compares several.
 
-    The page is one document of HTML: charts, style and the button for the theme are inside of
-    it, and it loads nothing from anywhere. Curves are thinned out to the least and the largest
-    value of each stretch of steps, so that 100,000 steps fit and no spike is lost.
+    The page is a single HTML document that contains charts, style and a button for the theme, and
+    loads nothing from elsewhere. Curves are reduced to the smallest and the largest value of each
+    stretch of steps, so that 100,000 steps fit and no spike is lost.
 
     Args:
-      runs: what ``gs.telemetry.read_run`` returned, at least one.
-      title: of the page. Default: the name of the run, or the names of all.
+      runs: runs returned by ``gs.telemetry.read_run``, at least one.
+      title: the title of the page. Default: the name of the run, or the names of all runs.
 
     Returns:
-      The text of an HTML document, to be written in UTF-8.
+      The text of an HTML document; write it as UTF-8.
 
     Raises:
-      ValueError: if there is no run.
+      ValueError: if ``runs`` is empty.
 
     Example:
       >>> import tempfile
@@ -52,7 +52,7 @@ def render(runs: Sequence[Run], *, title: str | None = None) -> str:
       True
     """
     if not runs:
-        msg = "there is no run to report: pass at least one"
+        msg = "runs is empty: pass at least one run to report"
         raise ValueError(msg)
     if len(runs) == 1:
         return _one(runs[0], title or runs[0].name)
@@ -94,8 +94,8 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _foot(run: Run) -> str:
-    told = ", ".join(f"{name} {number}" for name, number in run.versions.items())
-    return f"Recorded with {told}." if told else "Recorded by gradstable."
+    versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
+    return f"Recorded with {versions}." if versions else "Recorded by gradstable."
 
 
 def _verdict(run: Run) -> str:
@@ -125,8 +125,7 @@ def _reasons(run: Run) -> str:
     found = reasons(run)
     head = '<section class="card" id="reasons"><h2>Why</h2>'
     if not found:
-        told = "No step was rejected or clipped."
-        return f'{head}<p class="nothing">{told}</p></section>'
+        return f'{head}<p class="nothing">No step was rejected or clipped.</p></section>'
     most = max(max(rejected, cut) for _, rejected, cut in found)
     rows = []
     for text, rejected, cut in found:
@@ -145,14 +144,14 @@ def _events(run: Run) -> str:
     found = events(run)
     head = '<section class="card" id="events"><h2>What happened</h2>'
     if not found:
-        return f'{head}<p class="nothing">Nothing but steps that were let through.</p></section>'
+        return f'{head}<p class="nothing">Every step passed unchanged.</p></section>'
     shown = most_telling(found)
-    note = "Neighboring steps with the same fate share a row."
+    note = "Neighboring steps with the same outcome share a row."
     if len(shown) < len(found):
         note += (
             f" Shown are {len(shown)} of {len(found):,} rows: rollbacks first, then steps that "
-            "were not recorded, rejections, what was not finite, notes, alarms, and clips as far "
-            "as there is room."
+            "were not recorded, rejections, non-finite steps, notes, alarms, and as many clips "
+            "as fit."
         )
     rows = "".join(map(_event, shown))
     return (
@@ -185,7 +184,7 @@ def _scalars(run: Run) -> str:
         f'<th scope="col" class="number">{name}</th>' for name in ("first", "last", "least", "most")
     )
     return (
-        '<section class="card" id="scalars"><h2>What else was reported</h2>'
+        '<section class="card" id="scalars"><h2>Other reported numbers</h2>'
         '<div class="scroll"><table><thead><tr><th scope="col">name</th>'
         f"{names}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
     )

@@ -1,4 +1,4 @@
-"""What a page shows of a chart: its title, how to read it, its legend, its pictures."""
+"""A chart on the page: its title, how to read it, its legend and its pictures."""
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -22,13 +22,13 @@ class Panel(NamedTuple):
     """One chart, not yet drawn.
 
     Attributes:
-      key: names it, on the page and in links.
+      key: its name, on the page and in links.
       title: two or three words.
       reading: how to read it, in a sentence or two.
-      label: what the picture shows, with figures, for those who do not see it.
-      legend: in the order in which the eye should go.
-      draw: makes the picture in a size; ``None`` if there is nothing to be seen.
-      sizes: one for wide windows and one for narrow ones, or one for both.
+      label: a description of the picture, with numbers, for readers who cannot see it.
+      legend: its entries, in reading order.
+      draw: draws the picture in a size; ``None`` if there is nothing to show.
+      sizes: one for wide and one for narrow windows, or one for both.
     """
 
     key: str
@@ -67,13 +67,13 @@ def shape(name: str, tone: str) -> str:
 
 
 def legend(keys: Iterable[Key]) -> str:
-    """Return a legend as HTML; the shapes say what the colors say."""
+    """Return a legend as HTML; shapes carry the same information as colors."""
     items = "".join(f"<li>{shape(key.shape, key.tone)}{escape(key.text)}</li>" for key in keys)
     return f'<ul class="legend">{items}</ul>' if items else ""
 
 
 def section(panel: Panel) -> str:
-    """Return a panel as a section of the page, drawn."""
+    """Return a panel, drawn, as a section of the page."""
     head = (
         f'<section class="card" id="{panel.key}"><h2>{escape(panel.title)}</h2>'
         f'<p class="soft">{escape(panel.reading)}</p>'

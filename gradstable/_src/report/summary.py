@@ -1,4 +1,4 @@
-"""A run in a few numbers and one sentence."""
+"""Summarize a run in a few numbers and one sentence."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from gradstable._src.core.reasons import sentence
 from gradstable._src.report.frame import plain
 from gradstable._src.telemetry.run import Run
 
-# From this many in a row at the end on, rejections are what the run has come to.
+# A run that ends with this many rejections in a row is stuck.
 _STUCK = 20
 
 
@@ -17,8 +17,8 @@ class Verdict(NamedTuple):
     """How a run went.
 
     Attributes:
-      mood: ``good``, ``warn`` or ``bad``: a color, and a shape beside it.
-      text: one sentence or two.
+      mood: ``good``, ``warn`` or ``bad``, which sets a color and a sign.
+      text: one or two sentences.
     """
 
     mood: str
@@ -58,9 +58,9 @@ def tiles(run: Run) -> list[Tile]:
     ]
 
 
-@np.errstate(all="ignore")  # wild numbers are what it is for
+@np.errstate(all="ignore")  # it is meant for wild numbers
 def verdict(run: Run) -> Verdict:
-    """Return in a sentence or two how the run went."""
+    """Say in a sentence or two how the run went."""
     if not len(run.step):
         return Verdict("warn", f"No step was recorded.{_open(run)}")
     trailing = trailing_rejections(run)
@@ -69,23 +69,23 @@ def verdict(run: Run) -> Verdict:
     broken = _broken_from(run)
     if broken is not None:
         when = "at" if broken == run.step[-1] else f"from step {broken:,} to"
-        told = f"Broken: loss or gradient was not finite {when} the last step, and was not rejected"
-        return Verdict("bad", f"{told}.{_open(run)}")
+        text = f"Broken: loss or gradient was not finite {when} the last step, and was not rejected"
+        return Verdict("bad", f"{text}.{_open(run)}")
     passed = int(broken_steps(run).sum())
     if passed:
-        told = f"Lucky: {counted(passed, 'step')} with a loss or gradient that was not finite"
-        return Verdict("warn", f"{told} got through, and the run went on.{_open(run)}")
+        text = f"Lucky: {counted(passed, 'step')} with a loss or gradient that was not finite"
+        return Verdict("warn", f"{text} got through, and the run went on.{_open(run)}")
     if run.rejected.any():
         return Verdict("good", f"Held: {_held(run)}{_open(run)}")
     if _finite(run.scale).size:
-        told = f"Calm: no step was rejected{_loss_path(run)}."
+        text = f"Calm: no step was rejected{_loss_path(run)}."
     else:
-        told = f"Finite to the end, without a guard{_loss_path(run)}."
-    return Verdict("good", f"{told}{_open(run)}")
+        text = f"Finite to the end, without a guard{_loss_path(run)}."
+    return Verdict("good", f"{text}{_open(run)}")
 
 
 def worst_leaf(run: Run) -> tuple[str, str]:
-    """Return the leaf that most rejected steps name, else the one that is largest most often."""
+    """Return the leaf that most rejected steps name, or else the one most often largest."""
     rejected = run.worst_leaf[run.rejected]
     named = rejected if (rejected >= 0).any() else run.worst_leaf
     named = named[named >= 0]
@@ -97,12 +97,12 @@ def worst_leaf(run: Run) -> tuple[str, str]:
 
 
 def leaf_name(run: Run, leaf: int) -> str:
-    """Return the path of a leaf, or its number where the file does not name it."""
+    """Return the path of a leaf, or its number if the file does not name it."""
     return run.leaves[leaf] if 0 <= leaf < len(run.leaves) else f"leaf {leaf}"
 
 
 def broken_steps(run: Run) -> np.ndarray:
-    """Return which steps had a loss or norm that is known and not finite, and were accepted."""
+    """Return which accepted steps had a known loss or norm that was not finite."""
     bad = np.zeros(len(run.step), bool)
     for name in ("loss", "grad_norm"):
         if name in run.known:
@@ -111,7 +111,7 @@ def broken_steps(run: Run) -> np.ndarray:
 
 
 def last_loss(run: Run) -> float:
-    """Return the loss of the last accepted step, else of the last one."""
+    """Return the loss of the last accepted step, or else of the last step."""
     accepted = run.loss[~run.rejected]
     values = accepted if accepted.size else run.loss
     return float(values[-1]) if values.size else float("nan")
@@ -132,14 +132,14 @@ def trailing_rejections(run: Run) -> int:
 
 
 def main_reason(run: Run, where: np.ndarray) -> str:
-    """Return the sentence of the reason that these steps give most often."""
+    """Return the text of the most frequent reason for these steps."""
     return sentence(Counter(run.reason[where].tolist()).most_common(1)[0][0])
 
 
 def _broken_from(run: Run) -> int | None:
-    """Return the first of the steps at the end that were accepted with something not finite."""
+    """Return the first of the final steps that were accepted with a non-finite loss or norm."""
     bad = broken_steps(run)
-    # A rejected step changed nothing: it neither breaks a run nor mends it.
+    # A rejected step changed nothing: it neither breaks a run nor repairs it.
     good = np.flatnonzero(~bad & ~run.rejected)
     where = np.flatnonzero(bad & (np.arange(len(run.step)) > (good[-1] if good.size else -1)))
     return int(run.step[where[0]]) if where.size else None
@@ -159,15 +159,15 @@ def _stuck(run: Run, trailing: int) -> str:
 def _held(run: Run) -> str:
     number = int(run.rejected.sum())
     whole = "because" if len(set(run.reason[run.rejected].tolist())) == 1 else "mostly because"
-    told = (
+    text = (
         f"{number:,} of {counted(len(run.step), 'step')} "
         f"{'was' if number == 1 else 'were'} rejected, {whole} {main_reason(run, run.rejected)}, "
         f"and training went on{_loss_path(run)}."
     )
     back = sum(event.times for event in run.rollbacks)
     if not back:
-        return told
-    return f"{told} It was rolled back {'once' if back == 1 else f'{back} times'}."
+        return text
+    return f"{text} It was rolled back {'once' if back == 1 else f'{back} times'}."
 
 
 def _loss_path(run: Run) -> str:
@@ -186,20 +186,20 @@ def plain_short(value: float) -> str:
 
 
 def _open(run: Run) -> str:
-    told = ""
+    text = ""
     if run.lost:
         missing = sum(last - first + 1 for first, last in run.lost)
         verb = "was" if missing == 1 else "were"
-        told += f" {counted(missing, 'step')} {verb} overwritten before being read, or not written."
+        text += f" {counted(missing, 'step')} {verb} overwritten before being read, or not written."
     if run.damaged:
         verb = "was" if run.damaged == 1 else "were"
-        told += f" {counted(run.damaged, 'line')} of the file {verb} broken and left out"
-        told += f" ({run.remarks[0]})." if run.remarks else "."
+        text += f" {counted(run.damaged, 'line')} of the file {verb} broken and left out"
+        text += f" ({run.remarks[0]})." if run.remarks else "."
     elif run.remarks:
-        told += f" Of the file: {run.remarks[0]}."
+        text += f" Problem with the file: {run.remarks[0]}."
     if not run.ended:
-        told += " The log was not closed: the run still goes on, or its process died."
-    return told
+        text += " The log was not closed: the run is still going, or its process died."
+    return text
 
 
 def _seen(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""The page around the charts: style sheet, the button for the theme, nothing from outside."""
+"""The page around the charts: style sheet and theme button, with nothing loaded from outside."""
 
 from html import escape
 from string import Template
@@ -84,7 +84,7 @@ footer { margin-top: 1.4rem; }
 @media print { button { display: none; } .card { break-inside: avoid; } }
 """
 
-# The choice is kept where the browser allows it: a page from a disk may not be allowed to.
+# The choice is stored if the browser allows it, which it may not for a page from disk.
 _SCRIPT = """\
 (() => {
   const root = document.documentElement, button = document.getElementById("theme");
@@ -109,7 +109,7 @@ _SCRIPT = """\
 })();
 """
 
-# The policy forbids the page to load anything: not even a slip of ours could.
+# The policy forbids the page to load anything, even by mistake.
 _PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -145,14 +145,14 @@ def page(*, title: str, under: str, body: str, foot: str, style: str = "") -> st
     """Return the whole page.
 
     Args:
-      title: plain text.
-      under: HTML below the title.
-      body: HTML of all the rest.
-      foot: plain text at the end.
-      style: what the style sheet needs besides what all pages share.
+      title: the title, as plain text.
+      under: the HTML below the title.
+      body: the HTML of everything else.
+      foot: the footer, as plain text.
+      style: additions to the style sheet that all pages share.
 
     Returns:
-      A document that needs nothing else.
+      A self-contained document.
     """
     return _PAGE.substitute(
         title=escape(title),
@@ -166,7 +166,7 @@ def page(*, title: str, under: str, body: str, foot: str, style: str = "") -> st
 
 
 def facts(pairs: dict[str, str]) -> str:
-    """Return names and values in a line that folds."""
+    """Return names and values in a line that wraps."""
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
         for name, value in pairs.items()

@@ -1,7 +1,7 @@
-"""Colors, and the way of a figure into a page: one SVG that serves a light and a dark theme.
+"""Colors, and how a figure becomes one SVG for both a light and a dark theme.
 
-matplotlib draws with colors that stand for names; in the text of the SVG they are replaced by
-``var(--name)``, and the style sheet of the page says what the names mean.
+matplotlib draws with placeholder colors; in the text of the SVG they are replaced with
+``var(--name)``, and the style sheet of the page defines these names.
 """
 
 import io
@@ -12,9 +12,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Name: color in the light theme, color in the dark theme. What carries meaning is from the set of
-# Okabe and Ito, told apart by people who see colors differently, darkened on white until thin lines
-# have a contrast of 3 to 1 at least.
+# Name: color in the light theme, color in the dark theme. Colors that carry meaning are from the
+# color-blind-safe set of Okabe and Ito, darkened on white until thin lines have a contrast of at
+# least 3 to 1.
 PALETTE = {
     "paper": ("#f4f5f7", "#0e1116"),
     "card": ("#ffffff", "#171b21"),
@@ -28,10 +28,10 @@ PALETTE = {
     "note": ("#a3487f", "#e79fce"),
     "good": ("#00795c", "#35c79a"),
 }
-# Of the curves of a comparison; each has a dash of its own too.
+# Colors of the curves in a comparison; each also has its own dash.
 CURVES = ("main", "bad", "good", "note", "warn", "ink")
 
-_BLUE = 0x5A  # no color above has these channels
+_BLUE = 0x5A  # no color above uses this channel value
 _STANDS_FOR = {name: f"#{16 + row:02x}a5{_BLUE:02x}" for row, name in enumerate(PALETTE)}
 FONT = 11.5  # points of a figure, pixels of the page
 
@@ -58,13 +58,13 @@ _SETTINGS: dict[Any, Any] = {
     "hatch.color": _STANDS_FOR["line"],
     "ytick.left": False,
     "ytick.minor.left": False,
-    # Text stays text: it is found, read aloud, and set in the font of the page.
+    # Text stays text: it can be searched, read aloud, and set in the font of the page.
     "svg.fonttype": "none",
 }
 
 
 def color(name: str) -> str:
-    """Return the color to draw with that will be this name of the palette."""
+    """Return the color to draw with that becomes this name of the palette."""
     return _STANDS_FOR[name]
 
 
@@ -74,7 +74,7 @@ def settings() -> Any:
 
 
 def style_sheet() -> str:
-    """Return the part of the style sheet that gives the names their colors."""
+    """Return the part of the style sheet that assigns colors to the names."""
     light, dark = (
         " ".join(f"--{name}: {pair[theme]};" for name, pair in PALETTE.items()) for theme in (0, 1)
     )
@@ -87,20 +87,20 @@ def style_sheet() -> str:
 
 
 def to_svg(figure: Figure, *, key: str, label: str, classes: str = "") -> str:
-    """Return a figure as an SVG element of a page.
+    """Return a figure as an SVG element for a page.
 
     Args:
-      figure: drawn in ``settings()``, with no colors but those of ``color``.
-      key: a name that no other figure of the page has.
-      label: what the picture shows, for those who do not see it.
-      classes: for the style sheet.
+      figure: a figure drawn in ``settings()``, using only colors from ``color``.
+      key: a name unique among the figures of the page.
+      label: a description of the picture for readers who cannot see it.
+      classes: classes for the style sheet.
 
     Returns:
-      The element, which refers to nothing outside of itself and has no size of its own.
+      The element, which refers to nothing outside itself and has no fixed size.
     """
     buffer = io.StringIO()
     fields = ("Date", "Creator", "Format", "Type")
-    # Neither a date nor random names inside: the same run gives the same page.
+    # No date and no random names: the same run gives the same page.
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": key}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(fields))
     svg = buffer.getvalue()
@@ -118,7 +118,7 @@ def to_svg(figure: Figure, *, key: str, label: str, classes: str = "") -> str:
 
 def _tidy(body: str, key: str) -> str:
     """Drop what a browser does not need, and make names unique on the page."""
-    # The style is for all elements of a document, and that is the whole page here.
+    # The style would apply to all elements of the document, which here is the whole page.
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
     body = body.replace("xlink:href=", "href=")
@@ -130,7 +130,7 @@ def _tidy(body: str, key: str) -> str:
 
     body = re.sub(r' id="([^"]*)"', rename, body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", body)
-    # A tenth of a pixel is exact enough, but not in the matrix that stretches an image.
+    # A tenth of a pixel is precise enough, except in the matrix that stretches an image.
     body = re.sub(r' (?:d|x|y)="[^"]*"', _round, body)
     return re.sub(r">\s+<", "><", re.sub(r"\s*\n\s*", " ", body))
 

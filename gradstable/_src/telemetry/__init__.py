@@ -1,1 +1,1 @@
-"""Record what happens while it happens; write it down; read it back."""
+"""Record what happens during training, write it to files and trackers, and read it back."""

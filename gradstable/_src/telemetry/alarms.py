@@ -1,4 +1,4 @@
-"""Early warnings: what leaves its usual range before the loss does."""
+"""Early warnings: signals that leave their usual range before the loss does."""
 
 from typing import NamedTuple
 
@@ -9,29 +9,29 @@ from gradstable._src.core.numerics import increment, unknown, unlimited
 from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
 from gradstable._src.telemetry.fields import Alarm
 
-# Streams that are only watched at first, and what is then taken for noise at least: log values
-# that scatter by less than this are not called unusual for scattering by a little more.
+# Steps at which streams are only watched, and the least spread counted as noise: log values that
+# scatter by less are not called unusual for scattering a little more.
 _WARMUP, _MIN_SPREAD = 20, 0.05
-# The memory of the usual value, about 100 steps.
+# The usual value has a memory of about 100 steps.
 _RATE = 0.01
-# A warning wants both: a multiple of the usual value, and this many of its standard deviations.
+# A warning requires a multiple of the usual value, and this many standard deviations.
 _SIGMAS = 6.0
-# Entries of which the mean of squares is steady: 64 of normal ones scatter by 18 %.
+# Entries needed for a steady mean of squares: for 64 normal ones it scatters by 18 %.
 _ENOUGH = 64
 
 
 class Warned(NamedTuple):
-    """One kind of warning: how often it came, and its last time."""
+    """One kind of warning: how often it occurred, and its last occurrence."""
 
     warnings: jax.Array  # shape=(), dtype=jnp.int32
     at_call: jax.Array  # shape=(), dtype=jnp.int32, -1: never
-    of_leaf: jax.Array  # shape=(), dtype=jnp.int32, -1: of no leaf
+    of_leaf: jax.Array  # shape=(), dtype=jnp.int32, -1: none
     seen_value: jax.Array  # shape=(), dtype=jnp.float32
     usual_value: jax.Array  # shape=(), dtype=jnp.float32
 
 
 class AlarmState(NamedTuple):
-    """The usual range of the logs of ``RMS_t``, one a leaf, and of the update ratio."""
+    """The usual range of the logs of ``RMS_t``, one per leaf, and of the update ratio."""
 
     steps_seen: jax.Array  # shape=(L + 1,), dtype=jnp.int32
     log_center: jax.Array  # shape=(L + 1,), dtype=jnp.float32
@@ -41,7 +41,7 @@ class AlarmState(NamedTuple):
 
 
 def new_alarms(num_leaves: int) -> AlarmState:
-    """Return the state of alarms before the first step."""
+    """Return the state of the alarms before the first step."""
 
     def never() -> Warned:
         return Warned(
@@ -71,14 +71,14 @@ def watch(
     when: jax.Array,
     count: jax.Array,
 ) -> tuple[jax.Array, AlarmState]:
-    """Compare this step with the usual, then learn from it.
+    """Compare this step with the usual values, then learn from it.
 
     Args:
       state: the usual ranges.
       streams: ``RMS_t`` of each leaf, float32 ``[L]``, and the update ratio, a float32 scalar.
-      limits: for both, the multiple of the usual value that is worth a warning.
-      sizes: entries of each leaf, of those that are looked at.
-      when: whether the step counts: nothing is said or learned of a rejected one.
+      limits: for each, the multiple of the usual value that triggers a warning.
+      sizes: the number of sampled entries of each leaf.
+      when: whether the step counts: rejected steps neither warn nor are learned from.
       count: the number of this step.
 
     Returns:
@@ -87,15 +87,15 @@ def watch(
     rms, ratio = streams
     values = jnp.concatenate([rms, jnp.full((1,), unknown() if ratio is None else ratio)])
     limit = jnp.concatenate([jnp.full_like(rms, limits[0]), limits[1][None]])
-    # Zero is what a frozen leaf gives, and says nothing of its usual size.
+    # A frozen leaf gives zero, which says nothing about its usual size.
     known = when & (values > 0)
     logs = jnp.log(jnp.where(values > 0, values, 1.0))
     excess = logs - state.log_center
-    # RMS_t has a scale of its own, on which the limit means what it meant to those who set it;
-    # the mean over a few entries exceeds it by chance.
+    # RMS_t has an absolute scale, on which the published limit applies directly; but the mean over
+    # a few entries exceeds it by chance.
     large = jnp.asarray([size >= _ENOUGH for size in sizes] + [False]) & (values > limit)
     unusual = large | (excess > _SIGMAS * SIGMA_PER_MAD * state.log_spread)
-    # A number of steps that was set from outside tells of no usual value.
+    # A step count set from outside does not imply a usual value.
     usually = (state.steps_seen >= _WARMUP) & (state.log_spread > 0)
     raised = known & usually & (excess > jnp.log(limit)) & unusual
     learned = _learn(state, jnp.where(known, logs, 0.0), known & jnp.isfinite(values))
@@ -137,7 +137,7 @@ def _note(
         warnings=increment(old.warnings),
         at_call=count,
         of_leaf=leaf.astype(jnp.int32),
-        seen_value=values[leaf],  # -1 is the last: the ratio
+        seen_value=values[leaf],  # -1 is the last stream: the ratio
         usual_value=usual[leaf],
     )
     return jax.tree.map(lambda now, before: jnp.where(raised, now, before), new, old)

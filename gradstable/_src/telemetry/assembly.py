@@ -1,4 +1,4 @@
-"""From the lines of a run file to columns: in one pass, in memory of the size of the columns."""
+"""Turn the lines of a run file into columns, in one pass and with little extra memory."""
 
 from array import array
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from gradstable._src.telemetry.lines import Damage, objects
 from gradstable._src.telemetry.sink import Rollback
 from gradstable._src.telemetry.values import as_number, column, fields, rows_of, taken
 
-# Lines that are turned into columns at once; what a line costs in Python is gone after this many.
+# Lines converted to columns in one go, which bounds the memory of Python objects.
 _BATCH = 2048
 _COLUMNS = ("step", *NUMBERS, *INTEGERS)
 
 
 class LaterFormatError(ValueError):
-    """A file that a later version wrote."""
+    """A file written by a later version."""
 
 
 class Read(NamedTuple):
-    """What a run file holds; see ``Run`` for what the names mean."""
+    """The contents of a run file; ``Run`` explains the names."""
 
     header: Mapping[str, Any] | None
-    leaves: Mapping[str, Any] | None  # what stands in the place of the header's leaves, if anything
+    leaves: Mapping[str, Any] | None  # replaces the header's leaves, if present
     columns: Mapping[str, np.ndarray]
     leaf_rows: np.ndarray  # int64 [m], the rows of leaf_norms
     leaf_norms: np.ndarray  # float64 [m, L]
@@ -38,7 +38,7 @@ class Read(NamedTuple):
 
 
 def read_file(file: BinaryIO) -> Read:
-    """Read a run file to its end; raises a ``LaterFormatError`` where its header asks for it."""
+    """Read a whole run file; raises a ``LaterFormatError`` if its header has a later format."""
     assembly = _Assembly()
     for line, event in objects(file, assembly.damage):
         assembly.add(line, event)
@@ -46,7 +46,7 @@ def read_file(file: BinaryIO) -> Read:
 
 
 class _Growing:
-    """A column that grows in place: ``array`` reallocates, which moves pages and copies nothing."""
+    """A column that grows in place: ``array`` reallocates, which moves pages without copying."""
 
     def __init__(self, *, floating: bool) -> None:
         self._values = array("d" if floating else "q")
@@ -58,7 +58,7 @@ class _Growing:
         self._values.frombytes(np.asarray(values, self._dtype).tobytes())
 
     def finish(self) -> np.ndarray:
-        """Return all of them, without a copy; nothing more can be added."""
+        """Return all values without a copy; nothing more can be added."""
         return np.frombuffer(self._values, self._dtype)
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class _Growing:
 
 
 class _Assembly:
-    """All that has been read so far."""
+    """Everything read so far."""
 
     def __init__(self) -> None:
         self.damage = Damage()
@@ -74,7 +74,7 @@ class _Assembly:
         self._leaves: dict[str, Any] | None = None
         self._batch: list[tuple[int, dict[str, Any]]] = []
         self._columns = {name: _Growing(floating=name in NUMBERS) for name in _COLUMNS}
-        # By the number of leaves: there should be one, and most rows say which.
+        # By number of leaves: there should be only one, and most rows show which.
         self._norms: dict[int, tuple[_Growing, _Growing]] = {}
         self._known: set[str] = set()
         self._scalars: dict[str, tuple[_Growing, _Growing]] = {}
@@ -93,7 +93,7 @@ class _Assembly:
         }
 
     def add(self, line: int, event: dict[str, Any]) -> None:
-        """Take a line."""
+        """Add a line."""
         kind = event.get("event")
         if kind == "step":
             self._batch.append((line, event))
@@ -110,7 +110,7 @@ class _Assembly:
             self.damage.add(line, "not a line of a run")
 
     def finish(self) -> Read:
-        """Return all of it."""
+        """Return everything."""
         self._take_steps()
         width, rows, norms = self._finish_norms()
         columns = {name: one.finish() for name, one in self._columns.items()}
@@ -135,7 +135,7 @@ class _Assembly:
         )
 
     def _take_steps(self) -> None:
-        """Turn the lines of steps that have come together into columns."""
+        """Convert the batch of step lines to columns."""
         lines = [line for line, _ in self._batch]
         rows = [row for _, row in self._batch]
         self._batch = []
@@ -170,7 +170,7 @@ class _Assembly:
             flat.extend(matrix[sound])
 
     def _finish_norms(self) -> tuple[int | None, np.ndarray, np.ndarray]:
-        """Return the number of leaves that most rows have, these rows, and their norms."""
+        """Return the most frequent number of leaves, the rows that have it, and their norms."""
         named = len((self._leaves or self._header or {}).get("leaves") or ())
         counts = {width: (len(at), width == named) for width, (at, _) in self._norms.items()}
         if not any(number for number, _ in counts.values()):
@@ -182,17 +182,17 @@ class _Assembly:
     def _without_others(
         self, columns: dict[str, np.ndarray], rows: np.ndarray, width: int
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return columns without the rows that have norms of another number of leaves."""
+        """Return columns without the rows that have another number of leaf norms."""
         kept = np.ones(len(columns["step"]), bool)
         for other, (at, _) in self._norms.items():
             if other != width:
                 kept[at.finish()] = False
-                self.damage.add_all(len(at), f"norms of {other} leaves, where others have {width}")
+                self.damage.add_all(len(at), f"norms of {other} leaves, but others have {width}")
         index = np.cumsum(kept) - 1
         return {name: values[kept] for name, values in columns.items()}, index[rows]
 
     def _take_header(self, event: dict[str, Any]) -> None:
-        """Keep the first header; of a broken one, all fields that are sound."""
+        """Keep the first header; if it is broken, keep its sound fields."""
         if self._header is not None:
             return
         self._header, broken = {}, []
@@ -203,7 +203,7 @@ class _Assembly:
                 broken.append(f"{name} {error}")
         found = self._header.get("format") or 0
         if found > FORMAT:
-            msg = f"has format {found}, this version reads up to {FORMAT}: update gradstable"
+            msg = f"has format {found}, but this version reads up to {FORMAT}: update gradstable"
             raise LaterFormatError(msg)
         if broken:
             raise ValueError("; ".join(broken))

@@ -1,4 +1,4 @@
-"""Which leaf exploded first, and since when it had been growing."""
+"""Find which leaf exploded first, and since when it had been growing."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from gradstable._src.telemetry.run import Run
 
 # Out of its usual range: twice its median and six robust standard deviations above it.
 _AT_LEAST, _SIGMAS, _SIGMA_PER_MAD = np.log(2.0), 6.0, 1.4826
-# A gradient that nobody rejected has exploded where its norm is this many times the usual.
+# An accepted gradient has exploded if its norm is this many times the usual one.
 _EXPLODED = np.log(10.0)
 
 
@@ -16,14 +16,13 @@ class Blame(NamedTuple):
     """Where an explosion came from.
 
     Attributes:
-      step: the step that was broken, or went far beyond the usual.
+      step: the step that broke, or went far beyond the usual range.
       leaf: index of the leaf that left its usual range first.
       path: its path.
-      began: the first step at which it was out of that range for good; equal to ``step`` where
-        there was no growth before.
-      growth: by how much its norm had grown over the usual, at the last finite value; ``inf``
-        where it broke at once.
-      followed: paths of the leaves that followed, with the step of each, in order.
+      began: the first step at which it was out of that range for good; equal to ``step`` if there
+        was no growth before.
+      growth: the last finite value of its norm over the usual one; ``inf`` if it broke immediately.
+      followed: paths of the leaves that followed, each with its step, in order.
     """
 
     step: int
@@ -37,7 +36,7 @@ class Blame(NamedTuple):
     def sentence(self) -> str:
         """The same in words."""
         if self.began == self.step:
-            return f"{self.path} exploded first, at step {self.step}, out of nothing."
+            return f"{self.path} exploded first, at step {self.step}, without prior growth."
         grown = f", {self.growth:.3g} times its usual norm" if np.isfinite(self.growth) else ""
         return (
             f"{self.path} exploded first: it had been growing since step {self.began}, and the "
@@ -50,20 +49,20 @@ def blame(run: Run, *, at: int | None = None) -> Blame | None:
     """Find the leaf that exploded first, and when its growth began.
 
     Use it on a recorded run. The norms of leaves are recorded every few steps, so the beginning
-    is known to within that many. A leaf is out of its usual range where the log of its norm is
-    above ``median + max(log 2, 6 * 1.4826 * MAD)`` of all that was recorded up to the
-    explosion; growth that takes more than half of that is not seen as growth.
+    is known to within that many. A leaf is out of its usual range if the log of its norm is above
+    ``median + max(log 2, 6 * 1.4826 * MAD)`` of everything recorded up to the explosion; growth
+    that lasts for more than half of that is not recognized as growth.
 
     Args:
-      run: what ``gs.telemetry.read_run`` returned.
-      at: the step to explain. Default: the first that was rejected or whose gradient was not
-        finite; if there is none, the first whose norm was more than ten times the usual.
+      run: a run returned by ``gs.telemetry.read_run``.
+      at: the step to explain. Default: the first step that was rejected or had a non-finite
+        gradient; if there is none, the first whose norm was more than ten times the usual one.
 
     Returns:
-      A ``Blame``; ``None`` where nothing exploded.
+      A ``Blame``; ``None`` if nothing exploded.
 
     Raises:
-      ValueError: if ``at`` is no recorded step.
+      ValueError: if ``at`` is not a recorded step.
 
     Example:
       >>> import tempfile
@@ -91,14 +90,14 @@ def blame(run: Run, *, at: int | None = None) -> Blame | None:
     else:
         matches = np.flatnonzero(run.step == at)
         if not matches.size:
-            msg = f"at must be a recorded step, got {at}; recorded are {_range(run)}"
+            msg = f"at must be a recorded step, got {at}; recorded steps are {_range(run)}"
             raise ValueError(msg)
         index = int(matches[0])
     step = int(run.step[index])
     end = int(np.searchsorted(run.leaf_steps, step, side="right"))
     until, steps = run.leaf_norms[:end], run.leaf_steps[:end]
     began = {leaf: first for leaf in range(len(run.leaves)) if (first := _began(until[:, leaf]))}
-    # In order of time; of two at once the one that had grown more.
+    # In order of time; of two at the same step, the one that had grown more comes first.
     growth = {leaf: _growth(until[:, leaf]) for leaf in began}
     order = sorted(began, key=lambda leaf: (began[leaf], -growth[leaf]))
     if not order or (began[order[0]] == len(steps) - 1 and not np.isfinite(run.grad_norm[index])):
@@ -116,7 +115,7 @@ def blame(run: Run, *, at: int | None = None) -> Blame | None:
 
 
 def usual(norms: np.ndarray) -> tuple[float, float]:
-    """Return the median of the log norms, and the limit above which one is unusual.
+    """Return the median of the log norms, and the limit above which a log norm is unusual.
 
     Zero and non-finite norms do not count.
     """
@@ -138,12 +137,12 @@ def _explosion(run: Run) -> int | None:
 
 
 def _began(norms: np.ndarray) -> int | None:
-    """Return the index from which on all norms are unusual; ``None`` if the last is not."""
+    """Return the index from which all norms are unusual; ``None`` if the last one is not."""
     _, limit = usual(norms)
     with np.errstate(divide="ignore", invalid="ignore"):
         normal = np.flatnonzero(np.log(norms) <= limit)
     first = int(normal[-1]) + 1 if normal.size else 0
-    # Out of the usual from the first record on: there is no usual.
+    # If the first record is already unusual, there is no usual range.
     return first if 0 < first < len(norms) else None
 
 
@@ -158,4 +157,4 @@ def _path(run: Run, leaf: int) -> str:
 
 
 def _range(run: Run) -> str:
-    return f"{run.step[0]} to {run.step[-1]}" if run.step.size else "no steps at all"
+    return f"{run.step[0]} to {run.step[-1]}" if run.step.size else "none"

@@ -12,20 +12,20 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 class Console:
-    """Show a run in a panel that is redrawn at each reading, by ``rich``.
+    """Show a run in a ``rich`` panel that is redrawn at each reading.
 
-    It has the last step, loss and norm with a small curve of each, how many steps were clipped
-    and rejected, the numbers that your loop reports, and the last events in sentences. Where
-    the output is no terminal, only the last panel is printed, at the end.
+    It shows the last step, loss and norm with a small curve of each, how many steps were clipped
+    and rejected, the numbers that your loop reports, and the last events in words. If the output is
+    not a terminal, only the last panel is printed, at the end.
 
     Needs the extra ``gradstable[console]``.
 
     Args:
-      console: a ``rich.console.Console`` of yours. Default: one on standard output.
-      events_shown: how many events are kept in sight, >= 1. Default 5.
+      console: your own ``rich.console.Console``. Default: one on standard output.
+      events_shown: number of recent events to show, >= 1. Default 5.
 
     Raises:
-      ModuleNotFoundError: if ``rich`` is not installed; says how to get it.
+      ModuleNotFoundError: if ``rich`` is not installed; the message says how to install it.
 
     Example:
       >>> import gradstable as gs
@@ -53,7 +53,7 @@ class Console:
         self._live.start()
 
     def leaves(self, header: Header) -> None:
-        """Take these names."""
+        """Use these names."""
         self._header = header
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -86,7 +86,7 @@ class Console:
         self._events.append(f"{first}-{last}: not recorded")
 
     def close(self, step: int) -> None:
-        """Leave the last panel where it is."""
+        """Leave the last panel on the screen."""
         del step
         self._draw()
         self._live.stop()
@@ -106,20 +106,20 @@ class Console:
                 table.add_row(name.replace("_", " "), f"{curve[-1]:.4g}", sparkline(curve))
         for name, value in self._numbers.items():
             table.add_row(name, f"{value:.4g}")
-        # Of several runs there are more rows than steps, of one that has lost some there are fewer.
+        # Several runs have more rows than steps; a run that lost steps has fewer.
         good = max(self._step, self._rows) - self._rejected
         counts = f"step {self._step}: {good} accepted, {self._clipped} of them clipped, "
-        told = Text(counts).append(
+        summary = Text(counts).append(
             f"{self._rejected} rejected", style="bold red" if self._rejected else ""
         )
         lines = [Text(event, style="yellow") for event in self._events]
-        return Panel(Group(told, table, *lines), title=self._header.name, title_align="left")
+        return Panel(Group(summary, table, *lines), title=self._header.name, title_align="left")
 
 
 def sparkline(values: Sequence[float], *, width: int = 32) -> str:
-    """Return a curve in one line of text, of the largest value in each of ``width`` parts.
+    """Return a curve in one line of text: the largest value in each of ``width`` parts.
 
-    What is not finite is a cross.
+    Values that are not finite are crosses.
     """
     import numpy as np
 

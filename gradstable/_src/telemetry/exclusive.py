@@ -1,4 +1,4 @@
-"""A file that one writer appends to: a second one is refused, and one that was killed is not."""
+"""A file with a single writer: a second one is refused, but a killed one can restart."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # not on this system: then lines of two writers mix, but each stays whole
+except ImportError:  # not on this system: lines of two writers can mix, but each stays whole
     fcntl = None
 
 _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
@@ -17,18 +17,18 @@ _open: "weakref.WeakSet[FileIO]" = weakref.WeakSet()
 
 
 class TakenError(ValueError):
-    """Somebody else writes this file."""
+    """Another writer has this file open."""
 
 
 def open_exclusively(path: Path, *, keep: bool) -> tuple[FileIO, bool]:
-    """Open a file for appending, and make its folder.
+    """Open a file for appending, and create its folder.
 
-    The lock is the system's, on the open file: it goes when the process does, however that ends,
-    and a child process does not inherit it.
+    The operating system holds the lock on the open file: it goes away with the process, however
+    that ends, and a child process does not inherit it.
 
     Args:
       path: the file.
-      keep: whether to go on behind what is in it; else it is emptied.
+      keep: whether to append to the existing content; otherwise the file is emptied.
 
     Returns:
       The file, unbuffered, and whether it ends in the middle of a line.
@@ -64,7 +64,7 @@ def _lock(file: FileIO, path: Path) -> None:
             return  # a file system without locks
         msg = (
             f"path {path} is being written by another Log, in this process or in another: close "
-            "that one first, or give each a file of its own. In a job of several processes, log "
+            "that one first, or give each its own file. In a job with several processes, log "
             "where jax.process_index() == 0, or put the index into the name"
         )
         raise TakenError(msg) from error
@@ -78,7 +78,7 @@ def _ends_torn(path: Path) -> bool:
 
 
 def _close_in_child() -> None:
-    # A worker that outlives a killed training would keep the lock for it.
+    # A worker that outlives a killed run would keep its lock.
     for file in list(_open):
         file.close()
 

@@ -1,11 +1,11 @@
-"""Libraries that are not always there."""
+"""Optional dependencies."""
 
 import importlib
 from typing import Any
 
 
 def need(module: str, *, extra: str) -> Any:
-    """Return a module, or raise with the command that installs it."""
+    """Return a module, or raise an error with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

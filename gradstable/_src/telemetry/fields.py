@@ -1,28 +1,28 @@
-"""What is recorded of a step, and in which order."""
+"""What is recorded for each step, and in which order."""
 
 import enum
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# To be raised when a field changes its meaning.
+# Raise this when a field changes its meaning.
 FORMAT = 1
 
 # The columns of the ring buffer, all float32 there.
 NUMBERS = ("loss", "grad_norm", "threshold", "scale", "update_ratio", "rms", "lr_factor")
-# Small integers, exact in float32; -1 stands for none.
+# Small integers, exact in float32; -1 means none.
 INTEGERS = ("reason", "worst_leaf", "rms_leaf", "alarms")
-# The last column has a bit for each number that is known: a loss that is NaN is, one that nobody
+# The last column has a bit for each number that is known: a NaN loss is known, a loss that was not
 # passed is not.
 FIELDS = (*NUMBERS, *INTEGERS, "known")
 
 
 class Kind(enum.Enum):
-    """What a value in a run file may be."""
+    """The kinds of values in a run file."""
 
-    STEP = "a number of a step"  # 1 .. 2^31 - 1, which is as far as the counter goes
-    COUNT = "a whole number"  # of 64 bits
+    STEP = "a step number"  # 1 .. 2^31 - 1, the range of the counter
+    COUNT = "a whole number"  # 64 bits
     INDEX = "a small whole number"  # -1 .. 2^31 - 1
-    NUMBER = "a number"  # or one of the strings that stand for NaN and infinities
+    NUMBER = "a number"  # or one of the strings for NaN and infinities
     NUMBERS = "a list of numbers"
     TEXT = "text"
     TEXTS = "a list of texts"
@@ -31,14 +31,14 @@ class Kind(enum.Enum):
 
 
 class Field(NamedTuple):
-    """One field of a line: what it may be, and whether the line means anything without it."""
+    """One field of a line: its kind, and whether the line is meaningless without it."""
 
     kind: Kind
     required: bool = False
 
 
-# Every line of a run file, by its event. What is written, read and tried by the tests is this
-# table: a field that is added here is read with care, and one that is not is not read at all.
+# Every line of a run file, by its event. Writer, reader and tests use this table: a field listed
+# here is checked when it is read, and a field that is not listed is not read at all.
 LINES: Mapping[str, Mapping[str, Field]] = {
     "run": {
         "format": Field(Kind.COUNT),
@@ -56,13 +56,13 @@ LINES: Mapping[str, Mapping[str, Field]] = {
         **{name: Field(Kind.INDEX) for name in INTEGERS},
         "leaf_norms": Field(Kind.NUMBERS),
     },
-    # Instead of those of the header, where the recorder sees others.
+    # Replaces the leaves of the header if the recorder sees others.
     "leaves": {
         "leaves": Field(Kind.TEXTS, required=True),
         "sizes": Field(Kind.COUNTS),
         "dtypes": Field(Kind.TEXTS),
     },
-    # All other fields of this one are numbers with names of the training loop's.
+    # All other fields of this event are numbers named by the training loop.
     "scalars": {"step": Field(Kind.COUNT, required=True)},
     "note": {
         "step": Field(Kind.COUNT, required=True),
@@ -82,7 +82,7 @@ LINES: Mapping[str, Mapping[str, Field]] = {
 
 
 class Alarm(enum.IntFlag):
-    """Early warnings: what moves before the loss does."""
+    """Early warnings: signals that move before the loss does."""
 
     RMS = 1
     UPDATE_RATIO = 2
@@ -95,5 +95,5 @@ ALARM_SENTENCES = {
 
 
 def member_of(row: Mapping[str, Any]) -> str:
-    """Return which of several runs a row is of: ``3``, or ``1-3`` of two axes; empty for one."""
+    """Return which of several runs a row belongs to: ``3``, or ``1-3`` for two axes; else empty."""
     return "-".join(map(str, row.get("member", ())))

@@ -1,4 +1,4 @@
-"""What is read off a step: from parameters and moments a sample, from the guard its verdict."""
+"""What is measured at a step: samples of parameters and moments, and the guard's verdict."""
 
 from typing import Any, TypedDict
 
@@ -21,18 +21,18 @@ from gradstable._src.recovery.accumulate import AccumulateState
 from gradstable._src.telemetry.sample import sample
 from gradstable._src.telemetry.state import SecondMoment
 
-# Fields of states, ours and optax's, that lower the step size, and the states that have them.
+# Fields of gradstable and optax states that lower the step size, and the states that have them.
 _LOWERING = {
     "step_factor": ("BackoffState", "BackoffOnSpikeState"),
     "scale": ("ReduceOnPlateauState", "ReduceLROnPlateauState"),
 }
-# Below this a second moment does not set the size of a step: the eps of Adam.
+# Below this, a second moment does not determine the size of a step: the eps of Adam.
 _EPS = 1e-8
 _TIE = 1.0 - 2.0**-16
 
 
 class VerdictRow(TypedDict):
-    """The columns that a guard fills."""
+    """The columns filled by a guard."""
 
     threshold: jax.Array
     scale: jax.Array
@@ -40,20 +40,20 @@ class VerdictRow(TypedDict):
 
 
 def has_guard(opt_state: Any) -> bool:
-    """Whether there is a guard or another judging transform, which measures the gradient."""
+    """Whether there is a guard or another judging transform that measures the gradient."""
     return bool(find_all(opt_state, Ledger))
 
 
 def last_verdict(before: Any, opt_state: Any) -> tuple[VerdictRow, jax.Array]:
-    """Return what was decided of a gradient, by all guards in the state together.
+    """Return the joint verdict of all guards in the state on a gradient.
 
     Args:
       before: the state of the inner optimizer before the update.
-      opt_state: the state behind it.
+      opt_state: the state after it.
 
     Returns:
-      The verdict, and whether the optimizer made a step or rejected one (bool scalar). While
-      micro-batches are gathered it does neither: the verdict is that on the last mean then, unless
+      The verdict, and whether the optimizer made a step or rejected one (bool scalar). While it
+      gathers micro-batches it does neither: the verdict is then the one on the last mean, unless
       this micro-batch is left out.
     """
     ledgers = [ledger for _, ledger in find_all(opt_state, Ledger)]
@@ -75,7 +75,7 @@ def last_verdict(before: Any, opt_state: Any) -> tuple[VerdictRow, jax.Array]:
 
 
 def _group_steps(opt_state: Any) -> list[jax.Array]:
-    """Return how many groups of micro-batches have come to an end."""
+    """Return how many groups of micro-batches are complete."""
     counters = [state.emitted for _, state in find_all(opt_state, AccumulateState)]
     gathered = find_all(opt_state, optax.MultiStepsState)
     return counters + [jnp.asarray(state.gradient_step) for _, state in gathered]
@@ -104,9 +104,9 @@ def lr_factor(opt_state: Any) -> jax.Array:
 def update_ratio(
     previous: Any, params: Any, count: jax.Array, axis_name: AxisName
 ) -> tuple[jax.Array | None, Any]:
-    """Return how far the last update went, in norms of the parameters, and a new sample.
+    """Return the norm of the last update over that of the parameters, and a new sample.
 
-    It is seen in the parameters themselves, one step later: as it was applied and rounded.
+    The update is measured in the parameters themselves, one step later, as applied and rounded.
     """
     if params is None:
         return None, previous
@@ -127,9 +127,9 @@ def update_ratio(
     def unread() -> tuple[jax.Array, Any]:
         return jnp.float32(unknown()), previous
 
-    # Always read. But what lies in a branch is computed once and before what depends on it, while
-    # XLA otherwise takes the sample a second time for the new state, when the parameters may have
-    # been overwritten, and so copies them all: 2 words a parameter, measured.
+    # The read branch is always taken. A branch is computed once, before anything that depends on
+    # it; otherwise XLA takes the sample a second time for the new state, when the parameters may
+    # have been overwritten, and so copies them all: 2 words per parameter, measured.
     return run_branch(jnp.where(count >= 0, 0, 1), (read, unread))
 
 
@@ -145,7 +145,7 @@ def leaf_rms(
 ) -> tuple[SecondMoment, jax.Array]:
     """Return ``RMS_t`` of each leaf, float32 ``[L]``; NaN where there is no second moment.
 
-    It is NaN too where the optimizer ``made`` no step of this gradient, nor rejected it.
+    It is also NaN where the optimizer neither ``made`` a step of this gradient nor rejected it.
     """
     leaves = jax.tree.leaves(updates)
     nu = _find_nu(inner_state, updates)
@@ -154,7 +154,7 @@ def leaf_rms(
     accepted = made & (verdict["scale"] > 0)
     scale = jnp.where(accepted, verdict["scale"], 1.0)
     scale = scale if unscale is None else scale * unscale
-    # What the optimizer got. Squares may overflow, which is then what is reported.
+    # What the optimizer received. Squares can overflow, and that is then reported.
     g = [jnp.abs(x) * scale for x in widen(jax.tree.leaves(sample(updates)))]
     v = [jnp.abs(x) for x in widen(jax.tree.leaves(sample(nu)))]
     splits = splits_of(updates, axis_name)
@@ -173,7 +173,7 @@ def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
         return {"rms": None, "rms_leaf": jnp.int32(-1)}
     known = rms >= 0
     seen = jnp.where(known, rms, -1.0)
-    # The first of those that differ by rounding alone: at the first step all are 1.
+    # The first of those that differ only by rounding: at the first step all are 1.
     worst = jnp.argmax(seen >= jnp.max(seen) * _TIE)
     leaf = jnp.where(jnp.any(known), worst, -1)
     return {"rms": jnp.where(leaf < 0, unknown(), rms[leaf]), "rms_leaf": leaf}
@@ -182,10 +182,10 @@ def worst_rms(rms: jax.Array) -> dict[str, jax.Array | None]:
 def _age(
     moment: SecondMoment, squares: jax.Array, moments: jax.Array, accepted: jax.Array
 ) -> SecondMoment:
-    """Follow the bias of the second moment: ``v`` is short of ``E g^2`` by a factor ``1 - b2^t``.
+    """Track the bias of the second moment: ``v`` is ``1 - b2^t`` times ``E g^2``.
 
-    ``b2`` is not known, but the first step tells: ``v = (1 - b2) g^2``. In a state that is older
-    than its record this comes out as 1, which is as much as to say that there is no bias.
+    ``b2`` is not known, but the first step reveals it: ``v = (1 - b2) g^2``. In a state that is
+    older than its record this comes out as 1, which means no bias.
     """
     ratio = (jnp.sum(moments) / jnp.sum(squares)).astype(jnp.float32)
     usable = accepted & jnp.isfinite(ratio) & (ratio > 0)

@@ -1,4 +1,4 @@
-"""A run as a file of JSON lines: readable by eye, by ``jq`` and by ``gs.telemetry.read_run``."""
+"""A run as a file of JSON lines, readable by eye, with ``jq`` and by ``gs.telemetry.read_run``."""
 
 import contextlib
 import errno
@@ -18,30 +18,30 @@ from gradstable._src.telemetry.sink import MISTAKES, Header, Rollback
 from gradstable._src.telemetry.telling import reason_of, steps_of, tell
 from gradstable._src.telemetry.waiting import Line, Waiting
 
-# What waits for room on a full disk at most: some 50,000 steps.
+# How many bytes wait for room on a full disk at most: some 50,000 steps.
 _MOST_WAITING = 1 << 24
-# With these a file that is open is no longer of use.
+# After these errors, an open file is no longer usable.
 _GONE = (errno.EBADF, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
 
 class JsonLines:
-    """Write a run to a file, one JSON object a line; each reading goes to the file at once.
+    """Write a run to a file, one JSON object per line; each reading is written immediately.
 
-    Numbers that JSON has no word for are the strings ``"nan"``, ``"inf"`` and ``"-inf"``. When the
-    process dies, what was read from the device is in the file.
+    Numbers that JSON cannot express are the strings ``"nan"``, ``"inf"`` and ``"-inf"``. When the
+    process dies, everything read from the device is in the file.
 
-    Where the file cannot be written, as on a full disk, it warns once and training goes on. Lines
-    wait, 16 MB of them at most, and are written when there is room. Which steps were dropped is
-    written down too, and read back as ``Run.lost``.
+    If the file cannot be written, as on a full disk, it warns once and training continues. Up to 16
+    MB of lines wait and are written when there is room. The steps that had to be dropped are also
+    recorded, and read back as ``Run.lost``.
 
-    A file has one writer: a second one is refused, in this process or another, as far as the file
-    system has locks. The lock goes with its process, so a run that was killed can be restarted.
+    A file has one writer: a second one is refused, in this process or another, if the file system
+    supports locks. The lock ends with its process, so a killed run can be restarted.
 
     Args:
-      path: the file; its folder is made. An existing file is overwritten. Of several runs in one
-        state (``vmap``) each has a file of its own beside it: ``run.member3.jsonl``.
-      append: go on with an existing file instead, as after a restart; of a step that is there
-        twice, the later record counts when it is read.
+      path: the file; its folder is created. An existing file is overwritten. Several runs in one
+        state (``vmap``) each get their own file next to it: ``run.member3.jsonl``.
+      append: append to an existing file instead, as after a restart; if a step occurs twice, the
+        later record counts when it is read.
 
     Example:
       >>> import pathlib, tempfile
@@ -56,14 +56,16 @@ class JsonLines:
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False) -> None:
         self._path = Path(path)
-        # The first changes once the file is open.
+        # The first one changes once the file is open.
         self._append = self._append_members = append
         self._file: FileIO | None = None
         self._waiting = Waiting(_MOST_WAITING)
         self._is_open = False
         self._trouble = ""
         self._header = Header("", (), (), (), {})
-        self._others: dict[str, Any] | None = None  # the line of leaves that are not the header's
+        self._others: dict[str, Any] | None = (
+            None  # the line with leaves that differ from the header's
+        )
         self._members: dict[str, JsonLines] = {}
 
     def open(self, header: Header) -> None:
@@ -89,13 +91,13 @@ class JsonLines:
         self._drain()
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write one line a step; those of several runs to a file for each."""
+        """Write one line per step; each of several runs has its own file."""
         failed: Exception | None = None
         for member, own in by_member(rows).items():
             if member:
                 try:
                     self._file_of(member).steps(own)
-                except Exception as error:  # of one file, which says nothing of the others
+                except Exception as error:  # of one file, which says nothing about the others
                     failed = error
                 continue
             for row in own:
@@ -129,7 +131,7 @@ class JsonLines:
             file.note(step, text)
 
     def rollback(self, event: Rollback) -> None:
-        """Write one line, that of one of several runs to its file."""
+        """Write one line, for one of several runs to that run's file."""
         if event.member:
             self._file_of(event.member).rollback(event._replace(member=""))
             return
@@ -156,48 +158,48 @@ class JsonLines:
             self._waiting.give_up()
             lost = self._waiting.dropped
             write_last_words(self._path, lost, step=step)
-            told = f" Not in it: {steps_of(lost)}." if lost else ""
-            tell(f"{self._path} could not be written to the end ({self._trouble}).{told}")
+            missing = f" It lacks {steps_of(lost)}." if lost else ""
+            tell(f"{self._path} could not be written to the end ({self._trouble}).{missing}")
         file, self._file = self._file, None
         try:
             if file is not None:
                 file.close()
-        except OSError as error:  # a quota or a server that finds out only now
+        except OSError as error:  # a quota or a server that reports only now
             tell(f"{self._path} could not be closed: {reason_of(error)}")
 
     def _file_of(self, member: str) -> "JsonLines":
-        """Return the file of one of several runs, ``run.member3.jsonl`` beside ``run.jsonl``."""
+        """Return the file of one of several runs, ``run.member3.jsonl`` next to ``run.jsonl``."""
         if member not in self._members:
             path = self._path.with_name(f"{self._path.stem}.member{member}{self._path.suffix}")
             file = JsonLines(path, append=self._append_members)
             file.open(self._header._replace(name=f"{self._header.name}, member {member}"))
             self._members[member] = file
-            text = f"member {member} differs from others: its steps are in {path.name}"
+            text = f"member {member} differs from the others: its steps are in {path.name}"
             self._put({"event": "note", "step": 0, "text": text})
         return self._members[member]
 
     def _put(self, event: Mapping[str, Any], steps: tuple[int, int] | None = None) -> None:
         if not self._is_open:
-            msg = f"the log {self._path} is not open: it is opened by Log, and closed after it"
+            msg = f"the log {self._path} is not open: Log opens it and closes it at the end"
             raise ValueError(msg)
         self._waiting.put(Line(_line(event), steps))
 
     def _reach(self) -> FileIO:
-        """Return the file, opened if it is not."""
+        """Return the file, opening it if necessary."""
         if self._file is None:
             self._file, torn = open_exclusively(self._path, keep=self._append)
-            # From now on, it has what is ours.
+            # From now on, it contains our lines.
             self._append = True
             if torn and not self._waiting.midway:
-                # The end of a line that a process died in: the next one is a line of its own.
+                # A process died while writing this line: start a new one.
                 self._waiting.begin(b"\n")
         return self._file
 
     def _drain(self) -> bool:
-        """Write all that waits; return whether that could be done."""
+        """Write everything that is waiting; return whether that succeeded."""
         try:
             while self._waiting:
-                # One call for all of it, so that a line is whole, and nothing is left in a buffer.
+                # One call for everything, so that lines stay whole and nothing is left in a buffer.
                 self._waiting.written(_write(self._reach(), self._waiting.data()))
                 if not self._waiting:
                     self._admit()
@@ -207,9 +209,9 @@ class JsonLines:
         return True
 
     def _admit(self) -> None:
-        """Let the file say which steps are not in it."""
+        """Write to the file which steps are missing from it."""
         spans, self._waiting.dropped = self._waiting.dropped, []
-        if spans and self._others is not None:  # which may be among what was dropped
+        if spans and self._others is not None:  # which may have been dropped
             self._waiting.put(Line(_line(self._others)))
         for first, last in spans:
             data = _line({"event": "lost", "first": first, "last": last})
@@ -221,8 +223,8 @@ class JsonLines:
     def _failed(self, error: Exception) -> None:
         if not self._trouble:
             tell(
-                f"{self._path} cannot be written: {reason_of(error)}. Training goes on; lines wait "
-                "until they can be."
+                f"{self._path} cannot be written: {reason_of(error)}. Training continues; lines "
+                "wait until the file can be written."
             )
         self._trouble = reason_of(error)
         if isinstance(error, OSError) and error.errno in _GONE and self._file is not None:
@@ -232,7 +234,7 @@ class JsonLines:
 
 
 def by_member(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the rows of each of several runs without its index; those of one under ``""``."""
+    """Group rows by run, without the index; a single run has the key ``""``."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         plain = {name: value for name, value in row.items() if name != "member"}
@@ -241,7 +243,7 @@ def by_member(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 
 
 def _version(package: str) -> str:
-    """Return the version of a package, nothing where its files cannot be read."""
+    """Return the version of a package, or nothing if its files cannot be read."""
     try:
         return version(package)
     except (PackageNotFoundError, OSError):
@@ -260,7 +262,7 @@ def _line(event: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: strings for special numbers, and for what is none of its types."""
+    """Return a JSON value, with strings for special numbers and for other types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -275,7 +277,7 @@ def _plain(value: Any) -> Any:
 
 
 def _has_header(path: Path) -> bool:
-    """Return whether a file begins as a run does."""
+    """Return whether a file starts like a run."""
     try:
         with path.open("rb") as file:
             return file.read(16) == _line({"event": "run"})[:15] + b","

@@ -1,4 +1,4 @@
-"""What a file on a full disk says of itself when it is closed."""
+"""Mark a file on a full disk as incomplete when it is closed."""
 
 import json
 import os
@@ -6,19 +6,19 @@ from pathlib import Path
 
 from gradstable._src.telemetry.waiting import Spans, add_span
 
-# So much of the end is looked at: some hundred lines.
+# How much of the end is examined: a few hundred lines.
 _TAIL = 1 << 16
 
 
 def write_last_words(path: Path, lost: Spans, *, step: int) -> None:
-    """Write which steps are lost over the last lines of a file, where no room is left behind them.
+    """Overwrite the last lines of a full file with the steps that are lost.
 
-    What no longer fits is not only missing, it would be missed by nobody. So a line or two
-    are given up for the lines that say what is not there; the steps of these are added to
-    ``lost``. Where that fails too, the file stays as it is.
+    Otherwise nobody would notice that steps are missing. A line or two are given up to make room
+    for the lines that name the missing steps; the steps of the lines given up are added to
+    ``lost``. If that fails too, the file stays as it is.
     """
     if not path.is_file():
-        return  # a device or a pipe has no lines to write over
+        return  # a device or a pipe has no lines to overwrite
     try:
         with path.open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
@@ -26,7 +26,7 @@ def write_last_words(path: Path, lost: Spans, *, step: int) -> None:
             file.seek(begin)
             tail = file.read(_TAIL)
             cut = tail.rfind(b"\n") + 1
-            # Never a line that names the leaves, such as the first.
+            # Never overwrite a line that names the leaves, such as the first.
             while cut > 0 and (begin or b"\n" in tail[: cut - 1]):
                 words = _words(lost, step)
                 if len(words) <= size - begin - cut:

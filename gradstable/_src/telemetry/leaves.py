@@ -1,4 +1,4 @@
-"""Which leaves a recorder sees: their numbers, and their names as far as anybody knows them."""
+"""Which leaves a recorder sees: their keys, and their names as far as they are known."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from gradstable._src.telemetry.state import RecordState
 
 
 def recorded_keys(record: RecordState) -> list[int]:
-    """Return the numbers of the paths of the recorded leaves; of several runs they are the same."""
+    """Return the keys of the recorded leaves' paths, which are the same for several runs."""
     keys = np.asarray(record.leaf_keys)
     number = record.alarms.steps_seen.shape[-1] - 1
     return keys.reshape(-1, keys.shape[-1])[0, :number].tolist()
 
 
 def recorded_namer(record: RecordState) -> Namer:
-    """Return what names leaves without the parameters: the recorder has a tree like them."""
+    """Return a namer that works without the parameters: the recorder has a tree like them."""
     return Namer(named_again(record.sampled_params), keys=recorded_keys(record))
 
 
 def recorded_header(record: RecordState, params: Any, known: Header) -> Header | None:
-    """Return the header with the leaves that the recorder sees, ``None`` if it has them already.
+    """Return the header with the leaves that the recorder sees; ``None`` if it has them already.
 
     Args:
       record: the state of the recorder.

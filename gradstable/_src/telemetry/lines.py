@@ -1,21 +1,21 @@
-"""The lines of a run file: what is sound is given on, what is broken is counted and told."""
+"""The lines of a run file: sound ones are passed on, broken ones are counted and reported."""
 
 import json
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-# What may surround a line and is no part of it: NUL bytes are what a file system leaves of a write
-# that a loss of power cut off, and the last three are the mark that some editors begin a file with.
+# Bytes that can surround a line without being part of it: a file system leaves NUL bytes when a
+# power failure cuts off a write, and the last three are the byte order mark of some editors.
 _SPACE, _JUNK = b" \t\r\n\xef\xbb\xbf", b"\0 \t\r\n\xef\xbb\xbf"
-# Where a line begins. Inside of a text it would read {\"event\".
+# The start of a line. Inside a string it would read {\"event\".
 _BEGIN = re.compile(rb'(?=\{\s*"event"\s*:)')
 _TOLD = 5
 _decode = json.JSONDecoder().raw_decode
 
 
 class Damage:
-    """What is wrong with a file: how many lines, and the first few of them in words."""
+    """What is wrong with a file: how many lines are broken, and the first few reports."""
 
     def __init__(self) -> None:
         self.lines = 0
@@ -27,27 +27,27 @@ class Damage:
         self.tell(f"line {number:,}: {what}")
 
     def add_all(self, lines: int, what: str) -> None:
-        """Count lines that are alike."""
+        """Count lines with the same problem."""
         self.lines += lines
         self.tell(f"{lines:,} lines: {what}")
 
     def tell(self, what: str) -> None:
-        """Say something of the file as a whole."""
+        """Report something about the file as a whole."""
         if len(self.told) < _TOLD:
             self.told.append(what)
 
 
 def objects(file: BinaryIO, damage: Damage) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of a file with the number of their line, one after the other.
+    """Yield the objects of a file with their line numbers.
 
-    A line is judged alone, so that one broken one costs nothing but itself. What was written
-    behind a torn line, or behind NUL bytes, is found by its beginning.
+    Each line is judged on its own, so a broken line costs nothing but itself. An object that
+    follows a torn line or NUL bytes is found by how it starts.
     """
     for number, line in _lines(file, damage):
         try:
             text = line.decode()
             found, end = _decode(text)
-        # A line of 10,000 brackets, or a number of 10,000 digits, is no JSON of ours either.
+        # A line of 10,000 brackets or a number of 10,000 digits is not ours either.
         except (ValueError, RecursionError):
             pass
         else:
@@ -63,8 +63,8 @@ def _lines(file: BinaryIO, damage: Damage) -> Iterator[tuple[int, bytes]]:
         number += 1
         try:
             line = file.readline()
-        except OSError as error:  # a bad block: what came before it is sound
-            damage.add(number, f"cannot be read ({error.strerror}), nor can what follows")
+        except OSError as error:  # a bad block: everything before it is sound
+            damage.add(number, f"cannot be read ({error.strerror}), nor can the lines after it")
             return
         if not line:
             return
@@ -87,7 +87,7 @@ def _salvaged(number: int, line: bytes, damage: Damage) -> Iterator[tuple[int, d
         if type(found) is dict:
             yield number, found
         else:
-            broken = "no JSON object"
+            broken = "not a JSON object"
     if broken:
         damage.add(number, broken)
 

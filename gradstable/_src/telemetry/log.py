@@ -1,4 +1,4 @@
-"""The training loop's end of telemetry: read the recorder every few steps, write it everywhere."""
+"""The host side of telemetry: read the recorder every few steps and write to all sinks."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,28 +23,27 @@ from gradstable._src.telemetry.sink import Header, Rollback, Sink
 class Log:
     """Write what ``gs.record`` records to a file, and to any other sinks.
 
-    Call it after every step with the optimizer state. Every ``every`` calls it fetches what the
-    device has recorded since, in one transfer; all other calls return at once and wait for
-    nothing. Use it as a context manager, or call ``close`` at the end, which fetches the rest
-    from the last state it was shown. A state of several runs (``vmap`` over seeds) is written to a
-    file for each, ``run.member3.jsonl`` beside ``run.jsonl``; equal replicas are written once.
+    Call it after every step with the optimizer state. Every ``every`` calls, it fetches what the
+    device has recorded since, in one transfer; all other calls return immediately and wait for
+    nothing. Use it as a context manager, or call ``close`` at the end, which fetches the rest from
+    the last state you passed. If a state holds several runs (``vmap`` over seeds), each gets its
+    own file, ``run.member3.jsonl`` next to ``run.jsonl``; equal replicas are written once.
 
-    No sink can end a training: what one of them raises, as on a full disk, is told by one warning,
-    and the others go on. Only mistakes are raised, and only here: a path that cannot be written, or
-    that another log is writing.
+    No sink can end a run: if one of them raises, as on a full disk, there is one warning, and the
+    others continue. Only mistakes are raised, and only when the log is created: a path that cannot
+    be written, or that another log is writing.
 
     Args:
-      params: the parameters (or their shapes), for the names of leaves; also an ``nnx.Module``'s
-        ``nnx.state(model, nnx.Param)``. They may be more than the recorder sees, as behind
-        ``optax.masked``: what is written has the leaves that it sees.
-      path: a file of JSON lines; ``None``: none.
+      params: the parameters (or their shapes), for the names of leaves; for an ``nnx.Module``, pass
+        ``nnx.state(model, nnx.Param)``. The recorder may see fewer leaves, as behind
+        ``optax.masked``; the log contains those that it sees.
+      path: a file of JSON lines; ``None``: no file.
       sinks: where else to write, see ``gs.telemetry.Sink``.
-      every: how many calls lie between two readings, at least 1 and at most the capacity of the
-        recorder. Default: half of that, which is 64 unless you changed it.
-      name: what the run is called. Default: the name of the file.
-      config: settings that are worth knowing later, as in ``{"b2": 0.999}``; ``gradstable
-        doctor`` looks at ``b2``, ``learning_rate``, ``warmup_steps``, ``loss_scale`` and
-        ``compute_dtype``.
+      every: number of calls between two readings, at least 1 and at most the capacity of the
+        recorder. Default: half the capacity, which is 64 unless you changed it.
+      name: the name of the run. Default: the name of the file.
+      config: settings worth knowing later, such as ``{"b2": 0.999}``; ``gradstable doctor`` looks
+        at ``b2``, ``learning_rate``, ``warmup_steps``, ``loss_scale`` and ``compute_dtype``.
 
     Example:
       >>> import tempfile
@@ -77,7 +76,7 @@ class Log:
         if every is not None:
             check_size("every", every, at_least=1)
         leaves = jax.tree.leaves(params)
-        # Names only: the parameters themselves may be given away.
+        # Keep only names: the parameters themselves may be donated.
         self._params = jax.tree.map(lambda _: 0, params)
         self._sinks = [*([] if path is None else [JsonLines(path)]), *sinks]
         self._every = every
@@ -97,7 +96,7 @@ class Log:
         self._open(header)
 
     def __call__(self, opt_state: object) -> None:
-        """Take note of a step; every few calls, read and write."""
+        """Note a step; every few calls, read and write."""
         if not self._checked:
             self._check(opt_state)
         self._last = opt_state
@@ -106,9 +105,9 @@ class Log:
             self.flush()
 
     def flush(self) -> None:
-        """Read now what has been recorded up to the state that was shown last."""
+        """Read and write now everything recorded up to the last state you passed."""
         if self._last is None or find_record(self._last).calls.is_deleted():
-            return  # the last: given away to a step that then failed
+            return  # the last one was donated to a step that failed
         apart = len(self._seen) > 1
         found = read_members(self._last, since=self._seen, apart=apart)
         returns = _returns(self._last)
@@ -127,19 +126,21 @@ class Log:
     def scalars(self, step: int, **values: Any) -> None:
         """Write numbers of your own: a metric, the learning rate, the loss scale."""
         if "event" in values:
-            msg = "event is no name for a number of yours: it says what a line is. Choose another"
+            msg = (
+                "event cannot name a number, since it marks the kind of a line: choose another name"
+            )
             raise ValueError(msg)
         numbers = {name: float(value) for name, value in values.items()}
         for outlet in self._outlets:
             outlet.scalars(int(step), numbers)
 
     def note(self, step: int, text: str) -> None:
-        """Write something that happened, in words."""
+        """Write a note about something that happened."""
         for outlet in self._outlets:
             outlet.note(int(step), text)
 
     def close(self) -> None:
-        """Write the rest and close all sinks."""
+        """Write the remaining steps and close all sinks."""
         try:
             self.flush()
         finally:
@@ -162,7 +163,7 @@ class Log:
             self.close()
             return
         self.note(self._step, f"ended by {type(error).__name__}: {error}")
-        # What failed may have taken the last state with it, and is what should be seen.
+        # The failure may have invalidated the last state, and is the error to show.
         with suppress(Exception):
             self.close()
 
@@ -178,7 +179,7 @@ class Log:
                 outlet.open(header)
                 self._outlets.append(outlet)
         except BaseException:
-            # What is open holds a file or a connection that the next try may want.
+            # An open sink holds a file or a connection that the next attempt may need.
             for outlet in self._outlets:
                 outlet.close(0)
             raise
@@ -194,7 +195,7 @@ class Log:
                 f"got every={self._every}, capacity={capacity}"
             )
             raise ValueError(msg)
-        # A run that is resumed begins where it was: what lies before has been written before.
+        # A resumed run continues where it was: earlier steps were written before.
         self._seen = {(): max(int(np.min(record.calls)) - 1, 0)}
         self._returns = _returns(opt_state)
         header = recorded_header(record, self._params, self._header)
@@ -212,7 +213,7 @@ class _Return(NamedTuple):
 
 
 def _returns(opt_state: object) -> list[_Return]:
-    """Return for every rollback, of every member, how often it went back, when last, to what."""
+    """Return the count, last step and target of every rollback of every member."""
     found = [state for _, state in find_all(opt_state, RollbackState)]
     numbers = [(state.restores, state.last_restore, state.restored_to) for state in found]
     returns: list[_Return] = []
@@ -227,7 +228,7 @@ def _returns(opt_state: object) -> list[_Return]:
 def _rollbacks(
     before: Sequence[_Return], after: Sequence[_Return], *, apart: bool
 ) -> list[Rollback]:
-    """Return what has happened between two readings; runs that are not apart went back together."""
+    """Return the rollbacks between two readings; runs not kept apart rolled back together."""
     found = {
         Rollback(now.step, max(now.target, 1), now.total - old.total, now.member if apart else "")
         for old, now in zip(before, after, strict=True)

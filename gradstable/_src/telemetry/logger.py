@@ -1,4 +1,4 @@
-"""A run in Python's own logging: what a person would want to be told, and no more."""
+"""A sink for Python's logging that reports only what a person wants to know."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from gradstable._src.telemetry.sink import Header
 
 
 class Logging:
-    """Tell of a run in sentences, through a ``logging.Logger``.
+    """Report on a run in sentences, through a ``logging.Logger``.
 
-    Rejected steps and early warnings are warnings; each reading gives one line of information
-    with the last step, the loss and how many steps were clipped. Equal events in a row are told
-    once, with their range.
+    Rejected steps and early warnings are logged as warnings; each reading adds one info line with
+    the last step, the loss and how many steps were clipped. Equal events in a row are reported
+    once, with their range of steps.
 
     Args:
-      logger: where to. Default: the logger ``gradstable``.
+      logger: the logger to use. Default: ``gradstable``.
 
     Example:
       >>> import logging
@@ -30,18 +30,18 @@ class Logging:
         self._leaves: tuple[str, ...] = ()
 
     def open(self, header: Header) -> None:
-        """Say that it begins."""
+        """Log that the run starts."""
         self._leaves = header.leaves
         self._logger.info(
             "%s: %d parameters in %d leaves", header.name, sum(header.sizes), len(header.leaves)
         )
 
     def leaves(self, header: Header) -> None:
-        """Take these names."""
+        """Use these names."""
         self._leaves = header.leaves
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Tell of what was unusual, and where the run is."""
+        """Log unusual events, and where the run is."""
         for first, last, text in events(rows, self._leaves):
             place = f"step {first}" if first == last else f"steps {first} to {last}"
             self._logger.warning("%s: %s", place, text)
@@ -59,25 +59,25 @@ class Logging:
             )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell the numbers."""
-        told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._logger.info("step %d: %s", step, told)
+        """Log the numbers."""
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self._logger.info("step %d: %s", step, numbers)
 
     def note(self, step: int, text: str) -> None:
-        """Tell it."""
+        """Log it."""
         self._logger.info("step %d: %s", step, text)
 
     def lost(self, first: int, last: int) -> None:
-        """Warn of it."""
+        """Log it as a warning."""
         self._logger.warning("steps %d to %d were overwritten before they were read", first, last)
 
     def close(self, step: int) -> None:
-        """Say that it ended."""
+        """Log that the run ended."""
         self._logger.info("ended after %d steps", step)
 
 
 def events(rows: Sequence[Mapping[str, Any]], leaves: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Return first step, last step and sentence of what was unusual; equal neighbors merged."""
+    """Return first step, last step and text of unusual events, merging equal neighbors."""
     found: list[tuple[int, int, str]] = []
     for row in rows:
         for text in _unusual(row, leaves):
@@ -94,11 +94,11 @@ def _whose(row: Mapping[str, Any]) -> str:
 
 
 def _unusual(row: Mapping[str, Any], leaves: Sequence[str]) -> list[str]:
-    told = []
+    found = []
     if row.get("scale") == 0:
         leaf = row.get("worst_leaf", -1)
         place = f", in {leaves[leaf]}" if 0 <= leaf < len(leaves) else ""
-        told.append(f"rejected: {sentence(row['reason'])}{place}")
+        found.append(f"rejected: {sentence(row['reason'])}{place}")
     bits = row.get("alarms", 0)
-    told += [f"early warning: {text}" for alarm, text in ALARM_SENTENCES.items() if bits & alarm]
-    return [f"{_whose(row)}{text}" for text in told]
+    found += [f"early warning: {text}" for alarm, text in ALARM_SENTENCES.items() if bits & alarm]
+    return [f"{_whose(row)}{text}" for text in found]

@@ -1,4 +1,4 @@
-"""Between the log and a sink: what a sink raises is counted and told, and ends no training."""
+"""A layer between the log and a sink: errors are counted and reported, and never end a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ class Outlet:
         self._unnamed = False
 
     def open(self, header: Header) -> None:
-        """Open the sink; raises what is a mistake in how it was made."""
+        """Open the sink; raises only mistakes in how it was set up."""
         try:
             self._sink.open(header)
         except MISTAKES:
@@ -38,16 +38,16 @@ class Outlet:
             self._works = True
 
     def leaves(self, header: Header) -> None:
-        """Pass on which leaves are recorded; what does not take it gets no numbers of leaves."""
+        """Pass on which leaves are recorded; a sink that cannot take them gets no leaf columns."""
         takes = isinstance(self._sink, NamesLeaves)
         self._unnamed = not (takes and self._call("leaves", header))
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Pass on recorded steps, and what was missed before them once that works again."""
+        """Pass on recorded steps, and once that works again, which ones were missed."""
         if not rows:
             return
         if not self._call("steps", [_unnamed(row) for row in rows] if self._unnamed else rows):
-            # Of several runs, the steps of one follow those of another.
+            # Several runs follow one another, so steps are not in order.
             numbers = [row["step"] for row in rows]
             add_span(self._missed, (min(numbers), max(numbers)))
             return
@@ -69,21 +69,21 @@ class Outlet:
         self._call("note", step, text)
 
     def rollback(self, event: Rollback) -> None:
-        """Pass on that the run went back, in words where the sink takes nothing else."""
+        """Pass on that the run rolled back, as a note if the sink takes nothing else."""
         if isinstance(self._sink, TakesRollbacks):
             self._call("rollback", event)
         else:
             self.note(event.step, event.text)
 
     def close(self, step: int) -> None:
-        """Close the sink; say what it has missed."""
+        """Close the sink; report what it missed."""
         for span in self._missed:
             self._call("lost", *span)
         self._call("close", step)
         if self._failures > 1 or self._missed:
             times = "once" if self._failures == 1 else f"{self._failures:,} times"
-            told = f" Not in it: {steps_of(self._missed)}." if self._missed else ""
-            tell(f"{self._name} has failed {times}.{told}")
+            missed = f" It lacks {steps_of(self._missed)}." if self._missed else ""
+            tell(f"{self._name} failed {times}.{missed}")
 
     def _call(self, method: str, *args: Any) -> bool:
         if not self._works:
@@ -98,10 +98,10 @@ class Outlet:
     def _failed(self, error: Exception) -> None:
         self._failures += 1
         if self._failures == 1:
-            tell(f"{self._name} has failed, training goes on: {reason_of(error)}.")
+            tell(f"{self._name} failed, but training continues: {reason_of(error)}.")
 
 
 def _unnamed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row without the numbers of leaves, for what knows others by these numbers."""
+    """Return a row without leaf columns, for a sink that numbers other leaves."""
     kept = {name: value for name, value in row.items() if name != "leaf_norms"}
     return {**kept, "worst_leaf": -1, "rms_leaf": -1}

@@ -1,4 +1,4 @@
-"""Which of the recorded leaves have a gradient: not all need one, and each keeps its column."""
+"""Which recorded leaves have a gradient: not all need one, and each keeps its column."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ from gradstable._src.core.paths import leaf_keys
 
 
 class Places(NamedTuple):
-    """Where the leaves of a gradient are among the recorded ones.
+    """The columns of a gradient's leaves among the recorded ones.
 
     Attributes:
-      columns: for each leaf of the gradient its column, -1: none.
-      total: how many columns there are.
+      columns: the column of each leaf of the gradient, -1 for none.
+      total: the number of columns.
     """
 
     columns: tuple[int, ...]
@@ -24,26 +24,26 @@ class Places(NamedTuple):
 
     @classmethod
     def of(cls, updates: Any, recorded: Unnamed) -> "Places":
-        """Find leaves by their paths, unless all are there: then they have the same order."""
+        """Find leaves by their paths, unless all are present: then they are in the same order."""
         total, number = len(jax.tree.leaves(recorded)), len(jax.tree.leaves(updates))
         if number == total:
             return cls(tuple(range(total)), total)
         known: dict[int, int] = {}
         for column, key in enumerate(leaf_keys(recorded).tolist()):
             known.setdefault(key, column)
-        # Both without the names of fields, which the record has not.
+        # Both without the names of fields, which the record does not have.
         keys = leaf_keys(without_names(updates, ())).tolist()
         return cls(tuple(known.get(key, -1) for key in keys), total)
 
     def spread(self, values: jax.Array, empty: float) -> jax.Array:
-        """Return values of the gradient's leaves in their columns, ``empty`` in the others."""
+        """Return the values of the gradient's leaves in their columns, ``empty`` in the others."""
         if self._all:
             return values
         columns, kept = self._kept
         return jnp.full((self.total,), empty, values.dtype).at[columns].set(values[kept])
 
     def spread_sizes(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """Do the same for sizes that are known at trace time; of no gradient nothing is seen."""
+        """Do the same for sizes known at trace time; a leaf without a gradient has size 0."""
         columns, kept = self._kept
         spread = np.zeros((self.total,), np.int64)
         spread[columns] = np.asarray(sizes, np.int64)[kept]
@@ -53,7 +53,7 @@ class Places(NamedTuple):
         """Return the column of a leaf of the gradient, -1 for none."""
         if self._all:
             return leaf
-        return jnp.asarray((*self.columns, -1), jnp.int32)[leaf]  # -1 is the last
+        return jnp.asarray((*self.columns, -1), jnp.int32)[leaf]  # -1 selects the last
 
     @property
     def _all(self) -> bool:

@@ -1,4 +1,4 @@
-"""Record what happens in every step, in ring buffers that live in the optimizer state."""
+"""Record what happens in every step, in ring buffers in the optimizer state."""
 
 import dataclasses
 from typing import Any
@@ -48,54 +48,54 @@ def record(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Record every step of an optimizer, and warn before the loss does.
 
-    Use it around the whole optimizer, guard included, wherever you will want to know what
+    Use it around the whole optimizer, guard included, whenever you may want to know later what
     happened: ``gs.telemetry.Log`` reads it every few steps, in one transfer, and writes it where
     you like. Updates are those of ``inner``, and nothing is ever recompiled.
 
-    Of each step are kept, in ring buffers of fixed size: the loss (if you pass ``value=loss``),
-    the norm of the raw gradient (with the factor of a ``gs.loss_scale`` taken out), threshold,
-    scale and reason of the guard, the leaf that was worst, the factor by which back-off and
-    plateaus have lowered the step, and two signs of danger that move early. The first is
+    Ring buffers of fixed size keep, for each step: the loss (if you pass ``value=loss``), the norm
+    of the raw gradient (without the factor of a ``gs.loss_scale``), the guard's threshold, scale
+    and reason, the worst leaf, the factor by which back-off and plateaus have lowered the step, and
+    two early signs of trouble. The first is
 
     .. math:: RMS_t = \sqrt{\mathrm{mean}(g^2 / \max(\hat v, \epsilon^2))}
 
-    of the leaf where it is largest, with the second moment :math:`\hat v` of ``inner`` (the tree
-    ``nu`` in its state) freed of its bias and :math:`\epsilon = 10^{-8}`. It is about 1 while
-    the second moment keeps up; where it lags behind, the update is larger than it should be, and
-    the loss spikes 1 to 8 steps later. The second is the update ratio, the norm of the last
-    update over the norm of the parameters. Both are estimated from evenly spaced entries of each
-    leaf (one in 128, at least 256): looking at all would cost several passes over memory. Every
-    ``leaf_every`` steps also the gradient norm of each leaf is kept, which shows where growth
+    of the leaf where it is largest, with :math:`\hat v` the bias-corrected second moment of
+    ``inner`` (the tree ``nu`` in its state) and :math:`\epsilon = 10^{-8}`. It is about 1 while the
+    second moment keeps up; where it lags behind, the update is larger than it should be, and the
+    loss spikes 1 to 8 steps later. The second is the update ratio, the norm of the last update over
+    the norm of the parameters. Both are estimated from evenly spaced entries of each leaf (one in
+    128, at least 256): reading all entries would cost several passes over memory. Every
+    ``leaf_every`` steps, the gradient norm of each leaf is also kept, which shows where growth
     began.
 
-    An alarm is raised where one of them is a multiple of its usual value, and outside of six
-    robust standard deviations of its logarithm; for ``RMS_t`` of a leaf with enough entries it is
-    also enough to be above the limit itself. ``gs.explain`` names alarms.
+    An alarm is raised when one of them exceeds a multiple of its usual value and is more than six
+    robust standard deviations of its logarithm above it. For ``RMS_t`` of a leaf with enough
+    entries, exceeding the limit itself can replace the latter. ``gs.explain`` names alarms.
 
-    Cost: a guard has already measured the gradient, and XLA merges the two measurements; the
-    rest is below 0.2 word a parameter. Without a guard the gradient is read once more.
+    Cost: a guard has already measured the gradient, and XLA merges the two measurements; the rest
+    is below 0.2 words per parameter. Without a guard, the gradient is read once more.
 
     Args:
-      inner: any optax transform; mostly a guard.
-      capacity: steps that are kept, a multiple of ``leaf_every``. Default 128: read the log at
-        least that often. It costs 44 bytes a step, and 4 bytes for each leaf of each
-        ``leaf_every``-th.
-      leaf_every: every how many steps the norms of single leaves are kept, >= 1. Default 4.
-      rms_limit: multiple of its usual value at which ``RMS_t`` is worth a warning, > 1. Default
+      inner: any optax transform; usually a guard.
+      capacity: number of steps to keep, a multiple of ``leaf_every``. Default 128: read the log at
+        least that often. Each step costs 44 bytes, and each ``leaf_every``-th step 4 more bytes per
+        leaf.
+      leaf_every: interval, in steps, at which the norms of single leaves are kept, >= 1. Default 4.
+      rms_limit: multiple of its usual value at which ``RMS_t`` triggers a warning, > 1. Default
         2.3, the limit of Wortsman et al. for a value that is usually 1.
-      ratio_limit: the same of the update ratio, > 1. Default 4.
-      axis_name: as for ``gs.guard``. Each device then samples its own part, so make the state
+      ratio_limit: the same for the update ratio, > 1. Default 4.
+      axis_name: as for ``gs.guard``. Each device then samples its own part, so create the state
         inside ``jax.shard_map`` too.
 
     Returns:
-      A ``GradientTransformationExtraArgs`` with a ``RecordState``. ``RMS_t`` is unknown where
-      ``inner`` has no tree ``nu`` like the gradient, the update ratio where ``params`` are not
-      passed. (In Adamax ``nu`` is no second moment: its ``RMS_t`` means nothing.)
+      A ``GradientTransformationExtraArgs`` with a ``RecordState``. ``RMS_t`` is unknown if
+      ``inner`` has no tree ``nu`` like the gradient, and the update ratio if you do not pass
+      ``params``. (In Adamax ``nu`` is not a second moment: its ``RMS_t`` is meaningless.)
 
     Raises:
-      TypeError: if ``inner`` is no transform.
-      ValueError: if a number is out of its range, or the loss is no scalar; in ``init``, if there
-        are several loss scales in ``inner``.
+      TypeError: if ``inner`` is not a transform.
+      ValueError: if a number is out of its range, or the loss is not a scalar; in ``init``, if
+        ``inner`` contains several loss scales.
 
     Example:
       >>> import jax.numpy as jnp
@@ -138,7 +138,7 @@ def record(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Update:
-    """The update function, in the order in which a step goes."""
+    """The update function, in the order of a step."""
 
     inner: optax.GradientTransformationExtraArgs
     limits: tuple[jax.Array, ...]
@@ -208,7 +208,7 @@ class _Update:
 
 
 def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:
-    """Return how many entries of each leaf are sampled, on all devices together."""
+    """Return how many entries of each leaf are sampled across all devices."""
     rows = zip(sample_sizes(updates), splits_of(updates, axis_name), strict=True)
     return tuple(size * split.parts for size, split in rows)
 

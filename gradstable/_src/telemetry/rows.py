@@ -1,4 +1,4 @@
-"""From the ring buffers on the device to rows on the host, in one transfer."""
+"""Fetch rows from the ring buffers on the device to the host in one transfer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -10,19 +10,19 @@ from gradstable._src.core.find import find_all
 from gradstable._src.telemetry.fields import FIELDS, INTEGERS, NUMBERS
 from gradstable._src.telemetry.state import RecordState
 
-# Which of several runs, by its index along each axis; () for the only one.
+# Which of several runs, by its index along each axis; () for a single run.
 Member: TypeAlias = tuple[int, ...]
 
 
 class Rows(NamedTuple):
-    """The steps that were recorded since the last reading.
+    """The steps recorded since the last reading.
 
     Attributes:
-      steps: one dictionary a step, oldest first: ``step``, the names of the columns that are
-        known, and on some steps ``leaf_norms``. In a state of several runs (``vmap``, ``pmap``)
-        that differ, the steps of one follow those of another, and ``member`` is its index.
-      lost: first and last of the steps that were overwritten before they were read, or ``None``.
-      count: how many steps there have been; pass it as ``since`` the next time.
+      steps: one dictionary per step, oldest first: ``step``, the columns that are known, and on
+        some steps ``leaf_norms``. If the state holds several runs (``vmap``, ``pmap``) that differ,
+        they follow one another, and ``member`` is the index of each.
+      lost: the first and last step that were overwritten before they were read, or ``None``.
+      count: the number of steps so far; pass it as ``since`` the next time.
     """
 
     steps: Sequence[Mapping[str, Any]]
@@ -31,14 +31,14 @@ class Rows(NamedTuple):
 
 
 def read_rows(opt_state: object, *, since: int = 0) -> Rows:
-    """Return what ``gs.record`` has recorded; waits for the step and fetches all at once.
+    """Return what ``gs.record`` has recorded; waits for the step and fetches it in one transfer.
 
-    Mostly you will want ``gs.telemetry.Log``, which calls this every few steps.
+    Usually you want ``gs.telemetry.Log``, which reads every few steps.
 
     Args:
-      opt_state: an optimizer state with one recorder in it, also of ``flax.nnx.Optimizer`` or
-        ``TrainState``.
-      since: the steps that are known already, >= 0.
+      opt_state: an optimizer state that contains one recorder; a ``flax.nnx.Optimizer`` or a
+        ``TrainState`` works too.
+      since: the number of steps already known, >= 0.
 
     Returns:
       ``Rows``; at most ``capacity`` steps of each run.
@@ -65,16 +65,16 @@ def read_rows(opt_state: object, *, since: int = 0) -> Rows:
 def read_members(
     opt_state: object, *, since: Mapping[Member, int], start: int = 0, apart: bool = False
 ) -> dict[Member, Rows]:
-    """Return what was recorded of each run in a state; of one, or of equal replicas, under ``()``.
+    """Return what was recorded for each run; a single run, or equal replicas, have the key ``()``.
 
     Args:
       opt_state: as for ``read_rows``.
-      since: the steps of each member that are known already.
-      start: the same of all that are not named.
-      apart: whether to tell equal members apart too, since they have differed before.
+      since: the number of steps already known for each member.
+      start: the same for all members not listed.
+      apart: whether to keep equal members apart, because they differed before.
     """
     state = find_record(opt_state)
-    # Only these are fetched: the state of the inner optimizer stays where it is.
+    # Only these are fetched: the state of the inner optimizer stays on the device.
     count, rows, leaf_rows = jax.device_get((state.calls, state.rows, state.leaf_rows))
     rings = (np.asarray(count), rows, leaf_rows)
     num_leaves = state.alarms.steps_seen.shape[-1] - 1
@@ -111,7 +111,7 @@ def _rows(rings: tuple[np.ndarray, ...], num_leaves: int, *, since: int) -> Rows
 
 
 def find_record(opt_state: object) -> RecordState:
-    """Return the state of the one recorder; raises if there is none, or more than one."""
+    """Return the state of the only recorder; raises if there is none, or more than one."""
     found = find_all(opt_state, RecordState)
     if len(found) == 1:
         return found[0][1]
@@ -134,5 +134,5 @@ def _named(step: int, row: np.ndarray) -> dict[str, Any]:
 
 
 def _short(number: np.floating[Any]) -> float:
-    # As many digits as float32 holds, not the tail that a float64 would show.
+    # As many digits as float32 holds, without the tail that float64 would show.
     return float(str(number))

@@ -1,4 +1,4 @@
-"""A run read back from its file: one array a column, whatever has happened to the file."""
+"""A run read back from its file: one array per column, whatever happened to the file."""
 
 import dataclasses
 import os
@@ -14,14 +14,14 @@ from gradstable._src.telemetry.sink import Rollback
 
 
 class Note(NamedTuple):
-    """Something that happened at a step, in words."""
+    """A note about something that happened at a step."""
 
     step: int
     text: str
 
 
 class Scalars(NamedTuple):
-    """A number that the training loop reported now and then."""
+    """A number that the training loop reported from time to time."""
 
     step: np.ndarray  # int64 [k]
     value: np.ndarray  # float64 [k]
@@ -29,39 +29,39 @@ class Scalars(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What is known of a run; ``n`` recorded steps of ``L`` leaves, ``m`` of them in detail.
+    """What is known about a run: ``n`` recorded steps of ``L`` leaves, ``m`` of them in detail.
 
     Attributes:
       path: the file.
-      name: what the run was called.
-      versions: of this library and of JAX, as they were.
-      config: what was written down of its settings.
+      name: the name of the run.
+      versions: the versions of gradstable and JAX that wrote it.
+      config: the settings that were logged.
       leaves: the paths of the parameters that were recorded, in tree order.
       sizes: int64 ``[L]``, entries of each leaf.
-      dtypes: of each leaf.
+      dtypes: the dtype of each leaf.
       step: int64 ``[n]``, counted from 1; ascending, perhaps with gaps.
-      loss: float64 ``[n]``, what was passed as ``value=``; NaN where nothing was.
-      grad_norm: float64 ``[n]``, norm of the raw gradient; may be infinite or NaN.
+      loss: float64 ``[n]``, what was passed as ``value=``; NaN if nothing was.
+      grad_norm: float64 ``[n]``, norm of the raw gradient; can be infinite or NaN.
       threshold: float64 ``[n]``, the norm above which a rule acted.
-      scale: float64 ``[n]``, the factor on the gradient; 0 is a rejected step.
+      scale: float64 ``[n]``, the factor on the gradient; 0 means a rejected step.
       update_ratio: float64 ``[n]``, norm of the update over norm of the parameters.
       rms: float64 ``[n]``, the largest ``RMS_t`` of a leaf.
-      lr_factor: float64 ``[n]``, by which back-off and plateaus have lowered the step.
+      lr_factor: float64 ``[n]``, the factor by which back-off and plateaus have lowered the step.
       reason: int64 ``[n]``, codes of ``gs.rules.Reason``.
-      worst_leaf: int64 ``[n]``, the leaf that was first to be non-finite, else the largest.
-      rms_leaf: int64 ``[n]``, the leaf of ``rms``; -1 where there is none.
+      worst_leaf: int64 ``[n]``, the first non-finite leaf, or else the largest.
+      rms_leaf: int64 ``[n]``, the leaf of ``rms``; -1 if there is none.
       alarms: int64 ``[n]``, bits of ``gs.telemetry.Alarm``.
       leaf_steps: int64 ``[m]``, the steps of ``leaf_norms``.
       leaf_norms: float64 ``[m, L]``, gradient norms of all leaves.
-      scalars: what else was reported, by name.
-      notes: what happened, in words.
-      rollbacks: where ``gs.rollback`` went back, and to which step.
+      scalars: other reported numbers, by name.
+      notes: notes about what happened.
+      rollbacks: where ``gs.rollback`` rolled back, and to which step.
       lost: first and last step of each stretch that was overwritten before it was read, or that
         could not be written.
       ended: whether the log was closed.
-      known: the names of the columns that hold anything; a NaN in one of these was one.
-      damaged: how many lines of the file were broken; what they said is not in here.
-      remarks: what is wrong with the file, in words: the first few of the broken lines.
+      known: the names of the columns that hold values; a NaN in one of these was recorded as NaN.
+      damaged: how many lines of the file were broken; their content is left out.
+      remarks: what is wrong with the file: reports on the first few broken lines.
     """
 
     path: str
@@ -101,22 +101,22 @@ class Run:
 
     @property
     def clipped(self) -> np.ndarray:
-        """Whether a step was accepted, but not as it came (bool ``[n]``)."""
+        """Whether a step was accepted with a modified gradient (bool ``[n]``)."""
         return np.isfinite(self.scale) & (self.scale != 0) & (self.scale != 1)
 
     @property
     def has_loss(self) -> bool:
-        """Whether the training loop passed its loss on."""
+        """Whether the training loop passed its loss."""
         return "loss" in self.known
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
-    """Read what ``gs.telemetry.Log`` has written, whatever has happened to the file since.
+    """Read what ``gs.telemetry.Log`` wrote, whatever has happened to the file since.
 
-    Each line is judged alone: what is broken is skipped and counted in ``Run.damaged``, and every
-    sound line is kept, in whatever order they are. Of a step that is there twice, as where a run
-    was resumed into the same file, the later record counts. Where the first line is lost, which
-    names the leaves, these are numbered.
+    Each line is judged on its own: broken lines are skipped and counted in ``Run.damaged``, and
+    every sound line is kept, in any order. If a step occurs twice, as when a run was resumed into
+    the same file, the later record counts. If the first line, which names the leaves, is lost,
+    leaves are numbered.
 
     Args:
       path: a file of JSON lines.
@@ -125,8 +125,8 @@ def read_run(path: str | os.PathLike[str]) -> Run:
       A ``Run``.
 
     Raises:
-      ValueError: if nothing in the file is of a run, or it is one of a later format.
-      OSError: if there is no such file, or it may not be read.
+      ValueError: if the file contains nothing of a run, or has a later format.
+      OSError: if the file does not exist or cannot be read.
 
     Example:
       >>> import tempfile
@@ -146,7 +146,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     """
     place = Path(path)
     if place.is_dir():
-        msg = f"{path} is no record of a run: it is a folder"
+        msg = f"{path} is not a record of a run: it is a folder"
         raise ValueError(msg)
     with place.open("rb") as file:
         try:
@@ -155,17 +155,17 @@ def read_run(path: str | os.PathLike[str]) -> Run:
             msg = f"{path} {error}"
             raise ValueError(msg) from error
     if not _is_run(read):
-        msg = f"{path} is no record of a run: {_instead(place, read)}"
+        msg = f"{path} is not a record of a run: {_instead(place, read)}"
         raise ValueError(msg)
     return _build(str(path), read)
 
 
 def _is_run(read: Read) -> bool:
-    """Return whether anything in a file is of a run."""
+    """Return whether a file contains anything of a run."""
     if read.header is not None or (read.known and len(read.columns["step"])):
         return True
-    # Other files may have lines with an event too: without a header, it takes a broken line that
-    # may have been it.
+    # Other files can have lines with an event too: without a header, there must be a broken line
+    # that could have been the header.
     found = bool(
         len(read.columns["step"]) or read.notes or read.rollbacks or read.scalars or read.lost
     )
@@ -175,9 +175,9 @@ def _is_run(read: Read) -> bool:
 def _instead(path: Path, read: Read) -> str:
     with path.open("rb") as file:
         if file.read(2) == b"\x1f\x8b":
-            return "it is compressed: unpack it first, as with gunzip"
-    told = f" ({read.damage.told[0]})" if read.damage.told else ""
-    return f"no line of it is an object with event 'run', or a step with numbers{told}"
+            return "it is compressed: decompress it first, for example with gunzip"
+    remark = f" ({read.damage.told[0]})" if read.damage.told else ""
+    return f"no line of it is an object with event 'run' or a step with numbers{remark}"
 
 
 def _build(path: str, read: Read) -> Run:
@@ -206,7 +206,7 @@ def _build(path: str, read: Read) -> Run:
         notes=tuple(Note(step, text) for step, text in read.notes),
         rollbacks=tuple(read.rollbacks),
         lost=tuple(read.lost),
-        # A run that was closed, and then resumed, has steps beyond the end.
+        # A run that was closed and then resumed has steps beyond the end.
         ended=read.end is not None and read.end >= np.max(columns["step"], initial=0),
         known=read.known & frozenset(NUMBERS),
         damaged=read.damage.lines,
@@ -215,9 +215,9 @@ def _build(path: str, read: Read) -> Run:
 
 
 def _latest(step: np.ndarray) -> np.ndarray | None:
-    """Return the rows in the order of steps, of each step the last; ``None``: as they are.
+    """Return the last row of each step, in order; ``None`` if the rows already are.
 
-    A number between 76 and 78 that is not 77 is a broken one: it takes no other row's place.
+    A step between 76 and 78 that is not 77 is broken: it does not replace another row.
     """
     if np.all(np.diff(step) > 0):
         return None
@@ -229,15 +229,15 @@ def _latest(step: np.ndarray) -> np.ndarray | None:
 
 
 def _leaves(read: Read) -> dict[str, Any]:
-    """Return names, sizes and dtypes of the leaves, as far as they belong to the norms."""
-    # Behind a mask, say, the recorder sees other leaves than the log was given: then it says so.
+    """Return names, sizes and dtypes of the leaves, if they match the norms."""
+    # Behind a mask, for example, the recorder sees other leaves than the log was given.
     header = read.leaves or read.header or {}
     leaves, number = tuple(header.get("leaves") or ()), read.leaf_norms.shape[1]
     if read.header is None:
-        read.damage.tell("the first line is lost, which names the run and its leaves")
+        read.damage.tell("the first line is lost, so the run and its leaves have no names")
     elif number != len(leaves):
         read.damage.tell(
-            f"{len(leaves)} leaves are named, but norms are of {number}: leaves are numbered"
+            f"{len(leaves)} leaves are named, but there are norms of {number}: leaves are numbered"
         )
     if number != len(leaves):
         return {

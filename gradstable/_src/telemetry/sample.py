@@ -1,35 +1,35 @@
-"""A few entries of every leaf: looking at parameters and moments costs no pass over them."""
+"""A few entries of every leaf, to look at parameters and moments without a pass over them."""
 
 import math
 from typing import Any
 
 import jax
 
-# One entry in 128 of a large leaf: what is read of gradient, update, parameter and second moment
-# together stays below a tenth of a word a parameter.
+# One entry in 128 of a large leaf: reads of gradient, update, parameter and second moment together
+# stay below a tenth of a word per parameter.
 _ONE_IN = 128
-# All of a small leaf, and no more of a giant one than a mean needs.
+# All of a small leaf, and no more of a huge one than a mean needs.
 _AT_LEAST, _AT_MOST = 256, 1 << 16
-# Odd, so that a step along an axis does not fall in with heads, gates and other powers of two.
+# Odd, so that strides do not line up with heads, gates and other powers of two.
 _STRIDE = 3
 
 
 def sample(tree: Any) -> Any:
-    """Return every leaf thinned out: evenly spaced entries along its axes.
+    """Return evenly spaced entries along the axes of every leaf.
 
-    Slices of what is computed elementwise are computed for these entries alone (XLA fuses them
-    with what they read).
+    XLA fuses slices with the elementwise computations they read, so only these entries are
+    computed.
     """
     return jax.tree.map(lambda leaf: leaf[strides(leaf.shape)], tree)
 
 
 def sample_sizes(tree: Any) -> tuple[int, ...]:
-    """Return how many entries ``sample`` leaves of each leaf, in tree order."""
+    """Return how many entries of each leaf ``sample`` keeps, in tree order."""
     return tuple(math.prod(_left(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def strides(shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """Return the slices that thin out an array of this shape."""
+    """Return the slices that sample an array of this shape."""
     return tuple(slice(None, None, step) for step in _steps(shape))
 
 
@@ -45,6 +45,6 @@ def _steps(shape: tuple[int, ...]) -> list[int]:
         return -(-shape[axis] // steps[axis])
 
     while math.prod(map(left, range(len(shape)))) > wanted:
-        # The longest axis has the most to spare.
+        # Thin out the longest axis first.
         steps[max(range(len(shape)), key=left)] *= _STRIDE
     return steps

@@ -1,10 +1,10 @@
-"""What writes telemetry somewhere: the protocol of all sinks."""
+"""The protocol of all sinks, which write telemetry somewhere."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-# What is wrong with how a log is made, and will not mend itself. Of all that a sink may raise, only
-# these are raised, and only when it is opened: a sink never ends a training that has begun.
+# Mistakes in how a log is set up, which will not go away. Of all errors in a sink, only these are
+# raised, and only when it is opened: a sink never ends a run that has started.
 MISTAKES = (
     ValueError,
     TypeError,
@@ -17,15 +17,15 @@ MISTAKES = (
 
 
 class Header(NamedTuple):
-    """What is known of a run before its first step.
+    """What is known about a run before its first step.
 
     Attributes:
-      name: what the run is called.
-      leaves: paths of the parameters, in tree order; where the recorder sees others, a sink that
-        has a method ``leaves`` learns of them.
-      sizes: entries of each.
-      dtypes: of each.
-      config: settings of the run, as given.
+      name: the name of the run.
+      leaves: paths of the parameters, in tree order; if the recorder sees other leaves, sinks with
+        a method ``leaves`` receive those.
+      sizes: the number of entries of each.
+      dtypes: the dtype of each.
+      config: settings of the run, as you passed them.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Header(NamedTuple):
 
 
 class Rollback(NamedTuple):
-    """A return of ``gs.rollback`` to parameters that it had kept.
+    """A return of ``gs.rollback`` to parameters it had saved.
 
     Attributes:
-      step: the step in which it began.
-      to: the step before which the copy had been taken.
-      times: how many there were since the log was read the last time; this is the last of them.
-      member: which of several runs, as in the names of their files; empty for one.
+      step: the step at which it happened.
+      to: the step before which the copy was taken.
+      times: how many there were since the last reading; this is the last of them.
+      member: which of several runs, as in the names of their files; empty for a single run.
     """
 
     step: int
@@ -55,20 +55,20 @@ class Rollback(NamedTuple):
         """The same in words."""
         whose = f"member {self.member}: " if self.member else ""
         last = f" (the last of {self.times})" if self.times > 1 else ""
-        return f"{whose}rolled back to what was before step {self.to}{last}"
+        return f"{whose}rolled back to the state before step {self.to}{last}"
 
 
 class Sink(Protocol):
-    """Somewhere to write telemetry to. Each method is called on the host, in this order.
+    """A place to write telemetry to. Its methods are called on the host, in this order.
 
-    Rows of several runs in one state (``vmap``, ``pmap``) have an index ``member``.
+    Rows of several runs in one state (``vmap``, ``pmap``) carry an index ``member``.
 
-    A sink may raise: the log goes on without it, warns once, and tells it by ``lost`` which steps
-    it missed as soon as it works again. Only mistakes in ``open`` are passed on.
+    A sink may raise: the log continues without it, warns once, and calls ``lost`` with the steps it
+    missed as soon as it works again. Only mistakes in ``open`` are raised.
     """
 
     def open(self, header: Header) -> None:
-        """Begin; called once, before anything else."""
+        """Start; called once, before anything else."""
         ...
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -76,28 +76,28 @@ class Sink(Protocol):
         ...
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write numbers that the training loop reports by itself."""
+        """Write numbers that the training loop reports."""
         ...
 
     def note(self, step: int, text: str) -> None:
-        """Write something that happened, in words."""
+        """Write a note about something that happened."""
         ...
 
     def lost(self, first: int, last: int) -> None:
-        """Write that these steps were overwritten before they were read."""
+        """Record that these steps were overwritten before they were read."""
         ...
 
     def close(self, step: int) -> None:
-        """End after this many steps; called once."""
+        """Finish after this many steps; called once."""
         ...
 
 
 @runtime_checkable
 class TakesRollbacks(Protocol):
-    """A sink that takes rollbacks as what they are; another one gets a note."""
+    """A sink with a method for rollbacks; other sinks receive a note."""
 
     def rollback(self, event: Rollback) -> None:
-        """Write that the run went back."""
+        """Record that the run rolled back."""
         ...
 
 
@@ -105,10 +105,10 @@ class TakesRollbacks(Protocol):
 class NamesLeaves(Protocol):
     """A sink that names leaves.
 
-    One that does not is given rows without the numbers of leaves if the recorder turns out to see
-    other leaves than the header has.
+    Other sinks receive rows without leaf columns if the recorder turns out to see other leaves than
+    those in the header.
     """
 
     def leaves(self, header: Header) -> None:
-        """Take the leaves of this header instead of those at the beginning."""
+        """Use the leaves of this header instead of the first ones."""
         ...

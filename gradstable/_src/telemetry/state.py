@@ -1,4 +1,4 @@
-"""What the recorder keeps in the optimizer state: ring buffers that never change their shape."""
+"""The recorder's part of the optimizer state: ring buffers that never change shape."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ from gradstable._src.telemetry.sample import sample
 
 
 class SecondMoment(NamedTuple):
-    """How much of the second moment of the inner optimizer is there yet."""
+    """How far the second moment of the inner optimizer has filled up."""
 
-    moment_weight: jax.Array  # shape=(), dtype=jnp.float32, sum of its weights; 0: not known
+    moment_weight: jax.Array  # shape=(), dtype=jnp.float32, sum of its weights; 0: unknown
     moment_decay: jax.Array  # shape=(), dtype=jnp.float32
 
 
@@ -33,7 +33,7 @@ class RecordState(NamedTuple):
     leaf_rows: jax.Array  # shape=(capacity // leaf_every, L), dtype=jnp.float32
     alarms: AlarmState
     second_moment: SecondMoment
-    leaf_keys: jax.Array  # shape=(L,), dtype=jnp.int32, numbers of the paths of the parameters
+    leaf_keys: jax.Array  # shape=(L,), dtype=jnp.int32, numeric keys of the paths of the parameters
     sampled_params: Unnamed  # a few entries of each parameter, before the last update
     wrapped_state: Any
 
@@ -58,7 +58,7 @@ def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int)
 
 
 def pack(row: Mapping[str, jax.Array | None], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Return a row of the ring: numbers in the order of the fields, ``None`` for not known."""
+    """Return a row of the ring from numbers in the order of the fields; ``None`` means unknown."""
     known = sum(1 << bit for bit, name in enumerate(NUMBERS) if row.get(name) is not None)
     values = {**row, "known": jnp.asarray(known)}
     columns = [values.get(name) for name in FIELDS]
@@ -66,12 +66,12 @@ def pack(row: Mapping[str, jax.Array | None], dtype: DTypeLike = jnp.float32) ->
 
 
 def put(ring: jax.Array, row: jax.Array, *, at: jax.Array) -> jax.Array:
-    """Return the ring with the row of the step that comes after ``at`` steps."""
+    """Return the ring with the row of the step that follows ``at`` steps."""
     return ring.at[at % ring.shape[0]].set(row)
 
 
 def put_every(ring: jax.Array, row: jax.Array, *, at: jax.Array, every: int) -> jax.Array:
-    """Do the same for each ``every``-th step only, beginning with the first."""
+    """Do the same, but only for every ``every``-th step, starting with the first."""
     index = (at // every) % ring.shape[0]
     # An empty tree has a column too: states have no arrays of size zero.
     wide = jnp.zeros((ring.shape[1],), ring.dtype).at[: row.shape[0]].set(row.astype(ring.dtype))

@@ -1,11 +1,11 @@
-"""Warnings that cannot end a training, whatever filters are set."""
+"""Warnings that cannot end a run, whatever warning filters are set."""
 
 import logging
 import warnings
 
 
 def tell(text: str) -> None:
-    """Warn; where warnings are errors, tell the logger ``gradstable`` instead."""
+    """Warn; where warnings are errors, write to the logger ``gradstable`` instead."""
     try:
         warnings.warn(text, RuntimeWarning, stacklevel=2)
     except Warning:
@@ -20,10 +20,10 @@ def reason_of(error: BaseException) -> str:
 
 
 def steps_of(spans: list[tuple[int, int]]) -> str:
-    """Return stretches of steps as text, the first few of them."""
-    told = [
+    """Return the first few stretches of steps as text."""
+    shown = [
         f"{first:,}" if first == last else f"{first:,} to {last:,}" for first, last in spans[:3]
     ]
-    more = len(spans) - len(told)
+    more = len(spans) - len(shown)
     what = "step" if len(spans) == 1 and spans[0][0] == spans[0][1] else "steps"
-    return f"{what} {', '.join(told)}{f' and {more:,} more stretches' if more else ''}"
+    return f"{what} {', '.join(shown)}{f' and {more:,} more stretches' if more else ''}"

@@ -1,4 +1,4 @@
-"""A run in TensorBoard: scalars of every step, histograms of the norms of leaves."""
+"""A sink for TensorBoard: scalars of every step, histograms of leaf norms."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from gradstable._src.telemetry.sink import Header
 
 
 class TensorBoard:
-    """Write event files for TensorBoard, by ``tensorboardX``.
+    """Write event files for TensorBoard with ``tensorboardX``.
 
-    Scalars are ``train/loss``, ``gradient/norm`` and so on; what your loop reports by
-    ``log.scalars`` goes to ``metrics/``. The norms of leaves are histograms of their logarithms
-    (to base 10), and a rejected step is a text under ``events``. TensorBoard leaves out what is
-    not finite: such steps are counted in ``guard/not_finite``.
+    Scalars are ``train/loss``, ``gradient/norm`` and so on; numbers from ``log.scalars`` go to
+    ``metrics/``. Leaf norms are histograms of their base-10 logarithms, and a rejected step is a
+    text under ``events``. TensorBoard omits non-finite values: such steps are counted in
+    ``guard/not_finite``.
 
     Needs the extra ``gradstable[tensorboard]``.
 
     Args:
-      folder: where the event files go; one folder a run.
+      folder: where the event files go; one folder per run.
 
     Raises:
-      ModuleNotFoundError: if ``tensorboardX`` is not installed; says how to get it.
+      ModuleNotFoundError: if ``tensorboardX`` is not installed; the message says how to install it.
 
     Example:
       >>> import tempfile
@@ -44,13 +44,13 @@ class TensorBoard:
         self._not_finite = 0
 
     def open(self, header: Header) -> None:
-        """Create the event file; write down the settings."""
+        """Create the event file and write the settings."""
         self._writer = self._new_writer()
         settings = "\n".join(f"- {key}: {value}" for key, value in header.config.items())
         self._writer.add_text("run", f"{header.name}\n\n{settings}", 0)
 
     def leaves(self, header: Header) -> None:
-        """Do nothing: leaves have no names here."""
+        """Do nothing: this sink does not name leaves."""
         del header
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -99,18 +99,18 @@ class TensorBoard:
         self._writer.close()
 
     def _new_writer(self) -> Any:
-        # Its queue has no bounds, or else a thread that has died would be waited for.
+        # An unbounded queue; a bounded one would block once its thread has died.
         return self._module.SummaryWriter(self._folder, max_queue=0)
 
     def _revive(self) -> None:
-        """Begin another event file where the thread that writes has died, as on a full disk."""
+        """Start a new event file if the writer thread has died, as on a full disk."""
         events = getattr(getattr(self._writer, "file_writer", None), "event_writer", None)
         thread = getattr(events, "_worker", None)
         if thread is None or thread.is_alive():
             return
         queue = getattr(events, "_event_queue", None)
         if queue is not None:
-            # Nobody reads it anymore: the process must not wait for that when it ends.
+            # Nobody reads it anymore, so the process must not wait for it when it ends.
             queue.cancel_join_thread()
         self._writer = self._new_writer()
 

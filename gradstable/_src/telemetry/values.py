@@ -1,4 +1,4 @@
-"""Values of a run file, taken for what they are: nothing is guessed, and nothing else is let in."""
+"""Strict checks for the values of a run file: nothing is guessed."""
 
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -9,7 +9,7 @@ import numpy as np
 from gradstable._src.telemetry.fields import LINES, Field, Kind
 
 _SPECIAL = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
-# What a column holds where a line has nothing to say.
+# What a column holds where a line has no value.
 NOTHING = {Kind.NUMBER: float("nan"), Kind.INDEX: -1}
 _LEAST = {Kind.STEP: 1, Kind.INDEX: -1, Kind.COUNT: -(2**63)}
 _MOST = {Kind.STEP: 2**31 - 1, Kind.INDEX: 2**31 - 1, Kind.COUNT: 2**63 - 1}
@@ -26,7 +26,7 @@ def as_number(value: Any) -> float:
         return NOTHING[Kind.NUMBER]
     if isinstance(value, str) and value in _SPECIAL:
         return _SPECIAL[value]
-    msg = "is no number"
+    msg = "is not a number"
     raise ValueError(msg)
 
 
@@ -50,7 +50,7 @@ def _list_of(check: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
 def _is(kind: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if type(value) is not kind:
-            msg = f"is no {kind.__name__}"
+            msg = f"is not a {kind.__name__}"
             raise ValueError(msg)
         return value
 
@@ -71,10 +71,10 @@ _CHECKS: Mapping[Kind, Callable[[Any], Any]] = {
 
 
 def taken(value: Any, field: Field) -> Any:
-    """Return the value of a field; ``None`` where it is not there.
+    """Return the value of a field; ``None`` if it is absent.
 
     Raises:
-      ValueError: if it is of another kind than the field, or not there and required.
+      ValueError: if it is of another kind than the field, or required and absent.
     """
     if value is None:
         if field.required:
@@ -88,7 +88,7 @@ def taken(value: Any, field: Field) -> Any:
 
 
 def fields(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all fields of a line that the table of lines knows; raises as ``taken`` does."""
+    """Return all known fields of a line; raises like ``taken``."""
     known = LINES[event["event"]]
     return {name: _named(name, event.get(name), field) for name, field in known.items()}
 
@@ -102,9 +102,9 @@ def _named(name: str, value: Any, field: Field) -> Any:
 
 
 def column(values: list[Any], field: Field) -> tuple[np.ndarray, list[int]]:
-    """Return a column of this many lines as one array, and the places of what is broken in it.
+    """Return a column as one array, and the indices of its broken values.
 
-    A column that is of one kind throughout, as nearly all are, is converted at once.
+    A column with values of a single kind, as nearly all are, is converted in one go.
     """
     kind = field.kind
     floating = kind is Kind.NUMBER
@@ -137,11 +137,11 @@ def column(values: list[Any], field: Field) -> tuple[np.ndarray, list[int]]:
 
 
 def rows_of(lists: list[Any]) -> tuple[dict[int, tuple[list[int], np.ndarray]], list[int]]:
-    """Return lists of numbers as arrays, by their length, and the places of what is broken.
+    """Return lists of numbers as arrays, by length, and the indices of broken ones.
 
     Returns:
-      For each length the places of its lists and a float64 ``[k, length]``; and the places of
-      what is no list of numbers. ``None`` is neither.
+      For each length, the indices of its lists and a float64 ``[k, length]``; and the indices of
+      anything that is not a list of numbers. ``None`` counts as neither.
     """
     places: dict[int, list[int]] = {}
     broken = []

@@ -1,4 +1,4 @@
-"""Lines that wait to be written: kept in order and within bounds, and missed when they are not."""
+"""A bounded queue of lines to be written, which records the steps of dropped lines."""
 
 from collections import deque
 from typing import NamedTuple
@@ -7,31 +7,31 @@ Spans = list[tuple[int, int]]
 
 
 class Line(NamedTuple):
-    """A line, and first and last of the steps that are lost with it, if any."""
+    """A line, and the first and last step that are lost with it, if any."""
 
     data: bytes
     steps: tuple[int, int] | None = None
 
 
 class Waiting:
-    """A queue of lines. Where it grows beyond a limit, the oldest give way, whole lines only."""
+    """A queue of lines. Beyond a limit, it drops the oldest lines, always whole ones."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lines: deque[Line] = deque()
         self._size = 0
-        # What comes before them, and never gives way: a header, or the rest of a line of which a
-        # part has been written.
+        # Data that comes before them and is never dropped: a header, or the rest of a partly
+        # written line.
         self._begun = Line(b"")
         self.midway = False
         self.dropped: Spans = []
 
     def __bool__(self) -> bool:
-        """Return whether anything waits."""
+        """Return whether anything is waiting."""
         return bool(self._lines or self._begun.data)
 
     def begin(self, data: bytes) -> None:
-        """Put something first, which never gives way."""
+        """Put something first that is never dropped."""
         self._begun = self._begun._replace(data=data + self._begun.data)
 
     def put(self, line: Line) -> None:
@@ -42,11 +42,11 @@ class Waiting:
             self._drop(self._lines.popleft())
 
     def data(self) -> bytes:
-        """Return all that waits."""
+        """Return everything that is waiting."""
         return self._begun.data + b"".join(line.data for line in self._lines)
 
     def written(self, number: int) -> None:
-        """Take note that this many bytes of the data are in the file."""
+        """Note that this many bytes of the data are in the file."""
         line = self._begun
         while number > len(line.data):
             number -= len(line.data)
@@ -56,7 +56,7 @@ class Waiting:
         self.midway = bool(self._begun.data)
 
     def give_up(self) -> None:
-        """Drop all that waits."""
+        """Drop everything that is waiting."""
         if self._begun.data and self._begun.steps is not None:
             add_span(self.dropped, self._begun.steps)
         self._begun = Line(b"")
@@ -70,7 +70,7 @@ class Waiting:
 
 
 def add_span(spans: Spans, span: tuple[int, int]) -> None:
-    """Add a stretch of steps to those before it, as one with the last where they touch."""
+    """Add a stretch of steps, merged with the last one if they touch."""
     if spans and spans[-1][0] <= span[0] <= spans[-1][1] + 1:
         spans[-1] = (spans[-1][0], max(spans[-1][1], span[1]))
     else:

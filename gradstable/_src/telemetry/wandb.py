@@ -1,4 +1,4 @@
-"""A run in Weights & Biases."""
+"""A sink for Weights & Biases."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,20 +12,20 @@ from gradstable._src.telemetry.sink import Header
 class WandB:
     """Send a run to Weights & Biases.
 
-    Numbers of a step go to ``gradstable/<name>`` over an axis ``gradstable/step`` of their own,
-    since they come some steps late, and Weights & Biases wants its own step to ascend; what your
-    loop reports goes under its own name over the same axis. Rejected steps are counted, and the
-    summary holds the sentence of the last one.
+    Numbers of a step go to ``gradstable/<name>`` over their own axis ``gradstable/step``, since
+    they arrive some steps late, and the step of Weights & Biases must ascend. Numbers that your
+    loop reports keep their names and use the same axis. Rejected steps are counted, and the summary
+    contains the reason for the last one.
 
-    Needs the extra ``gradstable[wandb]``. Offline: ``WANDB_MODE=offline``, as ever.
+    Needs the extra ``gradstable[wandb]``. To run offline, set ``WANDB_MODE=offline`` as usual.
 
     Args:
-      run: a run of yours, from ``wandb.init``. Default: one is begun, with the name and the
-        settings of the log, and finished in the end.
-      **settings: for ``wandb.init``: ``project``, ``dir``, ``mode``, ...
+      run: your own run, from ``wandb.init``. Default: a new run, started with the name and the
+        settings of the log, and finished at the end.
+      **settings: arguments for ``wandb.init``: ``project``, ``dir``, ``mode``, ...
 
     Raises:
-      ModuleNotFoundError: if ``wandb`` is not installed; says how to get it.
+      ModuleNotFoundError: if ``wandb`` is not installed; the message says how to install it.
 
     Example:
       >>> import gradstable as gs
@@ -40,7 +40,7 @@ class WandB:
         self._rejected = 0
 
     def open(self, header: Header) -> None:
-        """Begin a run, if none was given."""
+        """Start a run if none was passed."""
         if self._run is None:
             settings = {"name": header.name, "config": dict(header.config), **self._settings}
             self._run = self._module.init(**settings)
@@ -48,7 +48,7 @@ class WandB:
         self._run.define_metric("*", step_metric=_STEP)
 
     def leaves(self, header: Header) -> None:
-        """Do nothing: leaves have no names here."""
+        """Do nothing: this sink does not name leaves."""
         del header
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -71,15 +71,15 @@ class WandB:
         self._run.log({**values, _STEP: step})
 
     def note(self, step: int, text: str) -> None:
-        """Keep the last note in the summary."""
+        """Put the last note into the summary."""
         self._run.summary["gradstable/last_note"] = f"step {step}: {text}"
 
     def lost(self, first: int, last: int) -> None:
-        """Keep it in the summary."""
+        """Put it into the summary."""
         self.note(first, f"steps {first} to {last} were not recorded")
 
     def close(self, step: int) -> None:
-        """Finish the run, unless it is yours."""
+        """Finish the run, unless you passed it."""
         del step
         if self._owned:
             self._run.finish()
