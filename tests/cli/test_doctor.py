@@ -81,7 +81,7 @@ def test_what_is_not_a_terminal_gets_plain_text(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
-        ([], 2, "name a file that gs.telemetry.Log wrote"),
+        ([], 2, "pass a file written by gs.telemetry.Log"),
         (["none.jsonl"], 2, "cannot read none.jsonl"),
         (["."], 2, "cannot read .: Is a directory"),
         (["empty.jsonl"], 1, "is not a record of a run"),
@@ -118,7 +118,7 @@ def test_what_is_broken_in_a_run_is_said_and_left_out(
     assert main(["doctor", str(file)]) == 0
     shown = capsys.readouterr().out
     assert "120 steps recorded, 1 to 120, 2 broken lines left out" in shown
-    assert "- lines that are broken: 2 (rule: >= 1)" in shown
+    assert "- broken lines: 2 (rule: >= 1)" in shown
     assert main(["doctor", str(file), "--json"]) == 0
     (report,) = json.loads(capsys.readouterr().out)
     assert report["broken_lines"] == 2

@@ -46,9 +46,9 @@ def test_several_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
-        ([], 2, "name a file that gs.telemetry.Log wrote"),
+        ([], 2, "pass a file written by gs.telemetry.Log"),
         (["a.jsonl", "--compare", "a.jsonl", "b.jsonl"], 2, "but not both"),
-        (["--compare", "a.jsonl"], 2, "two files or more"),
+        (["--compare", "a.jsonl"], 2, "two or more files"),
         (["a.jsonl", "-o", "a.jsonl"], 2, "would overwrite the run itself"),
         (["none.jsonl"], 2, "cannot read none.jsonl"),
         (["empty.jsonl"], 1, "is not a record of a run"),

@@ -1,4 +1,4 @@
-"""The command line: ``gradstable demo`` and what will stand beside it."""
+"""The command line: ``gradstable demo`` and the other commands."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ __all__ = ["main"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and returns its exit status.
+    """Run the command line and return its exit status.
 
     Args:
-      args: what follows the name of the program. Default: taken from ``sys.argv``.
+      args: the arguments after the program name. Default: those of ``sys.argv``.
 
     Returns:
-      0 when all went well, 1 when the command failed, 2 when it was called wrongly.
+      0 on success, 1 if the command failed, 2 for wrong usage.
 
     Example:
       >>> from gradstable.cli import main
@@ -20,7 +20,7 @@ def main(args: Sequence[str] | None = None) -> int:
       gradstable ...
       0
     """
-    # Not at the top: whoever imports this package shall not pay for what a command needs.
+    # Not at the top: importing this package should not load what a command needs.
     from gradstable._src.cli.commands import run
 
     return run(args)

@@ -1,4 +1,4 @@
-"""The commands there are, and the way to them: nothing is imported but what was asked for."""
+"""The table of commands, which imports only the command that is called."""
 
 import importlib
 import sys
@@ -13,8 +13,8 @@ class Command(NamedTuple):
     """One line of the table of commands.
 
     Attributes:
-      module: where its ``main(args) -> int`` is; imported when the command is called.
-      needs: what to install for it, as pip takes it.
+      module: the module with its ``main(args) -> int``; imported when the command is called.
+      needs: the pip requirement that provides what it needs.
       summary: what it does, in one line.
     """
 
@@ -32,7 +32,7 @@ COMMANDS = {
     "report": Command(
         module="gradstable._src.cli.report",
         needs="gradstable[report]",
-        summary="make a page of a recorded run, or of several side by side",
+        summary="make a page about a recorded run, or one that compares several",
     ),
     "doctor": Command(
         module="gradstable._src.cli.doctor",
@@ -42,7 +42,7 @@ COMMANDS = {
 }
 # Other distributions add commands under this name: NAME = "MODULE:main".
 GROUP = "gradstable.commands"
-# Commands of our own that come with another distribution.
+# Our own commands that come with another distribution.
 ELSEWHERE = {"gauntlet": "gradstable-gauntlet"}
 
 
@@ -65,7 +65,7 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def commands() -> Mapping[str, Command]:
-    """Return the commands of this distribution, and those that others add; nothing is imported."""
+    """Return the commands of this and other distributions, without importing them."""
     added = {
         point.name: Command(
             module=point.module,
@@ -78,7 +78,7 @@ def commands() -> Mapping[str, Command]:
 
 
 def usage() -> str:
-    """Return the help of the program itself."""
+    """Return the help text of the program."""
     known = commands()
     width = max(map(len, known))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in known.items()]
@@ -92,7 +92,7 @@ def usage() -> str:
             *lines,
             "",
             "`gradstable COMMAND --help` lists the options of a command.",
-            "`gradstable --version` says which version this is.",
+            "`gradstable --version` prints the version.",
         ]
     )
 
@@ -104,14 +104,14 @@ def _call(name: str, command: Command, args: Sequence[str]) -> int:
         if (error.name or "").startswith("gradstable"):
             raise
         print(
-            f"gradstable {name} needs {error.name}, which is not installed. Get it with\n"
+            f"gradstable {name} needs {error.name}, which is not installed. Install it with\n"
             f"  pip install '{command.needs}'",
             file=sys.stderr,
         )
         return 1
     try:
         return module.main(args)
-    except SystemExit as stop:  # the parser of options stops this way, after help and errors
+    except SystemExit as stop:  # the option parser exits this way after help and errors
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         print(f"\ngradstable {name}: stopped", file=sys.stderr)

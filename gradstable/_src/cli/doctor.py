@@ -1,4 +1,4 @@
-"""``gradstable doctor``: a diagnosis of a recorded run, in words, with the numbers behind it."""
+"""``gradstable doctor``: diagnose a recorded run in words, with the numbers behind it."""
 
 import json
 import math
@@ -25,27 +25,26 @@ _READ, _NO_RECORD, _NO_FILE = 0, 1, 2
 class Options:
     """Diagnose a recorded run, and say what to do about it.
 
-    Every diagnosis follows a rule that is written down: a number of the run and a threshold, which
-    are shown with it. Causes come before what they lead to.
+    Every diagnosis follows a documented rule: a number of the run and a threshold, shown with it.
+    Causes come before their effects.
 
-    Exit status: 0 if all files were read, whatever was found in them; 1 if one of them is no record
-    of a run; 2 if one cannot be opened, or the options are wrong. The others are judged all the
-    same.
+    Exit status: 0 if all files were read, whatever was found in them; 1 if a file is not a record
+    of a run; 2 if a file cannot be opened, or the options are wrong. Other files are judged anyway.
     """
 
     runs: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(name="run", metavar="RUN [RUN ...]")
     ]
-    """The file that gs.telemetry.Log wrote, or several."""
+    """One or more files written by gs.telemetry.Log."""
     as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
-    """Write JSON instead of sentences, for programs: a list with an object for each file."""
+    """Write JSON for programs instead of sentences: a list with an object for each file."""
 
 
 def main(args: Sequence[str]) -> int:
     """Run ``gradstable doctor`` with these arguments; return the exit status."""
     options = tyro.cli(Options, prog="gradstable doctor", args=list(args))
     if not options.runs:
-        print("gradstable doctor: name a file that gs.telemetry.Log wrote", file=sys.stderr)
+        print("gradstable doctor: pass a file written by gs.telemetry.Log", file=sys.stderr)
         return _NO_FILE
     status, reports = _READ, []
     for path in options.runs:
@@ -84,7 +83,7 @@ def _folded(text: str) -> str:
         width=_WIDTH,
         initial_indent=_INDENT,
         subsequent_indent=_INDENT + "  " * text.startswith("- "),
-        # A path or a number must not be torn apart.
+        # Do not break paths or numbers.
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -99,7 +98,7 @@ def _extent(run: Run) -> str:
 
 
 def _culprit(run: Run, found: Sequence[Diagnosis]) -> str | None:
-    """Return which leaf exploded first, if any did and no diagnosis has said so."""
+    """Say which leaf exploded first, if any did and no diagnosis says so already."""
     ill = any(one.severity > Severity.NOTE for one in found)
     if not ill or any(one.name == "layer_grows_first" for one in found):
         return None
@@ -108,7 +107,7 @@ def _culprit(run: Run, found: Sequence[Diagnosis]) -> str | None:
 
 
 def _report(run: Run, found: Sequence[Diagnosis]) -> dict[str, Any]:
-    """Return what the text says, for JSON."""
+    """Return the content of the text as JSON data."""
     diagnoses = [
         {
             "name": one.name,

@@ -11,8 +11,8 @@ def read(path: Path) -> Run:
     """Read a run.
 
     Raises:
-      OSError: if there is no such file, or it cannot be opened.
-      ValueError: if it is not a record of a run; names the file.
+      OSError: if the file does not exist or cannot be opened.
+      ValueError: if it is not a record of a run; the message names the file.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -1,4 +1,4 @@
-"""``gradstable report``: a recorded run, or several, as one page."""
+"""``gradstable report``: show one or more recorded runs on one page."""
 
 import sys
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from gradstable._src.telemetry.run import Run
 class Options:
     """Make a page of a recorded run, or one that compares several.
 
-    The page is one file that needs nothing else: open it in any browser, with or without a
-    network, or send it to someone.
+    The page is one self-contained file: open it in any browser, online or offline, or send it to
+    someone.
     """
 
     run: tyro.conf.Positional[Path | None] = None
-    """The file that gs.telemetry.Log wrote."""
+    """A file written by gs.telemetry.Log."""
     compare: tuple[Path, ...] = ()
-    """Two such files or more: draw them above each other, and set their numbers side by side."""
+    """Two or more such files: overlay their curves, and show their numbers side by side."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report.html")
-    """Where to write the page; a file that is there is overwritten."""
+    """Where to write the page; an existing file is overwritten."""
     title: str | None = None
-    """Of the page; by default the name of the run, or of all."""
+    """The title of the page; by default, the names of the runs."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -58,13 +58,13 @@ def main(args: Sequence[str]) -> int:
 
 
 def _problem_with(options: Options, paths: Sequence[Path]) -> str | None:
-    """Return what is wrong with the options."""
+    """Return what is wrong with the options, if anything."""
     if options.run is not None and options.compare:
-        return "name one file, or several behind --compare, but not both"
+        return "pass one file, or several after --compare, but not both"
     if not paths:
-        return "name a file that gs.telemetry.Log wrote, or several behind --compare"
+        return "pass a file written by gs.telemetry.Log, or several after --compare"
     if len(options.compare) == 1:
-        return "--compare needs two files or more; for one, name it alone"
+        return "--compare needs two or more files; for a single file, leave out --compare"
     if options.out.resolve() in [path.resolve() for path in paths]:
         return f"--out {options.out} would overwrite the run itself"
     return None

@@ -1,1 +1,1 @@
-"""A diagnosis of a recorded run, by rules that are written down, and what to do about it."""
+"""Diagnose a recorded run by documented rules, and say what to do about it."""

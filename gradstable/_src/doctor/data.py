@@ -1,4 +1,4 @@
-"""What comes with single batches: values that are broken, overflow, and batches far off."""
+"""Trouble with single batches: broken values, overflow, and outliers."""
 
 import numpy as np
 
@@ -32,26 +32,26 @@ from gradstable._src.doctor.signals import (
 )
 from gradstable._src.telemetry.run import Run
 
-# What overflows at 65504; bfloat16 reaches as far as float32.
+# Dtypes that overflow at 65504; bfloat16 has the range of float32.
 _HALF = ("float16", "f16", "half", "fp16")
-# One gradient that breaks alone may be an accident, two in float16 are none.
+# A single broken gradient can be an accident; two in float16 are not.
 _OVERFLOWS, _OVERFLOWS_IN_HALF = 3, 2
-# A loss scale that doubles every 2,000 good steps overflows as often, and is meant to: ten times
-# as often is too often.
+# A loss scale that doubles every 2,000 good steps overflows that often by design: ten times as
+# often is too often.
 _OVERFLOW_SHARE = 0.005
-# A bad batch is one, or a few in a row; and these steps after it show that the run goes on.
+# A bad batch is one, or a few in a row; the steps after it show that the run continues.
 _LONGEST, _AFTERWARDS = 3, 8
-# Of which there must be this many.
+# At least this many of those steps must exist.
 _LEAST_AFTERWARDS = 4
 
 
 def broken_loss(run: Run) -> Diagnosis | None:
-    """Find a loss that is not finite, out of nothing: the data, or the forward pass.
+    """Find a loss that is suddenly not finite, which points to the data or the forward pass.
 
-    Rule: at 1 step or more the loss is NaN or infinite, and in the step before the first of
-    these in a row, which is recorded, the gradient was finite or rejected, and loss and gradient
-    norm were at most 10 times their usual values (the median of the 32 steps before) and their
-    medians of all steps before. The very first step has none before it.
+    Rule: at 1 step or more the loss is NaN or infinite, and the step before the first of these in a
+    row is recorded, its gradient was finite or rejected, and its loss and gradient norm were at
+    most 10 times their usual values (the median of the 32 steps before) and their medians of all
+    steps before. The very first step has no step before it.
     """
     broken = loss_broken(run)
     if not broken.any():
@@ -70,26 +70,26 @@ def broken_loss(run: Run) -> Diagnosis | None:
         f"The loss itself was NaN or infinite at {counted(steps, 'step')}, from step "
         f"{listed(at)} on, with nothing unusual before{tail}: the data or the forward pass is "
         "broken.",
-        (Evidence("steps whose loss is not finite, out of nothing", steps, ">=", 1),),
-        "Look at the batches of these steps: missing values, empty sequences, a mask that hides "
-        "all. If they are clean, look for a division, logarithm or root in the loss; "
-        "gs.losses.masked_mean and gs.losses.softmax_cross_entropy bear zeros. gs.guard keeps "
-        "such a step out of parameters and state.",
+        (Evidence("steps with a sudden non-finite loss", steps, ">=", 1),),
+        "Look at the batches of these steps for missing values, empty sequences or a mask that "
+        "hides everything. If they are clean, look for a division, logarithm or root in the loss; "
+        "gs.losses.masked_mean and gs.losses.softmax_cross_entropy handle zeros. gs.guard keeps "
+        "such steps out of parameters and state.",
     )
 
 
 def gradient_overflows(run: Run) -> Diagnosis | None:
-    """Find gradients that break where the loss does not: a loss scale too high, or a root at 0.
+    """Find gradients that break while the loss does not: a loss scale too high, or a root at 0.
 
     Rule: at 3 steps or more (2 where float16 is known to be used: ``compute_dtype`` in the
     config, or the dtype of a leaf), and above 0.5 % of all, the gradient is not finite while the
-    loss is. Or at 1 step that nobody rejected and from which on the run was broken, if the step
-    before was as it has to be for ``broken_loss``.
+    loss is. Or at 1 step that was not rejected and after which the run stayed broken, if the step
+    before satisfies the conditions of ``broken_loss``.
     """
     if not run.has_loss:
         return None
     broken = gradient_broken(run) & np.isfinite(run.loss)
-    # Of a NaN that is kept to the end, no single gradient says anything.
+    # If a NaN is kept to the end, single gradients say nothing.
     broken[len(broken) - kept_nan(run) :] = False
     found = np.flatnonzero(broken)
     half = _computes_in_half(run)
@@ -109,16 +109,16 @@ def gradient_overflows(run: Run) -> Diagnosis | None:
     if not all_hold(evidence):
         return None
     if half or "loss_scale" in run.config:
-        cause = "the loss scale is too high for what it is computed in"
+        cause = "the loss scale is too high for the compute dtype"
         advice = (
             "Lower the loss scale, or let a dynamic one grow less often: double it after 2,000 "
-            "good steps. bfloat16 needs none."
+            "good steps. bfloat16 needs no loss scale."
         )
     else:
         cause = "a derivative is infinite where its function is not, or low precision overflows"
         advice = (
-            "If you compute in float16, lower the loss scale. Else look for sqrt, norm, log or "
-            "a power at 0: give them a small number, or hide the entry before and not after."
+            "If you compute in float16, lower the loss scale. Otherwise look for sqrt, norm, log "
+            "or a power at 0: add a small number inside, or mask the entry before it, not after."
         )
     at = run.step[found].tolist()
     return Diagnosis(
@@ -132,16 +132,16 @@ def gradient_overflows(run: Run) -> Diagnosis | None:
 
 
 def bad_batches(run: Run) -> Diagnosis | None:
-    """Find single batches that are far off, after which the run goes on.
+    """Find single outlier batches after which the run continues.
 
     Rule, for at least 1 stretch of at most 3 steps: they were rejected with a norm above 3 times
     its usual value or not finite, or their norm was above 10 times its usual value and their loss
     above 2 times; the norm in the step before was at most 3 times, and the update before them at
-    most 4 times its usual size, so that it came out of nothing; and the norm is at most 3 times
-    its usual value again in the median of the next 8 steps, none of the first 4 of them bad. Not
-    counted are losses that are not finite (``broken_loss``), overflow that is repeated
-    (``gradient_overflows``) or in float16, where a loss scale finds its limit this way, and a run
-    whose learning rate is too high, which spikes by itself.
+    most 4 times its usual size, so that they came without warning; and the median norm of the next
+    8 steps is at most 3 times its usual value again, with none of the first 4 of them bad. Not
+    counted are non-finite losses (``broken_loss``), overflow that is repeated
+    (``gradient_overflows``) or in float16, where a loss scale finds its limit this way, and runs
+    whose learning rate is too high, which spike on their own.
     """
     if learning_rate_too_high(run) is not None:
         return None
@@ -157,18 +157,17 @@ def bad_batches(run: Run) -> Diagnosis | None:
     rows[found.first], rows[found.end] = 1, -1
     rows = np.flatnonzero(np.cumsum(rows[:-1]))
     held = int(run.rejected[rows].sum())
-    told = "all rejected" if held == len(rows) else f"{held:,} of them rejected"
+    fate = "all rejected" if held == len(rows) else f"{held:,} of them rejected"
     worst = largest(multiple(run.grad_norm)[rows])
     size = f" The largest norm was {worst:.3g} times the usual." if np.isfinite(worst) else ""
     return Diagnosis(
         "bad_batches",
         Severity.MILD,
-        f"{counted(len(rows), 'bad step')} in isolation ({told}), at step {listed(at)}; the run "
-        f"went on after each.{size}",
+        f"{counted(len(rows), 'bad step')} in isolation ({fate}), at step {listed(at)}; the run "
+        f"continued after each.{size}",
         (Evidence("isolated stretches of bad steps", len(at), ">=", 1),),
-        "Nothing has to be done for this run where they were rejected. Look at the batches of "
-        "these steps, at their labels and weights. Without a guard, put one around the "
-        "optimizer: gs.guard(...).",
+        "If they were rejected, this run needs no action. Look at the batches of these steps, "
+        "their labels and weights. Without a guard, put one around the optimizer: gs.guard(...).",
     )
 
 
@@ -178,16 +177,16 @@ def _computes_in_half(run: Run) -> bool:
 
 
 def _isolated(run: Run, bad: Stretches) -> np.ndarray:
-    """Return which stretches came out of nothing, and were over after them (bool ``[k]``)."""
+    """Return which stretches came without warning and left no trace (bool ``[k]``)."""
     norms, losses, ratios = map(multiple, (run.grad_norm, run.loss, run.update_ratio))
     explained = bad.any(loss_broken(run))
     if gradient_overflows(run) is not None or _computes_in_half(run):
         explained |= bad.any(gradient_broken(run))
     with np.errstate(invalid="ignore"):
-        # A usual norm that is rejected is a rule that has not caught up yet.
+        # A rejected norm of usual size means that a rule has not caught up yet.
         held = bad.all(run.rejected) & ~bad.any(norms <= NORM_USUAL)
         seen = held | bad.any(losses > LOSS_SPIKE)
-        # The ratio of a row is that of the update before it. Unknown ones speak for nothing.
+        # The ratio of a row is that of the previous update. Unknown ratios do not count.
         before = np.maximum(bad.first - 1, 0)
         announced = (norms[before] > NORM_USUAL) | (ratios[bad.first] > RATIO_JUMP)
         after = ahead(run.grad_norm, bad.end, _AFTERWARDS, row_medians)

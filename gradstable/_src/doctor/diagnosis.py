@@ -1,4 +1,4 @@
-"""What the doctor says: a name, a sentence, the numbers behind it, and advice."""
+"""A diagnosis: a name, a sentence, the numbers behind it, and advice."""
 
 import enum
 import operator
@@ -8,10 +8,10 @@ _HOLDS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.
 
 
 class Severity(enum.IntEnum):
-    """How bad it is.
+    """How bad a diagnosis is.
 
-    ``FATAL``: the run is lost, or no longer learns anything. ``SERIOUS``: it costs the run much.
-    ``MILD``: worth a change, but the run bears it. ``NOTE``: of the log, not of the training.
+    ``FATAL``: the run is lost, or no longer learns anything. ``SERIOUS``: it harms the run a lot.
+    ``MILD``: worth a change, but the run tolerates it. ``NOTE``: about the log, not the training.
     ``NONE``: all is well.
     """
 
@@ -23,11 +23,11 @@ class Severity(enum.IntEnum):
 
 
 class Evidence(NamedTuple):
-    """A number of the run, and the threshold that it was held against.
+    """A number of the run and the threshold it was compared with.
 
     Attributes:
       measure: what was measured, in words.
-      value: what came out.
+      value: the measured value.
       relation: one of ``>``, ``>=``, ``<`` and ``<=``.
       threshold: the other side of the relation.
     """
@@ -44,7 +44,7 @@ class Evidence(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The same in one line."""
+        """The evidence in one line."""
         value, threshold = (
             f"{one:,}" if isinstance(one, int) else f"{one:.3g}"
             for one in (self.value, self.threshold)
@@ -53,13 +53,13 @@ class Evidence(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """One thing that the record shows.
+    """One finding in the record.
 
     Attributes:
-      name: as in the table of rules.
+      name: its name in the table of rules.
       severity: how bad it is.
       sentence: what it is, in words.
-      evidence: the numbers behind it; each fulfills its relation.
+      evidence: the numbers behind it; each satisfies its relation.
       advice: what to do.
     """
 
@@ -71,7 +71,7 @@ class Diagnosis(NamedTuple):
 
 
 def all_hold(evidence: tuple[Evidence, ...]) -> bool:
-    """Return whether every relation is true; an unknown number (NaN) fulfills none."""
+    """Return whether every relation is true; an unknown number (NaN) satisfies none."""
     return all(one.holds for one in evidence)
 
 

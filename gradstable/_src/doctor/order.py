@@ -1,13 +1,13 @@
-"""Medians of all values before a row, for many rows at once."""
+"""Medians of all values before a row, for many rows in one go."""
 
 import numpy as np
 
 
 def medians_before(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return for each row the median of the finite values before it, NaN where there are none.
+    """Return the median of the finite values before each row, NaN if there are none.
 
-    One median after the other would read the beginning again for every row. Here all rows go down
-    the bits of the ranks together, one pass over the values a bit (a wavelet matrix).
+    One median after another would read the beginning again for every row. Here all rows descend the
+    bits of the ranks together, with one pass over the values per bit (a wavelet matrix).
 
     Args:
       values: float64 ``[n]``.
@@ -31,14 +31,14 @@ def medians_before(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _ranked(ranks: np.ndarray, ends: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return the ``places``-th smallest of ``ranks[:ends]``, from 0; of an empty one anything."""
+    """Return the ``places``-th smallest of ``ranks[:ends]``, from 0; arbitrary if that is empty."""
     left, right, found = np.zeros_like(ends), ends, np.zeros_like(ends)
     for bit in reversed(range(max(int(len(ranks) - 1).bit_length(), 1))):
         ones = (ranks >> bit & 1).astype(bool)
         zeros_before = np.concatenate([[0], np.cumsum(~ones)])
         zero_left, zero_right = zeros_before[left], zeros_before[right]
         up = places >= zero_right - zero_left
-        # Zeros go to the front, and ones behind them, each in their order.
+        # Zeros go to the front and ones behind them, both in order.
         front = zeros_before[-1]
         places = np.where(up, places - (zero_right - zero_left), places)
         found = np.where(up, found | 1 << bit, found)

@@ -1,4 +1,4 @@
-"""Steps that are too large: a rate too high, one that jumps, a second moment that lags."""
+"""Steps that are too large: a rate that is too high or jumps, or a second moment that lags."""
 
 import numpy as np
 
@@ -25,43 +25,43 @@ from gradstable._src.doctor.signals import (
 )
 from gradstable._src.telemetry.run import Run
 
-# The heuristic: an update of 1e-3 of the parameters is healthy, above 1e-2 is an alarm.
+# The usual heuristic: an update of 1e-3 of the parameters is healthy, above 1e-2 is alarming.
 RATIO_ALARM = 1e-2
-# And three times that is too high, if it lasts: all parameters are replaced in 33 steps.
+# Three times that is too high if it lasts: all parameters are replaced in 33 steps.
 RATIO_TOO_HIGH = 3e-2
-# Parameters that begin at 0 and grow evenly have a ratio of 1 / k in step k, whatever the rate is:
-# from this many steps on, that of the second half is below 3e-2.
+# Parameters that start at 0 and grow evenly have a ratio of 1 / k in step k, whatever the rate:
+# from this many steps on, the ratio of the second half is below 3e-2.
 _LONG_ENOUGH = 64
-# So large at the beginning, parameters are thrown away, and what is left may never learn.
+# With updates this large at the start, the parameters are destroyed and may never learn.
 _RATIO_WRECKS = 0.1
-# A run has learned if its loss fell below this share of the first. Random logits begin up to a
-# fifth above the loss of a constant guess, so to lose that fifth is no learning.
+# A run has learned if its loss fell below this share of the first. Random logits start up to a
+# fifth above the loss of a constant guess, so losing that fifth is not learning.
 LEARNED = 0.8
-# The beginning: this share of the steps, and at least this many.
+# The start: this share of the steps, and at least this many.
 _EARLY_SHARE, _EARLY_LEAST = 0.05, 10
 # Before a run breaks, over this many steps or over all, the loss rises by this factor.
 _LAST, _RISES = 8, 10.0
-# And no noise: this many robust standard deviations, as for the alarms of gs.record.
+# To exclude noise: this many robust standard deviations, as for the alarms of gs.record.
 _SIGMAS = 6.0
-# A jump is over within this many steps, and down to this multiple of what was usual before.
+# A jump is over within this many steps, and back to this multiple of the earlier usual value.
 _OVER_WITHIN, _OVER_AT = 20, 2.0
-# The lag shows up to this many steps before the loss spikes; it was quiet for as many before.
-# Wortsman et al. saw 1 to 8; in a fit without noise RMS_t begins to rise earlier.
+# The lag shows up to this many steps before the loss spikes, after as many quiet steps. Wortsman et
+# al. saw 1 to 8; in a noise-free fit RMS_t starts to rise earlier.
 _AHEAD, _QUIET = 16, 16
-# RMS_t is then this multiple of its usual value at its largest, and the loss not yet this one.
+# RMS_t then reaches this multiple of its usual value, while the loss is still below this one.
 _LAGS_AT_LEAST, _LOSS_CALM = 4.0, 1.5
 _HIGH_B2 = 0.99
 
 
 def early(run: Run) -> int:
-    """Return how many steps are the beginning; 0 if the record has none, or is too short."""
+    """Return how many steps count as the start; 0 if it is not recorded or the run is too short."""
     if len(run.step) < ENOUGH or run.step[0] != 1:
         return 0
     return max(_EARLY_LEAST, int(_EARLY_SHARE * len(run.step)))
 
 
 def late_ratio(run: Run) -> float:
-    """Return the median update ratio of the second half; 0, of rejected steps, does not count."""
+    """Return the median update ratio of the second half, without the zeros of rejected steps."""
     half = run.update_ratio[len(run.step) // 2 :]
     return median(half[half > 0])
 
@@ -69,14 +69,14 @@ def late_ratio(run: Run) -> float:
 def learning_rate_too_high(run: Run) -> Diagnosis | None:
     """Find updates that are too large for the parameters, throughout or until they broke the run.
 
-    Rule, one of three:
+    Rule, any of three:
 
     - in 64 steps or more, the median update ratio of the second half is above 3e-2;
-    - that of the beginning (5 % of 20 steps or more, 10 at least) is above 0.1, the loss rises
-      there above 2 times the first, and that of the last quarter is above 0.8 times the first;
-    - loss or gradient become infinite or NaN and stay so, the median update ratio of the 32 steps
-      before is above 1e-2, and the loss has risen at least 10 times, within the last 8 of them or
-      since the first of all.
+    - that of the start (5 % of 20 steps or more, but at least 10) is above 0.1, the loss rises
+      there above 2 times the first, and the loss of the last quarter is above 0.8 times the first;
+    - the loss or the gradient becomes infinite or NaN and stays so, the median update ratio of the
+      32 steps before is above 1e-2, and the loss has risen at least 10 times, within the last 8 of
+      them or since the first step.
     """
     found = next(
         (one for one in (_at_the_end(run), _before_it_broke(run), _at_first(run)) if one), None
@@ -92,60 +92,60 @@ def learning_rate_too_high(run: Run) -> Diagnosis | None:
         f"The learning rate is too high: {sentence}.{named}",
         evidence,
         "Divide the learning rate by 3 to 10, until the update ratio is near 1e-3. "
-        "gs.rate.limit_schedule and gs.rate.cap_trust hold steps below a limit; gs.stable_adamw "
-        "cannot step farther than its parameters bear.",
+        "gs.rate.limit_schedule and gs.rate.cap_trust keep steps below a limit; gs.stable_adamw "
+        "limits each step relative to its parameters.",
     )
 
 
 def learning_rate_jump(run: Run) -> Diagnosis | None:
-    """Find a step size that jumps, with nothing in the gradient to explain it, and falls back.
+    """Find a step size that jumps and falls back without an explanation in the gradient.
 
-    Rule: from one step to the next the update ratio goes from at most 2 to above 4 times its
-    usual value, to above 4 times if divided by the multiple of the gradient norm that made it,
-    and beyond 6 robust standard deviations of the logarithm; that norm was at most 3 times, and its
-    ``RMS_t`` at most 2.3 times the usual value; and within 20 steps the ratio is at most 2 times
-    again.
+    Rule: from one step to the next, the update ratio goes from at most 2 times to above 4 times its
+    usual value, also when divided by the multiple of the gradient norm that made it, and beyond 6
+    robust standard deviations of its logarithm; that norm was at most 3 times, and its ``RMS_t`` at
+    most 2.3 times the usual value; and within 20 steps the ratio is at most 2 times again.
     """
     ratios, norms, lags = map(multiple, (run.update_ratio, run.grad_norm, run.rms))
     before = usual(run.update_ratio)
     with np.errstate(invalid="ignore"):
-        # Unknown values of RMS_t speak for nothing.
+        # Unknown values of RMS_t do not count.
         calm = (norms <= NORM_USUAL) & ~(lags > RMS_LAGS) & (ratios <= _OVER_AT) & ~run.rejected
-        # Plain SGD makes the update as much larger as the gradient is.
+        # In plain SGD, the update grows in proportion to the gradient.
         high = ratios[1:] > RATIO_JUMP * np.maximum(norms[:-1], 1.0)
         far = sigmas(run.update_ratio)[1:] > _SIGMAS
-        # Of an update whose gradient is not in the record nothing is known.
+        # An update whose gradient was not recorded cannot be judged.
         adjacent = np.diff(run.step) == 1
         jumped = np.flatnonzero(calm[:-1] & high & far & adjacent) + 1
-        # fmin passes over what is not known.
+        # fmin ignores unknown values.
         after = ahead(run.update_ratio, jumped + 1, _OVER_WITHIN, _least)
         over = jumped[after <= _OVER_AT * before[jumped]]
     if not over.size:
         return None
     size = float(ratios[over].max())
-    # The ratio of a row is that of the update before it.
+    # The ratio of a row is that of the previous update.
     at = run.step[over - 1].tolist()
     return Diagnosis(
         "learning_rate_jump",
         Severity.SERIOUS,
-        f"The update of step {listed(at)} was {size:.3g} times the usual, after an ordinary "
-        "gradient, and the next ones soon were ordinary again: the learning rate jumped.",
+        f"The update at step {listed(at)} was {size:.3g} times the usual size after an ordinary "
+        "gradient, and updates were soon back to normal: the learning rate jumped.",
         (
             Evidence("update ratio over its usual value", size, ">", RATIO_JUMP),
             Evidence("gradient norm before it over its usual value",
                      float(norms[over - 1].max()), "<=", NORM_USUAL),
         ),
-        "Look at the schedule around this step: a boundary, a restart, a count that was reset, "
-        "a rate read from elsewhere. gs.rate.limit_schedule bounds what a schedule may give.",
+        "Look at the schedule around this step for a boundary, a restart, a counter that was "
+        "reset, or a rate read from elsewhere. gs.rate.limit_schedule bounds what a schedule may "
+        "return.",
     )  # fmt: skip
 
 
 def second_moment_lags(run: Run) -> Diagnosis | None:
-    """Find a gradient that grows faster than the second moment follows, and a loss that spikes.
+    """Find a gradient that outgrows the second moment, followed by a loss spike.
 
-    Rule: after 16 steps without it, ``RMS_t`` goes above 2.3 times its usual value and reaches 4
-    times or more, while at first the loss is still at most 1.5 times and the update at most 4 times
-    its usual value; within 16 steps the loss is above 2 times.
+    Rule: after at least 16 quiet steps, ``RMS_t`` rises above 2.3 times its usual value and reaches
+    4 times or more, while at first the loss is still at most 1.5 times and the update at most 4
+    times its usual value; within 16 steps the loss is above 2 times.
     """
     lags, losses, ratios = map(multiple, (run.rms, run.loss, run.update_ratio))
     with np.errstate(invalid="ignore"):
@@ -188,7 +188,7 @@ def _at_the_end(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
     long = len(run.step) >= _LONG_ENOUGH
     if not all_hold(evidence) or not long or broken_since(run) < len(run.step):
         return None
-    return f"the updates are {late_ratio(run):.2g} of the parameters to the end", evidence
+    return f"updates stay at {late_ratio(run):.2g} of the parameters to the end", evidence
 
 
 def _at_first(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
@@ -198,8 +198,8 @@ def _at_first(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
     first, peak = first_loss(run), largest(run.loss[:start])
     evidence = (
         Evidence(f"median update ratio of the first {start} steps", ratio, ">", _RATIO_WRECKS),
-        # Parameters that begin at 0 have such a ratio too, but their loss does not rise.
-        Evidence("largest loss of these over the first", over(peak, first), ">", LOSS_SPIKE),
+        # Parameters that start at 0 have such a ratio too, but their loss does not rise.
+        Evidence("largest loss of these steps over the first", over(peak, first), ">", LOSS_SPIKE),
         Evidence(
             "loss of the last quarter over the first",
             over(last_loss(run), first),
@@ -209,7 +209,10 @@ def _at_first(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
     )
     if not all_hold(evidence):
         return None
-    return f"the first updates were {ratio:.2g} of the parameters, and it never learned", evidence
+    return (
+        f"the first updates were {ratio:.2g} of the parameters, and the run never learned",
+        evidence,
+    )
 
 
 def _before_it_broke(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
@@ -228,11 +231,11 @@ def _before_it_broke(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
     )
     if not all_hold(evidence):
         return None
-    return f"the loss rose {rise:.3g} times until the run broke", evidence
+    return f"the loss rose by a factor of {rise:.3g} before the run broke", evidence
 
 
 def _worst_lag(run: Run, began: np.ndarray) -> tuple[int, int, float, float] | None:
-    """Return where the lag that led to the highest loss began, where the loss spiked, and both."""
+    """Return the start of the lag that led to the highest loss, its spike, and both peaks."""
     with np.errstate(invalid="ignore", over="ignore"):
         most = ahead(run.loss, began + 1, _AHEAD, lambda rows: np.fmax.reduce(rows, axis=1))
         peaks = ahead(run.rms, began + 1, _AHEAD, row_largest) / usual(run.rms)[began]
@@ -241,7 +244,7 @@ def _worst_lag(run: Run, began: np.ndarray) -> tuple[int, int, float, float] | N
         led = np.flatnonzero(spikes & (peaks >= _LAGS_AT_LEAST))
         if not led.size:
             return None
-        # A loss that was infinite at once has no finite height.
+        # A loss that became infinite immediately has no finite height.
         heights = np.where(np.isnan(heights), np.inf, heights)[led]
         best = led[np.argmax(heights)]
         row = int(began[best])

@@ -1,4 +1,4 @@
-"""What all rules measure alike: how much a number is of its usual value, and where trouble is."""
+"""Measurements shared by all rules: multiples of usual values, and where trouble is."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -10,14 +10,15 @@ import numpy as np
 from gradstable._src.doctor.order import medians_before
 from gradstable._src.telemetry.run import Run
 
-# A half or a quarter of fewer steps is too little for a median, or for a judgment at all.
+# A half or a quarter of fewer steps is too little for a median, or for any judgment.
 ENOUGH = 20
-# The usual value of a step is the median of this many before it, if there are that many.
+# The usual value at a step is the median of HISTORY steps before it, of which LEAST_HISTORY must be
+# known.
 HISTORY, LEAST_HISTORY = 32, 8
-# A gradient has exploded at this multiple of its usual norm: as in gs.telemetry.blame.
+# A gradient has exploded at this multiple of its usual norm, as in gs.telemetry.blame.
 NORM_SPIKE = 10.0
-# A gradient is not unusual up to this multiple; the default rule of the guard begins to clip there,
-# for log norms that scatter by 0.3 (exp(3 * 0.3) is 2.5).
+# Up to this multiple a gradient is not unusual; the guard's default rule starts to clip there for
+# log norms that scatter by 0.3 (exp(3 * 0.3) is 2.5).
 NORM_USUAL = 3.0
 # A loss spikes at this multiple of its usual value: llm-foundry's KillLossSpike.
 LOSS_SPIKE = 2.0
@@ -25,14 +26,15 @@ LOSS_SPIKE = 2.0
 RMS_LAGS = 2.3
 # The update ratio is unusual at this multiple of its usual value: gs.record's limit.
 RATIO_JUMP = 4.0
-# Takes a median absolute deviation to a standard deviation; and the least that counts as noise.
+# Converts a median absolute deviation to a standard deviation; and the least spread counted as
+# noise.
 _SIGMA_PER_MAD, _LEAST_SPREAD = 1.4826, 0.05
-# Rows of a sliding window that are sorted at once: 16 MB.
+# Rows of a sliding window that are sorted in one go: 16 MB.
 _CHUNK = 65_536
 
 
-# What has been computed of the columns of the run that is being judged: by what, and of which
-# array, which is kept with it, so that its identity stands for it.
+# Results computed from the columns of the current run, by name and array. The array is kept too, so
+# that its id stays valid.
 _known: ContextVar[dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] | None]
 _known = ContextVar("known", default=None)
 
@@ -44,22 +46,22 @@ class Stretches(NamedTuple):
     end: np.ndarray  # int64 [k], the row after the last
 
     def any(self, rows: np.ndarray) -> np.ndarray:
-        """Return in which of them any row is true (bool ``[k]``)."""
+        """Return which stretches contain a true row (bool ``[k]``)."""
         return self.count(rows) > 0
 
     def all(self, rows: np.ndarray) -> np.ndarray:
-        """Return in which of them all rows are true (bool ``[k]``)."""
+        """Return which stretches have only true rows (bool ``[k]``)."""
         return self.count(rows) == self.end - self.first
 
     def count(self, rows: np.ndarray) -> np.ndarray:
-        """Return how many rows of each are true (int64 ``[k]``)."""
+        """Return how many rows of each stretch are true (int64 ``[k]``)."""
         before = np.concatenate([[0], np.cumsum(rows)])
         return before[self.end] - before[self.first]
 
 
 @contextmanager
 def remembering() -> Generator[None]:
-    """Compute what several rules ask of one column once; columns must not change meanwhile."""
+    """Cache what several rules compute from a column; columns must not change meanwhile."""
     token = _known.set({})
     try:
         yield
@@ -71,7 +73,7 @@ def usual(values: np.ndarray) -> np.ndarray:
     """Return the median of the ``HISTORY`` known, positive values before each row.
 
     NaN where fewer than ``LEAST_HISTORY`` of them are known, positive and finite, or where any is
-    negative: of what may be negative, as a log-likelihood, no multiple means anything.
+    negative: multiples are meaningless for values that can be negative, such as log-likelihoods.
     """
     return np.exp(_centers(values))
 
@@ -79,8 +81,8 @@ def usual(values: np.ndarray) -> np.ndarray:
 def sigmas(values: np.ndarray) -> np.ndarray:
     """Return how many robust standard deviations the log of a value is above its usual one.
 
-    One of them is 1.4826 times the median absolute deviation of the same values as in ``usual``,
-    and 0.05 at least.
+    A robust standard deviation is 1.4826 times the median absolute deviation of the values used in
+    ``usual``, which counts as at least 0.05.
     """
     deviation = np.maximum(_deviations(values), _LEAST_SPREAD)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -88,7 +90,7 @@ def sigmas(values: np.ndarray) -> np.ndarray:
 
 
 def multiple(values: np.ndarray) -> np.ndarray:
-    """Return each value as a multiple of its usual one; NaN where either is not known."""
+    """Return each value as a multiple of its usual one; NaN where either is unknown."""
     with np.errstate(invalid="ignore", over="ignore"):
         return values / usual(values)
 
@@ -105,7 +107,7 @@ def gradient_broken(run: Run) -> np.ndarray:
 
 
 def broken_since(run: Run) -> int:
-    """Return the row from which on all is broken, and applied, to the end; ``n`` if it is not."""
+    """Return the row from which all steps are broken and applied to the end; ``n`` if none."""
     bad = (loss_broken(run) | gradient_broken(run)) & ~run.rejected
     if not bad.any() or run.rejected[-1]:
         return len(bad)
@@ -115,16 +117,16 @@ def broken_since(run: Run) -> int:
 
 
 def sudden(run: Run, row: int) -> bool:
-    """Return whether nothing in the step before announced a row; see ``which_sudden``."""
+    """Return whether a row came without warning in the step before; see ``which_sudden``."""
     return bool(which_sudden(run, np.array([row]))[0])
 
 
 def which_sudden(run: Run, rows: np.ndarray) -> np.ndarray:
-    """Return which rows nothing in the step before announced; not known is no.
+    """Return which rows came without warning in the step before; unknown counts as no.
 
-    What would: a loss or gradient norm above ``NORM_SPIKE`` times its usual value, or times its
-    median of all steps before, since what grows by a tenth in each step is never far above the
-    last 32; or a gradient that was broken and applied. Before the first step there is nothing.
+    A warning is a loss or gradient norm above ``NORM_SPIKE`` times its usual value, or times its
+    median of all steps before, since a value that grows by a tenth in each step is never far above
+    the last 32; or a gradient that was broken and applied. Nothing precedes the first step.
     """
     before = np.maximum(rows - 1, 0)
     follows = (rows > 0) & (run.step[before] == run.step[rows] - 1)
@@ -148,10 +150,10 @@ def stretches(bad: np.ndarray) -> Stretches:
 def ahead(
     values: np.ndarray, rows: np.ndarray, number: int, find: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Return what ``find`` makes of the values from each row on.
+    """Apply ``find`` to the values from each row on.
 
-    It is shown ``[k, number]`` with NaN beyond the end, a part of the rows at a time, and returns
-    ``[k]``.
+    It receives ``[k, number]`` with NaN beyond the end, for a part of the rows at a time, and
+    returns ``[k]``.
     """
     longer = np.concatenate([values, np.full(number, np.nan)])
     windows = np.lib.stride_tricks.sliding_window_view(longer, number)
@@ -160,18 +162,18 @@ def ahead(
 
 
 def row_medians(rows: np.ndarray) -> np.ndarray:
-    """Return the median of the finite numbers of each row, NaN where there are none."""
+    """Return the median of the finite numbers of each row, NaN if there are none."""
     finite = np.isfinite(rows)
     return _medians(np.where(finite, rows, np.nan), finite.sum(axis=1), least=1)
 
 
 def row_largest(rows: np.ndarray) -> np.ndarray:
-    """Return the largest of the finite numbers of each row, NaN where there are none."""
+    """Return the largest of the finite numbers of each row, NaN if there are none."""
     return np.fmax.reduce(np.where(np.isfinite(rows), rows, np.nan), axis=1)
 
 
 def trailing(bad: np.ndarray) -> int:
-    """Return how many rows are true in a row at the end."""
+    """Return how many consecutive rows are true at the end."""
     good = np.flatnonzero(~bad)
     return len(bad) - (int(good[-1]) + 1 if good.size else 0)
 
@@ -183,7 +185,7 @@ def median(values: np.ndarray) -> float:
 
 
 def over(value: float, other: float) -> float:
-    """Return a quotient, NaN where it means nothing: the other is not positive."""
+    """Return a quotient, NaN if it is meaningless because the other is not positive."""
     return value / other if other > 0 else float("nan")
 
 
@@ -194,7 +196,7 @@ def largest(values: np.ndarray) -> float:
 
 
 def first_loss(run: Run) -> float:
-    """Return the loss that the run began with, NaN if its beginning is not recorded."""
+    """Return the first loss of the run, NaN if its start is not recorded."""
     begun = run.has_loss and len(run.step) > 0 and run.step[0] == 1
     return float(run.loss[0]) if begun else float("nan")
 
@@ -207,7 +209,7 @@ def last_loss(run: Run) -> float:
 
 
 def setting(run: Run, name: str) -> float:
-    """Return a number of the config, NaN if it is not there or no number."""
+    """Return a number from the config, NaN if it is missing or not a number."""
     try:
         return float(run.config[name])
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -215,7 +217,7 @@ def setting(run: Run, name: str) -> float:
 
 
 def _grown(run: Run, rows: np.ndarray) -> np.ndarray:
-    """Return which rows have a loss or norm far above what they were before (bool ``[k]``)."""
+    """Return which rows have a loss or norm far above the earlier ones (bool ``[k]``)."""
     grown = np.zeros(len(rows), bool)
     for values in (run.loss, run.grad_norm):
         before = medians_before(values, rows)
@@ -235,7 +237,7 @@ def _centers(values: np.ndarray) -> np.ndarray:
         for start in range(0, len(values), _CHUNK):
             here = slice(start, start + _CHUNK)
             center[here] = _medians(windows[here], known[here], least=LEAST_HISTORY)
-        # Of what may be negative no multiple means anything.
+        # Multiples are meaningless for values that can be negative.
         center[_in_windows(values < 0) > 0] = np.nan
         return center
 
@@ -260,7 +262,7 @@ def _deviations(values: np.ndarray) -> np.ndarray:
 
 
 def _medians(rows: np.ndarray, known: np.ndarray, *, least: int) -> np.ndarray:
-    """Return the median of the numbers of each row, of which this many are not NaN."""
+    """Return the median of each row, given how many of its numbers are not NaN."""
     ordered = np.sort(rows, axis=1)  # NaN goes to the end
     at = np.arange(len(rows))
     low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, rows.shape[1] - 1)
@@ -285,7 +287,7 @@ def _logs(values: np.ndarray) -> np.ndarray:
 
 
 def _windows(values: np.ndarray) -> np.ndarray:
-    """Return for each row the ``HISTORY`` values before it, NaN before the first."""
+    """Return the ``HISTORY`` values before each row, NaN before the first."""
     longer = np.concatenate([np.full(HISTORY, np.nan), values])
     return np.lib.stride_tricks.sliding_window_view(longer, HISTORY)[: len(values)]
 

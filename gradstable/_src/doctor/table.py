@@ -1,4 +1,4 @@
-"""All rules in their order, and the diagnosis of a run."""
+"""All rules in order, and the diagnosis of a run."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,7 +17,7 @@ from gradstable._src.doctor.signals import ENOUGH, first_loss, last_loss, rememb
 from gradstable._src.doctor.start import exploding_initialization, warmup_too_short
 from gradstable._src.telemetry.run import Run
 
-# Causes come before what they lead to, and the log last.
+# Causes come before their effects, and the log comes last.
 RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
     rule.__name__: rule
     for rule in (
@@ -40,19 +40,19 @@ RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
 }
 
 
-@np.errstate(all="ignore")  # wild numbers are what it is for
+@np.errstate(all="ignore")  # it is meant for wild numbers
 def diagnose(run: Run) -> tuple[Diagnosis, ...]:
     """Diagnose a recorded run.
 
-    Every rule of ``RULES`` looks at the run by itself: a number, a threshold, as its docstring
-    says. Where none but ``log_incomplete`` finds anything, the run is ``healthy``, or ``too_short``
-    if it has fewer than 20 steps.
+    Every rule in ``RULES`` looks at the run independently and compares numbers with thresholds, as
+    its docstring says. If only ``log_incomplete`` finds anything, or no rule does, the run is also
+    ``healthy``, or ``too_short`` if it has fewer than 20 steps.
 
     Args:
-      run: what ``gs.telemetry.read_run`` returned.
+      run: a run returned by ``gs.telemetry.read_run``.
 
     Returns:
-      The diagnoses, causes before what they lead to; at least one.
+      The diagnoses, causes before effects; at least one.
 
     Example:
       >>> import tempfile
@@ -86,7 +86,7 @@ def _too_short(run: Run) -> Diagnosis:
     return Diagnosis(
         "too_short",
         Severity.NOTE,
-        f"Nothing was found in {counted(number, 'step')}, which is too few to judge.",
+        f"Nothing was found in {counted(number, 'step')}, too few to judge.",
         (Evidence("steps recorded", number, "<", ENOUGH),),
         "Record more steps.",
     )
@@ -95,13 +95,13 @@ def _too_short(run: Run) -> Diagnosis:
 def _healthy(run: Run) -> Diagnosis:
     number = len(run.step)
     rejected = int(run.rejected.sum())
-    evidence = (Evidence("rules that found anything, but of the log", 0, "<", 1),)
+    evidence = (Evidence("rules that found anything, except about the log", 0, "<", 1),)
     first, last = first_loss(run), last_loss(run)
     path = f"; the loss went from {first:.3g} to {last:.3g}" if np.isfinite(first + last) else ""
     kept = f", {counted(rejected, 'step')} rejected" if rejected else ""
-    told = f"Healthy: nothing unusual in {counted(number, 'step')}{kept}{path}."
-    advice = "Nothing has to be done."
+    text = f"Healthy: nothing unusual in {counted(number, 'step')}{kept}{path}."
+    advice = "No action is needed."
     if last >= first:
-        told += " But it did not fall."
+        text += " But it did not fall."
         advice = "Nothing is unstable. If the loss should have fallen, look at data and model."
-    return Diagnosis("healthy", Severity.NONE, told, evidence, advice)
+    return Diagnosis("healthy", Severity.NONE, text, evidence, advice)

@@ -9,5 +9,5 @@ def need(module: str, *, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        msg = f"{module} is not installed. Get it with: pip install 'gradstable[{extra}]'"
+        msg = f"{module} is not installed. Install it with: pip install 'gradstable[{extra}]'"
         raise ModuleNotFoundError(msg, name=module) from error

@@ -58,7 +58,7 @@ def test_the_demo_keeps_its_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
 
     shown = capsys.readouterr().out
     assert f"{100 * accuracy(runs['guard']):.2f} %" in shown
-    assert "The guard rejected steps 20, 120, 220-223, 320-327: exactly these." in shown
+    assert "The guard rejected steps 20, 120, 220-223, 320-327: exactly the bad ones." in shown
     assert "14 rejected" in shown  # as gs.explain says
     assert f"wrote {folder / 'demo.html'}" in shown
     assert shown.count("\n") < 60  # no flood where nobody watches
@@ -75,7 +75,7 @@ def test_a_short_run_writes_over_its_own_files_only(
     (tmp_path / "mine.txt").write_text("mine")
     runs = run_demo(tmp_path, "--steps", "22", "--seed", "7")
     shown = capsys.readouterr().out
-    assert "The guard rejected step 20: exactly these." in shown
+    assert "The guard rejected step 20: exactly the bad ones." in shown
     assert f"wrote {tmp_path / 'demo.html'}" in shown
     assert {file.name for file in tmp_path.iterdir()} == {*FILES, "demo.html", "mine.txt"}
     assert (tmp_path / "mine.txt").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""``gradstable demo``: five trainings, what came out of them, and the report that compares them."""
+"""``gradstable demo``: five training runs, their results, and a report that compares them."""
 
 import re
 import sys
@@ -18,8 +18,8 @@ from gradstable._src.cli.demo.train import CONTESTANTS, Contestant, Result, trai
 from gradstable._src.report.page import render
 from gradstable._src.telemetry.run import Run, read_run
 
-_MAX_SEED = 2**32 - 1  # what scikit-learn and JAX both take
-_PLAIN_WIDTH = 120  # where the width is not known, a table must not be folded
+_MAX_SEED = 2**32 - 1  # the range that scikit-learn and JAX both accept
+_PLAIN_WIDTH = 120  # so that tables do not wrap if the width is unknown
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Options:
     A convolutional network learns handwritten digits (they come with scikit-learn), and some
     batches are bad: a sensor with the wrong gain at step 20, later a NaN pixel, wrong labels
     with huge weights, and a dead sensor. Bare AdamW, AdamW behind clip_by_global_norm and
-    apply_if_finite, and AdamW in the guard all see the same batches. It takes less than two
+    apply_if_finite, and guarded AdamW all see the same batches. It takes less than two
     minutes on two cores.
     """
 
     seed: int = 0
-    """Sets the split of the data, the order of batches, and the first parameters."""
+    """Seed for the data split, the order of batches, and the initial parameters."""
     steps: int = 500
-    """How many steps each contestant trains; faults beyond the end are not planted."""
+    """Number of steps to train each contestant; faults beyond the end are not planted."""
     out: Path = Path("gradstable-demo")
     """Folder for demo.html and a record of each run; only these files are overwritten."""
 
@@ -64,7 +64,7 @@ def main(args: Sequence[str]) -> int:
     console.print(_table(results, runs))
     for line in (results["guard"].explanation or "", "", *_conclusions(results, runs, faults)):
         console.print(line, markup=False, soft_wrap=True)
-    # Not through the console: a path must not be folded.
+    # Not through the console, which would wrap a path.
     print(f"\nwrote {page}, and a record of each run next to it")
     return 0
 
@@ -115,26 +115,26 @@ def _table(results: dict[str, Result], runs: dict[str, Run]) -> Table:
     for name, result in results.items():
         run = runs[name]
         acts = [run.rejected.sum(), run.clipped.sum()]
-        # A bare optimizer takes what comes: a zero would look as if it had judged.
-        told = [str(count) for count in acts] if result.explanation else ["-", "-"]
-        table.add_row(name, _percent(result.accuracy), *told)
+        # A bare optimizer does not judge steps, which a zero would suggest.
+        counts = [str(count) for count in acts] if result.explanation else ["-", "-"]
+        table.add_row(name, _percent(result.accuracy), *counts)
     return table
 
 
 def _conclusions(
     results: dict[str, Result], runs: dict[str, Run], faults: Sequence[Fault]
 ) -> list[str]:
-    """Return what is to be learned, in sentences made of the numbers."""
+    """Return the conclusions, in sentences built from the numbers."""
     bad = set(bad_steps(faults))
     rejected = {int(step) for step in runs["guard"].step[runs["guard"].rejected]}
-    told = f"step{'s' * (len(rejected) > 1)} {spans(rejected)}" if rejected else "no step"
-    told += ": exactly these" if rejected == bad != set() else ""
+    which = f"step{'s' * (len(rejected) > 1)} {spans(rejected)}" if rejected else "no step"
+    which += ": exactly the bad ones" if rejected == bad != set() else ""
     accuracy = {name: _percent(result.accuracy) for name, result in results.items()}
     calm = runs["guard, no faults"]
     touched = int((calm.rejected | calm.clipped).sum())
     return [
         *(f"step {spans(fault.steps)}: {fault.text}" for fault in faults),
-        f"The guard rejected {told}. It ended at "
+        f"The guard rejected {which}. It ended at "
         f"{accuracy['guard']} test accuracy; bare AdamW without any fault ends at "
         f"{accuracy['adamw, no faults']}.",
         f"Through the faults, bare AdamW ended at {accuracy['adamw']}, behind a clip and "
@@ -144,7 +144,7 @@ def _conclusions(
 
 
 def spans(steps: Iterable[int]) -> str:
-    """Return step numbers as text, with runs joined: ``20, 220-223``."""
+    """Return step numbers as text, with consecutive ones joined: ``20, 220-223``."""
     runs: list[list[int]] = []
     for step in sorted(steps):
         if runs and step == runs[-1][-1] + 1:

@@ -1,4 +1,4 @@
-"""Real images: the handwritten digits that scikit-learn carries along; nothing is downloaded."""
+"""Real images: the handwritten digits that come with scikit-learn; nothing is downloaded."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class Split(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step of training sees."""
+    """The input of one training step."""
 
     image: np.ndarray  # float32 [BATCH_SIZE, 8, 8, 1]
     label: np.ndarray  # int32 [BATCH_SIZE]
@@ -31,8 +31,8 @@ class Batch(NamedTuple):
 
 
 def load_splits(seed: int) -> tuple[Split, Split]:
-    """Return the digits as training and test part, with equal shares of each digit."""
-    digits: Any = load_digits()  # a bunch, but annotated as something else too
+    """Return the digits as training and test splits, with equal shares of each digit."""
+    digits: Any = load_digits()  # a Bunch, but its annotation allows other types too
     image = (digits.images / _BRIGHTEST).astype(np.float32)[..., np.newaxis]
     label = digits.target.astype(np.int32)
     parts: Any = train_test_split(
@@ -45,8 +45,8 @@ def load_splits(seed: int) -> tuple[Split, Split]:
 def batch_at(step: int, train: Split, *, seed: int) -> Batch:
     """Return the batch of a step (the first is 1): a pure function of step and seed.
 
-    Every epoch has an order of its own, and every image is moved by up to one pixel each
-    way, so that the loss does not fall to zero and the norm of the gradient keeps a level.
+    Every epoch has its own order, and every image is moved by up to one pixel in each direction, so
+    that the loss does not fall to zero and the gradient norm keeps its level.
     """
     per_epoch = len(train.label) // BATCH_SIZE
     epoch, place = divmod(step - 1, per_epoch)

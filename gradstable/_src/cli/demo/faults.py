@@ -1,7 +1,7 @@
-"""The storm: what goes wrong with the data, and when. No gradient is ever touched.
+"""The storm: what goes wrong with the data, and when. Gradients are never touched.
 
-A fault changes images, labels or example weights, as a broken sensor or a wrong join of two
-tables would; the bad gradients come out of back-propagation by themselves.
+A fault changes images, labels or example weights, as a broken sensor or a wrong join of two tables
+would; backpropagation then produces the bad gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from gradstable._src.cli.demo.data import Batch
 from gradstable._src.cli.demo.model import CLASSES
 
-_FAULT = 3  # a stream of random numbers beside those of the data
+_FAULT = 3  # a stream of random numbers separate from those of the data
 _GAIN = 1e4
 _WEIGHT = 1e4
 
@@ -24,7 +24,7 @@ class Fault(NamedTuple):
       first: the first bad step (steps are counted from 1).
       last: the last bad step.
       text: what happened to the data, in one clause.
-      corrupt: makes a bad batch of a good one, with the given random numbers.
+      corrupt: turns a good batch into a bad one, with the given random numbers.
     """
 
     first: int
@@ -50,7 +50,7 @@ def _break_one_pixel(batch: Batch, rng: np.random.Generator) -> Batch:
 
 
 def _mislabel(batch: Batch, rng: np.random.Generator) -> Batch:
-    # From 1 to 9 further round the circle of digits: never the right one.
+    # Shift each digit by 1 to 9 (mod 10), so that it is never the right one.
     wrong = (batch.label + rng.integers(1, CLASSES, size=batch.label.shape)) % CLASSES
     return batch._replace(
         label=wrong.astype(batch.label.dtype), weight=batch.weight * np.float32(_WEIGHT)
@@ -76,7 +76,7 @@ STORM: tuple[Fault, ...] = (
 
 
 def planted(steps: int) -> tuple[Fault, ...]:
-    """Return the faults of a run of this many steps; what lies beyond its end is cut off."""
+    """Return the faults of a run of this many steps, cut off at its end."""
     return tuple(
         fault._replace(last=min(fault.last, steps)) for fault in STORM if fault.first <= steps
     )

@@ -9,15 +9,15 @@ CLASSES = 10
 _WIDTH = 48
 _HIDDEN = 128
 _DROPOUT = 0.2
-# Smoothed labels keep the loss, and so the norm of the gradient, away from zero.
+# Smoothed labels keep the loss, and therefore the gradient norm, away from zero.
 _SMOOTHING = 0.1
 
 
 class DigitsNet(nnx.Module):
     """Two convolutions and two dense layers for images of 8 by 8 pixels.
 
-    There is no batch normalization in it on purpose: its running statistics change in the
-    forward pass, where no optimizer can keep a NaN out of them.
+    It deliberately has no batch normalization, whose running statistics change in the forward pass,
+    where no optimizer can keep a NaN out of them.
     """
 
     def __init__(self, *, rngs: nnx.Rngs) -> None:
@@ -46,7 +46,7 @@ def training_loss(
 
 @nnx.jit
 def evaluate(model: DigitsNet, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the plain cross entropy and the share of right answers."""
+    """Return the plain cross entropy and the accuracy."""
     logits = model(image)
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, label))
     return loss, jnp.mean(jnp.argmax(logits, axis=-1) == label)

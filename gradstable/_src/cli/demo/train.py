@@ -23,9 +23,9 @@ class Contestant(NamedTuple):
     """One run of the demo.
 
     Attributes:
-      name: in the table, on the page, and of its file.
-      wrap: from AdamW to the optimizer of the run.
-      code: the same as a line of code.
+      name: its name in the table, on the page and in the file name.
+      wrap: function from AdamW to the optimizer of the run.
+      code: the optimizer as a line of code.
       storm: whether it gets the faults.
     """
 
@@ -53,12 +53,12 @@ CONTESTANTS = (
 
 
 class Result(NamedTuple):
-    """What a run leaves behind.
+    """The result of a run.
 
     Attributes:
-      file: of JSON lines, as ``gs.telemetry.read_run`` takes it.
-      accuracy: share of the test images that are right at the end.
-      explanation: what ``gs.explain`` says; ``None`` without a guard.
+      file: a file of JSON lines for ``gs.telemetry.read_run``.
+      accuracy: share of test images classified correctly at the end.
+      explanation: the text of ``gs.explain``; ``None`` without a guard.
     """
 
     file: Path
@@ -75,7 +75,7 @@ def train(
     faults: Sequence[Fault],
     progress: Progress,
 ) -> Result:
-    """Train one contestant. The seed decides on data, order, first parameters and dropout."""
+    """Train one contestant. The seed determines data, order, initial parameters and dropout."""
     adamw = optax.adamw(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     faults = faults if contestant.storm else ()
     training, test = load_splits(seed)
