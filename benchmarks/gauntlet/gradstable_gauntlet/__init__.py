@@ -1,6 +1,6 @@
-"""The gauntlet: every optimizer through every storm, and what is left of it.
+"""The gauntlet: every optimizer through every storm, and how it comes out.
 
-What is here is for those who bring something: a file with ``CONTESTANTS``, ``TASKS`` or ``STORMS``.
+These names are for files with your own ``CONTESTANTS``, ``TASKS`` or ``STORMS``.
 """
 
 from gradstable_gauntlet.contestant import Contestant

@@ -1,6 +1,6 @@
-"""Where something that is not ours does better than something of ours, by more than chance.
+"""Where a contestant that is not ours does better than one of ours by more than chance.
 
-Two tests, each for one task and one storm:
+There are two tests, each for one task and one storm:
 
 - survival: the difference of the shares of surviving seeds, each measured by the best clean loss of
   its own base, is more than two standard errors of such a difference (binomial, with the share of
@@ -9,7 +9,8 @@ Two tests, each for one task and one storm:
   deviation over seeds (the root of the mean of both squares; of a sample with infinite losses, of
   its finite part). An infinite median loses to every finite one.
 
-With few seeds and many peers, some of what is found is chance. It errs on the side of saying so.
+With few seeds and many peers, some findings are due to chance. The tests err on the side of
+reporting too much.
 """
 
 import itertools
@@ -22,7 +23,7 @@ import numpy as np
 from gradstable_gauntlet.measures import CLEAN, bad_as_inf, bar, middle, survived
 from gradstable_gauntlet.results import Results
 
-ERRORS = 2.0  # standard errors, and deviations, that a difference has to exceed
+ERRORS = 2.0  # standard errors, or deviations, that a difference must exceed
 
 
 class Beat(NamedTuple):
@@ -31,8 +32,8 @@ class Beat(NamedTuple):
     task: str
     storm: str
     ours: str
-    by: str  # the one that beats it most
-    peers: int  # how many beat it
+    by: str  # the peer that beats it by most
+    peers: int  # how many peers beat it
     measure: Literal["survival", "loss"]
     our_value: float  # share of seeds from 0 to 1, or median final loss
     their_value: float
@@ -50,13 +51,13 @@ def beaten(
     """Return every task and storm in which one of ours is beaten by a peer.
 
     Args:
-      results: of the gauntlet.
-      ours: those that may be beaten. Default: all that are ours.
-      by: those that may beat them. Default: all that are not ours.
-      tasks: default: all.
-      storms: default: all, and calm weather.
-      same_base: whether peers are only those with the same base. That another optimizer learns a
-        task better says nothing about what protects it.
+      results: the results of the gauntlet.
+      ours: those that can be beaten. Default: all of ours.
+      by: those that can beat them. Default: all that are not ours.
+      tasks: the tasks to compare. Default: all.
+      storms: the storms to compare. Default: all, and calm weather.
+      same_base: whether peers are only those with the same base. Another optimizer that learns a
+        task better says nothing about protection.
 
     Returns:
       One for each of ours, task, storm and measure in which that happens.
@@ -93,7 +94,7 @@ def _runs(results: Results, task: str, names: set[str]) -> dict[tuple[str, str],
 
 
 class _Runs(NamedTuple):
-    """What the tests need of the seeds of one contestant in one task and one storm."""
+    """What the tests need to know about the seeds of one contestant in one task and one storm."""
 
     median: float
     deviation: float
@@ -102,7 +103,7 @@ class _Runs(NamedTuple):
 
     @classmethod
     def of(cls, final: np.ndarray, alive: np.ndarray) -> "_Runs":
-        """Return it, from final losses and from who survived."""
+        """Build it from the final losses and from which seeds survived."""
         return cls(middle(final), _deviation(final), int(alive.sum()), alive.size)
 
     @property
@@ -112,13 +113,13 @@ class _Runs(NamedTuple):
 
 
 def survives_more(theirs: np.ndarray, ours: np.ndarray) -> bool:
-    """Return whether more seeds of the first survived than of the second, by more than chance."""
+    """Return whether more seeds of the first survived than of the second, beyond chance."""
     nothing = np.array([])
     return _survives_more(_Runs.of(nothing, theirs), _Runs.of(nothing, ours))
 
 
 def ends_lower(theirs: np.ndarray, ours: np.ndarray) -> bool:
-    """Return whether the final losses of the first are below the second's by more than chance."""
+    """Return whether the final losses of the first are below the second's, beyond chance."""
     nothing = np.array([], bool)
     return _ends_lower(_Runs.of(theirs, nothing), _Runs.of(ours, nothing))
 
@@ -155,7 +156,7 @@ def _beats(
 
 
 def _deviation(values: np.ndarray) -> float:
-    """Return the median absolute deviation of what is finite."""
+    """Return the median absolute deviation of the finite values."""
     known = bad_as_inf(values)
     known = known[np.isfinite(known)]
     return float(np.median(np.abs(known - np.median(known)))) if known.size else 0.0

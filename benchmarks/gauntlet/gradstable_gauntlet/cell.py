@@ -18,13 +18,13 @@ CURVE_POINTS = 60
 
 
 class Plan(NamedTuple):
-    """How much is run of each cell; the same for every contestant.
+    """How much of each cell is run; the same for every contestant.
 
     Attributes:
       rates: learning rates to choose from.
-      tuning_seeds: what they are tried with.
-      seeds: what the storms are run with: others, so that nothing is reported that was tuned on.
-      width: how many runs are computed side by side.
+      tuning_seeds: the seeds with which they are tried.
+      seeds: the seeds for the storms; different ones, so that nothing reported was tuned on.
+      width: the number of runs computed side by side.
     """
 
     rates: tuple[float, ...] = tuple(float(f"{10**x:.3g}") for x in np.arange(-4, 0.1, 0.5))
@@ -40,7 +40,7 @@ def run_cell(
     storms: Mapping[str, Storm],
     plan: Plan,
 ) -> Cell:
-    """Run a contestant in a task. ``storms`` must have ``"none"``, what others are held against."""
+    """Run a contestant in a task. ``storms`` must include ``"none"``, the reference for others."""
     began = time.perf_counter()
     task = make_task()
     run = runner(task, contestant, width=plan.width)
@@ -82,7 +82,7 @@ def _medians(sweep: np.ndarray) -> np.ndarray:
 
 
 def _fate(trace: Trace, calm_trace: Trace, weathers: Sequence[Weather]) -> Fate:
-    losses = np.stack([_told(*pair) for pair in zip(trace.losses, weathers, strict=True)])
+    losses = np.stack([_sound(*pair) for pair in zip(trace.losses, weathers, strict=True)])
     clean = np.asarray(calm_trace.losses, np.float64)
     points = np.linspace(0, losses.shape[-1] - 1, min(CURVE_POINTS, losses.shape[-1])).astype(int)
     recovery = [
@@ -100,10 +100,10 @@ def _fate(trace: Trace, calm_trace: Trace, weathers: Sequence[Weather]) -> Fate:
     )
 
 
-def _told(losses: np.ndarray, weather: Weather) -> np.ndarray:
-    """Return the losses, and for a step whose batch is broken the one before it.
+def _sound(losses: np.ndarray, weather: Weather) -> np.ndarray:
+    """Return the losses, with the previous loss for steps whose batch is broken.
 
-    What a broken batch costs says nothing of the model.
+    The loss of a broken batch says nothing about the model.
     """
     broken = (np.asarray(weather.inputs) != 1.0) | (np.asarray(weather.targets) != 1.0)
     known = np.maximum.accumulate(np.where(broken, -1, np.arange(losses.size)))

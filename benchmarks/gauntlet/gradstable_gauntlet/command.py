@@ -1,4 +1,4 @@
-"""``gradstable gauntlet``: the options, the progress, and what is written in the end."""
+"""``gradstable gauntlet``: the options, the progress, and the output files."""
 
 import os
 import platform
@@ -28,44 +28,44 @@ from gradstable_gauntlet.tables import duration
 
 PROG = "gradstable gauntlet"
 
-# Of the whole, with the same seeds, rates and steps: so every figure of it can be compared.
+# A part of the whole with the same seeds, rates and steps, so that all numbers are comparable.
 QUICK_TASKS = ("deep_mlp", "lm_markov")
 QUICK_CONTESTANTS = ("adamw", "clip", "apply_if_finite", "zclip", "gs.guard(adamw)")
 QUICK_STORMS = ("none", "batch x 1e6, 10%", "batch x nan, 1%", "loss x 30 for good", "rate x 100")
-# The default rule and stable_adamw may be tuned on these; what is reported is of the others.
+# The default rule and stable_adamw may be tuned on these; the other tasks are reported.
 TUNING_TASKS = ("digits_cnn", "lm_topics", "relu_rnn", "lstm", "heavy_tails", "sines")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Send optimizers through every storm there is, on small real models, and see who is left.
+    """Send optimizers through every storm, on small real models, and see which survive.
 
-    Writes results.json, results.md and index.html. What is finished is not run again: stop it when
-    you like, and call it again.
+    Writes results.json, results.md and index.html. Finished parts are not run again: you can stop
+    it at any time and call it again.
     """
 
     quick: bool = False
     """Five contestants, two tasks, five storms: less than five minutes on two cores."""
     full: bool = False
-    """Everything; takes hours. The default where nothing is chosen by name is --quick."""
+    """Everything; takes hours. If you choose nothing by name, the default is --quick."""
     tasks: tuple[str, ...] = ()
-    """Only these."""
+    """Only these tasks."""
     contestants: tuple[str, ...] = ()
-    """Only these."""
+    """Only these contestants."""
     storms: tuple[str, ...] = ()
-    """Only these."""
+    """Only these storms."""
     bring: tuple[Path, ...] = ()
-    """Python files with CONTESTANTS, TASKS or STORMS of your own, which take part."""
+    """Python files with your own CONTESTANTS, TASKS or STORMS, which take part."""
     seeds: int = len(Plan().seeds)
-    """How many runs of every storm."""
+    """Number of runs of every storm."""
     processes: Annotated[int, tyro.conf.arg(aliases=["-j"])] = os.cpu_count() or 1
-    """How many cells to run at a time."""
+    """Number of cells to run at a time."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("gauntlet-out")
     """Folder to write to."""
     fresh: bool = False
-    """Run again what is there already; it may be of other code."""
+    """Run finished parts again; they may come from other code."""
     list: bool = False
-    """Say what there is to choose from, and run nothing."""
+    """List all choices, and run nothing."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -79,7 +79,7 @@ def main(args: Sequence[str]) -> int:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
     if options.list:
-        _tell_what_there_is(known, console)
+        _print_choices(known, console)
         return 0
     cells_folder = options.out / "cells"
     if options.fresh:
@@ -96,14 +96,14 @@ def main(args: Sequence[str]) -> int:
     write(results, options.out / "results.json")
     (options.out / "results.md").write_text(to_markdown(results), encoding="utf-8")
     (options.out / "index.html").write_text(to_html(results), encoding="utf-8")
-    console.print(f"written: {options.out}/results.json, results.md and index.html")
+    console.print(f"wrote {options.out}/results.json, results.md and index.html")
     return 0
 
 
 def _chosen(options: Options, known: Entries) -> Entries:
-    """Return what is to run: what is named; of what is not, all, or the quick part of it."""
+    """Return what to run: the named entries; otherwise all of them, or the quick part."""
     if options.quick and options.full:
-        msg = "--quick and --full exclude each other"
+        msg = "--quick and --full cannot be combined"
         raise ValueError(msg)
     named = options.tasks, options.contestants, options.storms
     quick = options.quick or not (options.full or any(named))
@@ -135,10 +135,10 @@ def _run_with_progress(
         shown = progress.add_task("cells", total=len(jobs))
         for job, cell in run_jobs(jobs, folder, processes=processes):
             cells[job.task, job.contestant] = cell
-            told = f"{job.contestant} in {job.task}"
-            progress.update(shown, advance=1, description=told)
+            name = f"{job.contestant} in {job.task}"
+            progress.update(shown, advance=1, description=name)
             if not console.is_terminal:
-                console.print(f"{len(cells)}/{len(jobs)} {told}: {cell.seconds:.0f} s")
+                console.print(f"{len(cells)}/{len(jobs)} {name}: {cell.seconds:.0f} s")
     return [cells[job.task, job.contestant] for job in jobs]
 
 
@@ -172,7 +172,7 @@ def _results(chosen: Entries, plan: Plan, cells: Sequence[Cell], made: dict[str,
     return Results(made, tasks, contestants, storms, plan.rates, cells)
 
 
-def _tell_what_there_is(known: Entries, console: Console) -> None:
+def _print_choices(known: Entries, console: Console) -> None:
     for kind, named in zip(Entries._fields, known, strict=True):
         console.print(f"[bold]{kind}")
         for name, entry in named.items():

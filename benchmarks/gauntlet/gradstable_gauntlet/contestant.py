@@ -1,4 +1,4 @@
-"""Who runs the gauntlet: an optimizer made from a schedule of learning rates."""
+"""A contestant in the gauntlet: an optimizer made from a learning rate schedule."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ Schedule = optax.Schedule
 
 
 class Contestant(NamedTuple):
-    """An optimizer with whatever protects it.
+    """An optimizer together with its protection.
 
     Attributes:
-      make: from a schedule (count to learning rate) to a transform. Schedules may be traced: the
-        gauntlet runs many rates at once.
-      about: what it is and where it is from, in one line.
-      base: the name of the contestant that it protects, which is what it is held against on clean
-        runs; its own name where it protects none.
-      ours: whether it is from this package.
-      touched: from the last state and the norms of the gradients ``[steps]`` to how many steps it
-        clipped or rejected. ``None``: read by ``gs.health``, and unknown without a guard or with
-        more than one.
+      make: function from a schedule (count to learning rate) to a transform. Schedules can be
+        traced: the gauntlet runs many rates side by side.
+      about: what it is and where it comes from, in one line.
+      base: the name of the contestant that it protects, with which it is compared in clean runs;
+        its own name if it protects none.
+      ours: whether it comes from gradstable.
+      touched: function from the last state and the gradient norms ``[steps]`` to the number of
+        steps it clipped or rejected. ``None``: read with ``gs.health``, and unknown without a guard
+        or with more than one.
     """
 
     make: Callable[[Schedule], optax.GradientTransformation]

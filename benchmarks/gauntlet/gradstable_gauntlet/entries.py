@@ -1,4 +1,4 @@
-"""Who takes part: what comes with this package, and what users bring in files of their own."""
+"""What takes part: the entries of this package, and those that users bring in files."""
 
 import runpy
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from gradstable_gauntlet.storms import STORMS, Storm
 from gradstable_gauntlet.task import Task
 from gradstable_gauntlet.tasks import TASKS
 
-# A task costs two more compilations for every type that it is computed in.
+# A task costs two more compilations for every dtype in which it computes.
 LOW_PRECISION_TASKS = ("digits_cnn", "deep_mlp", "lm_markov")
 
 
@@ -24,7 +24,7 @@ class Entries(NamedTuple):
 
 
 def entries(files: Iterable[Path] = ()) -> Entries:
-    """Return what there is, and what is in these files.
+    """Return the built-in entries and those in these files.
 
     Args:
       files: Python files with one or more of ``CONTESTANTS`` (name to a function from a schedule to
@@ -32,7 +32,7 @@ def entries(files: Iterable[Path] = ()) -> Entries:
         and ``STORMS`` (name to a ``Storm``). They are executed.
 
     Raises:
-      ValueError: if a file has none of them, or a name that is taken.
+      ValueError: if a file has none of them, or a name is already taken.
     """
     known = Entries(dict(TASKS), dict(CONTESTANTS), dict(STORMS))
     for file in files:
@@ -43,12 +43,12 @@ def entries(files: Iterable[Path] = ()) -> Entries:
             storms=found.get("STORMS", {}),
         )
         if not any(brought):
-            msg = f"{file}: has neither CONTESTANTS nor TASKS nor STORMS: define one, as a dict"
+            msg = f"{file}: has neither CONTESTANTS nor TASKS nor STORMS: define one as a dict"
             raise ValueError(msg)
         for mine, theirs in zip(known, brought, strict=True):
             taken = sorted(mine.keys() & theirs.keys())
             if taken:
-                msg = f"{file}: {taken[0]!r} is there already: take another name"
+                msg = f"{file}: the name {taken[0]!r} is already taken: choose another"
                 raise ValueError(msg)
         known = Entries(
             tasks={**known.tasks, **brought.tasks},
@@ -59,22 +59,22 @@ def entries(files: Iterable[Path] = ()) -> Entries:
 
 
 def storms_for(task: str, storms: Mapping[str, Storm]) -> dict[str, Storm]:
-    """Return those of the storms that a task is sent through; calm weather is always one."""
+    """Return the storms that a task is sent through; calm weather is always one."""
     chosen = {"none": STORMS["none"], **storms}
     low = task in LOW_PRECISION_TASKS
     return {name: storm for name, storm in chosen.items() if low or storm.dtype == "float32"}
 
 
 def choose(kind: str, names: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the named entries in the order in which they are known.
+    """Return the named entries, in the order of ``known``.
 
     Raises:
-      ValueError: if there is none of a name.
+      ValueError: if a name is unknown.
     """
     wanted = list(names)
     for name in wanted:
         if name not in known:
-            msg = f"there is no {kind} {name!r}; there are: {', '.join(known)}"
+            msg = f"there is no {kind} {name!r}; choose from: {', '.join(known)}"
             raise ValueError(msg)
     return {name: entry for name, entry in known.items() if name in wanted}
 
@@ -82,5 +82,5 @@ def choose(kind: str, names: Iterable[str], known: Mapping[str, Any]) -> dict[st
 def _contestant(name: str, brought: Any) -> Contestant:
     if isinstance(brought, Contestant):
         return brought
-    about = (getattr(brought, "__doc__", None) or "of your own").strip().splitlines()[0]
+    about = (getattr(brought, "__doc__", None) or "your own").strip().splitlines()[0]
     return Contestant(make=brought, about=about, base=name)

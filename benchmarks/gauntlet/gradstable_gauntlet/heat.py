@@ -1,4 +1,4 @@
-"""The map of survival: a row a contestant, a column a storm, in HTML that needs no script."""
+"""The survival map: a row per contestant and a column per storm, in HTML without scripts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from gradstable_gauntlet.results import Results
 from gradstable_gauntlet.tables import UNKNOWN, named
 
 _TENTHS = 10
-# Between the two ends the color of the card, so that the middle is pale in both themes. Mixed so
-# that the ink has a contrast of 4.5 to 1 at least on all of them.
+# The color of the card lies between the two ends, so that the middle is pale in both themes. It is
+# mixed so that the ink has a contrast of at least 4.5 to 1 everywhere.
 _MOST = 46  # percent of color at the ends
 
 
 def heat_map(results: Results, contestants: Sequence[str]) -> str:
-    """Return the section with the map: of all reporting tasks, or of the task that is chosen."""
+    """Return the section with the map of all reporting tasks, or of the chosen task."""
     reporting = reporting_tasks(results)
     views: dict[str, list[str]] = {f"all {len(reporting)} tasks": reporting}
     for task, about in results.tasks.items():
@@ -32,14 +32,14 @@ def heat_map(results: Results, contestants: Sequence[str]) -> str:
         '<section class="card" id="survival"><h2>Who survives what</h2><p class="soft">'
         "Percent of runs that survived: everything finite at the end, and a final loss of at most "
         "1.1 times that of the same contestant in calm weather. Orange is none, blue is all, – was "
-        "not run. Contestants are in the order of the mean over all storms; hover over a name to "
-        "see what it is. Choose a task to see it alone.</p>"
+        "not run. Contestants are ordered by the mean over all storms; hover over a name for a "
+        "description. Choose a task to see only that task.</p>"
         f'<div class="views">{"".join(choices)}{"".join(maps)}</div></section>'
     )
 
 
 def style(results: Results) -> str:
-    """Return what the map needs in the style sheet."""
+    """Return the style sheet of the map."""
     views = range(len(results.tasks) + 1)
     shown = ", ".join(f"#view-{place}:checked ~ #map-{place}" for place in views)
     shades = [f"{shown} {{ display: block; }}"]

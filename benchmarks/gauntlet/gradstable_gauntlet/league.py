@@ -1,4 +1,4 @@
-"""The league: what each contestant did over many tasks and storms, and who beats whom."""
+"""The league: how each contestant did over many tasks and storms."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,22 +21,22 @@ from gradstable_gauntlet.results import Cell, Fate, Results
 
 
 class Share(NamedTuple):
-    """How many of so many runs survived."""
+    """The number of runs that survived, and of all runs."""
 
     survived: int
     runs: int
 
     @property
     def percent(self) -> float:
-        """The share; NaN of no runs."""
+        """The share; NaN if there are no runs."""
         return 100.0 * self.survived / self.runs if self.runs else math.nan
 
     @property
     def error(self) -> float:
-        """The binomial standard error, in percent; tasks and storms are taken as given.
+        """The binomial standard error, in percent, for given tasks and storms.
 
-        Of the share with one more survivor and one more that is none, so that it is not 0 where all
-        or none survived.
+        It is computed with one more survivor and one more failure, so that it is not 0 if all or
+        none survived.
         """
         if not self.runs:
             return math.nan
@@ -45,7 +45,7 @@ class Share(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """A median, and the least and largest that one seed alone would give."""
+    """A median, and the smallest and largest value that a single seed would give."""
 
     value: float
     low: float
@@ -57,18 +57,19 @@ class Standing(NamedTuple):
 
     Attributes:
       contestant: its name.
-      base: the name of what it protects.
-      ours: whether it is from this package.
-      survival: by group of storms, and by ``""`` in all of them: the share of runs that survived.
-      absolute: the same in all, measured by the best clean loss of all with the same base.
+      base: the name of the contestant that it protects.
+      ours: whether it comes from gradstable.
+      survival: the share of runs that survived, by group of storms, and under ``""`` in all of
+        them.
+      absolute: the same over all storms, measured by the best clean loss with the same base.
       ratio: final loss over that of the clean run of the same seed, median over tasks and storms.
       lost: steps lost to a storm, in percent of the steps of the task, median likewise.
       recovery: steps from the last fault to the loss of the clean run, median likewise.
       spikes: spike score, median likewise.
       sensitivity: to the learning rate, relative, mean over tasks; 1 where nothing is learned.
-      sensitivity_high: of the upper half of the rates.
+      sensitivity_high: the same for the upper half of the rates.
       decades: width of the range of stable rates, mean over tasks.
-      upper_edge: highest stable rate, geometric mean over tasks; the lowest rate where none is.
+      upper_edge: highest stable rate, geometric mean over tasks; the lowest rate if none is stable.
       open_above: whether in some task it is stable at the highest rate of all, so that the edge is
         further up than the numbers say.
       false_interventions: percent of steps clipped or rejected in calm weather, mean over tasks.
@@ -94,13 +95,13 @@ class Standing(NamedTuple):
 
 
 def reporting_tasks(results: Results) -> list[str]:
-    """Return the tasks that nothing was tuned on, or all if there are no such."""
+    """Return the tasks on which nothing was tuned, or all if there are none."""
     apart = [name for name, task in results.tasks.items() if not task.get("tuning")]
     return apart or list(results.tasks)
 
 
 def groups(results: Results, storms: Iterable[str] | None = None) -> dict[str, list[str]]:
-    """Return the storms of each group, both in the order of the results; calm weather is none."""
+    """Return the storms of each group, in the order of the results, without calm weather."""
     wanted = set(results.storms if storms is None else storms) - {CLEAN}
     found: dict[str, list[str]] = {}
     for storm, about in results.storms.items():
@@ -112,7 +113,7 @@ def groups(results: Results, storms: Iterable[str] | None = None) -> dict[str, l
 def by_storm(
     results: Results, contestant: str, tasks: Iterable[str], *, absolute: bool = False
 ) -> dict[str, Share]:
-    """Return for each storm how many runs survived it, over all seeds and tasks that were run."""
+    """Return how many runs survived each storm, over all seeds and tasks that were run."""
     found = dict.fromkeys(results.storms, Share(0, 0))
     for cell in _cells(results, contestant, tasks):
         clean = bar(results, cell, absolute=absolute)
@@ -123,7 +124,7 @@ def by_storm(
 
 
 def together(shares: Iterable[Share]) -> Share:
-    """Return the share of the runs of all these."""
+    """Return the share over all these runs."""
     every = list(shares)
     return Share(sum(one.survived for one in every), sum(one.runs for one in every))
 
@@ -134,14 +135,14 @@ def league(
     """Return the standing of every contestant, most survivals first.
 
     Args:
-      results: of the gauntlet.
-      tasks: those that count. Default: all. What is reported should not be what was tuned on; see
+      results: the results of the gauntlet.
+      tasks: the tasks that count. Default: all. For reports, leave out those used for tuning; see
         ``reporting_tasks``.
-      storms: those that count. Default: all.
+      storms: the storms that count. Default: all.
 
     Returns:
-      One standing each, of those that ran in any of these tasks. What was not run does not count;
-      every run counts the same.
+      One standing for each contestant that ran in any of these tasks. Every run counts the same;
+      runs that were not made do not count.
     """
     chosen = list(results.tasks if tasks is None else tasks)
     grouped = groups(results, storms)
@@ -215,7 +216,7 @@ def _ratios(fate: Fate, cell: Cell) -> np.ndarray:
 
 
 def _spread(rows: Sequence[np.ndarray]) -> Spread:
-    """Return the median of all that is known, and of each seed that all rows have alone."""
+    """Return the median of all known values, and the range of medians of single seeds."""
     every = np.concatenate([row.ravel() for row in rows]) if rows else np.array([])
     value = _median_of_known(every)
     seeds = min((row.size for row in rows), default=0)

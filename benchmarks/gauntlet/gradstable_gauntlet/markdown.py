@@ -1,4 +1,4 @@
-"""The results as Markdown: one large table, one of where we are beaten, and how they came about."""
+"""The results as Markdown: one large table, one of where we are beaten, and their origin."""
 
 from collections.abc import Iterable
 
@@ -19,8 +19,8 @@ def to_markdown(results: Results, *, tasks: Iterable[str] | None = None) -> str:
     """Return the tables as Markdown.
 
     Args:
-      results: of the gauntlet.
-      tasks: those that count. Default: those that nothing was tuned on.
+      results: the results of the gauntlet.
+      tasks: the tasks that count. Default: those on which nothing was tuned.
     """
     chosen = reporting_tasks(results) if tasks is None else list(tasks)
     made = "; ".join(f"{name}: {value}" for name, value in provenance(results.made).items())
@@ -53,7 +53,7 @@ def _table(table: Table) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Return text that is one cell and nothing but text."""
+    """Return text as a single cell, without markup."""
     text = " ".join(text.split())
     for mark in ("\\", "|", "*", "`", "<"):
         text = text.replace(mark, f"\\{mark}")

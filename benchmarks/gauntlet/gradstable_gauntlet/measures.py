@@ -1,7 +1,6 @@
-"""What is counted: from curves and final losses to numbers that can stand in a table.
+"""Measures: turn curves and final losses into numbers for the tables.
 
-Everywhere, a loss that is infinite or NaN counts as infinitely large, and medians are taken with
-that.
+Everywhere, a loss that is infinite or NaN counts as infinitely large, also in medians.
 """
 
 import math
@@ -11,36 +10,36 @@ import numpy as np
 
 from gradstable_gauntlet.results import Cell, Fate, Results
 
-CLEAN = "none"  # the storm that is none
+CLEAN = "none"  # the absence of a storm
 TOLERANCE = 1.1
 _SMOOTH, _HOLD = 15, 10
 _LEAST_VALUES = 100  # before a deviation is called a spike
-_ROUNDING = 1e-9  # of a value: deviations this small are none
-_LARGEST = 1e100  # squares of it can be added up
+_ROUNDING = 1e-9  # relative: deviations this small do not count
+_LARGEST = 1e100  # its squares can be summed
 
 
 class Stable(NamedTuple):
-    """The learning rates around the best one at which the loss is nearly as good."""
+    """The learning rates around the best one at which the loss is almost as good."""
 
-    low: float  # NaN if no rate has a finite loss
+    low: float  # NaN if no rate gives a finite loss
     high: float
     open_low: bool  # whether the range of the rates ends before the stable range does
     open_high: bool
 
     @property
     def decades(self) -> float:
-        """The width: 0 if one rate is stable alone, or none is."""
+        """The width: 0 if at most one rate is stable."""
         return 0.0 if math.isnan(self.low) else math.log10(self.high / self.low)
 
 
 def bad_as_inf(values: np.ndarray) -> np.ndarray:
-    """Return the values with everything that is not finite as infinity."""
+    """Return the values with every non-finite one replaced by infinity."""
     values = np.asarray(values, np.float64)
     return np.where(np.isfinite(values), values, np.inf)
 
 
 def middle(values: np.ndarray) -> float:
-    """Return the median, with what is not finite as infinity; NaN of nothing."""
+    """Return the median, where non-finite values count as infinity; NaN if there are none."""
     values = np.asarray(values, np.float64)
     return float(np.median(bad_as_inf(values))) if values.size else math.nan
 
@@ -51,20 +50,20 @@ def clean_loss(cell: Cell) -> float:
 
 
 def bar(results: Results, cell: Cell, *, absolute: bool = False) -> np.ndarray:
-    """Return the clean losses that survival is measured by, one for each seed.
+    """Return the clean losses that define survival, one for each seed.
 
-    That is the larger of the median over seeds and of the loss of the very seed: one that is ill
-    placed from the start, in a game of two players say, has not been harmed by a storm.
+    Each is the larger of the median over seeds and the loss of the same seed: a seed with a bad
+    start, for example in a game of two players, was not harmed by a storm.
 
     Args:
-      results: where ``cell`` is from.
+      results: the results that contain ``cell``.
       cell: a contestant in a task.
-      absolute: not its own clean losses, but those of the best of all contestants in this task that
-        have the same base, itself and the base included. What learns worse in calm weather has a
-        lower bar to clear in a storm; with this it has not.
+      absolute: whether to use, instead of its own clean losses, those of the best contestant in
+        this task with the same base, itself and the base included. Otherwise a contestant that
+        learns worse in calm weather has a lower bar to clear in a storm.
 
     Returns:
-      ``[seeds]``; NaN if there is none.
+      ``[seeds]``; NaN if there are none.
     """
     reference = cell
     if absolute:
@@ -86,7 +85,7 @@ def survived(fate: Fate, clean: np.ndarray | float) -> np.ndarray:
     """Return for each seed whether the run survived.
 
     It did if parameters and final loss are finite and the final loss is at most 1.1 times
-    ``clean``, of which ``bar`` tells. Nothing survives by the measure of what is not finite.
+    ``clean``, which comes from ``bar``. If ``clean`` is not finite, nothing survives.
     """
     final = np.asarray(fate.final, np.float64)
     limit = np.where(np.isfinite(clean), clean, -np.inf)
@@ -94,9 +93,9 @@ def survived(fate: Fate, clean: np.ndarray | float) -> np.ndarray:
 
 
 def ratios(fate: Fate, clean: Fate) -> np.ndarray:
-    """Return for each seed its final loss over that of its own clean run.
+    """Return the final loss of each seed over that of its own clean run.
 
-    Infinite where the run blew up; NaN where the clean run did, or has no loss at all.
+    Infinite where the run blew up; NaN where the clean run did, or its loss is zero.
     """
     top, bottom = bad_as_inf(fate.final), np.asarray(clean.final, np.float64)
     known = np.isfinite(bottom) & (bottom > 0)
@@ -109,19 +108,20 @@ def rate_sensitivity(
     """Return the learning rate sensitivity: mean over rates of ``min(l(rate), l0) - l*``.
 
     From Wortsman et al. 2023, "Small-scale proxies for large-scale Transformer training
-    instabilities", arXiv 2309.14322. ``l0`` is the loss at the start, ``l*`` the least loss over
-    all rates; a loss that is not finite counts as ``l0``.
+    instabilities", arXiv 2309.14322. ``l0`` is the loss at the start, ``l*`` the smallest loss over
+    all rates; a non-finite loss counts as ``l0``.
 
     Args:
-      losses: ``[rates]`` or ``[rates, seeds]``, at ascending rates; of seeds the median is taken.
+      losses: ``[rates]`` or ``[rates, seeds]``, at ascending rates; the median is taken over seeds.
       start: ``l0``.
-      upper: mean over the upper half of the rates alone (with the middle one of an odd number);
-        ``l*`` stays the least over all, or what is bad at all of them would look good.
-      relative: divided by ``l0 - l*``, for means over tasks. 0: all rates are as good as the best,
-        1: none but the best learns anything.
+      upper: whether to average only over the upper half of the rates (with the middle one of an odd
+        number). ``l*`` stays the smallest over all rates; otherwise a contestant that is bad at all
+        of them would look good.
+      relative: whether to divide by ``l0 - l*``, for means over tasks. 0 means that all rates are
+        as good as the best, 1 that only the best learns anything.
 
     Returns:
-      NaN where no rate gets below ``l0``: nothing was learned, whatever the rate.
+      The sensitivity; NaN if no rate gets below ``l0``, so that nothing was learned at any rate.
     """
     values = _over_seeds(losses)
     capped = np.minimum(values, start)
@@ -134,15 +134,15 @@ def rate_sensitivity(
 
 
 def stable_range(rates: np.ndarray, losses: np.ndarray) -> Stable:
-    """Return the range of rates around the best whose loss is at most 1.1 times the least.
+    """Return the range of rates around the best whose loss is at most 1.1 times the smallest.
 
-    It is contiguous. Where the loss of the next rate is finite, the edge is where the line between
-    the two losses, both axes logarithmic, crosses 1.1 times the least; otherwise it is the last
-    rate that is good.
+    It is contiguous. If the loss of the next rate is finite, the edge is where the line between the
+    two losses, on logarithmic axes, crosses 1.1 times the smallest; otherwise it is the last good
+    rate.
 
     Args:
       rates: ``[rates]``, ascending.
-      losses: ``[rates]`` or ``[rates, seeds]``; of seeds the median is taken.
+      losses: ``[rates]`` or ``[rates, seeds]``; the median is taken over seeds.
     """
     values = _over_seeds(losses)
     if not np.isfinite(values).any():
@@ -179,13 +179,13 @@ def spike_score(values: np.ndarray, window: int = 1000, sigmas: float = 7.0) -> 
     """Return the percentage of values that are spikes.
 
     As in "2 OLMo 2 Furious", arXiv 2501.00656: values at least seven standard deviations away from
-    the mean of the last 1,000 values. Those are the values before it, as many of them as there are;
-    before there are 100, nothing is a spike. What is not finite always is one, and is in no mean.
+    the mean of the last 1,000 values. Those are the values before it, as many as there are; until
+    there are 100, nothing is a spike. A non-finite value always is one, and never enters a mean.
 
     Args:
       values: ``[..., steps]``.
-      window: how many values the mean is of, at most.
-      sigmas: how many standard deviations.
+      window: the largest number of values in the mean.
+      sigmas: the number of standard deviations.
 
     Returns:
       ``[...]``, from 0 to 100.
@@ -195,7 +195,7 @@ def spike_score(values: np.ndarray, window: int = 1000, sigmas: float = 7.0) -> 
         return np.full(values.shape[:-1], np.nan)
     good = np.isfinite(values)
     known = np.clip(np.where(good, values, 0.0), -_LARGEST, _LARGEST)
-    # Centered, or the squares would leave nothing of a small deviation of large numbers.
+    # Centered, or squaring would lose small deviations of large numbers.
     centered = np.where(good, known - _centers(known, good), 0.0)
     number = _trailing_sum(good.astype(np.float64), window)
     least = np.maximum(number, 1.0)
@@ -207,7 +207,7 @@ def spike_score(values: np.ndarray, window: int = 1000, sigmas: float = 7.0) -> 
 
 
 def _centers(known: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """Return a value in the middle of the good ones, 0 if there is none."""
+    """Return a middle value of the finite ones, 0 if there are none."""
     ordered = np.sort(np.where(good, known, np.inf), axis=-1)
     place = good.sum(axis=-1, keepdims=True) // 2
     found = np.take_along_axis(ordered, np.minimum(place, known.shape[-1] - 1), axis=-1)
@@ -215,10 +215,10 @@ def _centers(known: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 
 def _trailing_sum(values: np.ndarray, window: int) -> np.ndarray:
-    """Return the sums of the ``window`` values before each; nothing is ever subtracted.
+    """Return the sums of the ``window`` values before each, without subtraction.
 
-    With differences of cumulative sums, one huge value would spoil all sums after it. Here a sum is
-    that of the end of one block and of the beginning of the next.
+    With differences of cumulative sums, one huge value would spoil all later sums. Here each sum
+    combines the end of one block with the beginning of the next.
     """
     steps = values.shape[-1]
     blocks = -(-steps // window) + 1
@@ -227,18 +227,18 @@ def _trailing_sum(values: np.ndarray, window: int) -> np.ndarray:
     parts = padded.reshape(*values.shape[:-1], blocks, window)
     begins = np.cumsum(parts, axis=-1).reshape(padded.shape)
     ends = np.cumsum(parts[..., ::-1], axis=-1)[..., ::-1].reshape(padded.shape)
-    # The sum of the places t .. t + window - 1 of what is padded: those before step t.
+    # The sum of positions t .. t + window - 1 of the padded values: those before step t.
     place = np.arange(steps)
     whole = place % window == 0
     return np.where(whole, 0.0, begins[..., place + window - 1]) + ends[..., place]
 
 
 def smooth(values: np.ndarray, window: int = _SMOOTH) -> np.ndarray:
-    """Return the median of each value and those before it, ``window`` in all, fewer at the start.
+    """Return the running median of the last ``window`` values, of fewer at the start.
 
     Args:
-      values: ``[..., steps]``; what is not finite counts as infinitely large.
-      window: odd, so that medians are values.
+      values: ``[..., steps]``; non-finite values count as infinitely large.
+      window: an odd number, so that each median is one of the values.
     """
     values = bad_as_inf(values)
     steps = values.shape[-1]
@@ -251,15 +251,15 @@ def smooth(values: np.ndarray, window: int = _SMOOTH) -> np.ndarray:
 
 
 def steps_lost(curve: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Return how many steps of the clean run came to nothing.
+    """Return how many steps of the clean run were lost.
 
-    The number of steps at the end of the clean run in which its training loss was below the final
-    one of ``curve``, both smoothed by ``smooth``: 0 if the run ends as low as the clean one, all
-    steps if it ends higher than the clean one ever was, or not finite.
+    This is the number of steps at the end of the clean run in which its training loss was below the
+    final one of ``curve``, both smoothed by ``smooth``: 0 if the run ends as low as the clean one,
+    all steps if it ends higher than the clean one ever was, or is not finite.
 
     Args:
       curve: ``[..., steps]``, training losses.
-      clean: the same of the clean run of the same seed.
+      clean: the same for the clean run of the same seed.
     """
     last, calm = smooth(curve)[..., -1:], smooth(clean)
     steps = calm.shape[-1]
@@ -277,7 +277,7 @@ def steps_to_recover(curve: np.ndarray, clean: np.ndarray, last_fault: int) -> n
 
     Args:
       curve: ``[..., steps]``, training losses.
-      clean: the same of the clean run of the same seed.
+      clean: the same for the clean run of the same seed.
       last_fault: index of the last step that was disturbed.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The results as one page of HTML that needs nothing else, in a light and a dark theme."""
+"""The results as one self-contained HTML page with a light and a dark theme."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -54,13 +54,13 @@ def to_html(
     """Return the page.
 
     Args:
-      results: of the gauntlet.
-      tasks: those that count in the tables. Default: those that nothing was tuned on.
+      results: the results of the gauntlet.
+      tasks: those that count in the tables. Default: those on which nothing was tuned.
       shown: contestants whose curves are drawn, the most important first, at most six. Default:
         see ``chosen``.
-      shown_tasks: tasks that loss curves are drawn of. Default: the first three that count.
-      shown_storms: storms that loss curves are drawn of. Default: of each of the first five groups
-        the storm that the fewest runs survive.
+      shown_tasks: tasks whose loss curves are drawn. Default: the first three that count.
+      shown_storms: storms whose loss curves are drawn. Default: the storm that the fewest runs
+        survive in each of the first five groups.
     """
     counting = reporting_tasks(results) if tasks is None else list(tasks)
     standings = league(results, tasks=counting)
@@ -73,7 +73,7 @@ def to_html(
         _table("groups", "Survival by kind of storm", whole.columns(1, cut), NOTES[:2]),
         _table(
             "numbers",
-            "What else there is to a storm, and to calm weather",
+            "Other measures, in storms and in calm weather",
             whole.columns(cut),
             NOTES[2:],
         ),
@@ -96,16 +96,16 @@ def to_html(
         under=f'<p class="soft">{escape(_summary(results, counting))}</p>'
         + facts(provenance(results.made)),
         body="\n".join(body),
-        foot="Made by gradstable. Loads nothing from anywhere.",
+        foot="Made by gradstable. This page loads nothing from the network.",
         style=style(results) + _STYLE,
     )
 
 
 def chosen(results: Results, order: Sequence[str]) -> list[str]:
-    """Return whose curves to draw: the two best of ours, their bases, and the best of the others.
+    """Choose whose curves to draw: our two best, their bases, and the best of the others.
 
     Args:
-      results: of the gauntlet.
+      results: the results of the gauntlet.
       order: all contestants, the best first.
     """
     about = results.contestants
@@ -128,11 +128,11 @@ def _summary(results: Results, tasks: Sequence[str]) -> str:
     runs = sum(fate.final.size for cell in results.cells for fate in cell.fates.values())
     storms = len(set(results.storms) - {CLEAN})
     tuning = [name for name, about in results.tasks.items() if about.get("tuning")]
-    told = (
+    text = (
         f"{len(results.contestants)} optimizers, {len(results.tasks)} tasks, {storms} storms, "
-        f"{runs:,} runs. {OURS} is ours. Numbers are of {len(tasks)} tasks: {', '.join(tasks)}."
+        f"{runs:,} runs. {OURS} is ours. Numbers cover {len(tasks)} tasks: {', '.join(tasks)}."
     )
-    return told + (f" Tuned on, and apart: {', '.join(tuning)}." if tuning else "")
+    return text + (f" Used for tuning, and left out: {', '.join(tuning)}." if tuning else "")
 
 
 def _table(key: str, title: str, table: Table, notes: Sequence[str]) -> str:
@@ -156,15 +156,15 @@ def _table(key: str, title: str, table: Table, notes: Sequence[str]) -> str:
         if table.rows
         else '<p class="nothing">Nowhere, by these tests.</p>'
     )
-    told = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
         f'<section class="card" id="{key}"><h2>{escape(title)}</h2>{inside}'
-        f'<ul class="notes soft">{told}</ul></section>'
+        f'<ul class="notes soft">{items}</ul></section>'
     )
 
 
 def _folded(text: str) -> str:
-    """Return the text with a range in brackets in a line of its own."""
+    """Return the text with a range in brackets on its own line."""
     value, bracket, rest = text.partition(" (")
     if not bracket or " to " not in rest:
         return escape(text)

@@ -1,4 +1,4 @@
-"""The charts of the page: loss curves over time, and final losses over learning rates."""
+"""The charts of the page: loss curves over time, and final losses by learning rate."""
 
 import math
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ _SHAPES = ("line", "dash", "dot", "dashdot", "line", "dash")
 _PAPER = Size("wide", width=1100, left=52, bins=0)
 _DOTS_PER_INCH = 72  # a point of the figure is a pixel of the page
 _HEIGHT, _BETWEEN, _TOP, _BOTTOM, _RIGHT = 132, 44, 30, 38, 22
-# A loss that goes up is shown up to so many times the highest of the calm runs.
+# A rising loss is shown up to this many times the highest of the calm runs.
 _HEADROOM = 3.0
 
 
 def curves(
     results: Results, contestants: Sequence[str], tasks: Sequence[str], storms: Sequence[str]
 ) -> Panel:
-    """Return the training losses over time: a row a storm, a column a task."""
+    """Return the training losses over time, with a row per storm and a column per task."""
     cells = _cells(results, contestants, tasks)
     reading = (
         "Training loss over the steps, logarithmic, smoothed, median over seeds. A line that "
-        "leaves through the top is far above what is shown; × is where the loss is no longer "
-        "finite. Lines that lie on each other are runs that the storm did not tell apart."
+        "leaves through the top is far above the visible range; × is where the loss is no longer "
+        "finite. Where lines coincide, the storm made no difference between the runs."
     )
 
     def draw(_: Size) -> Figure:
@@ -66,12 +66,12 @@ def curves(
 
 
 def rates(results: Results, contestants: Sequence[str], tasks: Sequence[str]) -> Panel:
-    """Return the final losses over learning rates, in calm weather: a chart a task."""
+    """Return the final losses by learning rate in calm weather, with a chart per task."""
     cells = _cells(results, contestants, tasks)
     reading = (
-        "Held-out loss at the end over the learning rate, in calm weather, both logarithmic, "
-        "median over seeds. A dot is the rate that was chosen. The wider and flatter the valley, "
-        "the less the rate has to be looked for; × is a rate at which the loss is not finite."
+        "Final held-out loss by learning rate, in calm weather, both logarithmic, median over "
+        "seeds. A dot is the chosen rate. The wider and flatter the valley, the less the rate "
+        "needs tuning; × is a rate at which the loss is not finite."
     )
     columns = min(4, max(len(tasks), 1))
 
@@ -87,10 +87,10 @@ def rates(results: Results, contestants: Sequence[str], tasks: Sequence[str]) ->
                 axes.set_xlabel("learning rate", labelpad=2)
         return drawn
 
-    label = f"Final loss over learning rates of {', '.join(contestants)}, in {', '.join(tasks)}."
+    label = f"Final loss by learning rate of {', '.join(contestants)}, in {', '.join(tasks)}."
     keys = _keys(results, contestants)
     there = draw if contestants and tasks and len(results.rates) else None
-    return Panel("rates", "Loss over learning rates", reading, label, keys, there, sizes=(_PAPER,))
+    return Panel("rates", "Loss by learning rate", reading, label, keys, there, sizes=(_PAPER,))
 
 
 def _cells(
@@ -113,10 +113,10 @@ def _keys(results: Results, contestants: Sequence[str]) -> list[Key]:
 
 
 def _grid(rows: int, columns: int, *, empty: int = 0) -> tuple[Figure, list[list[Axes]]]:
-    """Return axes in rows and columns; of the last row, so many at the end are left out."""
+    """Return axes in rows and columns, with this many left out at the end of the last row."""
     height = _TOP + rows * _HEIGHT + (rows - 1) * _BETWEEN + _BOTTOM
     width = _PAPER.width
-    # No pyplot: it would choose a window system, and remember every figure.
+    # No pyplot: it would choose a window system and keep every figure.
     made = Figure(figsize=(width / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH)
     each = (width - columns * _PAPER.left - _RIGHT) / columns
     grid: list[list[Axes]] = []
@@ -144,7 +144,7 @@ def _limits(
     task: str,
     storms: Sequence[str],
 ) -> tuple[float, float]:
-    """Return the losses of a task that are shown: of all storms the low, of calm runs the high."""
+    """Return the range of losses shown for a task: lowest in any storm, highest when calm."""
     fates = [cells[task, name].fates for name in contestants if (task, name) in cells]
     every = [fate[storm].curve for fate in fates for storm in storms if storm in fate]
     calm = [fate[CLEAN].curve for fate in fates if CLEAN in fate] or every
@@ -165,7 +165,7 @@ def _draw_curves(
     task: str,
     storm: str,
 ) -> None:
-    # The first on top: it is what the others are held against.
+    # The first on top: the others are compared with it.
     for place, name in reversed(list(enumerate(contestants))):
         cell = cells.get((task, name))
         if cell is None or storm not in cell.fates:
@@ -174,7 +174,7 @@ def _draw_curves(
         x = np.linspace(0, float(results.tasks[task]["steps"]), max(len(values), 2))[: len(values)]
         good = np.isfinite(values) & (values > 0)
         axes.plot(x, np.where(good, values, np.nan), **_look(place, 1.5))
-        # Where it ends for good, and not where a single value is missing.
+        # Where it ends for good, not where a single value is missing.
         if len(values) and not np.isfinite(values[-1]):
             kept = np.flatnonzero(np.isfinite(values))
             _mark_top(axes, float(x[min(kept[-1] + 1 if kept.size else 0, len(x) - 1)]), place)
@@ -193,7 +193,7 @@ def _draw_rates(
     starts = [middle(cell.start) for cell in known.values()]
     finite = [values[np.isfinite(values) & (values > 0)] for values in medians.values()]
     every = np.concatenate(finite) if finite else np.array([])
-    # What ends far above where it began has not learned; how far is of no interest.
+    # A run that ends far above its start has not learned; how far above does not matter.
     limit = _HEADROOM * max((start for start in starts if math.isfinite(start)), default=math.inf)
     scale(axes, np.minimum(every, limit), rows=2)
     axes.set_xscale("log")
@@ -218,7 +218,7 @@ def _look(place: int, width: float) -> dict[str, Any]:
 
 
 def _mark_top(axes: Axes, x: float, place: int) -> None:
-    """Mark a place at the top edge, a row of marks for each contestant."""
+    """Mark a position at the top edge, with a row of marks for each contestant."""
     y = 0.97 - 0.055 * place
     axes.plot(
         [x], [y], "x", transform=axes.get_xaxis_transform(), color=color(CURVES[place]),

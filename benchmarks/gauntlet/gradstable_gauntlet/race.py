@@ -1,4 +1,4 @@
-"""All cells, some at a time in processes of their own; what is finished is not run again."""
+"""Run all cells, several at a time in separate processes; finished ones are not run again."""
 
 import hashlib
 import importlib.metadata
@@ -16,12 +16,12 @@ from gradstable_gauntlet.cell import Plan, run_cell
 from gradstable_gauntlet.entries import choose, entries, storms_for
 from gradstable_gauntlet.results import Cell, cell_from_json, cell_to_json
 
-# One thread for one process: the arrays are small, and two processes do twice the work.
+# One thread per process: the arrays are small, and two processes do twice the work.
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 class Job(NamedTuple):
-    """One cell to run: names only, so that another process can be told."""
+    """One cell to run: only names, so that it can be sent to another process."""
 
     task: str
     contestant: str
@@ -30,7 +30,7 @@ class Job(NamedTuple):
     plan: Plan
 
     def fingerprint(self) -> str:
-        """Return what a finished cell must share to stand for this one."""
+        """Return the hash that a finished cell must share to be reused for this job."""
         versions = [importlib.metadata.version(name) for name in ("jax", "optax", "gradstable")]
         brought = [hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files]
         whole = json.dumps([self._replace(files=()), versions, brought], default=str)
@@ -38,7 +38,7 @@ class Job(NamedTuple):
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, *, processes: int) -> Iterator[tuple[Job, Cell]]:
-    """Yield every job with its cell, as they come; read from ``folder`` what is there already."""
+    """Yield every job with its cell as they finish; finished cells are read from ``folder``."""
     waiting: list[Job] = []
     for job in jobs:
         cell = _finished(job, folder)
@@ -57,7 +57,7 @@ def run_job(job: Job) -> Cell:
     try:
         return run_cell((job.task, job.contestant), task, contestant, storms, job.plan)
     finally:
-        jax.clear_caches()  # a process that runs hundreds of cells needs none of their programs
+        jax.clear_caches()  # a process runs hundreds of cells and must not keep their programs
 
 
 def _run(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[Job, Cell]]:
@@ -66,8 +66,10 @@ def _run(jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[tuple[Jo
             yield job, _keep(job, run_job(job), folder)
         return
     old = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{old} {_ONE_THREAD}".strip()  # for the children: here JAX is loaded
-    # Not with max_tasks_per_child, which stops for ever in Python 3.11.
+    os.environ["XLA_FLAGS"] = (
+        f"{old} {_ONE_THREAD}".strip()
+    )  # for the child processes: here, JAX is already loaded
+    # Not with max_tasks_per_child, which hangs in Python 3.11.
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     try:
         running = {pool.submit(run_job, job): job for job in jobs}
@@ -92,7 +94,7 @@ def _finished(job: Job, folder: Path) -> Cell | None:
 
 
 def _keep(job: Job, cell: Cell, folder: Path) -> Cell:
-    """Write a cell whole or not at all: what is half written must not be read the next time."""
+    """Write a cell completely or not at all, so that a half-written one is never read."""
     folder.mkdir(parents=True, exist_ok=True)
     path = _path(job, folder)
     half = path.with_suffix(".half")

@@ -1,4 +1,4 @@
-"""What came of the runs, in a form that a file can hold."""
+"""The results of the runs, in a form that can be stored in a file."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Fate(NamedTuple):
-    """What became of one contestant in one task and one storm: a number for every seed."""
+    """How one contestant fared in one task and one storm: a number for every seed."""
 
     final: np.ndarray  # shape=(seeds,), held-out loss at the end; inf or nan where it blew up
     finite: np.ndarray  # shape=(seeds,), bool, parameters and optimizer state at the end
@@ -22,7 +22,7 @@ class Fate(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What one contestant did in one task."""
+    """The results of one contestant in one task."""
 
     task: str
     contestant: str
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
     start: np.ndarray  # shape=(tuning seeds,), held-out loss before the first step
     rate: float  # the tuned learning rate: best median of the sweep
     fates: Mapping[str, Fate]  # by storm; "none" is calm weather at the tuned rate
-    seconds: float  # what it took
+    seconds: float  # how long it took
 
 
 class Results(NamedTuple):
@@ -44,7 +44,7 @@ class Results(NamedTuple):
     cells: Sequence[Cell]
 
     def cell(self, task: str, contestant: str) -> Cell | None:
-        """Return what this contestant did in this task, or ``None`` if it was not run."""
+        """Return the results of this contestant in this task, or ``None`` if it was not run."""
         for cell in self.cells:
             if (cell.task, cell.contestant) == (task, contestant):
                 return cell
@@ -52,9 +52,9 @@ class Results(NamedTuple):
 
 
 def write(results: Results, path: Path) -> None:
-    """Write results as JSON, floats to five digits; what is not finite as a string.
+    """Write results as JSON, with floats to five digits and non-finite numbers as strings.
 
-    Compressed if the name ends with ``.gz``; the same results make the same bytes.
+    Compressed if the name ends with ``.gz``; equal results give equal bytes.
     """
     whole = results._asdict() | {"cells": [cell_to_json(cell) for cell in results.cells]}
     said = (json.dumps(_plain(whole), separators=(",", ":")) + "\n").encode()
@@ -62,7 +62,7 @@ def write(results: Results, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """Read what ``write`` wrote."""
+    """Read results that ``write`` wrote."""
     said = path.read_bytes()
     whole = json.loads(gzip.decompress(said) if path.suffix == ".gz" else said)
     cells = [cell_from_json(cell) for cell in whole.pop("cells")]
@@ -70,13 +70,13 @@ def read(path: Path) -> Results:
 
 
 def cell_to_json(cell: Cell) -> dict[str, Any]:
-    """Return a cell as what JSON can say."""
+    """Return a cell as JSON data."""
     fates = {storm: fate._asdict() for storm, fate in cell.fates.items()}
     return _plain(cell._asdict() | {"fates": fates})
 
 
 def cell_from_json(cell: Mapping[str, Any]) -> Cell:
-    """Return the cell that ``cell_to_json`` was given."""
+    """Return the cell from the data of ``cell_to_json``."""
 
     def fate(said: Mapping[str, Any]) -> Fate:
         arrays = {name: np.asarray(values, np.float64) for name, values in said.items()}
@@ -94,7 +94,7 @@ def cell_from_json(cell: Mapping[str, Any]) -> Cell:
 
 
 def _plain(value: Any) -> Any:
-    """Return nested lists of short numbers; ``"inf"`` and ``"nan"`` are not JSON otherwise."""
+    """Return nested lists of short numbers, with strings for ``inf`` and ``nan``."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, np.ndarray):

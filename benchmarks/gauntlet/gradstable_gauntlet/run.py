@@ -1,4 +1,4 @@
-"""Many runs at once: whole trainings inside one ``jit``, side by side by ``vmap``."""
+"""Many runs in one go: whole training runs inside one ``jit``, side by side with ``vmap``."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,25 +17,25 @@ WARM_UP = 0.05
 
 
 class Member(NamedTuple):
-    """One run: what differs between those that are run side by side."""
+    """One run: what differs between runs side by side."""
 
     seed: Any  # shape=(), dtype=uint32
-    rate: Any  # shape=(), dtype=float32, the highest of its schedule
+    rate: Any  # shape=(), dtype=float32, the peak of its schedule
     weather: Weather
 
 
 class Trace(NamedTuple):
-    """What is kept of one run."""
+    """The record of one run."""
 
     start: Any  # shape=(), held-out loss before the first step
     final: Any  # shape=(), held-out loss after the last
     finite: Any  # shape=(), bool, all parameters at the end
-    losses: Any  # shape=(steps,), training losses, the multiplier of the weather taken out
-    touched: Any  # shape=(), share of steps clipped or rejected; nan: the state does not tell
+    losses: Any  # shape=(steps,), training losses, without the multiplier of the weather
+    touched: Any  # shape=(), share of steps clipped or rejected; nan: unknown from the state
 
 
 def schedule_of(rate: Any, steps: int, factor: Any = 1.0) -> Schedule:
-    """Return linear warm-up and a cosine down to zero, times the fault of this very step."""
+    """Return a linear warm-up and a cosine down to zero, times the fault of this step."""
 
     def schedule(count: Any) -> jax.Array:
         done = jnp.minimum(count / steps, 1.0)
@@ -97,7 +97,7 @@ Runner = Callable[[list[Member]], Trace]
 def runner(task: Task, contestant: Contestant, *, width: int) -> Runner:
     """Return a function from any number of members to their traces, ``width`` at a time.
 
-    Compiled once, for the width; the last round is filled up with repetitions.
+    It is compiled once, for the width; the last round is padded with repetitions.
     """
     together = jax.jit(jax.vmap(lambda member: train(task, contestant, member)))
 
@@ -116,11 +116,11 @@ def runner(task: Task, contestant: Contestant, *, width: int) -> Runner:
 
 
 def member(*, seed: int, rate: float, weather: Weather) -> Member:
-    """Return a run with the types that ``runner`` is compiled for."""
+    """Return a run with the dtypes for which ``runner`` is compiled."""
     return Member(np.uint32(seed), np.float32(rate), weather)
 
 
 def final_losses(traces: Trace) -> np.ndarray:
-    """Return the last losses, float64; infinite where a parameter is not finite."""
+    """Return the final losses, float64; infinite where a parameter is not finite."""
     sound = np.asarray(traces.finite) & np.isfinite(traces.final)
     return np.where(sound, traces.final, np.inf).astype(np.float64)

@@ -1,7 +1,7 @@
-"""What a run is sent through: faults of the batch, the loss, the rate, the start, the type.
+"""The storms: faults of the batch, the loss, the rate, the start and the dtype.
 
-A storm is data and no code: for every step, what inputs, targets, loss and learning rate are
-multiplied by. So one compiled program runs all of them, side by side.
+A storm is data, not code: for every step, the factors on inputs, targets, loss and learning rate.
+So one compiled program runs all of them side by side.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,15 @@ import numpy as np
 
 
 class Weather(NamedTuple):
-    """The faults of a whole run, step by step; all ones where nothing is wrong.
+    """The faults of a whole run, step by step; all ones if nothing is wrong.
 
     Attributes:
-      inputs: what the inputs of the batch are multiplied by.
-      targets: what its targets are multiplied by.
-      loss: what the loss is multiplied by, and so the gradient, exactly.
-      rate: what the learning rate is multiplied by, at the step itself: a scheduler gone wrong does
-        not wait for steps that were rejected.
-      start: what the first parameters are multiplied by.
+      inputs: factors on the inputs of the batch.
+      targets: factors on its targets.
+      loss: factors on the loss, and so exactly on the gradient.
+      rate: factors on the learning rate, by step of the loop: a broken scheduler does not wait for
+        rejected steps.
+      start: factor on the initial parameters.
     """
 
     inputs: Any  # shape=(steps,), dtype=float32
@@ -34,10 +34,10 @@ class Storm(NamedTuple):
     """One kind of trouble.
 
     Attributes:
-      make: from the number of steps and a random generator to the weather of one run.
-      group: what it is counted with in the tables.
+      make: function from the number of steps and a random generator to the weather of one run.
+      group: the group it is counted in by the tables.
       about: what happens, in one line.
-      dtype: what the model is computed in.
+      dtype: the dtype in which the model computes.
     """
 
     make: Callable[[int, np.random.Generator], Weather]
@@ -53,7 +53,7 @@ def calm(steps: int) -> Weather:
 
 
 def last_fault(weather: Weather) -> int:
-    """Return the number of the last step with a fault; -1 where there is none."""
+    """Return the index of the last step with a fault; -1 if there is none."""
     faults = np.zeros(weather.inputs.shape[-1], bool)
     for series in weather[:4]:
         faults |= np.asarray(series) != 1.0  # a NaN is not 1 either
@@ -73,7 +73,7 @@ def _burst(steps: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _at_random(share: float, steps: int, rng: np.random.Generator) -> np.ndarray:
-    # Exactly this share, in the last nine tenths: no rule knows a run that has not begun.
+    # Exactly this share, in the last nine tenths: at the start no rule has a history yet.
     first = steps // 10
     number = max(1, round(share * (steps - first)))
     return np.isin(np.arange(steps), first + rng.permutation(steps - first)[:number])
@@ -82,7 +82,7 @@ def _at_random(share: float, steps: int, rng: np.random.Generator) -> np.ndarray
 def _multiplied(
     where: Callable[[int, np.random.Generator], np.ndarray], **factors: float
 ) -> Callable[[int, np.random.Generator], Weather]:
-    """Return a storm that multiplies what is named where it says so."""
+    """Return a storm that applies the named factors at the steps given by ``where``."""
 
     def make(steps: int, rng: np.random.Generator) -> Weather:
         there = where(steps, rng)
@@ -139,12 +139,12 @@ STORMS: dict[str, Storm] = {
     "loss x 30 for good": Storm(
         _multiplied(partial(_between, 0.4, 2.0), loss=30.0),
         "level shift",
-        "from two fifths on the loss, and so every gradient, is 30 times as large",
+        "after two fifths of the run the loss, and so every gradient, is 30 times as large",
     ),
     "loss / 30 for good": Storm(
         _multiplied(partial(_between, 0.4, 2.0), loss=1 / 30),
         "level shift",
-        "from two fifths on the loss is a thirtieth",
+        "after two fifths of the run the loss is a thirtieth",
     ),
     "no warm-up, rate x 10": Storm(
         _multiplied(partial(_between, 0.0, 0.05), rate=10.0),
@@ -154,20 +154,22 @@ STORMS: dict[str, Storm] = {
     "rate x 100": Storm(
         _multiplied(partial(_between, 0.5, 0.55), rate=100.0),
         "rate",
-        "a twentieth of the steps, in the middle, at a hundred times the rate",
+        "a twentieth of the steps in the middle at a hundred times the rate",
     ),
     "quiet, then loud": Storm(
         _multiplied(partial(_between, 0.2, 0.5), loss=1e-4),
         "stale second moment",
-        "the loss is a ten-thousandth for three tenths of the run, and then as it was",
+        "the loss is a ten-thousandth for three tenths of the run, then back to normal",
     ),
-    "start x 4": Storm(_exploding, "exploding start", "all first parameters are 4 times as large"),
+    "start x 4": Storm(
+        _exploding, "exploding start", "all initial parameters are 4 times as large"
+    ),
     "bfloat16": Storm(_no_storm, "low precision", "the model computes in bfloat16", "bfloat16"),
     "float16": Storm(_no_storm, "low precision", "the model computes in float16", "float16"),
     "float16, batch x 1e3": Storm(
         _multiplied(partial(_at_random, 0.02), inputs=1e3),
         "low precision",
-        "the model computes in float16, and inputs times 1000 overflow it in every fiftieth batch",
+        "the model computes in float16; inputs times 1000 overflow it in every fiftieth batch",
         "float16",
     ),
 }

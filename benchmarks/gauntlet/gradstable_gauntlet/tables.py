@@ -1,4 +1,4 @@
-"""What stands in the tables, as text: the same for Markdown and for the page."""
+"""The contents of the tables as text, the same for Markdown and for the page."""
 
 import math
 from collections import Counter
@@ -17,44 +17,46 @@ _MEASURES = (
     "loss ratio", "steps lost", "steps to recover", "spike score", "rate sensitivity", "high half",
     "stable decades", "upper edge", "touched when clean", "clean loss",
 )  # fmt: skip
-MEASURES = len(_MEASURES)  # columns at the end of the table of numbers that are not of survival
+MEASURES = len(_MEASURES)  # columns at the end of the numbers table that are not about survival
 
 NOTES = (
     "Survived: parameters and final loss are finite, and the loss is at most 1.1 times that of the "
-    "same contestant in calm weather (the median over seeds, or the same seed's if that is more); "
+    "same contestant in calm weather (the median over seeds, or that of the same seed if larger); "
     "in percent of all runs, ± a binomial standard error.",
-    "By the best: the same, with the best clean loss of all contestants that have the same base.",
+    "By the best: the same, compared with the best clean loss of all contestants with the same "
+    "base.",
     "Loss ratio: final loss over that of the clean run of the same seed, median over tasks and "
-    "storms, and in brackets the least and the largest that one seed alone would give. Steps lost, "
-    "in percent of all steps, steps to recover, and the spike score (training losses at least 7 "
-    "sigma above the mean of the last 1,000, in percent; OLMo 2) likewise.",
-    "Rate sensitivity: mean over learning rates of the loss above the best one, no loss counting "
-    "more than that at the start (Wortsman et al. 2023, arXiv 2309.14322), in parts of what the "
-    "best rate learns: 0 is best, 1 worst. High half: of the upper half of the rates alone.",
-    "Stable decades: how far the rate may change with a loss of at most 1.1 times the best; upper "
-    "edge: up to which rate. ≥: the range of rates ends first.",
-    "Touched when clean: steps clipped or rejected in calm weather. Clean loss: against the base.",
+    "storms; in brackets, the smallest and largest value that a single seed would give. Steps lost "
+    "(in percent of all steps), steps to recover, and the spike score (percent of training losses "
+    "at least 7 sigma above the mean of the last 1,000; OLMo 2) likewise.",
+    "Rate sensitivity: mean over learning rates of the loss above the best one, where no loss "
+    "counts more than that at the start (Wortsman et al. 2023, arXiv 2309.14322), relative to what "
+    "the best rate learns: 0 is best, 1 worst. High half: only the upper half of the rates.",
+    "Stable decades: how far the rate can change with a loss of at most 1.1 times the best; upper "
+    "edge: the highest such rate. ≥: the range of rates ends first.",
+    "Touched when clean: steps clipped or rejected in calm weather. Clean loss: relative to the "
+    "base.",
 )
 BEATEN_NOTES = (
-    "Cells are pairs of a task and a storm, calm weather among them. A peer survives more if the "
-    "difference of the shares of seeds is above two binomial standard errors. It ends lower if the "
-    "difference of the median final losses is above twice the pooled median absolute deviation "
-    "over seeds. With few seeds and many peers some of these are chance; none are left out. In "
-    "brackets: by peers with the same base. Anywhere else another optimizer may simply learn the "
-    "task better.",
+    "Cells are pairs of a task and a storm, calm weather included. A peer survives more if the "
+    "difference between the shares of surviving seeds exceeds two binomial standard errors. It "
+    "ends lower if the difference between the median final losses exceeds twice the pooled median "
+    "absolute deviation over seeds. With few seeds and many peers, some of these are due to "
+    "chance; none are left out. In brackets: peers with the same base. Any other optimizer may "
+    "simply learn the task better.",
 )
 
 
 class Table(NamedTuple):
     """A table of text.
 
-    A page that is not wide enough for it can take it apart by ``columns``.
+    A page that is too narrow for it can split it with ``columns``.
 
     Attributes:
-      header: of all columns.
-      rows: as many texts each; the first names the row.
-      marked: for each row, whether it is one of ours.
-      words: columns besides the first that hold words and not numbers.
+      header: the names of all columns.
+      rows: one text per column in each row; the first names the row.
+      marked: whether each row is one of ours.
+      words: columns, other than the first, that hold words instead of numbers.
     """
 
     header: Sequence[str]
@@ -63,9 +65,9 @@ class Table(NamedTuple):
     words: Sequence[int] = ()
 
     def columns(self, first: int, last: int | None = None) -> "Table":
-        """Return the table with its names and, of the other columns, those from first to last.
+        """Return the table with its names and the other columns from first to last.
 
-        Without ``words``: of a table of numbers.
+        It drops ``words``, so it is only for tables of numbers.
         """
         part = slice(first, last)
         rows = [[row[0], *row[part]] for row in self.rows]
@@ -75,7 +77,7 @@ class Table(NamedTuple):
 def numbers(
     results: Results, *, tasks: Iterable[str] | None = None, storms: Iterable[str] | None = None
 ) -> Table:
-    """Return the league as a table: a row a contestant."""
+    """Return the league as a table with one row per contestant."""
     grouped = groups(results, storms)
     standings = league(results, tasks=tasks, storms=storms)
     header = ["contestant", "survived", "by the best", *grouped, *_MEASURES]
@@ -105,9 +107,9 @@ def _row(one: Standing, grouped: Sequence[str]) -> list[str]:
 def beats(
     results: Results, *, ours: Iterable[str] | None = None, tasks: Iterable[str] | None = None
 ) -> Table:
-    """Return where something beats one of ours: a row for each of ours and group of storms.
+    """Return where something beats one of ours, with a row for each of ours and group of storms.
 
-    Without ``ours``: those that have the base that most peers have.
+    By default, ``ours`` are those whose base most peers share.
     """
     chosen = list(results.tasks if tasks is None else tasks)
     names = _held_against_most(results) if ours is None else list(ours)
@@ -125,7 +127,7 @@ def beats(
                     if cell.contestant == name and cell.task in chosen
                     for storm in storms
                 )
-                rows.append([named(name, ours=True), group, *_told(found, same, cells)])
+                rows.append([named(name, ours=True), group, *_described(found, same, cells)])
     header = ["ours", "storms", "cells", "peer survives more", "peer ends lower", "mostly", "worst"]
     return Table(header, rows, [True] * len(rows), words=(1, 5, 6))
 
@@ -137,7 +139,7 @@ def _held_against_most(results: Results) -> list[str]:
     return [name for name, own in ours.items() if own == base] or list(ours)
 
 
-def _told(found: list[Beat], same: list[Beat], cells: int) -> list[str]:
+def _described(found: list[Beat], same: list[Beat], cells: int) -> list[str]:
     def count(measure: str) -> str:
         every, kin = (sum(one.measure == measure for one in some) for some in (found, same))
         return f"{every} ({kin})" if every else "0"
@@ -159,16 +161,16 @@ def _badness(one: Beat) -> tuple[bool, float]:
 
 
 def provenance(made: Mapping[str, Any]) -> dict[str, str]:
-    """Return what made the results, in words: versions, machine, command, how long it took."""
-    told = {}
+    """Return how the results were made, in words: versions, machine, command, duration."""
+    found = {}
     for name, value in made.items():
         if name == "seconds":
-            told["took"] = duration(float(value))
+            found["took"] = duration(float(value))
         elif isinstance(value, Mapping):
-            told[name] = ", ".join(f"{key} {one}" for key, one in value.items())
+            found[name] = ", ".join(f"{key} {one}" for key, one in value.items())
         else:
-            told[name] = str(value)
-    return told
+            found[name] = str(value)
+    return found
 
 
 def duration(seconds: float) -> str:
@@ -190,7 +192,7 @@ def share(one: Share) -> str:
 
 
 def spread(one: Spread, digits: int, unit: str = "") -> str:
-    """Return a median with what single seeds say."""
+    """Return a median with the range of single seeds."""
     if math.isnan(one.value):
         return UNKNOWN
     low, value, high = (fixed(each, digits) for each in (one.low, one.value, one.high))
@@ -199,12 +201,12 @@ def spread(one: Spread, digits: int, unit: str = "") -> str:
 
 
 def fixed(value: float, digits: int, unit: str = "", *, sign: bool = False) -> str:
-    """Return a number with so many digits after the point; large ones short."""
+    """Return a number with this many decimals; large numbers are shortened."""
     if math.isnan(value):
         return UNKNOWN
     if math.isinf(value):
         return "∞"
-    value = round(value, digits) or 0.0  # and not -0.0
+    value = round(value, digits) or 0.0  # not -0.0
     text = f"{value:.{digits}f}" if abs(value) < 1e4 else short(value)
     return f"{'+' if sign and value > 0 else ''}{text} {unit}".rstrip().replace("-", "−")
 

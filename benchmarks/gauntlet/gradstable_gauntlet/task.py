@@ -1,4 +1,4 @@
-"""What there is to learn, and the weather that a step of it is taken in."""
+"""Tasks to learn, and the disturbance of a single step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ Batch = Any
 
 
 class Disturbance(NamedTuple):
-    """What is wrong with the data of one step; all ones where nothing is.
+    """What is wrong with the data of one step; all ones if nothing is.
 
     Attributes:
-      inputs: what the inputs of the batch are multiplied by: may be 1e6, infinite or NaN.
-      targets: what its targets are multiplied by.
+      inputs: the factor on the inputs of the batch; it can be 1e6, infinite or NaN.
+      targets: the factor on its targets.
     """
 
     inputs: jax.Array  # shape=(), dtype=jnp.float32
@@ -22,17 +22,17 @@ class Disturbance(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A model, its data and its loss, as pure functions that ``jit`` and ``vmap`` take.
+    """A model, its data and its loss, as pure functions that work with ``jit`` and ``vmap``.
 
     Attributes:
-      init: from a random key to parameters in float32.
-      batch: from a random key to a batch, without any disturbance.
-      loss: from parameters, a batch and a disturbance to the loss to be trained on. Where two
-        players have losses of their own, their sum, with ``stop_gradient`` between them.
-      held_out: from parameters to the loss on what is not trained on, which is what counts in the
-        end. Not negative; and with a floor that it cannot fall below (noise in the targets), since
-        ratios of losses near zero tell of nothing.
-      steps: how many of them a run has.
+      init: function from a random key to parameters in float32.
+      batch: function from a random key to a batch, without any disturbance.
+      loss: function from parameters, a batch and a disturbance to the training loss. If two players
+        have separate losses, it is their sum, with ``stop_gradient`` between them.
+      held_out: function from parameters to the loss on held-out data, which is what counts at the
+        end. It is not negative, and has a floor (noise in the targets), since ratios of losses near
+        zero say nothing.
+      steps: the number of steps in a run.
       about: what it is, in one line.
     """
 

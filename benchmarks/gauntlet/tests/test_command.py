@@ -57,8 +57,8 @@ def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["--tasks", "chess"], "no task 'chess'; there are: digits_cnn"),
-        (["--quick", "--full"], "exclude each other"),
+        (["--tasks", "chess"], "no task 'chess'; choose from: digits_cnn"),
+        (["--quick", "--full"], "cannot be combined"),
         (["--bring", "absent.py"], "absent.py"),
     ],
 )

@@ -122,7 +122,7 @@ def test_users_bring_their_own() -> None:
     known = entries([file])
     assert known.contestants["signed"].about == "Sign descent, clipped."
     assert {"line"} == known.tasks.keys() - entries().tasks.keys()
-    with pytest.raises(ValueError, match="'line' is there already"):
+    with pytest.raises(ValueError, match="the name 'line' is already taken"):
         entries([file, file])
 
 
@@ -133,5 +133,5 @@ def test_a_file_with_nothing_in_it_is_said_to_be_so(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no storm 'hail'; there are: none"):
+    with pytest.raises(ValueError, match="no storm 'hail'; choose from: none"):
         choose("storm", ["hail"], STORMS)

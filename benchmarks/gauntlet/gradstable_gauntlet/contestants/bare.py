@@ -1,4 +1,4 @@
-"""Optimizers that nothing protects."""
+"""Optimizers without protection."""
 
 import optax
 
@@ -11,12 +11,12 @@ def sgd(schedule: Schedule) -> optax.GradientTransformation:
 
 
 def adam(schedule: Schedule) -> optax.GradientTransformation:
-    """Return Adam with the decays that it was published with."""
+    """Return Adam with its published decays."""
     return optax.adam(schedule, b1=0.9, b2=0.999)
 
 
 def adamw(schedule: Schedule) -> optax.GradientTransformation:
-    """Return AdamW with the decays of most language models: what the others are built on."""
+    """Return AdamW with the decays of most language models, which the others build on."""
     return optax.adamw(schedule, b1=0.9, b2=0.95)
 
 
@@ -26,7 +26,7 @@ def lion(schedule: Schedule) -> optax.GradientTransformation:
 
 
 def muon(schedule: Schedule) -> optax.GradientTransformation:
-    """Return Muon for matrices, and Adam for all else."""
+    """Return Muon for matrices, and Adam for everything else."""
     return optax.contrib.muon(schedule)
 
 
@@ -35,5 +35,5 @@ BARE = {
     "adam": Contestant(adam, "optax.adam, decays 0.9 and 0.999", base="adam"),
     "adamw": Contestant(adamw, "optax.adamw, decays 0.9 and 0.95", base="adamw"),
     "lion": Contestant(lion, "optax.lion", base="lion"),
-    "muon": Contestant(muon, "optax.contrib.muon; Adam for what is no matrix", base="muon"),
+    "muon": Contestant(muon, "optax.contrib.muon; Adam for all but matrices", base="muon"),
 }

@@ -1,4 +1,4 @@
-"""What optax has against explosions, around the same AdamW."""
+"""The protections of optax, around the same AdamW."""
 
 from typing import Any
 
@@ -22,18 +22,18 @@ def adaptive_clip(schedule: Schedule) -> optax.GradientTransformation:
 
 
 def if_finite(schedule: Schedule) -> optax.GradientTransformation:
-    """Return clipped AdamW that skips up to five gradients in a row that are not finite."""
+    """Return clipped AdamW that skips up to five non-finite gradients in a row."""
     return optax.apply_if_finite(clip(schedule), max_consecutive_errors=5)
 
 
 def above_one(state: Any, norms: jax.Array) -> jax.Array:
-    """Return how many norms a limit of 1 has changed; a NaN is changed, all of it."""
+    """Return how many norms a limit of 1 has changed; NaN counts as changed."""
     del state
     return jnp.sum(~(norms < 1.0))
 
 
 def skipped_or_above_one(state: Any, norms: jax.Array) -> jax.Array:
-    """Return how many gradients were not finite, and how many others had a norm above 1."""
+    """Return how many gradients were not finite, plus how many others had a norm above 1."""
     [wrapper] = find_all(state, optax.ApplyIfFiniteState)
     return wrapper.total_notfinite + jnp.sum(jnp.isfinite(norms) & (norms >= 1.0))
 

@@ -1,4 +1,4 @@
-"""What this package gives against explosions."""
+"""The protections of gradstable."""
 
 import optax
 
@@ -38,19 +38,19 @@ def two_sided(schedule: Schedule) -> optax.GradientTransformation:
 
 
 def with_recovery(schedule: Schedule) -> optax.GradientTransformation:
-    """Return guarded AdamW that goes back to its last good parameters."""
+    """Return guarded AdamW that rolls back to its last good parameters."""
     return gs.rollback(guard_adamw(schedule))
 
 
 def with_backoff(schedule: Schedule) -> optax.GradientTransformation:
-    """Return guarded AdamW that goes back to its last good parameters, and slowly on from there."""
+    """Return guarded AdamW that rolls back to its last good parameters and continues slowly."""
     return gs.backoff(with_recovery(schedule))
 
 
 OURS = {
     "gs.guard(adamw)": Contestant(guard_adamw, "gs.guard around AdamW", base="adamw", ours=True),
     "gs.stable_adamw": Contestant(
-        two_sided, "gs.stable_adamw: guarded, and capped behind the moments", "adamw", ours=True
+        two_sided, "gs.stable_adamw: guarded, and capped after the moments", "adamw", ours=True
     ),
     "gs.rollback(gs.guard(adamw))": Contestant(
         with_recovery, "gs.rollback around gs.guard around AdamW", base="adamw", ours=True

@@ -1,4 +1,4 @@
-"""Published methods around the same AdamW, as their authors' code has them."""
+"""Published methods around the same AdamW, as in their authors' code."""
 
 from collections.abc import Callable
 

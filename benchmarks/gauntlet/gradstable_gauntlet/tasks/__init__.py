@@ -1,4 +1,4 @@
-"""What is trained in the gauntlet."""
+"""The tasks of the gauntlet."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ from gradstable_gauntlet.tasks.language import lm_markov, lm_topics
 from gradstable_gauntlet.tasks.recurrent import lstm, rnn
 from gradstable_gauntlet.tasks.regression import heavy_tails, sines
 
-# Factories, since data are read and made only where they are asked for. All take a ``dtype``.
+# Factories, so that data are read and generated only when needed. All take a ``dtype``.
 TASKS: dict[str, Callable[..., Task]] = {
     "digits_cnn": digits_cnn,
     "deep_mlp": deep_mlp,

@@ -1,4 +1,4 @@
-"""A decoder-only transformer for one-hot characters, small enough to be run many at once."""
+"""A decoder-only transformer for one-hot characters, small enough to run many side by side."""
 
 from typing import NamedTuple
 
@@ -13,17 +13,17 @@ from gradstable_gauntlet.tasks.parts import cast, weights
 
 
 class Decoder(NamedTuple):
-    """A decoder with norms before its blocks, and the choices that it is made of.
+    """A pre-norm decoder and its settings.
 
     Attributes:
       vocabulary: the number of tokens.
       width: the size of the residual stream.
       layers: the number of blocks.
-      context: the number of tokens that are read.
-      heads: the number of heads of attention.
+      context: the number of tokens it reads.
+      heads: the number of attention heads.
       qk_norm: whether queries and keys are normalized (Dehghani et al. 2023, arXiv:2302.05442).
       z_weight: the factor of the z-loss, in training only.
-      dtype: what is computed in; the norms and the loss are in float32.
+      dtype: the compute dtype; the norms and the loss are in float32.
     """
 
     vocabulary: int
@@ -36,7 +36,7 @@ class Decoder(NamedTuple):
     dtype: DTypeLike = jnp.float32
 
     def init(self, key: jax.Array) -> Params:
-        """Return first parameters."""
+        """Return initial parameters."""
         w, v = self.width, self.vocabulary
         block = [(w, 3 * w), (w, w), (w, 4 * w), (4 * w, w)]
         token, place, head, *rest = weights(
@@ -77,7 +77,7 @@ class Decoder(NamedTuple):
         return jnp.einsum("bhts,bshd->bthd", weights, v).reshape(x.shape) @ block["out"]
 
     def loss(self, params: Params, batch: Batch, ill: Disturbance) -> jax.Array:
-        """Return the loss of a batch of tokens, and of others to read where the batch is ill."""
+        """Return the loss of a batch: tokens, and others to read instead if it is disturbed."""
         tokens, others = batch
         tokens = jnp.where(ill.inputs == 1, tokens, others)
         targets = jax.nn.one_hot(tokens[:, 1:], self.vocabulary) * ill.targets

@@ -11,15 +11,15 @@ from jax.typing import DTypeLike
 from gradstable_gauntlet.task import Batch, Disturbance, Params, Task
 from gradstable_gauntlet.tasks.parts import calm, cast, cross_entropy, dense, index, stack, weights
 
-_KNOWN, _SMOOTH = 1400, 0.1  # images to train on; share of the labels that is uniform
+_KNOWN, _SMOOTH = 1400, 0.1  # number of training images; uniform share of the labels
 
 
 def digits_cnn(*, dtype: DTypeLike = jnp.float32, batch_size: int = 32, steps: int = 300) -> Task:
-    """Return two convolutions and a dense layer on the 8×8 digits of scikit-learn.
+    """Return the task of two convolutions and a dense layer on scikit-learn's 8×8 digits.
 
-    The plainest network that is trained for real. Labels are smoothed by 0.1, which gives the
-    loss its floor of 0.50. The convolutions are products of patches with kernels: with a kernel
-    for each of many runs, XLA would make grouped convolutions of them, which are slow on a CPU.
+    The plainest realistic network. Labels are smoothed by 0.1, which gives the loss its floor of
+    0.50. The convolutions are products of patches with kernels: with a kernel for each of many
+    runs, XLA would turn them into grouped convolutions, which are slow on a CPU.
     """
 
     def init(key: jax.Array) -> Params:
@@ -48,11 +48,11 @@ def deep_mlp(
     batch_size: int = 32,
     steps: int = 400,
 ) -> Task:
-    """Return many dense ReLU layers without normalization or shortcuts on the same digits.
+    """Return the task of many dense ReLU layers without normalization or shortcuts on the digits.
 
-    What goes wrong in one layer is multiplied in all that follow, which is what normalization
-    and residual connections were made against. The first weights are He's (He et al. 2015,
-    arXiv:1502.01852), with which signals keep their size on average and no more.
+    Errors in one layer are multiplied by all later ones, the problem that normalization and
+    residual connections were invented for. Initial weights are He's (He et al. 2015,
+    arXiv:1502.01852), with which signals keep their size on average, but not more than that.
     """
 
     def init(key: jax.Array) -> Params:
@@ -76,7 +76,7 @@ def _on_digits(
     steps: int,
     about: str,
 ) -> Task:
-    """Return the task of a classifier of digits."""
+    """Return the task of classifying digits."""
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()

@@ -1,4 +1,4 @@
-"""A game of two networks: a generator and a discriminator in the plane."""
+"""A game between two networks: a generator and a discriminator in the plane."""
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,12 @@ def gan(
 ) -> Task:
     """Return a generative adversarial network for eight Gaussians on a ring.
 
-    Both players move at once, each along the gradient of a loss of its own: the losses do not
-    saturate (Goodfellow et al. 2014, arXiv:1406.2661), and R1 of factor ``weight`` damps the
-    rotation about the equilibrium (Mescheder et al. 2018, arXiv:1801.04406). Nothing is
-    minimized, so that an update that is larger or later than it was made to be may never come
-    back. What counts is the energy distance between generated and real samples (Székely, Rizzo,
-    2013) and 0.05. ``inputs`` multiplies the real samples, ``targets`` the labels, and so the
-    losses of both.
+    Both players move simultaneously, each along the gradient of its own loss: the losses do not
+    saturate (Goodfellow et al. 2014, arXiv:1406.2661), and R1 with factor ``weight`` damps the
+    rotation about the equilibrium (Mescheder et al. 2018, arXiv:1801.04406). Nothing is minimized,
+    so an update that is larger or later than intended can be unrecoverable. What counts is the
+    energy distance between generated and real samples (Székely, Rizzo, 2013) plus 0.05. ``inputs``
+    multiplies the real samples, ``targets`` the labels, and so the losses of both.
     """
 
     def init(key: jax.Array) -> Params:
@@ -49,10 +48,10 @@ def gan(
         def wrong(scores: jax.Array) -> jax.Array:
             return jnp.mean(jax.nn.softplus(scores)) * ill.targets
 
-        told = wrong(-score(p["discriminator"], real))
-        told += wrong(score(p["discriminator"], lax.stop_gradient(fake)))
-        told += r1(lambda x: score(p["discriminator"], x), real, weight=weight)
-        return told + wrong(-score(lax.stop_gradient(p["discriminator"]), fake))
+        total = wrong(-score(p["discriminator"], real))
+        total += wrong(score(p["discriminator"], lax.stop_gradient(fake)))
+        total += r1(lambda x: score(p["discriminator"], x), real, weight=weight)
+        return total + wrong(-score(lax.stop_gradient(p["discriminator"]), fake))
 
     def held_out(params: Params) -> jax.Array:
         real, latent = _sample(jax.random.key(99), _JUDGED)
@@ -70,7 +69,7 @@ def _network(layers: list[Params], x: jax.Array) -> jax.Array:
 
 
 def _sample(key: jax.Array, size: int) -> Batch:
-    """Return real samples ``[size, 2]``, and what to make false ones from."""
+    """Return real samples ``[size, 2]`` and latent samples to generate fake ones from."""
     noise = jax.random.normal(key, (size, 2 + _LATENT))
     uniform = jax.random.uniform(jax.random.fold_in(key, 1), (size,))
     angle = index(uniform, _MODES) * (2 * jnp.pi / _MODES)
@@ -79,7 +78,7 @@ def _sample(key: jax.Array, size: int) -> Batch:
 
 
 def _energy_distance(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return twice the mean distance between two samples less those within each; not negative."""
+    """Return twice the mean distance between two samples minus those within each, at least 0."""
 
     def between(a: jax.Array, b: jax.Array) -> jax.Array:
         gaps = a[:, None] - b[None]

@@ -1,4 +1,4 @@
-"""Language models: on the characters of Python's help, and on a stream with two tokens' memory."""
+"""Language models on the characters of Python's help and on a stream with two-token memory."""
 
 import pydoc_data.topics
 from collections.abc import Callable
@@ -29,10 +29,10 @@ def lm_topics(
     steps: int = 300,
     dtype: DTypeLike = jnp.float32,
 ) -> Task:
-    """Return a decoder on the characters of the help pages that come with Python.
+    """Return the task of a decoder on the characters of Python's help pages.
 
-    Real text that every Python has; it differs a little between versions. Small letters are read
-    as large ones and runs of blanks as one, so that 64 tokens are enough.
+    This is real text that comes with every Python; it differs a little between versions. Lowercase
+    letters become uppercase and runs of blanks become one, so that 64 tokens are enough.
     """
     topics = pydoc_data.topics.topics
     text = " ".join(" ".join(topics[name] for name in sorted(topics)).upper().split())
@@ -64,11 +64,11 @@ def lm_markov(
     steps: int = 300,
     dtype: DTypeLike = jnp.float32,
 ) -> Task:
-    """Return the same decoder on a stream whose next token depends on the last two.
+    """Return the task of the same decoder on a stream whose next token depends on the last two.
 
-    Every batch is new, so that nothing can be learned by heart, and no text is needed. Logits of
-    the next token are a random function of the last plus one of the one before it, which
-    attention has to find. The loss cannot fall below the entropy of the stream.
+    Every batch is new, so nothing can be memorized, and no text is needed. The logits of the next
+    token are a random function of the last token plus one of the token before it, which attention
+    has to find. The loss cannot fall below the entropy of the stream.
     """
     table = np.random.default_rng(0).normal(size=(2, _STATES, _STATES)) * 1.5
     odds = np.exp(table[0][:, None] + table[1][None])
@@ -78,7 +78,7 @@ def lm_markov(
     )
 
     def stream(draws: jax.Array) -> jax.Array:
-        """Return tokens ``[size, context + 1]`` of random numbers ``[context + 3, size]``."""
+        """Return tokens ``[size, context + 1]`` from random numbers ``[context + 3, size]``."""
 
         def step(last: tuple[jax.Array, jax.Array], draw: jax.Array) -> Any:
             new = jnp.sum(draw[:, None] > below[last], -1)

@@ -1,4 +1,4 @@
-"""What the tasks share: casts, first weights, and losses that bad targets go through."""
+"""Shared parts of the tasks: casts, initial weights, and losses that let bad targets through."""
 
 import math
 from itertools import pairwise
@@ -14,19 +14,19 @@ FLOOR = 0.05  # variance of the noise in the targets, below which no held-out lo
 
 
 def calm() -> Disturbance:
-    """Return what nothing is wrong with."""
+    """Return the disturbance that changes nothing."""
     return Disturbance(jnp.ones(()), jnp.ones(()))
 
 
 def cast(tree: Params, dtype: DTypeLike) -> Params:
-    """Return a tree in the dtype of the computation; gradients come back through it."""
+    """Return a tree in the compute dtype; gradients flow back through the cast."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
 def weights(key: jax.Array, *shapes: tuple[int, ...], gain: float = 1.0) -> list[jax.Array]:
     """Return random weights ``[inputs, outputs]``; He's for ReLU have a gain of 2.
 
-    All come of one draw, since every draw of another shape takes half a second to compile.
+    They come from a single draw, since every draw of another shape takes half a second to compile.
     """
     sizes = [math.prod(shape) for shape in shapes]
     flat = jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
@@ -43,12 +43,12 @@ def stack(key: jax.Array, *widths: int, gain: float = 2.0) -> list[Params]:
 
 
 def index(uniform: jax.Array, size: int) -> jax.Array:
-    """Return random integers below a size of random numbers below 1."""
+    """Return random integers below a size from random numbers below 1."""
     return jnp.minimum((uniform * size).astype(jnp.int32), size - 1)
 
 
 def dense(x: jax.Array, layer: Params) -> jax.Array:
-    """Return what a dense layer makes of its input."""
+    """Apply a dense layer."""
     return x @ layer["kernel"] + layer["bias"]
 
 

@@ -26,28 +26,27 @@ def rnn(
     steps: int = 350,
     dtype: DTypeLike = jnp.float32,
 ) -> Task:
-    """Return a network without gates that adds two marked numbers of a sequence.
+    """Return the task of a network without gates that adds two marked numbers of a sequence.
 
-    Pascanu, Mikolov, Bengio, 2013, arXiv:1211.5063; but the sum so far is asked for at every
-    step, with which hundreds of steps are enough in place of tens of thousands. Targets have
-    noise of variance 0.05, the floor of the loss; one number for all leaves 0.26, and the best
-    answer to nothing but the time 0.175.
+    From Pascanu, Mikolov, Bengio, 2013, arXiv:1211.5063, except that the running sum is asked for
+    at every step, so that hundreds of steps are enough instead of tens of thousands. Targets have
+    noise of variance 0.05, the floor of the loss. The best constant answer has a loss of 0.26, and
+    the best answer that depends only on time 0.175.
 
     Args:
       activation: ``"relu"`` or ``"tanh"``.
-      radius: the modulus of the eigenvalues of the recurrent matrix, a random orthogonal one
-        times this. A linear network multiplies gradients by it in every step of time; ReLU lets
-        half of them through, and tanh less the larger the state. For ReLU, columns are centered,
-        so that the mean of the state does not feed on itself: without it some seeds begin with a
-        loss of 1e4.
+      radius: the modulus of the eigenvalues of the recurrent matrix, a random orthogonal one times
+        this. A linear network multiplies gradients by it in every time step; ReLU lets half of them
+        through, and tanh less the larger the state. For ReLU, columns are centered, so that the
+        mean of the state does not feed on itself; otherwise some seeds start with a loss of 1e4.
       identity: whether the recurrent matrix is the identity times ``radius`` instead (Le, Jaitly,
         Hinton, 2015, arXiv:1504.00941).
-      gain: what the first weights of the input are multiplied by.
-      length: the number of steps of time.
+      gain: the factor on the initial input weights.
+      length: the number of time steps.
       hidden: the size of the state.
       batch_size: the number of sequences.
-      steps: the number of updates of a run.
-      dtype: what is computed in.
+      steps: the number of updates in a run.
+      dtype: the compute dtype.
     """
     act = _ACTIVATIONS[activation]
 
@@ -87,10 +86,10 @@ def lstm(
     steps: int = 300,
     dtype: DTypeLike = jnp.float32,
 ) -> Task:
-    """Return an LSTM on the adding problem, for which it was made.
+    """Return the task of an LSTM on the adding problem, for which it was invented.
 
     Hochreiter, Schmidhuber, 1997. Its gradients vanish far later than those of networks without
-    gates: it shows what protection costs where little is ill to begin with. The forget gates
+    gates: it shows what protection costs where little goes wrong to begin with. The forget gates
     start with a bias of 1 (Gers et al. 2000).
     """
 
@@ -125,7 +124,7 @@ def lstm(
 
 
 def _gate(x: jax.Array) -> jax.Array:
-    """Return the sigmoid, by the hyperbolic tangent, which is fast on a CPU."""
+    """Return the sigmoid, computed by the hyperbolic tangent, which is fast on a CPU."""
     return 0.5 + 0.5 * jnp.tanh(0.5 * x)
 
 

@@ -1,4 +1,4 @@
-"""Regressions: one with noise of infinite variance, and one on which Adam spikes by itself."""
+"""Regressions: one with noise of infinite variance, and one on which Adam spikes on its own."""
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,13 @@ def heavy_tails(
     batch_size: int = 128,
     steps: int = 500,
 ) -> Task:
-    """Return a regression by squared error with noise of infinite variance in the targets.
+    """Return a squared-error regression with noise of infinite variance in the targets.
 
     Gradients of attention models have heavy tails (Zhang et al. 2020, arXiv:1912.03194): a few
-    batches bring gradients far larger than all others, although nothing is broken, and the mean
-    is still right. The noise is symmetric and the odds that it is above ``x`` fall as
-    ``x**-index``: it has a mean above an index of 1, and a variance above 2. The function is a
-    fixed network of the same kind. Held-out targets have no noise, but 0.05 is added.
+    batches have gradients far larger than all others, although nothing is broken and the mean is
+    still right. The noise is symmetric, and the odds that it is above ``x`` fall as ``x**-index``:
+    it has a mean for an index above 1, and a variance above 2. The function is a fixed network of
+    the same kind. Held-out targets have no noise, but 0.05 is added to the loss.
     """
     teacher = stack(jax.random.key(7), _FEATURES, 16, 1)
 
@@ -60,12 +60,12 @@ def heavy_tails(
 def sines(
     *, dtype: DTypeLike = jnp.float32, width: int = 128, points: int = 128, steps: int = 400
 ) -> Task:
-    """Return a network of two layers on ``sin x + sin 4x``, with all points in every batch.
+    """Return the task of a two-layer network on ``sin x + sin 4x``, with all points in every batch.
 
-    The task on which Bai et al. (2026, arXiv:2506.04805) show that Adam makes spikes of its own:
+    The task on which Bai et al. (2026, arXiv:2506.04805) show that Adam causes spikes on its own:
     where gradients shrink faster than the second moment forgets, the preconditioned curvature
-    passes the threshold of stability. Nothing is random but the first weights and a fixed noise
-    of variance 0.05 in the targets. Held-out points lie between those of the training.
+    crosses the stability threshold. Only the initial weights and a fixed noise of variance 0.05 in
+    the targets are random. Held-out points lie between the training points.
     """
     x = np.linspace(-np.pi, np.pi, points, endpoint=False, dtype=np.float32)
     between = x + np.float32(np.pi / points)

@@ -1,7 +1,7 @@
-"""Published methods as their authors' code has them, defects included.
+"""Published methods as in their authors' code, defects included.
 
-The rules of this package go by the same names and are cured: a NaN poisons none of them. Here a
-user gets what the authors give, since that is what a contest has to be held against.
+The rules of gradstable with the same names are fixed: a NaN poisons none of them. These are the
+methods as users get them from the authors, since that is what a contest must compare with.
 """
 
 from gradstable_gauntlet.contestants.as_published.adagc import adagc

@@ -34,13 +34,13 @@ def adagc(
 ) -> optax.GradientTransformation:
     """Clip each leaf to a multiple of the mean of its own clipped norms.
 
-    Defaults are the paper's. It has no ``eps``; this one is that of the implementation in
-    pytorch-optimizer, without which a leaf of zeros would become NaN.
+    Defaults are the paper's, which has no ``eps``; this one is from the implementation in
+    pytorch-optimizer, and without it a leaf of zeros would become NaN.
 
-    With a NaN, as published: after the warm-up, the mean of the leaf is NaN for ever, and so is
-    every later gradient of it. In the warm-up the global norm is NaN, and all leaves with it at
-    this step, but their least norms stay what they were. A leaf whose gradient is zero once in
-    the warm-up has a mean of zero, and rests for ever.
+    With a NaN, as published: after the warm-up, the mean of the leaf is NaN forever, and so is
+    every later gradient of it. During the warm-up, the global norm is NaN, and so are all leaves at
+    this step, but their smallest norms stay as they were. A leaf whose gradient is zero once during
+    the warm-up has a mean of zero, and never moves again.
 
     Source:
       Wang et al., "AdaGC: Enhancing LLM Pretraining Stability via Adaptive Gradient Clipping",

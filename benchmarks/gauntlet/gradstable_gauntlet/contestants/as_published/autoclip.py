@@ -19,7 +19,7 @@ class AutoClipState(NamedTuple):
 
     count: jax.Array  # shape=(), dtype=jnp.int32, norms seen
     norms: jax.Array  # shape=(size,), dtype=jnp.float32, inf where there is none yet
-    ordered: jax.Array  # shape=(size,), dtype=jnp.float32, the same from the least on
+    ordered: jax.Array  # shape=(size,), dtype=jnp.float32, the same in ascending order
     poisoned: jax.Array  # shape=(), dtype=jnp.bool_, whether there was a NaN
     tally: Tally
 
@@ -27,12 +27,12 @@ class AutoClipState(NamedTuple):
 def autoclip(*, percentile: float = 10.0, size: int = 1024) -> optax.GradientTransformation:
     """Clip the global norm to a percentile of all norms so far, this one included.
 
-    The authors keep the whole history. A compiled program needs a length: here the last ``size``
-    norms, which is the same for as many steps.
+    The authors keep the whole history. A compiled program needs a fixed length: here it is the last
+    ``size`` norms, which is the same for that many steps.
 
-    With a NaN, as published: it enters the history, of which every percentile is NaN from then on,
-    and so is every gradient: the run is lost, even if its parameters were not. An infinite norm
-    enters too, and does no more than raise the percentile.
+    With a NaN, as published: it enters the history, so every percentile is NaN from then on, and so
+    is every gradient: the run is lost, even if its parameters were not. An infinite norm enters
+    too, but only raises the percentile.
 
     Source:
       Seetharaman, Wichern, Pardo, Le Roux, "AutoClip: Adaptive Gradient Clipping for Source
@@ -64,7 +64,7 @@ def autoclip(*, percentile: float = 10.0, size: int = 1024) -> optax.GradientTra
 
 
 def _replace(ordered: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    """Return ordered numbers with one in place of another: far cheaper than to sort them anew."""
+    """Return sorted numbers with one replaced by another, far more cheaply than sorting again."""
     place = jnp.arange(ordered.size)
     shifted = jnp.append(ordered[1:], jnp.inf)
     short = jnp.where(place < jnp.sum(ordered < old), ordered, shifted)
@@ -73,7 +73,7 @@ def _replace(ordered: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
 
 
 def _percentile(state: AutoClipState, percent: float) -> jax.Array:
-    """Return the percentile of the norms that are held, as NumPy does it."""
+    """Return the percentile of the stored norms, as NumPy computes it."""
     held = jnp.minimum(state.count, state.ordered.size)
     rank = percent / 100.0 * (held - 1).astype(jnp.float32)
     low = jnp.floor(rank).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""What the published methods share: norms as torch takes them, and a count of touched steps."""
+"""Shared by the published methods: norms as in torch, and a count of touched steps."""
 
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ def tallied(state: Any, norms: jax.Array) -> jax.Array:
 
 
 def leaf_norms(updates: Any) -> jax.Array:
-    """Return the norm of each leaf (float32 ``[L]``); squares overflow, as they do in torch."""
+    """Return the norm of each leaf (float32 ``[L]``); squares overflow, as in torch."""
     return jnp.stack([jnp.sqrt(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(updates)])
 
 
@@ -41,12 +41,12 @@ def clip_coefficient(norm: jax.Array, limit: jax.Array | float) -> jax.Array:
 
 
 def scale_leaves(updates: Any, factors: jax.Array) -> Any:
-    """Return each leaf times a factor of its own (``[L]``)."""
+    """Return each leaf times its own factor (``[L]``)."""
     leaves, structure = jax.tree.flatten(updates)
     scaled = [leaf * factor for leaf, factor in zip(leaves, factors, strict=True)]
     return jax.tree.unflatten(structure, scaled)
 
 
 def python_min(first: jax.Array, second: jax.Array | float) -> jax.Array:
-    """Return what ``min(first, second)`` is in Python, where a NaN comes first or not at all."""
+    """Return Python's ``min(first, second)``, which is NaN only if the first one is."""
     return jnp.where(second < first, second, first)

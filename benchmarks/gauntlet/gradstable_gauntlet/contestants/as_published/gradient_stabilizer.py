@@ -26,12 +26,12 @@ class GradientStabilizerState(NamedTuple):
 def gradient_stabilizer(*, b1: float = 0.6, b2: float = 0.999) -> optax.GradientTransformation:
     """Keep the direction of each leaf, and give it the mean norm over the root mean square.
 
-    Neither mean is corrected for its start at zero, as in algorithm 1: constant gradients of norm
-    1 come out with norms of 12.6, 14.3, 14.3, and so on. A leaf of zeros stays as it is, as in the
+    As in algorithm 1, neither mean is corrected for its start at zero: constant gradients of norm 1
+    come out with norms of 12.6, 14.3, 14.3, and so on. A leaf of zeros stays as it is, as in the
     authors' code of Stable-SPAM; the paper would divide by zero.
 
-    With a NaN, as published: both means of the leaf are NaN for ever, and so is every later
-    gradient of it.
+    With a NaN, as published: both means of the leaf are NaN forever, and so is every later gradient
+    of it.
 
     Source:
       Huang et al., "GradientStabilizer: Fix the Norm, Not the Gradient", 2025, arXiv:2502.17055.

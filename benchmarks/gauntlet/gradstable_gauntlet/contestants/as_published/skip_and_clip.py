@@ -28,12 +28,12 @@ def skip_and_clip(
 ) -> optax.GradientTransformationExtraArgs:
     """Skip a step whose norm is 100 times the average of the steps taken; clip the others.
 
-    The thresholds of AXLearn (20, 40 and 100 times by default) all have to hold; this is the
-    last of them alone. The average begins at 1, and learns of taken steps only.
+    The thresholds of AXLearn (20, 40 and 100 times by default) all have to hold; this is only the
+    last of them. The average starts at 1, and learns only from steps taken.
 
-    With a NaN, as published: the step is skipped, with parameters, inner state and average as they
-    were. What is skipped is never learned: norms that are above 100 from the first step on are
-    skipped for ever.
+    With a NaN, as published: the step is skipped, and parameters, inner state and average stay as
+    they were. Skipped norms are never learned: if norms are above 100 from the first step on, all
+    steps are skipped forever.
 
     Source:
       AXLearn, ``skip_and_clip_by_global_norm`` with ``drop_norm_by_grad_norm_ema``;

@@ -24,11 +24,11 @@ def skip_on_spikes(
 ) -> optax.GradientTransformationExtraArgs:
     """Skip a step whose loss or norm is six standard deviations above the mean of the last 128.
 
-    Parameters and inner state stay as they are in a skipped step. What was skipped enters the
-    window all the same. Without ``value=loss`` every step is taken.
+    Parameters and inner state do not change in a skipped step, but its loss and norm still enter
+    the window. Without ``value=loss``, every step is taken.
 
-    With a NaN, as published: it is skipped, and it enters the window. Every comparison with it
-    is false, and so the next 128 steps are skipped as well, until it has left. In the first 62
+    With a NaN, as published: the step is skipped, and the NaN enters the window. Every comparison
+    with it is false, so the next 128 steps are skipped as well, until it has left. In the first 62
     steps nothing is skipped, and the NaN reaches the parameters.
 
     Source:

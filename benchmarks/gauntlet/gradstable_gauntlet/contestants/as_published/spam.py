@@ -31,12 +31,12 @@ def spam(
     warmup: int = 150,
     wait: int = 20,
 ) -> optax.GradientTransformation:
-    """Take Adam's step with entries clipped by the second moment, which is reset now and then.
+    """Take Adam's step with entries clipped by the second moment, which is reset periodically.
 
-    All defaults are those of the authors' class, no weight decay among them, and dense.
+    All defaults are those of the authors' class, without weight decay, and dense.
 
     With a NaN, as published: it is not above any threshold and enters the moments, which are NaN
-    until the next reset. The parameters are NaN for ever.
+    until the next reset. The parameters are NaN forever.
 
     Source:
       Huang et al., "SPAM: Spike-Aware Adam with Momentum Reset for Stable LLM Training", 2025,

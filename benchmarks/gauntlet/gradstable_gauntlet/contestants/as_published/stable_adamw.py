@@ -28,13 +28,14 @@ def stable_adamw(
     max_rms: float = 1.0,
     weight_decay: float = 1e-4,
 ) -> optax.GradientTransformation:
-    """Take AdamW's step, shorter in each leaf whose gradient has outgrown its second moment.
+    """Take AdamW's step, shortened in each leaf whose gradient has outgrown its second moment.
 
-    As in the first author's code, which decays by the full rate, where the paper decays by the
-    shortened one. The published decay of 0.2 is for CLIP; this is optax's, as for the others.
+    This follows the first author's code, which decays by the full rate, while the paper decays by
+    the shortened one. The published decay of 0.2 is for CLIP; this one is optax's, as for the
+    others.
 
-    With a NaN, as published: moments and parameters of the leaf are NaN for ever. (The code skips
-    such a leaf only where it divides by a fixed loss scale of its own.)
+    With a NaN, as published: moments and parameters of the leaf are NaN forever. (The code skips
+    such a leaf only if it divides by its own fixed loss scale.)
 
     Source:
       Wortsman et al., "Stable and low-precision training for large-scale vision-language models",

@@ -11,7 +11,7 @@ from gradstable_gauntlet.contestants.as_published.common import Tally, new_tally
 
 
 class OfLeaf(NamedTuple):
-    """What Stable-SPAM remembers of the size of a leaf."""
+    """What Stable-SPAM remembers about the size of a leaf."""
 
     largest: jax.Array  # shape=(), dtype=jnp.float32
     norm: jax.Array  # shape=(), dtype=jnp.float32
@@ -40,16 +40,16 @@ def stable_spam(
     theta: float = 0.999,
     reset_every: int = 1000,
 ) -> optax.GradientTransformation:
-    """Take Adam's step on gradients that are normalized by their largest entry and their norm.
+    """Take Adam's step on gradients normalized by their largest entry and their norm.
 
     All defaults are those of the authors' class (their scripts reset every 500 steps), and so is
-    what it does at a reset: one counter serves all bias corrections and is set back to 1 for all
-    of them, so that the limit on entries, which is not reset, is up to 1000 times too high; the
-    step of the reset itself is still taken from the old moments, corrected as if they were new;
-    and its gradient is forgotten.
+    the behavior at a reset. One counter serves all bias corrections and is set back to 1 for all of
+    them, so that the limit on entries, which is not reset, is up to 1000 times too high. The reset
+    step itself is still taken from the old moments, corrected as if they were new, and its gradient
+    is forgotten.
 
-    With a NaN, as published: the three sizes of the leaf are NaN for ever, no entry is above a
-    limit of NaN, and every later gradient of the leaf is NaN. No reset helps, since the sizes are
+    With a NaN, as published: the three sizes of the leaf are NaN forever, no entry is above a limit
+    of NaN, and every later gradient of the leaf is NaN. A reset does not help, since the sizes are
     not reset.
 
     Source:

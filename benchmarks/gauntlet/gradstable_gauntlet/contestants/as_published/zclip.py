@@ -33,14 +33,14 @@ def zclip(
     warmup: int = 25,
     eps: float = 1e-6,
 ) -> optax.GradientTransformation:
-    """Clip the global norm where its z-score is high, and to a fixed norm.
+    """Clip the global norm if its z-score is high, and to a fixed norm.
 
-    Mode and defaults are those of the authors' class ("zscore", "adaptive_scaling").
+    The mode and defaults are those of the authors' class ("zscore", "adaptive_scaling").
 
-    With a NaN, as published: the gradient passes as it is, and mean and variance are NaN for ever.
-    No z-score is above any threshold from then on, so that only the fixed limit is left, and none
-    where ``max_norm`` is ``None``. An infinite norm does no harm to the statistics, but the
-    gradient is multiplied by 0, which makes its infinite entries NaN.
+    With a NaN, as published: the gradient passes unchanged, and mean and variance are NaN forever.
+    From then on no z-score is above any threshold, so only the fixed limit is left, or none if
+    ``max_norm`` is ``None``. An infinite norm does not harm the statistics, but the gradient is
+    multiplied by 0, which makes its infinite entries NaN.
 
     Source:
       Kumar, Owen, Roy Chowdhury, Güra, "ZClip: Adaptive Spike Mitigation for LLM Pre-Training",
@@ -71,7 +71,7 @@ def zclip(
         std = jnp.sqrt(state.var)
         z = (norm - state.mean) / (std + eps)
         target = state.mean + z_threshold * std / (z / z_threshold)
-        # What compares as false goes on as it is: this is how a NaN comes through.
+        # A comparison with NaN is false, so NaN passes unchanged.
         learns = jnp.where(z > z_threshold, target, norm)
         allowed = learns if max_norm is None else python_min(learns, max_norm)
         return jnp.where(norm > allowed, allowed / (norm + 1e-6), 1.0), learns
