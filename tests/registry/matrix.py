@@ -19,7 +19,7 @@ ENTRIES = [
         "Modern moments",
         source="Jordan 2024",
         promise="the update of a matrix has a spectral norm of about 1, whatever the gradient",
-        weakness="a spike of 1000 owns the direction for 76 steps; noise is amplified by up to 485",
+        weakness="a spike of 1000 sets the direction for 76 steps; noise is amplified by up to 485",
         cases=[Case("scale_by_muon", gs.moments.scale_by_muon())],
         numbers={
             "beta": DECAY,
@@ -56,7 +56,7 @@ ENTRIES = [
         "lamb",
         FAMILY,
         source="You 2019, arXiv:1904.00962",
-        promise="parameters grow by a factor of 1 + rate a step at most, behind the guard",
+        promise="parameters grow by at most a factor of 1 + rate per step, behind the guard",
         weakness="as scale_by_trust_ratio",
         cases=[Case("lamb", gs.lamb(1e-3))],
         numbers={"learning_rate": RATE, "weight_decay": BELOW_ZERO, **ADAM},
@@ -82,8 +82,8 @@ ENTRIES = [
         "stable_adamw",
         FAMILY,
         source="Ours",
-        promise="no sequence of gradients makes a leaf grow faster than 1 + max_ratio a step",
-        weakness="a leaf that starts at zero needs 35 steps to an RMS of 0.01, Adam needs 10",
+        promise="whatever the gradients, a leaf grows at most by a factor 1 + max_ratio per step",
+        weakness="a leaf that starts at zero needs 35 steps to reach an RMS of 0.01; Adam needs 10",
         cases=[Case("stable_adamw", gs.stable_adamw(1e-3))],
         numbers={
             "learning_rate": RATE,
@@ -120,7 +120,7 @@ ENTRIES = [
         FAMILY,
         source="Defazio 2024, arXiv:2405.15682",
         promise="as schedule_free",
-        weakness="as schedule_free; a quiet time leaves nu stale: the next gradient steps 32 wide",
+        weakness="as schedule_free; a quiet period leaves nu stale: the next step can be 32 rates",
         cases=[
             Case(
                 "schedule_free_adamw",

@@ -1,4 +1,4 @@
-"""Modern moment estimators, and the recipes that are made of them."""
+"""Modern moment estimators, and the recipes built from them."""
 
 from typing import Any
 
@@ -38,8 +38,8 @@ def diagonal(params: Any) -> Any:
 NARROW = gs.moments.scale_by_laprop(mu_dtype=jnp.bfloat16, nu_dtype=jnp.float16)
 
 
-def estimator(name: str, case: optax.GradientTransformation, *more: Case, **told: Any) -> Entry:
-    return Entry(f"moments.{name}", FAMILY, cases=[Case(name, case), *more], **told)
+def estimator(name: str, case: optax.GradientTransformation, *more: Case, **fields: Any) -> Entry:
+    return Entry(f"moments.{name}", FAMILY, cases=[Case(name, case), *more], **fields)
 
 
 def recipe(name: str, tx: optax.GradientTransformation, of: str, numbers: dict[str, Any]) -> Entry:
@@ -98,7 +98,7 @@ ENTRIES = [
         "scale_by_adam_atan2",
         gs.moments.scale_by_adam_atan2(),
         source=SOURCES["scale_by_adam_atan2"],
-        promise="a step is bounded by 1.995 in every coordinate; no eps, free of scale",
+        promise="a step is bounded by 1.995 in every coordinate; no eps, scale-free",
         weakness="gradients below 1e-18, whose squares vanish, make full steps",
         numbers=ATAN2,
     ),
@@ -107,7 +107,7 @@ ENTRIES = [
         gs.moments.scale_by_ademamix(b3=gs.moments.half_life_schedule(0.9, transition_steps=10)),
         source=SOURCES["scale_by_ademamix"],
         promise="moments in float32 that nothing poisons",
-        weakness="no bound: a weight whose gradient falls silent makes steps of 33 in the end",
+        weakness="no bound: a weight whose gradient goes to zero eventually makes steps of 33",
         numbers=ADEMAMIX,
     ),
     Entry(
@@ -124,15 +124,15 @@ ENTRIES = [
         gs.moments.scale_by_lion(),
         source=SOURCES["scale_by_lion"],
         promise="a step is 1 in every coordinate",
-        weakness="the sign is that of a spike of 1000 for 237 steps, against all gradients since",
+        weakness="a spike of 1000 sets the sign for 237 steps, against all later gradients",
         numbers={"b1": DECAY, "b2": DECAY, "smooth_beta": NOT_POSITIVE},
     ),
     estimator(
         "scale_by_sophia",
         bind(gs.moments.scale_by_sophia(update_interval=2), hessian=diagonal),
         source=SOURCES["scale_by_sophia"],
-        promise="a step is at most 1 in every coordinate, also where curvature is negative",
-        weakness="a spike of 1000 makes full steps its way for 101 steps",
+        promise="a step is at most 1 in every coordinate, even where curvature is negative",
+        weakness="a spike of 1000 makes full steps in its direction for 101 steps",
         numbers=SOPHIA,
     ),
     estimator(
@@ -140,22 +140,22 @@ ENTRIES = [
         gs.moments.scale_by_s3(),
         source=SOURCES["scale_by_s3"],
         promise="a step is at most 1 in every coordinate, by construction",
-        weakness="after a spike of 1000 steps stay below a tenth of their length for 201 steps",
+        weakness="after a spike of 1000, steps stay below a tenth of their length for 201 steps",
         numbers=S3,
     ),
     estimator(
         "scale_by_clipped_adam",
         gs.moments.scale_by_clipped_adam(units="layer", weight_decay=0.1, mask=is_matrix),
         source="Wortsman 2023, arXiv:2304.13013",
-        promise="a leaf (or unit) that outgrows its second moment takes a shorter step at once",
-        weakness="after a spike of 1000 steps stay below half their length for 800 steps",
+        promise="a leaf (or unit) that outgrows its second moment immediately takes a shorter step",
+        weakness="after a spike of 1000, steps stay below half their length for 800 steps",
         numbers={**BETAS, "max_rms": NOT_POSITIVE, "weight_decay": BELOW_ZERO},
     ),
     estimator(
         "scale_by_spam",
         gs.moments.scale_by_spam(reset_every=3, warmup_steps=1, reset_warmup_steps=2),
         source=SOURCES["scale_by_spam"],
-        promise="an entry is clipped by its own second moment, which starts afresh every 500 steps",
+        promise="an entry is clipped by its own second moment, which is reset every 500 steps",
         weakness="a weight without gradient for 20 steps after a reset is frozen for the other 480",
         numbers=SPAM,
     ),
@@ -164,7 +164,7 @@ ENTRIES = [
         gs.moments.scale_by_stable_spam(reset_every=3),
         source=SOURCES["scale_by_stable_spam"],
         promise="what enters Adam has a norm of at most 1.41 in each leaf",
-        weakness="after a spike of a million steps fall to a fortieth, below half for 94 steps",
+        weakness="after a spike of a million, steps fall to a fortieth, below half for 94 steps",
         numbers=STABLE_SPAM,
     ),
     estimator(
@@ -172,7 +172,7 @@ ENTRIES = [
         gs.moments.clip_by_moment(warmup_steps=1),
         source="Huang 2025, arXiv:2501.06842",
         promise="no entry is above 71 times its root mean square, and a level shift is released",
-        weakness="an array of the size of the parameters; a spike below 71 passes",
+        weakness="it costs an array the size of the parameters; a spike below 71 passes",
         numbers={"max_multiple": NOT_POSITIVE, "b2": DECAY, "warmup_steps": BELOW_ZERO},
     ),
     estimator(

@@ -1,4 +1,4 @@
-"""What training in few bits needs: a loss scale, small moments, parameters that move."""
+"""Low-precision training: a loss scale, small moments, and parameters that keep moving."""
 
 import numpy as np
 import optax
@@ -16,7 +16,7 @@ ENTRIES = [
         FAMILY,
         source="Micikevicius et al. 2017, 1710.03740; torch GradScaler; Megatron for hysteresis",
         promise="float16 overflows lower the scale and reach neither parameters nor moments",
-        weakness="a NaN of another cause lowers the scale too",
+        weakness="a NaN with another cause lowers the scale too",
         cases=[Case("loss_scale(adamw)", gs.loss_scale(gs.adamw(1e-3)))],
         numbers={
             "init_scale": (0.0, -1.0, 1e31),
@@ -55,7 +55,7 @@ ENTRIES = [
         FAMILY,
         source="Zamirai et al. 2020, 2010.06192",
         promise="steps far below the spacing of bfloat16 add up instead of being lost",
-        weakness="one number a parameter more, and by default of no more bits than the parameter",
+        weakness="one more number per parameter, by default with as many bits as the parameter",
         cases=[Case("kahan(adamw)", gs.precision.kahan(gs.adamw(1e-3)))],
         required=_INNER,
     ),
@@ -63,7 +63,7 @@ ENTRIES = [
         "precision.stochastic_round",
         FAMILY,
         source="Zamirai et al. 2020, 2010.06192",
-        promise="steps below the spacing of bfloat16 move parameters on the average, at no memory",
+        promise="steps below the spacing of bfloat16 move parameters on average, at no extra memory",
         weakness="it adds noise of up to one spacing at each step",
         cases=[Case("stochastic_round()", gs.precision.stochastic_round())],
         numbers={"key": (-1, 0.5, np.inf)},

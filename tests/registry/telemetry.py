@@ -13,8 +13,8 @@ ENTRIES = [
         "record",
         FAMILY,
         source="Ours; RMS_t: Wortsman et al. 2023, 2304.13013",
-        promise="every step is on record, with early warnings, at no pass over memory of its own",
-        weakness="ratio and RMS_t are estimates, from one entry in 128 of large leaves",
+        promise="every step is recorded, with early warnings and no extra pass over memory",
+        weakness="the update ratio and RMS_t are estimates from one entry in 128 of large leaves",
         cases=[
             Case("record(guard(adamw))", gs.record(gs.guard(optax.adamw(1e-3))), _PROMOTES),
         ],
