@@ -63,7 +63,7 @@ ENTRIES = [
         "precision.stochastic_round",
         FAMILY,
         source="Zamirai et al. 2020, 2010.06192",
-        promise="steps below the spacing of bfloat16 move parameters on average, at no extra memory",
+        promise="steps below the spacing of bfloat16 move parameters on average, with no memory",
         weakness="it adds noise of up to one spacing at each step",
         cases=[Case("stochastic_round()", gs.precision.stochastic_round())],
         numbers={"key": (-1, 0.5, np.inf)},

@@ -116,7 +116,7 @@ def _draw(run: Run, rows: list[int], shown: np.ndarray, broken: np.ndarray, size
     norm = LogNorm(low, max(high, low * 1.5))
     with np.errstate(invalid="ignore"):
         colors = colormaps[_COLORS](norm(np.clip(np.nan_to_num(cells, posinf=np.nan), low, high)))
-    # What is not known stays empty, and so does what is no number: a line is drawn there.
+    # Unknown norms stay empty, and so do those that are not finite: a line is drawn there.
     colors[~np.isfinite(cells)] = 0.0
     axes.imshow(
         colors, aspect="auto", interpolation="none", extent=(first, last, len(rows) - 0.5, -0.5)

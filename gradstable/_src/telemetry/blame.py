@@ -34,7 +34,7 @@ class Blame(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """The same in words."""
+        """The finding as a sentence."""
         if self.began == self.step:
             return f"{self.path} exploded first, at step {self.step}, without prior growth."
         grown = f", {self.growth:.3g} times its usual norm" if np.isfinite(self.growth) else ""

@@ -52,7 +52,7 @@ class Rollback(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The same in words."""
+        """The event as text."""
         whose = f"member {self.member}: " if self.member else ""
         last = f" (the last of {self.times})" if self.times > 1 else ""
         return f"{whose}rolled back to the state before step {self.to}{last}"
