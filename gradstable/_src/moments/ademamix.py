@@ -142,7 +142,7 @@ def half_life_schedule(
       transition_steps: :math:`T`, in steps, >= 1. No default: the paper uses the whole run.
 
     Returns:
-      A schedule: a function from step number to a float32 rate.
+      A function from step number to a float32 rate.
 
     Raises:
       ValueError: if a number is out of its range.
