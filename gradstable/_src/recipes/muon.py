@@ -98,8 +98,8 @@ def muon(
       scale: ``"jordan"`` or ``"moonshot"``, which is ``consistent_rms=0.2``.
       compute_dtype: dtype of the products. Default float32.
       matrices: tree of bools, or a function from parameters to one: which leaves go to Muon.
-        Default: all that have inputs and outputs, so embeddings do not. (If you send a leaf without
-          them to Muon, it is normalized like the vectors in ``gs.moments.scale_by_muon``.)
+        Default: all that have inputs and outputs, so no embeddings. (If you send a leaf without
+        them to Muon, it is normalized like the vectors in ``gs.moments.scale_by_muon``.)
       axis_name: as for ``gs.guard``, and for ``gs.moments.scale_by_muon``.
 
     Example:
