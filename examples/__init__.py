@@ -1,1 +1,1 @@
-"""Examples: each plants a fault and shows the same training with and without protection."""
+"""Examples: each injects a fault and shows the same training with and without protection."""

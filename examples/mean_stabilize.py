@@ -1,11 +1,11 @@
-"""Mean stabilization on numbers: a gradient whose offset drowns what there is to learn.
+"""Mean stabilization by numbers: a gradient whose offset drowns out the signal.
 
-A thousand parameters are fitted by gradient descent, and the loss falls. From batch 20 on, a
-broken sensor adds the same amount to every entry of the gradient: its mean is 611.461 by then,
-beside a standard deviation of 12.6965, and the loss jumps from 7,000 to 1,000,000.
+A thousand parameters are fitted by gradient descent, and the loss falls. From batch 20 on, a broken
+sensor adds the same amount to every entry of the gradient: its mean is then 611.461, with a
+standard deviation of 12.6965, and the loss jumps from 7,000 to 1,000,000.
 
-Run it with ``python examples/mean_stabilize.py``; it takes some seconds. The page
-``docs/mean_stabilization.md`` tells what to see.
+Run it with ``python examples/mean_stabilize.py``; it takes a few seconds. The page
+``docs/mean_stabilization.md`` explains the output.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ ADJUSTMENTS = ("none", "snr", "norm", "tanh", "softsign", "mu_law", "trust_regio
 
 
 class Problem(NamedTuple):
-    r"""A quadratic loss with a steep common direction, ``mean(w)``, and gentle others.
+    r"""A quadratic loss with a steep common direction, ``mean(w)``, and shallow others.
 
     .. math:: L(w) = \frac{a n}{2} (\bar w - c)^2 + \frac{b}{2} \sum_i (w_i - \bar w - t_i)^2
     """
@@ -45,11 +45,11 @@ class Problem(NamedTuple):
 
 
 def article(common_target: float = 0.0) -> Problem:
-    """Return the problem that has the numbers above, by working backward from them.
+    """Return a problem with the numbers above, derived backward from them.
 
     The loss before batch 20 is ``n std^2 / 2b``, which gives ``b``. With ``rate * a = 1`` the
-    common direction goes where the broken gradient says in one step, and stays there: the loss
-    is ``n mean^2 / 2a`` plus what the others have left, which gives ``rate``.
+    common direction follows the broken gradient in one step, and stays there: the loss is
+    ``n mean^2 / 2a`` plus what remains in the others, which gives ``rate``.
     """
     b = NUM_PARAMS * STD**2 / (2 * LOSS_BEFORE)
     rate = 0.0
@@ -106,10 +106,10 @@ def describe(x: Any) -> str:
 
 
 def show_steps(g: jax.Array) -> None:
-    """Print what every step makes of one gradient."""
+    """Print the result of every step for one gradient."""
     adam = gs.moments.scale_by_adam()
     print(f"\n{'gradient of batch 20':24}{'mean':>12}{'std':>12}{'largest':>12}")
-    print(f"{'as it comes':24}{describe(g)}")
+    print(f"{'unchanged':24}{describe(g)}")
     print(f"{'  Adam, first step':24}{describe(adam.update(g, adam.init(g))[0])}")
     for adjust in ADJUSTMENTS:
         tx = gs.centering.mean_stabilize(adjust)

@@ -1,6 +1,6 @@
 """Plain JAX, no Flax: one network, one broken batch, with and without the guard.
 
-Run it with ``python -m examples.plain_jax``; it takes some seconds.
+Run it with ``python -m examples.plain_jax``; it takes a few seconds.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def loss_fn(params: list[dict[str, jax.Array]], x: jax.Array) -> jax.Array:
 
 
 def train(tx: optax.GradientTransformation) -> tuple[list[float], Any, Any]:
-    """Return the loss of each step, and parameters and optimizer state at the end."""
+    """Return the loss of each step, and the final parameters and optimizer state."""
 
     @jax.jit
     def train_step(params: Any, opt_state: Any, x: jax.Array) -> tuple[Any, Any, jax.Array]:

@@ -1,4 +1,4 @@
-"""The shortest example shows what it is about."""
+"""The shortest example shows what it is meant to show."""
 
 import numpy as np
 import optax

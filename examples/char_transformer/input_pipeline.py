@@ -1,4 +1,4 @@
-"""Python's own documentation, character by character: it comes with the standard library."""
+"""Python's own documentation, from the standard library, as characters."""
 
 from collections.abc import Iterator
 from pydoc_data.topics import topics
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
-OTHER = len(CHARACTERS)  # the index of all the rest, such as curly quotes
+OTHER = len(CHARACTERS)  # the index of all other characters, such as curly quotes
 VOCABULARY = len(CHARACTERS) + 1
 
 
@@ -22,8 +22,8 @@ class Batch(NamedTuple):
 def text() -> str:
     """Return the topics that ``help()`` knows, each paragraph once.
 
-    Some topics hold others, so that without this much of the validation text would be read in
-    training too.
+    Some topics contain others. Without this, much of the validation text would be in the training
+    text too.
     """
     paragraphs = "\n\n".join(topics[name] for name in sorted(topics)).split("\n\n")
     return "\n\n".join(dict.fromkeys(paragraphs))
@@ -36,16 +36,16 @@ def encode(characters: str) -> np.ndarray:
 
 
 def split(tokens: np.ndarray, *, held_out: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first part, to train on, and the last, to validate with."""
+    """Return the first part, for training, and the last, for validation."""
     cut = round(len(tokens) * (1 - held_out))
     return tokens[:cut], tokens[cut:]
 
 
 def unigram_bits(tokens: np.ndarray, held: np.ndarray) -> float:
-    """Return the bits per character of a text for who knows only how frequent characters are.
+    """Return the bits per character of a text, predicted from character frequencies alone.
 
-    The frequencies are those of the text to train on; each character is counted once more, since
-    one that is only in the other text would else have probability zero.
+    The frequencies are those of the training text. Each character is counted once more, since one
+    that occurs only in the other text would otherwise have probability zero.
     """
     counts = np.bincount(tokens, minlength=VOCABULARY) + 1.0
     return float(np.mean(-np.log2(counts / counts.sum())[held]))
@@ -54,14 +54,14 @@ def unigram_bits(tokens: np.ndarray, held: np.ndarray) -> float:
 def batches(
     tokens: np.ndarray, *, context: int, batch_size: int, steps: int, seed: int
 ) -> Iterator[Batch]:
-    """Yield batches of pieces that begin anywhere."""
+    """Yield batches of pieces that start anywhere."""
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         yield _pieces(tokens, rng.integers(len(tokens) - context, size=batch_size), context)
 
 
 def whole(tokens: np.ndarray, *, context: int) -> Batch:
-    """Return all of the text as pieces side by side, but for a rest at the end."""
+    """Return the whole text as consecutive pieces, except for a remainder at the end."""
     return _pieces(tokens, np.arange(0, len(tokens) - context, context), context)
 
 

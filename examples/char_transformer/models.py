@@ -1,4 +1,4 @@
-"""A small decoder-only transformer that normalizes before each sublayer."""
+"""A small decoder-only, pre-norm transformer."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from flax import nnx
 
 
 def attend(query: Any, key: Any, value: Any, **options: Any) -> jax.Array:
-    """Return what Flax's attention does, in float32, as its softmax should be in float16, too."""
+    """Compute Flax's attention in float32, as its softmax should be even in float16."""
     wide = (x.astype(jnp.float32) for x in (query, key, value))
     options["dtype"] = jnp.float32
     return nnx.dot_product_attention(*wide, **options).astype(query.dtype)
 
 
 class Block(nnx.Module):
-    """Attention and a feed-forward net, each behind a LayerNorm and beside a shortcut."""
+    """Attention and a feed-forward network, each after a LayerNorm, with a residual connection."""
 
     def __init__(self, features: int, heads: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
         self.norm_attention = nnx.LayerNorm(features, dtype=dtype, rngs=rngs)
@@ -32,7 +32,7 @@ class Block(nnx.Module):
 
 
 class CharTransformer(nnx.Module):
-    """Predicts each character from those before it."""
+    """Predicts each character from the previous ones."""
 
     def __init__(
         self,

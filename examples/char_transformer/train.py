@@ -28,7 +28,7 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_model(config: Config) -> CharTransformer:
-    """Return a fresh network."""
+    """Return a new network."""
     model = CharTransformer(
         vocabulary=input_pipeline.VOCABULARY,
         context=config.context,
@@ -43,13 +43,13 @@ def make_model(config: Config) -> CharTransformer:
 
 
 def loss_fn(model: CharTransformer, batch: Any, z_weight: float) -> jax.Array:
-    """Return the weighted cross entropy in nats per character, and with it the z-loss."""
+    """Return the weighted cross-entropy in nats per character, plus the z-loss."""
     losses = gs.losses.softmax_cross_entropy(model(batch.tokens), batch.targets, z_weight=z_weight)
     return jnp.mean(batch.weights * jnp.mean(losses, axis=1))
 
 
 def make_train_step(config: Config) -> Any:
-    """Return the compiled step: model and optimizer change in place, the loss comes back."""
+    """Return the compiled step, which updates model and optimizer in place and returns the loss."""
 
     def train_loss(model: CharTransformer, batch: Any) -> jax.Array:
         return loss_fn(model, batch, config.z_weight)
@@ -67,12 +67,12 @@ def make_train_step(config: Config) -> Any:
 
 @nnx.jit
 def evaluate(model: CharTransformer, batch: Any) -> jax.Array:
-    """Return the cross entropy of a text in bits per character."""
+    """Return the cross-entropy of a text in bits per character."""
     return loss_fn(model, batch, z_weight=0.0) / jnp.log(2.0)
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: str) -> Outcome:
-    """Train until the steps are done, and read the text that was held out."""
+    """Train for all steps, then evaluate on the held-out text."""
     tokens = input_pipeline.encode(input_pipeline.text())
     text, held = input_pipeline.split(tokens, held_out=config.held_out)
     validation = input_pipeline.whole(held, context=config.context)

@@ -1,1 +1,1 @@
-"""A small MobileNet and five convolutions on CIFAR-10, or on what stands in for it."""
+"""A small MobileNet and five convolutions on CIFAR-10 or a stand-in."""

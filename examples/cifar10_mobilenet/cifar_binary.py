@@ -1,7 +1,8 @@
-"""Read CIFAR-10 in the binary format in which it is published, and refuse what is not it.
+"""Read CIFAR-10 in its published binary format, and reject anything else.
 
-A file is a row of records: one byte of label, then 3072 bytes of image, channel by channel (red,
-green, blue), each 32 rows of 32 pixels. There are five such files to learn from and one to test.
+A file is a sequence of records: one label byte, then 3072 image bytes, channel by channel (red,
+green, blue), each with 32 rows of 32 pixels. There are five such files for training and one for
+testing.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of cifar-10-binary.tar.gz, as published beside it
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of cifar-10-binary.tar.gz, as published alongside it
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
@@ -40,13 +41,13 @@ def load(
     Args:
       place: the archive ``cifar-10-binary.tar.gz``, a folder with it, the unpacked folder
         ``cifar-10-batches-bin``, or the folder around that. Unpacked files come first.
-      md5: what the archive must hash to; ``None`` reads it unseen. The unpacked files have no
-        published sums: of those, size and labels are checked.
-      records: how many images each file must hold.
+      md5: the expected MD5 sum of the archive; ``None`` skips the check. The unpacked files have no
+        published sums, so only their sizes and labels are checked.
+      records: how many images each file must contain.
 
     Raises:
-      FileNotFoundError: if nothing of that is there; it says where to put it.
-      ValueError: if a file is cut short, has another format, or is not the published one.
+      FileNotFoundError: if none of these exists; the message says where to put the data.
+      ValueError: if a file is truncated, has a different format, or is not the published one.
     """
     place = Path(place).expanduser()
     for folder in (place, place / FOLDER):
@@ -63,14 +64,14 @@ def decode(raw: bytes, *, name: str, records: int) -> Images:
     """Return the images of one file.
 
     Raises:
-      ValueError: if the number of bytes is not that of ``records``, or a label is above 9.
+      ValueError: if the size does not match ``records``, or a label is above 9.
     """
     expected = records * (1 + PIXELS)
     if len(raw) != expected:
         raise ValueError(
-            f"{name} has {len(raw):,} bytes, and {records:,} images of 3,073 bytes are "
-            f"{expected:,}: it was cut short, or is not from the binary version of CIFAR-10. "
-            "Get it again."
+            f"{name} has {len(raw):,} bytes, but {records:,} images of 3,073 bytes are "
+            f"{expected:,}: it is truncated, or not from the binary version of CIFAR-10. "
+            "Download it again."
         )
     table = np.frombuffer(raw, np.uint8).reshape(records, 1 + PIXELS)
     label = table[:, 0].astype(np.int32)
@@ -78,8 +79,8 @@ def decode(raw: bytes, *, name: str, records: int) -> Images:
     if wrong.size:
         raise ValueError(
             f"{name} has the label {label[wrong[0]]} at image {wrong[0]:,} ({wrong.size:,} such "
-            "labels), and CIFAR-10 has 0 to 9: the file is damaged or of another data set. "
-            "Get it again."
+            "labels), but CIFAR-10 labels are 0 to 9: the file is damaged or from another data "
+            "set. Download it again."
         )
     planes = table[:, 1:].reshape(records, 3, 32, 32)
     return Images(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), label)
@@ -99,7 +100,7 @@ def _split(files: dict[str, bytes], records: int) -> tuple[Images, Images]:
 def _read_file(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path.name} is missing in {path.parent}, where others of the six files are. "
+            f"{path.name} is missing in {path.parent}, which has others of the six files. "
             f"Unpack {ARCHIVE} again."
         )
     return path.read_bytes()
@@ -110,31 +111,33 @@ def _read_archive(path: Path, md5: str | None) -> dict[str, bytes]:
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if md5 is not None and found != md5:
         raise ValueError(
-            f"{path} has the MD5 sum {found}, and the published archive has {md5}: it was cut "
-            "short, or is another version (the Python and MATLAB ones do not fit). Get it again."
+            f"{path} has the MD5 sum {found}, but the published archive has {md5}: it is "
+            "truncated, or a different version (the Python and MATLAB versions do not work). "
+            "Download the binary version."
         )
     files: dict[str, bytes] = {}
     try:
-        # Nothing is unpacked to disk, so a path in the archive cannot lead out of a folder.
+        # Nothing is unpacked to disk, so a path in the archive cannot escape a folder.
         with tarfile.open(fileobj=io.BytesIO(raw), mode="r:*") as tar:
             for member in tar:
                 handle = tar.extractfile(member)
                 if handle is not None:
                     files[Path(member.name).name] = handle.read()
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be unpacked ({error}). Get it again.") from error
+        raise ValueError(f"{path} cannot be unpacked ({error}). Download it again.") from error
     missing = [name for name in TRAIN_FILES + TEST_FILES if name not in files]
     if missing:
         raise ValueError(
-            f"{path} has no {', '.join(missing)}: it is not {ARCHIVE}, or is damaged. Get it again."
+            f"{path} has no {', '.join(missing)}: it is not {ARCHIVE}, or is damaged. "
+            "Download it again."
         )
     return files
 
 
 def _where_to_put_it(place: Path) -> str:
     return (
-        f"CIFAR-10 is not in {place}. Get the binary version ({ARCHIVE}, 162 MB) from the CIFAR-10 "
-        "page of the University of Toronto, and name the folder that it is in, or the file, with "
-        f"--data-dir; a folder with the unpacked {FOLDER} does, too. Without --data-dir, rendered "
-        "shapes stand in for it."
+        f"CIFAR-10 is not in {place}. Download the binary version ({ARCHIVE}, 162 MB) from the "
+        "University of Toronto's CIFAR-10 page, and pass the file or its folder with --data-dir; "
+        f"a folder with the unpacked {FOLDER} works too. Without --data-dir, rendered shapes stand "
+        "in for it."
     )

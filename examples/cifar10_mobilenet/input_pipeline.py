@@ -1,4 +1,4 @@
-"""From images in bytes to batches: CIFAR-10 where it is named, rendered shapes where not."""
+"""From image bytes to batches: CIFAR-10 if its path is given, otherwise rendered shapes."""
 
 import functools
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ import numpy as np
 from examples.cifar10_mobilenet import cifar_binary, stand_in
 from examples.cifar10_mobilenet.cifar_binary import Images
 
-# How many rendered images stand in, for training and for the test.
+# How many rendered images stand in, for training and for testing.
 STAND_IN = (6000, 2000)
-_MARGIN = 4  # pixels by which augmentation shifts an image at most
+_MARGIN = 4  # maximum shift of an image by augmentation, in pixels
 
 
 class Batch(NamedTuple):
-    """What a step learns from."""
+    """The data of one step."""
 
-    image: np.ndarray  # float32 [n, 32, 32, 3], mean 0 and deviation 1 over the training set
+    image: np.ndarray  # float32 [n, 32, 32, 3], mean 0 and std 1 over the training set
     label: np.ndarray  # int32 [n]
 
 
 class Dataset(NamedTuple):
-    """Both sets, and the mean and deviation of each channel of the training images."""
+    """Both sets, and the mean and standard deviation of each channel of the training images."""
 
     train: Images
     test: Images
@@ -32,7 +32,7 @@ class Dataset(NamedTuple):
     name: str  # "CIFAR-10" or "stand-in"
 
 
-@functools.lru_cache(maxsize=1)  # contestants are trained on the same images
+@functools.lru_cache(maxsize=1)  # all contestants train on the same images
 def load(data_dir: Path | None, *, seed: int, md5: str | None = cifar_binary.MD5) -> Dataset:
     """Return CIFAR-10 from ``data_dir``, or the stand-in if that is ``None``."""
     if data_dir is not None:
@@ -44,7 +44,7 @@ def load(data_dir: Path | None, *, seed: int, md5: str | None = cifar_binary.MD5
 
 def dataset(train: Images, test: Images, *, name: str = "CIFAR-10") -> Dataset:
     """Return both sets with the statistics of the first."""
-    # The mean of each image first: there is no copy of the set in floating point.
+    # Take the mean of each image first, to avoid a floating-point copy of the set.
     means = train.image.mean(axis=(1, 2))
     squares = np.stack([np.square(x, dtype=np.float32).mean(axis=(0, 1)) for x in train.image])
     mean = means.mean(axis=0)
@@ -53,12 +53,12 @@ def dataset(train: Images, test: Images, *, name: str = "CIFAR-10") -> Dataset:
 
 
 def batches(data: Dataset, *, size: int, seed: int, augment: bool = True) -> Iterator[Batch]:
-    """Yield batches without end, every epoch in an order of its own.
+    """Yield endless batches, each epoch in its own order.
 
     Args:
       data: from ``load``.
-      size: images a batch; what is left over at the end of an epoch is left out.
-      seed: of the order and of the augmentation.
+      size: images per batch; the remainder at the end of an epoch is dropped.
+      seed: for the order and the augmentation.
       augment: whether half of the images are mirrored, and all shifted by up to four pixels.
     """
     count = len(data.train.label)
@@ -76,14 +76,14 @@ def batches(data: Dataset, *, size: int, seed: int, augment: bool = True) -> Ite
 
 
 def test_batches(data: Dataset, *, size: int) -> Iterator[Batch]:
-    """Yield the test images once, in order, as they are; the last batch may be smaller."""
+    """Yield the test images once, in order, unaugmented; the last batch may be smaller."""
     for start in range(0, len(data.test.label), size):
         part = slice(start, start + size)
         yield Batch(normalize(data.test.image[part], data), data.test.label[part])
 
 
 def normalize(image: np.ndarray, data: Dataset) -> np.ndarray:
-    """Return bytes as float32 with the mean and deviation of the training set taken out."""
+    """Return bytes as float32, standardized with the statistics of the training set."""
     return (image.astype(np.float32) - data.mean) / data.std
 
 
@@ -93,7 +93,7 @@ def _mirror(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shift(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Cut 32 by 32 pixels at random out of each image, whose edges are reflected."""
+    """Take a random crop of 32 by 32 pixels from each image, with reflected edges."""
     edge = (_MARGIN, _MARGIN)
     padded = np.pad(image, ((0, 0), edge, edge, (0, 0)), mode="reflect")
     top, left = rng.integers(0, 2 * _MARGIN + 1, (2, len(image), 1))

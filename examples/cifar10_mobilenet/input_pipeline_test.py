@@ -1,4 +1,4 @@
-"""The reader of CIFAR-10, on files made here in its format, and what becomes of the images."""
+"""The CIFAR-10 reader, on files created here in its format, and the processing of images."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ def made_up(seed: int) -> Images:
 
 
 def encode(images: Images) -> bytes:
-    """Write the published format with plain loops: label, then red, green and blue by rows."""
+    """Write the published format with plain loops: label, then red, green, and blue by rows."""
     raw = bytearray()
     for image, label in zip(images.image, images.label, strict=True):
         raw.append(int(label))
@@ -78,7 +78,7 @@ def test_the_archive_is_read_from_its_folder_and_by_its_name(tmp_path):
 def test_an_archive_that_is_not_the_published_one_is_refused(tmp_path):
     path = tmp_path / cifar_binary.ARCHIVE
     md5 = write_archive(path)
-    with pytest.raises(ValueError, match=f"sum {md5}, and the published .* {cifar_binary.MD5}"):
+    with pytest.raises(ValueError, match=f"sum {md5}, but the published .* {cifar_binary.MD5}"):
         cifar_binary.load(path, records=RECORDS)
 
 
@@ -86,9 +86,9 @@ def test_an_archive_that_was_cut_short_is_refused_by_its_sum_and_without(tmp_pat
     path = tmp_path / cifar_binary.ARCHIVE
     md5 = write_archive(path)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(ValueError, match="it was cut short, or is another version"):
+    with pytest.raises(ValueError, match="it is truncated, or a different version"):
         cifar_binary.load(path, md5=md5, records=RECORDS)
-    with pytest.raises(ValueError, match=r"cannot be unpacked .* Get it again"):
+    with pytest.raises(ValueError, match=r"cannot be unpacked .* Download it again"):
         cifar_binary.load(path, md5=None, records=RECORDS)
 
 
@@ -98,8 +98,10 @@ def test_an_archive_that_is_damaged_inside_is_refused_without_its_sum(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[50_000:50_100] = bytes(100)
     path.write_bytes(raw)
-    # Where tarfile takes the damage for the end, files are missing.
-    with pytest.raises(ValueError, match=r"(cannot be unpacked|has no data_batch).* Get it again"):
+    # If tarfile takes the damage for the end of the archive, files are missing.
+    with pytest.raises(
+        ValueError, match=r"(cannot be unpacked|has no data_batch).* Download it again"
+    ):
         cifar_binary.load(path, md5=None, records=RECORDS)
 
 
@@ -178,7 +180,7 @@ def test_augmentation_only_mirrors_and_shifts():
     slopes = np.round(pixels[:, 16, 17, 0] - pixels[:, 16, 16, 0])
     assert set(slopes) == {-1.0, 1.0}
     assert 60 < (slopes == 1.0).sum() < 140
-    # The middle was 16 + 16, and is moved by up to four rows and four columns.
+    # The middle was 16 + 16, and moves by up to four rows and four columns.
     middle = np.round(pixels[slopes == 1.0][:, 16, 16, 0]) - 32
     assert np.abs(middle).max() <= 8
     assert len(set(middle)) > 10

@@ -8,9 +8,9 @@ from examples.cifar10_mobilenet.train import make_schedule, train
 from examples.common.compare import compare
 
 _STAND_IN = """\
-This is not CIFAR-10: rendered shapes of ten classes stand in for it. For the photographs, put the
-binary version from the CIFAR-10 page of the University of Toronto into a folder, and name the
-folder with --data-dir."""
+This is not CIFAR-10: ten classes of rendered shapes stand in for it. For the photographs, download
+the binary version from the University of Toronto's CIFAR-10 page, and pass its folder with
+--data-dir."""
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     if config.data_dir is None:
         print(_STAND_IN)
     print(
-        f"{data.name}: {len(data.train.label)} images to learn from, {len(data.test.label)} to test"
+        f"{data.name}: {len(data.train.label)} training images, {len(data.test.label)} test images"
     )
     compare(config, train, schedule=make_schedule(config))
 

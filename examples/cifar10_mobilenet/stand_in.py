@@ -1,8 +1,8 @@
-"""Ten classes of rendered shapes, 32 by 32 pixels in color: what stands in for CIFAR-10.
+"""Ten classes of rendered shapes, 32 by 32 pixels in color, as a stand-in for CIFAR-10.
 
-It is there so that the example runs at once, offline. Shapes of random place, size, turn, color
-and texture, on a textured ground, under noise: harder than digits, and far easier than
-photographs. What is reached on it says nothing about CIFAR-10.
+It lets the example run immediately, offline. Shapes with random position, size, rotation, color,
+and texture lie on a textured background, with noise: harder than digits, and far easier than
+photographs. Results on it say nothing about CIFAR-10.
 """
 
 import numpy as np
@@ -34,10 +34,10 @@ def _render(label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _coordinates(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``x`` and ``y`` of every pixel as the shape sees them: it fills -1 to 1."""
+    """Return ``x`` and ``y`` of every pixel in the shape's coordinates, which span -1 to 1."""
     center = rng.uniform(-0.3, 0.3, (2, count, 1, 1))
     size = rng.uniform(0.4, 0.7, (count, 1, 1))
-    turn = rng.uniform(-0.3, 0.3, (count, 1, 1))  # below 45 degrees, so a square is no diamond
+    turn = rng.uniform(-0.3, 0.3, (count, 1, 1))  # below 45 degrees, so a square is not a diamond
     axis = np.linspace(-1.0, 1.0, 32)
     x = (axis[None, None, :] - center[0]) / size
     y = (axis[None, :, None] - center[1]) / size
@@ -66,7 +66,7 @@ def _mask(label: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _colors(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the color of the shape and of the ground, at least 0.25 apart in one channel."""
+    """Return the colors of the shape and the background, at least 0.25 apart in one channel."""
     back = rng.uniform(0.15, 0.85, (count, 3))
     front = rng.uniform(0.15, 0.85, (count, 3))
     channel = rng.integers(0, 3, count)
@@ -78,7 +78,7 @@ def _colors(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def _texture(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return gentle waves of random direction, length and color."""
+    """Return gentle waves of random direction, length, and color."""
     wave = rng.uniform(-8.0, 8.0, (2, count, 1, 1))
     phase = rng.uniform(0.0, 2 * np.pi, (count, 1, 1))
     axis = np.linspace(-1.0, 1.0, 32)

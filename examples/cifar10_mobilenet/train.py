@@ -29,7 +29,7 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_model(config: Config) -> models.Classifier:
-    """Return a fresh network."""
+    """Return a new network."""
     model = models.build(
         config.model, width=config.width, dtype=faults.dtype(config.fault), seed=config.seed
     )
@@ -38,13 +38,13 @@ def make_model(config: Config) -> models.Classifier:
 
 
 def loss_fn(model: models.Classifier, batch: Any) -> jax.Array:
-    """Return the mean cross entropy of a batch."""
+    """Return the mean cross-entropy of a batch."""
     logits = model(batch.image)
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.label))
 
 
 def make_train_step(config: Config) -> Any:
-    """Return the compiled step: model and optimizer change in place, the loss comes back."""
+    """Return the compiled step, which updates model and optimizer in place and returns the loss."""
 
     @nnx.jit
     def train_step(model: models.Classifier, optimizer: nnx.Optimizer, batch: Any) -> jax.Array:
@@ -62,13 +62,13 @@ def count_hits(model: models.Classifier, batch: Any) -> jax.Array:
 
 
 def accuracy(model: models.Classifier, data: input_pipeline.Dataset) -> float:
-    """Return the share of the test images that are named right."""
+    """Return the accuracy on the test images."""
     parts = input_pipeline.test_batches(data, size=_TEST_BATCH)
     return float(np.sum([count_hits(model, part) for part in parts]) / len(data.test.label))
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: str) -> Outcome:
-    """Train for all the steps, then test."""
+    """Train for all steps, then test."""
     data = input_pipeline.load(config.data_dir, seed=config.seed, md5=config.md5)
     model = make_model(config)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)

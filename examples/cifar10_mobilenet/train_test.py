@@ -1,4 +1,4 @@
-"""The networks of the example; and, marked slow, twenty steps of it, and what its page says."""
+"""The example's networks and, marked slow, twenty steps of it and the figures on its page."""
 
 import dataclasses
 from pathlib import Path
@@ -34,7 +34,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture(scope="module")
 def outcomes(tiny: Config) -> dict[str, Outcome]:
-    """Train with 96 images standing in, and forget them before another test asks for images."""
+    """Train with 96 stand-in images, and clear them before another test loads images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(input_pipeline, "STAND_IN", (96, 40))
         input_pipeline.load.cache_clear()
@@ -57,7 +57,7 @@ def test_bad_batches_break_bare(tiny: Config, outcomes: dict[str, Outcome]) -> N
     assert outcomes
     norms = gs.telemetry.read_run(tiny.workdir / "bare.jsonl").grad_norm
     assert np.isfinite(norms[:7]).all()
-    # Not the loss: a ReLU may make zero of NaN, and the loss of a dead network is then finite.
+    # Not the loss: a ReLU can turn NaN into zero, and then the loss of a dead network is finite.
     assert not np.isfinite(norms[-5:]).any()
 
 

@@ -1,1 +1,1 @@
-"""What the examples share: options, faults, the two contestants, and their comparison."""
+"""Shared by the examples: options, faults, the two contestants, and their comparison."""

@@ -1,4 +1,4 @@
-"""Faults plant what they say, and the comparison survives a contestant that dies."""
+"""Faults do what they say, and the comparison survives a contestant that dies."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, cast

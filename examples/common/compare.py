@@ -1,4 +1,4 @@
-"""Train the same model with each contestant, and say side by side what came out."""
+"""Train the same model with each contestant, and print the results side by side."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ _PLAIN_WIDTH = 110
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came out of one run.
+    """The outcome of one run.
 
     Attributes:
       losses: the training loss of each step.
-      metric: how good the model is on data it has not seen.
+      metric: how good the model is on held-out data.
       metric_name: what that number is.
       explanation: what ``gs.explain`` says; "" without a guard.
       rejected: how many steps were rejected.
@@ -46,19 +46,20 @@ Train = Callable[[Any, optax.GradientTransformation, str], Outcome]
 def outcome(
     losses: Sequence[Any], *, metric: Any, metric_name: str, opt_state: Any, params: Any = None
 ) -> Outcome:
-    """Return the outcome of a run, with what the guard in its state has to say, if there is one.
+    """Return the outcome of a run, including the report of the guard in its state, if any.
 
     Args:
-      losses: one scalar a step, on the device or off it.
+      losses: one scalar per step, on the device or off it.
       metric: a scalar.
       metric_name: its name in the table.
-      opt_state: the optimizer state, or what holds it (``nnx.Optimizer``, ``TrainState``).
-      params: a tree with the paths of the parameters, so that leaves are told by name.
+      opt_state: the optimizer state, or an object that contains it (``nnx.Optimizer``,
+        ``TrainState``).
+      params: a tree with the paths of the parameters, to name leaves.
     """
-    told = {}
+    report = {}
     try:
         health = gs.health(opt_state)
-        told = {
+        report = {
             "explanation": gs.explain(opt_state, params),
             "rejected": int(health.rejected),
             "clipped": int(health.clipped),
@@ -66,13 +67,13 @@ def outcome(
     except ValueError:  # there is no guard in it
         pass
     values = np.asarray([float(loss) for loss in losses])
-    return Outcome(values, float(metric), metric_name, **told)
+    return Outcome(values, float(metric), metric_name, **report)
 
 
 def make_tx(
     config: CommonConfig, schedule: optax.Schedule, name: Name
 ) -> optax.GradientTransformation:
-    """Return a contestant on this schedule, with the fault that is planted in it."""
+    """Return a contestant on this schedule, with the fault injected into it."""
     spiked = spike(schedule, fault=config.fault, at=config.fault_at)
     return contestant(name, spiked, peak=config.learning_rate, weight_decay=config.weight_decay)
 
@@ -83,12 +84,12 @@ def compare(config: CommonConfig, train: Train, *, schedule: optax.Schedule) -> 
     A run that dies is a result, not an error.
 
     Args:
-      config: the options; ``config.optimizer`` says who runs.
-      train: takes options, optimizer and the name of the contestant, returns the outcome.
+      config: the options; ``config.optimizer`` selects the contestants.
+      train: takes the options, the optimizer, and the name of the contestant; returns the outcome.
       schedule: from step to learning rate, without faults.
 
     Returns:
-      The outcomes by name of the contestant.
+      The outcomes by contestant name.
     """
     names: list[Name] = [name for name in NAMES if config.optimizer in (name, "both")]
     console = _console()

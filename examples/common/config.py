@@ -1,4 +1,4 @@
-"""The options that all examples have."""
+"""The options that all examples share."""
 
 import dataclasses
 from pathlib import Path
@@ -9,10 +9,10 @@ from examples.common.faults import Fault
 
 @dataclasses.dataclass(frozen=True)
 class CommonConfig:
-    """What every example can be told; each adds its own fields and sets its own defaults."""
+    """Options of every example; each adds its own fields and sets its own defaults."""
 
     seed: int = 0
-    """Decides on data, order of batches, first parameters and dropout."""
+    """Seed for the data, the order of batches, the initial parameters, and dropout."""
     steps: int = 1000
     """How many steps to train."""
     learning_rate: float = 3e-3
@@ -20,11 +20,11 @@ class CommonConfig:
     weight_decay: float = 1e-4
     """Decoupled weight decay, times the learning rate."""
     fault: Fault = "none"
-    """What goes wrong."""
+    """The fault to inject."""
     fault_at: int = 200
-    """The step at which it does, for bad-batch and lr-spike (the first step is 1)."""
+    """The step of the fault, for bad-batch and lr-spike (the first step is 1)."""
     explode_factor: float = 5.0
-    """How many times too large the first matrices are, for exploding-init."""
+    """How many times too large the initial matrices are, for exploding-init."""
     loss_scale: float = 2.0**16
     """The fixed loss scale, for fp16; too high on purpose where entries exceed 65504 over it."""
     optimizer: Literal["bare", "ours", "both"] = "both"

@@ -10,16 +10,16 @@ Name = Literal["bare", "ours"]
 
 
 def bare(schedule: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    """Return what most people use, as it comes."""
+    """Return what most people use, with its defaults."""
     return optax.adamw(schedule, weight_decay=weight_decay)
 
 
 def ours(
     schedule: optax.Schedule, *, peak: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Return the same in gradstable: the choice for all faults and all examples.
+    """Return the gradstable counterpart, the same for all faults and all examples.
 
-    The limit keeps the rate from exceeding what was meant, and from jumping. ``stable_adamw``
+    The limit keeps the rate from exceeding the intended maximum, and from jumping. ``stable_adamw``
     rejects broken gradients, caps steps, and forgets large gradients in 20 steps (its ``b2`` is
     0.95; that of ``optax.adamw`` is 0.999, which remembers them for 1000).
     """
@@ -32,12 +32,12 @@ def ours(
 def contestant(
     name: Name, schedule: optax.Schedule, *, peak: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Return one of the two.
+    """Return one of the two contestants.
 
     Args:
-      name: which.
-      schedule: from step to learning rate, with whatever fault is planted in it.
-      peak: the highest rate that is meant, which ours does not exceed.
+      name: which one.
+      schedule: from step to learning rate, including any injected fault.
+      peak: the highest intended rate, which ours does not exceed.
       weight_decay: decoupled, times the learning rate.
     """
     if name == "bare":

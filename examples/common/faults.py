@@ -1,4 +1,4 @@
-"""What goes wrong in the examples. Each fault is a real cause; no gradient is ever touched."""
+"""The faults of the examples. Each is a real cause; no gradient is ever modified."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
@@ -23,16 +23,16 @@ def spoil(
 ) -> Batch:
     """Return the batch as it arrives at this step (the first is 1).
 
-    bad-batch: for two steps the floating arrays are 10,000 times too large, as if a sensor had
-    the wrong gain, and in the third step one of their entries is NaN.
+    bad-batch: for two steps the floating-point arrays are 10,000 times too large, as if a sensor
+    had the wrong gain, and in the third step one of their entries is NaN.
 
     Args:
       batch: a named tuple of NumPy arrays.
       step: counted from 1.
-      fault: only "bad-batch" does something.
+      fault: only "bad-batch" has an effect.
       at: the first of the three bad steps.
-      fields: which arrays it hits. Default: all floating ones. Where inputs are integers, such
-        as text, name floating targets or the weights of the examples.
+      fields: which arrays to change. Default: all floating-point ones. If inputs are integers, such
+        as text, name floating-point targets or the weights of the examples.
     """
     if fault != "bad-batch" or not at <= step < at + 3:
         return batch
@@ -48,7 +48,7 @@ def spoil(
 def spike(
     schedule: optax.Schedule, *, fault: Fault, at: int, steps: int = 20, factor: float = 100.0
 ) -> optax.Schedule:
-    """Return the schedule with a slip in it: lr-spike multiplies the rate for some steps."""
+    """Return the schedule with the fault: lr-spike multiplies the rate for some steps."""
     if fault != "lr-spike":
         return schedule
 
@@ -61,20 +61,20 @@ def spike(
 
 
 def explode_params(params: Any, *, fault: Fault, factor: float) -> Any:
-    """Return a tree of first parameters; exploding-init makes its matrices too large."""
+    """Return a tree of initial parameters; exploding-init makes its matrices too large."""
     if fault != "exploding-init":
         return params
     return jax.tree.map(lambda p: p * factor if p.ndim >= 2 else p, params)
 
 
 def explode(model: nnx.Module, *, fault: Fault, factor: float) -> None:
-    """Do to a fresh NNX model what ``explode_params`` does to a tree."""
+    """Apply ``explode_params`` to a new NNX model."""
     params = nnx.state(model, nnx.Param)
     nnx.update(model, explode_params(params, fault=fault, factor=factor))
 
 
 def dtype(fault: Fault) -> Any:
-    """Return what the layers compute in; their parameters are always float32."""
+    """Return the dtype the layers compute in; their parameters are always float32."""
     return jnp.float16 if fault == "fp16" else jnp.float32
 
 
@@ -88,17 +88,17 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, Any]]:
     """Return a function from (model, ...) to the loss and its gradient.
 
-    fp16: the loss is scaled by a fixed factor before back-propagation, which is what keeps small
-    gradients from vanishing in float16, and the gradient is scaled back in float32. Nothing
-    lowers the scale where it is too high for a batch: where an entry of the scaled gradient
-    exceeds 65504, it overflows.
+    fp16: the loss is scaled by a fixed factor before backpropagation, which keeps small gradients
+    from vanishing in float16, and the gradient is scaled back in float32. Nothing lowers the
+    scale if it is too high for a batch: an entry of the scaled gradient that exceeds 65504
+    overflows.
 
     Args:
-      loss_fn: from a model (or parameters) and more to a loss, or to (loss, aux).
+      loss_fn: from a model (or parameters) and further arguments to a loss, or to (loss, aux).
       fault: only "fp16" scales.
-      scale: the factor, a power of two so that scaling itself rounds nothing.
+      scale: the factor, a power of two so that scaling itself does not round.
       has_aux: whether ``loss_fn`` returns an aux; then the first result is (loss, aux).
-      transform: ``jax.value_and_grad`` for what is not NNX.
+      transform: ``jax.value_and_grad`` for models that are not NNX.
     """
     if fault != "fp16":
         return transform(loss_fn, has_aux=has_aux)

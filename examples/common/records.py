@@ -1,4 +1,4 @@
-"""The record that every run leaves behind, for ``gradstable report``."""
+"""The record that every run writes, for ``gradstable report``."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ def open_log(config: CommonConfig, params: Any, name: str) -> gs.telemetry.Log:
     """Open the log of a run, a context manager.
 
     In the loop, ``log(opt_state)`` after each step writes what ``gs.record`` has recorded, and
-    ``log.scalars(step, ...)`` anything else.
+    ``log.scalars(step, ...)`` writes anything else.
     """
     settings = dataclasses.asdict(config)
     half = settings["fault"] == "fp16"

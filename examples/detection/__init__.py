@@ -1,1 +1,1 @@
-"""Find and name one digit on a noisy canvas."""
+"""Find and classify one digit on a noisy canvas."""

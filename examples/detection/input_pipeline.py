@@ -1,4 +1,4 @@
-"""One digit of scikit-learn somewhere on a noisy canvas, with its class and its box."""
+"""One scikit-learn digit somewhere on a noisy canvas, with its class and its box."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,28 +6,28 @@ from typing import NamedTuple
 import numpy as np
 
 CANVAS = 32
-_TEST = 397  # of the 1797 digits; the rest is to learn from
-_HEIGHTS = (12, 24)  # least and greatest height of a digit, in pixels
-_STRETCH = 1.25  # how much wider or narrower than it was it may become
+_TEST = 397  # of the 1797 digits; the rest are for training
+_HEIGHTS = (12, 24)  # minimum and maximum height of a digit, in pixels
+_STRETCH = 1.25  # maximum factor by which it becomes wider or narrower
 
 
 class Batch(NamedTuple):
-    """Canvases with what is on them."""
+    """Canvases with their contents."""
 
     image: np.ndarray  # float32 [n, 32, 32, 1]
     label: np.ndarray  # int32 [n]
-    box: np.ndarray  # float32 [n, 4]: cx, cy, w, h as shares of the canvas
+    box: np.ndarray  # float32 [n, 4]: cx, cy, w, h as fractions of the canvas
 
 
 class Digits(NamedTuple):
-    """Digits cut to their ink, which differ in shape, and their classes."""
+    """Digits cropped to their ink, so their shapes differ, and their classes."""
 
     crops: list[np.ndarray]  # float64 [h, w], 0 to 1
     label: np.ndarray  # int32 [n]
 
 
 def load(*, seed: int) -> tuple[Digits, Digits]:
-    """Return the digits to learn from and those to test with; no digit is in both."""
+    """Return the digits for training and those for testing; no digit is in both."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -39,7 +39,7 @@ def load(*, seed: int) -> tuple[Digits, Digits]:
 
 
 def batches(digits: Digits, *, size: int, seed: int) -> Iterator[Batch]:
-    """Yield fresh scenes without end: the same digit never comes twice in the same place."""
+    """Yield endless new scenes: the same digit never appears twice in the same place."""
     rng = np.random.default_rng(seed)
     while True:
         yield scenes(digits, rng.integers(0, len(digits.label), size), rng)
@@ -52,7 +52,7 @@ def test_set(digits: Digits, *, copies: int, seed: int) -> Batch:
 
 
 def scenes(digits: Digits, which: np.ndarray, rng: np.random.Generator) -> Batch:
-    """Put each of these digits on a canvas of its own."""
+    """Put each of these digits on its own canvas."""
     count = len(which)
     image = _background(count, rng)
     sizes = _sizes([digits.crops[i].shape for i in which], rng)
@@ -70,7 +70,7 @@ def scenes(digits: Digits, which: np.ndarray, rng: np.random.Generator) -> Batch
 
 
 def _sizes(shapes: list[tuple[int, ...]], rng: np.random.Generator) -> np.ndarray:
-    """Draw the height and the width, in pixels, of digits that were cut to these shapes."""
+    """Draw the height and the width, in pixels, of digits that were cropped to these shapes."""
     aspect = np.array([width / height for height, width in shapes])
     height = rng.integers(_HEIGHTS[0], _HEIGHTS[1] + 1, len(shapes))
     stretch = rng.uniform(1 / _STRETCH, _STRETCH, len(shapes))
@@ -79,7 +79,7 @@ def _sizes(shapes: list[tuple[int, ...]], rng: np.random.Generator) -> np.ndarra
 
 
 def _background(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return canvases with a slope of light and a few short strokes that are no digit."""
+    """Return canvases with a brightness gradient and a few short distractor strokes."""
     axis = np.linspace(-0.5, 0.5, CANVAS)
     slope = rng.uniform(-0.2, 0.2, (2, count, 1, 1))
     image = 0.15 + slope[0] * axis[None, None, :] + slope[1] * axis[None, :, None]
@@ -92,13 +92,13 @@ def _background(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _cut(image: np.ndarray) -> np.ndarray:
-    """Return the part of an image that has ink, so that the box of a digit is tight."""
+    """Crop an image to its ink, so that the box of a digit is tight."""
     rows, columns = np.flatnonzero(image.max(axis=1) > 0.2), np.flatnonzero(image.max(axis=0) > 0.2)
     return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return an image stretched to a size, linear between pixels."""
+    """Stretch an image to a size, with linear interpolation."""
     return _weights(image.shape[0], height) @ image @ _weights(image.shape[1], width).T
 
 

@@ -10,7 +10,7 @@ _HIDDEN = 96
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """Return the largest of every two by two pixels.
+    """Return the maximum of every two by two pixels.
 
     It is ``nnx.max_pool(x, (2, 2), (2, 2))``, whose gradient takes five times as long on a CPU.
     """
@@ -19,9 +19,9 @@ def halve(x: jax.Array) -> jax.Array:
 
 
 class Detector(nnx.Module):
-    """Says which digit is on a canvas of 32 by 32 pixels, and where.
+    """Predicts which digit is on a canvas of 32 by 32 pixels, and where.
 
-    The last map keeps its 4 by 4 places: their mean would tell what is there and lose where.
+    The last map keeps its 4 by 4 positions: their mean would preserve what is there but not where.
     """
 
     def __init__(self, *, dtype: jax.typing.DTypeLike, rngs: nnx.Rngs) -> None:
@@ -52,12 +52,12 @@ class Detector(nnx.Module):
     def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return logits ``[batch, CLASSES]`` and boxes ``[batch, 4]`` of ``[batch, 32, 32, 1]``.
 
-        A box is ``(cx, cy, w, h)`` as shares of the canvas, each between 0 and 1.
+        A box is ``(cx, cy, w, h)`` as fractions of the canvas, each between 0 and 1.
         """
         x = image
         for conv in self.convs:
             x = halve(nnx.relu(conv(x)))
         x = nnx.relu(self.dense(x.reshape(x.shape[0], -1)))
-        # The heads answer in float32, whatever the layers before them computed in.
+        # The heads compute in float32, whatever dtype the layers before them use.
         logits, box = self.label(x).astype(jnp.float32), self.box(x).astype(jnp.float32)
         return logits, jax.nn.sigmoid(box)

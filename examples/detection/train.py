@@ -30,14 +30,14 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_model(config: Config) -> Detector:
-    """Return a fresh detector."""
+    """Return a new detector."""
     model = Detector(dtype=faults.dtype(config.fault), rngs=nnx.Rngs(config.seed))
     faults.explode(model, fault=config.fault, factor=config.explode_factor)
     return model
 
 
 def make_train_step(config: Config) -> Any:
-    """Return the compiled step: model and optimizer change in place, the loss comes back."""
+    """Return the compiled step, which updates model and optimizer in place and returns the loss."""
 
     def loss_fn(model: Detector, batch: Any) -> jax.Array:
         logits, boxes = model(batch.image)
@@ -57,14 +57,14 @@ def make_train_step(config: Config) -> Any:
 
 @nnx.jit
 def evaluate(model: Detector, batch: Any) -> tuple[jax.Array, jax.Array]:
-    """Return the share of digits that are named right, and the mean IoU of the boxes."""
+    """Return the accuracy of the classes and the mean IoU of the boxes."""
     logits, boxes = model(batch.image)
     hits = jnp.argmax(logits, axis=-1) == batch.label
     return jnp.mean(hits), jnp.mean(iou(boxes, batch.box))
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: str) -> Outcome:
-    """Train for all the steps, then test on digits that were never seen."""
+    """Train for all steps, then test on digits the model has never seen."""
     digits, unseen = input_pipeline.load(seed=config.seed)
     test = input_pipeline.test_set(unseen, copies=config.test_copies, seed=config.seed)
     model = make_model(config)

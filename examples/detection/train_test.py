@@ -1,4 +1,4 @@
-"""Twenty steps of the example, and, marked slow, what its page says of it."""
+"""Twenty steps of the example and, marked slow, the figures on its page."""
 
 import dataclasses
 import itertools
@@ -42,7 +42,7 @@ def test_bad_batches_break_bare(tiny: Config, outcomes: dict[str, Outcome]) -> N
     assert outcomes
     norms = gs.telemetry.read_run(tiny.workdir / "bare.jsonl").grad_norm
     assert np.isfinite(norms[:7]).all()
-    # Not the loss: a ReLU may make zero of NaN, and the loss of a dead network is then finite.
+    # Not the loss: a ReLU can turn NaN into zero, and then the loss of a dead network is finite.
     assert not np.isfinite(norms[-5:]).any()
 
 
@@ -87,8 +87,8 @@ def test_iou_and_giou_of_boxes_that_can_be_counted_by_hand() -> None:
     other = jnp.array(
         [
             [0.25, 0.25, 0.5, 0.5],  # the same
-            [0.5, 0.25, 0.5, 0.5],  # moved by half: a third is shared, nothing lies around
-            [0.75, 0.75, 0.5, 0.5],  # touching at a corner: half of what is around is empty
+            [0.5, 0.25, 0.5, 0.5],  # shifted by half: a third is shared, no space is empty
+            [0.75, 0.75, 0.5, 0.5],  # touching at a corner: half of the enclosing box is empty
         ]
     )
     np.testing.assert_allclose(boxes.iou(one, other), [1.0, 1 / 3, 0.0], atol=1e-6)

@@ -1,1 +1,1 @@
-"""Handwritten digits, with all that makes a small network generalize."""
+"""Handwritten digits, with the usual techniques that make a small network generalize."""

@@ -1,4 +1,4 @@
-"""The digits that scikit-learn carries along: split, shuffled, and moved by up to one pixel."""
+"""The digits that come with scikit-learn: split, shuffled, and shifted by up to one pixel."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ _SPLIT, _ORDER, _SHIFT = 0, 1, 2
 
 
 class Batch(NamedTuple):
-    """What one step sees."""
+    """The data of one step."""
 
     image: np.ndarray  # float32 [n, 8, 8, 1], in [0, 1]
     label: np.ndarray  # int32 [n], 0 to 9
@@ -27,7 +27,7 @@ class Splits(NamedTuple):
 
 
 def load(seed: int) -> Splits:
-    """Return 1197 images to train on, 240 to stop by and 360 to be judged by."""
+    """Return 1197 images for training, 240 for early stopping, and 360 for testing."""
     digits: Any = load_digits()
     order = np.random.default_rng([seed, _SPLIT]).permutation(len(digits.target))
     image = (digits.images[order] / 16.0).astype(np.float32)[..., np.newaxis]
@@ -49,7 +49,7 @@ def batches(train: Batch, *, steps: int, batch_size: int, seed: int) -> Iterator
 
 
 def move(images: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Move each image by -1, 0 or 1 pixel both ways; what comes in at the edge is dark."""
+    """Shift each image by -1, 0, or 1 pixel in both directions, filling the edge with dark."""
     number, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = np.arange(height) + 1 + shift[:, :1]

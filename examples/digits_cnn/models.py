@@ -14,8 +14,8 @@ CLASSES = 10
 class DigitsCNN(nnx.Module):
     """Two convolutions, two dense layers, and dropout before each of the latter.
 
-    It has no batch normalization: its running statistics change in the forward pass, where no
-    optimizer can keep a NaN out of them.
+    It has no batch normalization, because the running statistics change in the forward pass, where
+    no optimizer can keep a NaN out of them.
     """
 
     def __init__(self, width: int, *, dropout: float, dtype: Any, rngs: nnx.Rngs) -> None:
@@ -35,7 +35,7 @@ class DigitsCNN(nnx.Module):
 
 
 def penalty(model: nnx.Module, *, l1: float, l2: float) -> jax.Array:
-    """Return the L1 and L2 penalties on all matrices; biases are free."""
+    """Return the L1 and L2 penalties on all matrices; biases are exempt."""
     leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
     weights = [leaf for leaf in leaves if leaf.ndim >= 2]
     absolute = sum(jnp.sum(jnp.abs(w)) for w in weights)
@@ -44,6 +44,6 @@ def penalty(model: nnx.Module, *, l1: float, l2: float) -> jax.Array:
 
 
 def cross_entropy(model: DigitsCNN, image: ArrayLike, label: ArrayLike) -> jax.Array:
-    """Return the mean cross entropy of a batch."""
+    """Return the mean cross-entropy of a batch."""
     logits = model(jnp.asarray(image))
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(label)))

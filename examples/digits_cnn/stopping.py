@@ -10,10 +10,10 @@ class Best(NamedTuple):
     loss: float = math.inf
     step: int = 0
     params: Any = None
-    waited: int = 0  # looks since then
+    waited: int = 0  # evaluations since then
 
     def look(self, step: int, loss: float, params: Any) -> "Best":
-        """Return the best after one more look; a NaN is never better."""
+        """Return the best after one more evaluation; a NaN is never better."""
         if loss < self.loss:
             return Best(loss, step, params)
         return self._replace(waited=self.waited + 1)

@@ -17,7 +17,7 @@ from examples.digits_cnn.stopping import Best
 
 
 def make_schedule(config: Config) -> optax.Schedule:
-    """Return a cosine decay that starts again a few times: warm restarts."""
+    """Return a cosine decay with warm restarts."""
     length = max(config.steps // config.cycles, 2)
     cycle = {
         "init_value": 0.1 * config.learning_rate,
@@ -30,7 +30,7 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_model(config: Config) -> DigitsCNN:
-    """Return a fresh network."""
+    """Return a new network."""
     model = DigitsCNN(
         config.width,
         dropout=config.dropout,
@@ -42,7 +42,7 @@ def make_model(config: Config) -> DigitsCNN:
 
 
 def make_train_step(config: Config) -> Any:
-    """Return the compiled step: model and optimizer change in place, the loss comes back."""
+    """Return the compiled step, which updates model and optimizer in place and returns the loss."""
 
     def loss_fn(model: DigitsCNN, batch: input_pipeline.Batch) -> jax.Array:
         return cross_entropy(model, *batch) + penalty(model, l1=config.l1, l2=config.l2)
@@ -60,13 +60,13 @@ def make_train_step(config: Config) -> Any:
 
 @nnx.jit
 def evaluate(model: DigitsCNN, batch: Any) -> tuple[jax.Array, jax.Array]:
-    """Return cross entropy and accuracy; the model must be in eval mode."""
+    """Return cross-entropy and accuracy; the model must be in eval mode."""
     hits = jnp.argmax(model(batch.image), axis=-1) == batch.label
     return cross_entropy(model, *batch), jnp.mean(hits)
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: str) -> Outcome:
-    """Train until the steps are done or patience is out; test the best parameters."""
+    """Train until the steps or the patience run out; test the best parameters."""
     data = input_pipeline.load(config.seed)
     model = make_model(config)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)

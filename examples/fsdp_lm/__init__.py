@@ -1,1 +1,1 @@
-"""A language model whose parameters and state lie in parts on many devices."""
+"""A language model whose parameters and state are split over many devices."""

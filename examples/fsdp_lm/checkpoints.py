@@ -1,4 +1,4 @@
-"""Save a run and go on with it, also on another number of devices or processes."""
+"""Save and resume a run, also on a different number of devices or processes."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from examples.fsdp_lm.placement import Placement
 
 
 class Run(NamedTuple):
-    """What a run consists of after some step."""
+    """The state of a run after some step."""
 
     step: int
     params: Any
@@ -20,9 +20,9 @@ class Run(NamedTuple):
 
 
 def open_checkpoints(workdir: Path) -> ocp.training.Checkpointer:
-    """Return what saves and loads, a context manager; the last two checkpoints are kept."""
-    # Where several devices have all of a leaf, each would write a slice of it, for which one
-    # more program is compiled: worth it for large leaves alone.
+    """Return a checkpointer, a context manager, that keeps the last two checkpoints."""
+    # If several devices hold a whole leaf, each would write a slice of it, which compiles one more
+    # program: worth it only for large leaves.
     context = ocp.Context()
     context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
     kept: Any = ocp.training.preservation_policies.LatestN(2)
@@ -34,7 +34,7 @@ def open_checkpoints(workdir: Path) -> ocp.training.Checkpointer:
 
 
 def save(checkpointer: ocp.training.Checkpointer, run: Run, batches: grain.DatasetIterator) -> None:
-    """Write a checkpoint; all processes call it, and each writes the parts that it holds."""
+    """Write a checkpoint; all processes call this, and each writes the parts it holds."""
     checkpointer.save(
         run.step,
         {"params": run.params, "opt_state": run.opt_state, "data": batches.get_state()},
@@ -50,10 +50,10 @@ def load(
     placed: Placement,
     batches: grain.DatasetIterator,
 ) -> Run:
-    """Return the run as it was saved last, each leaf where it belongs.
+    """Return the last saved run, each leaf where it belongs.
 
-    The shapes of parameters and state say what is expected. The place in the data is the same
-    for all processes, and is set in ``batches``.
+    The shapes of parameters and state specify what is expected. The data position is the same for
+    all processes, and is set in ``batches``.
     """
     latest = checkpointer.latest
     if latest is None:

@@ -1,4 +1,4 @@
-"""Python's own documentation, read by Grain; each process reads the rows of its own devices."""
+"""Python's own documentation, read with Grain; each process reads the rows of its devices."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ __all__ = ["VOCABULARY", "Batch", "batches", "load", "spoil", "whole"]
 
 
 class Pieces:
-    """A piece of the text for each place where one can begin: a source for Grain."""
+    """A Grain source with one piece of text for each possible start."""
 
     def __init__(self, tokens: np.ndarray, *, context: int, stride: int = 1) -> None:
         self._tokens, self._context, self._stride = tokens, context, stride
@@ -27,17 +27,17 @@ class Pieces:
 
 
 def load(*, held_out: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the text to train on, and that to validate with."""
+    """Return the training text and the validation text."""
     return split(encode(text()), held_out=held_out)
 
 
 def batches(
     tokens: np.ndarray, *, context: int, batch_size: int, seed: int
 ) -> grain.DatasetIterator[Batch]:
-    """Return this process's part of an endless stream of batches, shuffled anew in each epoch.
+    """Return this process's part of an endless stream of batches, reshuffled in each epoch.
 
-    The order is made for all processes together and then dealt out in turn, so the pieces of a
-    step are the same however many processes read them, and the place in the data, too.
+    The order is created for all processes together and then dealt out in turn, so the pieces of a
+    step and the data position are the same for any number of processes.
     """
     pieces = grain.MapDataset.source(Pieces(tokens, context=context))
     dealt = _deal(pieces.seed(seed).shuffle().repeat(), batch_size)
@@ -45,7 +45,7 @@ def batches(
 
 
 def whole(tokens: np.ndarray, *, context: int, batch_size: int) -> Iterator[Batch]:
-    """Yield this process's part of a text as pieces side by side, but for a rest at the end."""
+    """Yield this process's consecutive pieces of a text, except for a remainder at the end."""
     pieces = grain.MapDataset.source(Pieces(tokens, context=context, stride=context))
     full = pieces[: len(pieces) // batch_size * batch_size]
     yield from _deal(full, batch_size)
@@ -54,15 +54,15 @@ def whole(tokens: np.ndarray, *, context: int, batch_size: int) -> Iterator[Batc
 def _deal(pieces: grain.MapDataset, batch_size: int) -> grain.MapDataset:
     processes = jax.process_count()
     if batch_size % processes:
-        raise ValueError(f"{batch_size} pieces a step cannot be dealt to {processes} processes")
+        raise ValueError(f"cannot split {batch_size} pieces per step over {processes} processes")
     own = pieces[jax.process_index() :: processes]
     return own.batch(batch_size // processes)
 
 
 def spoil(batch: Batch, *, step: int, at: int | None, rows: int) -> Batch:
-    """Return the batch as it arrives at this step: process 0 finds NaN in its first rows at one.
+    """Return the batch at this step, with NaN in the first rows of process 0 at the fault.
 
-    Characters cannot be broken, but the weights of the pieces can. No other process sees it.
+    Characters cannot be NaN, but the weights of the pieces can. No other process sees the fault.
     """
     if step != at or jax.process_index() != 0:
         return batch

@@ -1,4 +1,4 @@
-"""How the processes of a run find each other, before JAX is first used."""
+"""Connect the processes of a run before JAX is first used."""
 
 import dataclasses
 
@@ -7,22 +7,22 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """One process, several by hand, or those of a cluster; the training is the same."""
+    """One process, several started by hand, or those of a cluster; the training is the same."""
 
     devices: int | None = None
-    """Simulate so many devices on the CPU of this process. Default: take what there is."""
+    """Simulate this many devices on the CPU of this process. Default: use the real devices."""
     coordinator: str | None = None
-    """Address of process 0, as in localhost:8476, where processes are started by hand."""
+    """Address of process 0, such as localhost:8476, if processes are started by hand."""
     num_processes: int | None = None
-    """How many processes there are, with --coordinator."""
+    """The number of processes, with --coordinator."""
     process_id: int | None = None
-    """Which of them this is, counted from 0, with --coordinator."""
+    """The index of this process, counted from 0, with --coordinator."""
     distributed: bool = False
-    """Ask the cluster who is there: SLURM, Open MPI, Kubernetes and TPU pods tell."""
+    """Detect the processes from the cluster: SLURM, Open MPI, Kubernetes, or TPU pods."""
 
 
 def start(launch: Launch) -> None:
-    """Make devices and processes known to JAX; nothing may have asked it for a device before."""
+    """Set up JAX's devices and processes; call this before anything uses a device."""
     if launch.devices is not None:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", launch.devices)

@@ -1,4 +1,4 @@
-"""Train a language model in parts on many devices, and let one host send a bad batch."""
+"""Train a language model split over many devices, and let one host send a bad batch."""
 
 import tyro
 

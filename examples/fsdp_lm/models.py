@@ -1,4 +1,4 @@
-"""A decoder-only language model: RMSNorm, rotary positions, gated feed-forward nets, no biases."""
+"""A decoder-only language model: RMSNorm, rotary positions, gated feed-forward, no biases."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ROTARY_BASE = 10_000.0
 
 
 class Attention(nnx.Module):
-    """Causal attention that knows distances alone."""
+    """Causal attention with rotary (relative) positions."""
 
     def __init__(self, features: int, heads: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
         self.heads = heads
@@ -26,7 +26,7 @@ class Attention(nnx.Module):
 
 
 def rotate(x: jax.Array) -> jax.Array:
-    """Return ``[B, T, H, D]`` with pairs of entries turned by angles that grow with ``T``."""
+    """Return ``[B, T, H, D]`` with pairs of entries rotated by angles that grow with ``T``."""
     length, size = x.shape[1], x.shape[3] // 2
     speeds = ROTARY_BASE ** (-jnp.arange(size, dtype=jnp.float32) / size)
     angles = (jnp.arange(length, dtype=jnp.float32)[:, None] * speeds)[None, :, None]
@@ -36,7 +36,7 @@ def rotate(x: jax.Array) -> jax.Array:
 
 
 class FeedForward(nnx.Module):
-    """Two products, one of which opens and closes the other (SwiGLU)."""
+    """Two products, one of which gates the other (SwiGLU)."""
 
     def __init__(self, features: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
         hidden = 3 * features
@@ -49,7 +49,7 @@ class FeedForward(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and a feed-forward net, each behind a norm and beside a shortcut."""
+    """Attention and a feed-forward network, each after a norm, with a residual connection."""
 
     def __init__(self, features: int, heads: int, *, dtype: Any, rngs: nnx.Rngs) -> None:
         self.norm_attention = nnx.RMSNorm(features, dtype=dtype, rngs=rngs)
@@ -63,9 +63,9 @@ class Block(nnx.Module):
 
 
 class DecoderLM(nnx.Module):
-    """Predicts each character from those before it.
+    """Predicts each character from the previous ones.
 
-    ``everywhere``, if given, is where the parameters of a layer go while it is computed.
+    ``everywhere``, if given, is the sharding of a layer's parameters while it is computed.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class DecoderLM(nnx.Module):
         return self._gathered(self.head, self.norm(x)).astype(jnp.float32)
 
     def _gathered(self, layer: Any, x: jax.Array) -> jax.Array:
-        """Return what a layer makes of ``x`` with all of its parameters on every device.
+        """Return the output of a layer for ``x``, with all of its parameters on every device.
 
-        That this is said, and not left to the compiler, keeps the rows where they are: it would
-        rather send some of them around than some of the gradients. The checkpoint gathers anew
-        in the backward pass; without it each device would hold all layers by then.
+        Saying so explicitly keeps the rows where they are: the compiler would rather send some of
+        them around than some of the gradients. The checkpoint gathers again in the backward pass;
+        without it each device would hold all layers by then.
         """
         if self.everywhere is None:
             return layer(x)

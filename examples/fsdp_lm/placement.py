@@ -1,4 +1,4 @@
-"""Where everything lies: parameters and state in parts, rows of a batch with their device."""
+"""Placement: parameters and state split over devices, rows of a batch with their device."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ AXES = ("data", "fsdp")
 
 
 class Placement(NamedTuple):
-    """Shardings of all there is; ``params`` and ``opt_state`` are trees of them."""
+    """All shardings; ``params`` and ``opt_state`` are trees of them."""
 
     everywhere: NamedSharding
     rows: NamedSharding
@@ -22,11 +22,11 @@ class Placement(NamedTuple):
 
 
 def make_mesh(fsdp: int | None) -> Mesh:
-    """Return all devices as copies of the parameters × parts of them.
+    """Return a mesh of all devices: copies of the parameters × parts of them.
 
-    The axes are ``Auto``: the compiler completes what is said of parameters and rows. On
-    ``Explicit`` ones, JAX's default, what could lie in several ways has to be said in each call
-    of a layer (``out_sharding``), beginning with Flax's embedding, and models are written anew.
+    The axes are ``Auto``: the compiler infers the rest from the shardings of parameters and rows.
+    With ``Explicit`` axes, JAX's default, each call of a layer with an ambiguous sharding needs
+    ``out_sharding``, starting with Flax's embedding, and models have to be rewritten.
     """
     devices = jax.device_count()
     parts = devices if fsdp is None else fsdp
@@ -36,12 +36,12 @@ def make_mesh(fsdp: int | None) -> Mesh:
 
 
 def everywhere(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Return the sharding of what every device has all of."""
+    """Return the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def place(tx: optax.GradientTransformation, params: Any, *, mesh: Mesh | AbstractMesh) -> Placement:
-    """Return where parameters and state go, from the shapes of the parameters."""
+    """Return the shardings of parameters and state, from the shapes of the parameters."""
     split = gs.sharding.spread(params, "fsdp", mesh=mesh)
     return Placement(
         everywhere=everywhere(mesh),
@@ -54,13 +54,13 @@ def place(tx: optax.GradientTransformation, params: Any, *, mesh: Mesh | Abstrac
 def init(
     make_params: Callable[[], Any], tx: optax.GradientTransformation, *, placed: Placement
 ) -> tuple[Any, Any]:
-    """Return the first parameters and state, which are in parts from the start."""
+    """Return the initial parameters and state, split from the start."""
     params = jax.jit(make_params, out_shardings=placed.params)()
     return params, jax.jit(tx.init, out_shardings=placed.opt_state)(params)
 
 
 def globally(batch: Any, *, placed: Placement) -> Any:
-    """Return the rows that each process has read as arrays over all devices; nothing is sent."""
+    """Combine the rows of each process into arrays over all devices; nothing is sent."""
     return jax.tree.map(
         lambda rows: jax.make_array_from_process_local_data(placed.rows, rows), batch
     )

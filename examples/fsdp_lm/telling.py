@@ -1,4 +1,4 @@
-"""What each process says of the run."""
+"""What each process reports about the run."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ import gradstable as gs
 
 
 def make_logger() -> logging.Logger:
-    """Return a logger to standard output, each line with the number of its process."""
+    """Return a logger to standard output whose lines start with the process number."""
     logger = logging.getLogger("fsdp_lm")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -27,14 +27,14 @@ def make_logger() -> logging.Logger:
 
 
 class Told(NamedTuple):
-    """What a step says of itself; the same on all devices, so each process reads its own copy."""
+    """The report of a step; the same on all devices, so each process reads its own copy."""
 
     loss: jax.Array  # shape=(), dtype=jnp.float32, of the whole batch
     health: gs.Health | None  # None: there is no guard
 
 
 def tell(logger: logging.Logger, steps: Mapping[int, Told]) -> None:
-    """Tell which of these steps were rejected, and the loss of the last; fetched in one go."""
+    """Log which of these steps were rejected, and the last loss, fetched in one transfer."""
     fetched = jax.device_get(dict(steps))
     for step, (_, health) in fetched.items():
         if health is not None and health.scale == 0:
@@ -44,7 +44,7 @@ def tell(logger: logging.Logger, steps: Mapping[int, Told]) -> None:
 
 
 def describe(logger: logging.Logger, mesh: Mesh, *, params: Any, opt_state: Any) -> None:
-    """Tell how the devices are used, and what each of them holds."""
+    """Log how the devices are used, and how much each of them holds."""
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     logger.info("%d devices: %s", mesh.size, axes)
     for name, tree in {"parameters": params, "state": opt_state}.items():

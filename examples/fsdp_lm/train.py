@@ -37,7 +37,7 @@ def make_tx(config: Config) -> optax.GradientTransformationExtraArgs:
 
 
 def make_model(config: Config, *, everywhere: NamedSharding | None = None) -> DecoderLM:
-    """Return a fresh network."""
+    """Return a new network."""
     return DecoderLM(
         vocabulary=input_pipeline.VOCABULARY,
         features=config.features,
@@ -50,17 +50,17 @@ def make_model(config: Config, *, everywhere: NamedSharding | None = None) -> De
 
 
 def loss_fn(params: Any, batch: Any, *, graphdef: Any, z_weight: float) -> jax.Array:
-    """Return the weighted cross entropy in nats per character, and with it the z-loss."""
+    """Return the weighted cross-entropy in nats per character, plus the z-loss."""
     logits = nnx.merge(graphdef, params)(batch.tokens)
     losses = gs.losses.softmax_cross_entropy(logits, batch.targets, z_weight=z_weight)
     return jnp.mean(batch.weights * jnp.mean(losses, axis=1))
 
 
 def make_train_step(config: Config, tx: Any, graphdef: Any, *, placed: Placement) -> Any:
-    """Return the compiled step; the memory of old parameters and state is that of the new ones.
+    """Return the compiled step, which reuses the memory of the old parameters and state.
 
-    Under ``jit`` there is one program for all devices, in which loss and gradient are those of
-    the whole batch. So there is one verdict, and the guard needs no ``axis_name``.
+    Under ``jit`` there is one program for all devices, in which loss and gradient are those of the
+    whole batch. So there is one verdict, and the guard needs no ``axis_name``.
     """
     grad_fn = jax.value_and_grad(partial(loss_fn, graphdef=graphdef, z_weight=config.z_weight))
 
@@ -75,7 +75,7 @@ def make_train_step(config: Config, tx: Any, graphdef: Any, *, placed: Placement
 
 
 def evaluate(config: Config, held: np.ndarray, params: Any, graphdef: Any, *, placed: Any) -> float:
-    """Return the cross entropy of the text that was held out, in bits per character."""
+    """Return the cross-entropy of the held-out text in bits per character."""
     nats = jax.jit(partial(loss_fn, graphdef=graphdef, z_weight=0.0))
     pieces = input_pipeline.whole(held, context=config.context, batch_size=config.batch_size)
     each = [nats(params, placement.globally(batch, placed=placed)) for batch in pieces]
@@ -91,18 +91,18 @@ def begin(
     checkpointer: ocp.training.Checkpointer,
     batches: grain.DatasetIterator,
 ) -> Run:
-    """Return the run that was saved last, or else a new one."""
+    """Return the last saved run, or a new one."""
     if checkpointer.latest is None:
         return Run(0, *placement.init(make_params, tx, placed=placed))
     if not config.resume:
-        raise ValueError(f"{config.workdir} has checkpoints: --resume, or another --workdir")
+        raise ValueError(f"{config.workdir} has checkpoints: pass --resume or another --workdir")
     shapes = jax.eval_shape(make_params)
     state_shapes = jax.eval_shape(tx.init, shapes)
     return checkpoints.load(checkpointer, shapes, state_shapes, placed=placed, batches=batches)
 
 
 def train(config: Config) -> None:
-    """Train until the steps are done, and read the text that was held out."""
+    """Train for all steps, then evaluate on the held-out text."""
     logger, mesh, tx = make_logger(), placement.make_mesh(config.fsdp), make_tx(config)
     text, held = input_pipeline.load(held_out=config.held_out)
     batches = input_pipeline.batches(
@@ -135,7 +135,7 @@ def train(config: Config) -> None:
                 tell(logger, told)
                 told.clear()
             if step % config.save_every == 0:
-                # A run that only rejects ends here, before it pushes out the last good checkpoint.
+                # End a run that only rejects, before it pushes out the last good checkpoint.
                 if config.optimizer == "ours":
                     gs.check(opt_state, shapes)
                 checkpoints.save(checkpointer, Run(step, params, opt_state), batches)

@@ -1,4 +1,4 @@
-"""The example trains in parts, survives a bad host, and goes on where it was."""
+"""The example trains on split parameters, survives a bad host, and resumes where it was."""
 
 import os
 import re
@@ -28,15 +28,15 @@ TINY = shlex.split(
 )
 LAST_LOSS = r"step 20: loss (\S+)"
 HELD_OUT = r"held-out bits per character: (\S+)"
-TIMEOUT = 240  # seconds, of which a machine that does nothing else needs a tenth
+TIMEOUT = 240  # seconds; an otherwise idle machine needs a tenth
 
 
 def start_main(log: Path, *options: object) -> subprocess.Popen[bytes]:
-    """Start the example in a process of its own: a process has one number of devices for good."""
+    """Start the example in its own process: a process cannot change its number of devices."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        # A run that is resumed need not compile again.
+        # A resumed run need not compile again.
         "JAX_COMPILATION_CACHE_DIR": str(log.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
@@ -46,7 +46,7 @@ def start_main(log: Path, *options: object) -> subprocess.Popen[bytes]:
 
 
 def finish(*processes: tuple[subprocess.Popen[bytes], Path]) -> list[str]:
-    """Return what the processes have said, and leave none behind."""
+    """Return the output of the processes, and leave none behind."""
     try:
         codes = [process.wait(TIMEOUT) for process, _ in processes]
     finally:
@@ -64,7 +64,7 @@ def run(folder: Path, name: str, *options: object) -> str:
 
 
 def found(pattern: str, said: str) -> str:
-    """Return the one group of a pattern in the one place where it is found."""
+    """Return the only group of a pattern, which must match exactly once."""
     (group,) = re.findall(pattern, said)
     return group
 

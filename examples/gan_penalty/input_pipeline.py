@@ -1,4 +1,4 @@
-"""Points around eight places on a circle: what a collapsing generator cannot cover."""
+"""Points around eight centers on a circle, which a collapsing generator cannot cover."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import numpy as np
 
 PLACES = 8
 RADIUS = 2.0
-SPREAD = 0.1  # standard deviation around a place
+SPREAD = 0.1  # standard deviation around a center
 
 
 class Batch(NamedTuple):
-    """What one step of the critic sees."""
+    """The data of one critic step."""
 
     points: np.ndarray  # [B, 2] float32
 
@@ -23,7 +23,7 @@ def places() -> np.ndarray:
 
 
 def sample(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return points ``[size, 2]``, float32, each around one of the places."""
+    """Return points ``[size, 2]``, float32, each around one of the centers."""
     chosen = places()[rng.integers(PLACES, size=size)]
     return chosen + SPREAD * rng.standard_normal((size, 2), np.float32)
 

@@ -1,4 +1,4 @@
-"""What critic and generator learn from."""
+"""The losses of critic and generator."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ def critic_loss(
 ) -> jax.Array:
     """Return how much better fake points score than real ones, with the penalty.
 
-    Without the penalty nothing says how far apart the scores may be: the slope of the critic
-    grows for ever.
+    Without the penalty nothing limits how far apart the scores can be, and the slope of the critic
+    grows forever.
     """
     loss = jnp.mean(critic(fake)) - jnp.mean(critic(real))
     if penalty == 0.0:
@@ -24,10 +24,10 @@ def critic_loss(
 
 
 def generator_loss(generator: Generator, critic: Critic, noise: jax.Array) -> jax.Array:
-    """Return how badly the points made of this noise score."""
+    """Return how badly the points generated from this noise score."""
     return -jnp.mean(critic(generator(noise)))
 
 
 def slope(critic: Critic, points: Any) -> jax.Array:
-    """Return the root of the mean squared slope of the critic at these points."""
+    """Return the root-mean-square slope of the critic at these points."""
     return jnp.sqrt(gs.losses.r1(critic, points, weight=2.0))

@@ -1,4 +1,4 @@
-"""Train a Wasserstein GAN, with and without protection, with and without gradient penalty."""
+"""Train a Wasserstein GAN, with and without protection, with and without a gradient penalty."""
 
 import dataclasses
 

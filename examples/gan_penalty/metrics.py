@@ -1,4 +1,4 @@
-"""How far generated points are from real ones, and how many places they cover."""
+"""How far generated points are from real ones, and how many centers they cover."""
 
 from typing import Any
 
@@ -8,9 +8,10 @@ from examples.gan_penalty.input_pipeline import PLACES, SPREAD, places
 
 
 def sliced_wasserstein(one: np.ndarray, other: np.ndarray, *, directions: int = 64) -> float:
-    """Return the mean over directions of the distance that points must move, seen from each.
+    """Return the mean, over directions, of the distance that points must move along each.
 
-    Both are ``[N, 2]``. Along a line the best way to move is in order, so sorting is all it takes.
+    Both are ``[N, 2]``. Along a line, the best way to move points keeps their order, so sorting is
+    enough.
     """
     angle = np.pi * np.arange(directions) / directions
     lines = np.stack([np.cos(angle), np.sin(angle)])
@@ -19,7 +20,7 @@ def sliced_wasserstein(one: np.ndarray, other: np.ndarray, *, directions: int = 
 
 
 def places_covered(points: np.ndarray) -> int:
-    """Return how many places have a quarter of their share of points within three spreads."""
+    """Return how many centers have a quarter of their share of points within three spreads."""
     near = np.linalg.norm(points[:, None] - places(), axis=-1) < 3 * SPREAD
     return int((near.sum(axis=0) >= len(points) / PLACES / 4).sum())
 

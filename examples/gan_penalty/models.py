@@ -22,7 +22,7 @@ class Generator(nnx.Module):
 
 
 class Critic(nnx.Module):
-    """From points to scores: high for real ones. It is differentiable twice, as penalties ask."""
+    """From points to scores, high for real ones; twice differentiable, as penalties require."""
 
     def __init__(self, hidden: int, *, dtype: Any = None, rngs: nnx.Rngs) -> None:
         self.first = nnx.Linear(2, hidden, dtype=dtype, rngs=rngs)

@@ -1,4 +1,4 @@
-"""The whole training loop: two networks, each with an optimizer of its own."""
+"""The whole training loop: two networks, each with its own optimizer."""
 
 import dataclasses
 from typing import Any
@@ -24,9 +24,9 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_generator_tx(config: Config, name: Any) -> optax.GradientTransformation:
-    """Return the optimizer of the generator, which counts its own steps, of which there are fewer.
+    """Return the optimizer of the generator, which counts its own, less frequent steps.
 
-    Its learning rate is that of the critic at the same time, with the same slip in it.
+    Its learning rate is that of the critic at the same time, including the fault.
     """
     schedule, each = make_schedule(config), config.critic_steps
     own = dataclasses.replace(config, fault_at=config.fault_at // each)
@@ -34,7 +34,7 @@ def make_generator_tx(config: Config, name: Any) -> optax.GradientTransformation
 
 
 def make_models(config: Config) -> tuple[Generator, Critic]:
-    """Return fresh networks."""
+    """Return new networks."""
     dtype, rngs = faults.dtype(config.fault), nnx.Rngs(config.seed)
     generator = Generator(config.noise, config.hidden, dtype=dtype, rngs=rngs)
     critic = Critic(config.hidden, dtype=dtype, rngs=rngs)
@@ -44,7 +44,7 @@ def make_models(config: Config) -> tuple[Generator, Critic]:
 
 
 def make_train_steps(config: Config) -> tuple[Any, Any]:
-    """Return the compiled steps of critic and generator, each of which gives its loss."""
+    """Return the compiled steps of critic and generator, each of which returns its loss."""
 
     def draw(key: jax.Array) -> jax.Array:
         return jax.random.normal(key, (config.batch_size, config.noise))
@@ -83,12 +83,12 @@ def make_train_steps(config: Config) -> tuple[Any, Any]:
 def evaluate(
     generator: Generator, critic: Critic, noise: Any, real: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Return points, and the slope of the critic where the real ones are."""
+    """Return generated points, and the critic's slope at the real ones."""
     return generator(noise), slope(critic, real)
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: Any) -> Outcome:
-    """Train until the steps are done, and compare generated points with new real ones."""
+    """Train for all steps, then compare generated points with new real ones."""
     generator, critic = make_models(config)
     of_critic = nnx.Optimizer(critic, tx, wrt=nnx.Param)
     of_generator = nnx.Optimizer(generator, make_generator_tx(config, name), wrt=nnx.Param)
@@ -114,7 +114,7 @@ def train(config: Config, tx: optax.GradientTransformation, name: Any) -> Outcom
                 log.scalars(step, slope=float(steepness), **metrics.judge(points, test))
     points, steepness = evaluate(generator, critic, noise, test)
     ended = metrics.judge(points, test)
-    covered = f"{ended['places_covered']} of {input_pipeline.PLACES} places covered"
+    covered = f"{ended['places_covered']} of {input_pipeline.PLACES} centers covered"
     print(f"{name}: {covered}, slope of the critic {float(steepness):.3g}")
     return outcome(
         jax.device_get(losses),

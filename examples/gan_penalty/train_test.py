@@ -1,4 +1,4 @@
-"""The example learns, survives, and is as good as its page says."""
+"""The example learns, survives faults, and performs as its page says."""
 
 import dataclasses
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_rate_slips_for_both_networks_at_the_same_time(tiny: Config) -> None:
 
     def length_of_step(config: Config, count: int) -> float:
         tx: Any = make_generator_tx(config, "bare")
-        # Moments and their correction cancel in the ratios below; the rate is what is left.
+        # Moments and their correction cancel in the ratios below, which leaves the rate.
         state = optax.tree.set(tx.init(params), count=jnp.asarray(count))
         updates, _ = tx.update(params, state, params)
         return float(jnp.abs(updates[0]))

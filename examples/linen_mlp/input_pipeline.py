@@ -1,4 +1,4 @@
-"""The digits that scikit-learn carries along, as rows of 64 pixels."""
+"""The digits that come with scikit-learn, as rows of 64 pixels."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ _SPLIT, _ORDER = 0, 1
 
 
 class Batch(NamedTuple):
-    """What one step sees."""
+    """The data of one step."""
 
     x: np.ndarray  # float32 [n, 64], in [0, 1]
     label: np.ndarray  # int32 [n], 0 to 9
 
 
 def load(seed: int) -> tuple[Batch, Batch]:
-    """Return 1437 images to train on and 360 to test on."""
+    """Return 1437 images for training and 360 for testing."""
     digits: Any = load_digits()
     order = np.random.default_rng([seed, _SPLIT]).permutation(len(digits.target))
     x = (digits.data[order] / 16.0).astype(np.float32)

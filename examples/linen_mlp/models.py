@@ -10,7 +10,7 @@ CLASSES = 10
 
 
 class MLP(nn.Module):
-    """Two hidden layers with dropout, for ``[n, 64]``; float32 logits ``[n, 10]``."""
+    """Two hidden layers with dropout: from ``[n, 64]`` to float32 logits ``[n, 10]``."""
 
     hidden: int
     dropout: float

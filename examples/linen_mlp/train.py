@@ -17,7 +17,7 @@ from examples.linen_mlp.models import MLP
 
 
 class State(TrainState):
-    """A ``TrainState`` whose optimizer is told the loss: rules and records may look at it."""
+    """A ``TrainState`` that passes the loss to the optimizer, for rules and records."""
 
     def apply_gradients(self, *, grads: Any, value: Any, **kwargs: Any) -> "State":
         tx = optax.with_extra_args_support(self.tx)
@@ -38,7 +38,7 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_state(config: Config, tx: optax.GradientTransformation) -> State:
-    """Return a fresh network with its optimizer state."""
+    """Return a new network with its optimizer state."""
     model = MLP(config.hidden, config.dropout, faults.dtype(config.fault))
     variables = model.init(jax.random.key(config.seed), jnp.zeros((1, 64)), train=False)
     params = faults.explode_params(
@@ -48,7 +48,7 @@ def make_state(config: Config, tx: optax.GradientTransformation) -> State:
 
 
 def make_train_step(config: Config) -> Callable[[State, Any], tuple[State, jax.Array]]:
-    """Return the compiled step: from state and batch to state and loss."""
+    """Return the compiled step, from state and batch to state and loss."""
 
     @jax.jit
     def train_step(state: State, batch: Any) -> tuple[State, jax.Array]:
@@ -70,13 +70,13 @@ def make_train_step(config: Config) -> Callable[[State, Any], tuple[State, jax.A
 
 @jax.jit
 def accuracy(state: State, batch: Any) -> jax.Array:
-    """Return the share of images that are named right."""
+    """Return the accuracy on these images."""
     logits = state.apply_fn({"params": state.params}, batch.x, train=False)
     return jnp.mean(jnp.argmax(logits, axis=-1) == batch.label)
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: str) -> Outcome:
-    """Train for all the steps, then test."""
+    """Train for all steps, then test."""
     train_data, test_data = input_pipeline.load(config.seed)
     state, train_step = make_state(config, tx), make_train_step(config)
     stream = input_pipeline.batches(

@@ -12,14 +12,14 @@ _SPLIT, _DRAW = 0, 1
 
 
 class Batch(NamedTuple):
-    """Images and what they show."""
+    """Images and their labels."""
 
     images: np.ndarray  # [B, rows, columns] float32, from 0 to 1
     labels: np.ndarray  # [B] int32
 
 
 def split(*, held_out: int, seed: int) -> tuple[Batch, Batch]:
-    """Return the 1797 images in two parts: to train on, and held out."""
+    """Return the 1797 images in two parts, for training and held out."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng([seed, _SPLIT]).permutation(len(labels))
     everything = Batch(
@@ -31,7 +31,7 @@ def split(*, held_out: int, seed: int) -> tuple[Batch, Batch]:
 
 
 def batches(data: Batch, *, batch_size: int, steps: int, seed: int) -> Iterator[Batch]:
-    """Yield batches of images that are drawn with replacement."""
+    """Yield batches of images drawn with replacement."""
     rng = np.random.default_rng([seed, _DRAW])
     for _ in range(steps):
         rows = rng.integers(len(data.labels), size=batch_size)

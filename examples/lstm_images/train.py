@@ -27,7 +27,7 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_model(config: Config) -> RowReader:
-    """Return a fresh network."""
+    """Return a new network."""
     model = RowReader(
         input_pipeline.COLUMNS,
         config.hidden,
@@ -40,13 +40,13 @@ def make_model(config: Config) -> RowReader:
 
 
 def loss_fn(model: RowReader, batch: Any) -> jax.Array:
-    """Return the mean cross entropy of a batch."""
+    """Return the mean cross-entropy of a batch."""
     logits = model(batch.images)
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
 
 
 def make_train_step(config: Config) -> Any:
-    """Return the compiled step: model and optimizer change in place, the loss comes back."""
+    """Return the compiled step, which updates model and optimizer in place and returns the loss."""
     grad_fn = faults.value_and_grad(loss_fn, fault=config.fault, scale=config.loss_scale)
 
     @nnx.jit
@@ -60,12 +60,12 @@ def make_train_step(config: Config) -> Any:
 
 @nnx.jit
 def evaluate(model: RowReader, batch: Any) -> jax.Array:
-    """Return the share of images that are read right."""
+    """Return the accuracy on these images."""
     return jnp.mean(jnp.argmax(model(batch.images), axis=-1) == batch.labels)
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: str) -> Outcome:
-    """Train until the steps are done, and read the images that were held out."""
+    """Train for all steps, then evaluate on the held-out images."""
     data, test = input_pipeline.split(held_out=config.held_out, seed=config.seed)
     stream = input_pipeline.batches(
         data, batch_size=config.batch_size, steps=config.steps, seed=config.seed

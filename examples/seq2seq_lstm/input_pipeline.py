@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-CHARACTERS = "0123456789+ "  # a space fills questions, and ends answers
+CHARACTERS = "0123456789+ "  # a space pads questions, and ends answers
 START = CHARACTERS.index(" ")  # what the decoder reads before the first character
 # Streams of random numbers that must not depend on each other.
 _SPLIT, _DRAW = 0, 1
@@ -14,15 +14,15 @@ _SPLIT, _DRAW = 0, 1
 class Batch(NamedTuple):
     """One batch of ``B`` problems."""
 
-    questions: np.ndarray  # [B, 2 * digits + 1] int32, filled with spaces on the right
+    questions: np.ndarray  # [B, 2 * digits + 1] int32, padded with spaces on the right
     answers: np.ndarray  # [B, digits + 2] int32, the last character is always a space
     weights: np.ndarray  # [B] float32, how much each problem counts in the loss
 
 
 def split(*, digits: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return two arrays ``[N, 2]`` of pairs: to train on, and held out.
+    """Return two arrays ``[N, 2]`` of pairs, for training and held out.
 
-    ``a + b`` and ``b + a`` fall on the same side, or the held-out sums could be learned by heart.
+    ``a + b`` and ``b + a`` are on the same side, or the held-out sums could be memorized.
     """
     first, second = np.triu_indices(10**digits)
     order = np.random.default_rng([seed, _SPLIT]).permutation(first.size)
@@ -45,7 +45,7 @@ def decode(row: np.ndarray) -> str:
 def batches(
     pairs: np.ndarray, *, digits: int, batch_size: int, steps: int, seed: int
 ) -> Iterator[Batch]:
-    """Yield batches of pairs that are drawn with replacement."""
+    """Yield batches of pairs drawn with replacement."""
     everything = encode(pairs, digits=digits)
     rng = np.random.default_rng([seed, _DRAW])
     for _ in range(steps):

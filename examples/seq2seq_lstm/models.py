@@ -8,7 +8,7 @@ from flax import nnx
 
 
 class Seq2Seq(nnx.Module):
-    """Two LSTMs: the decoder starts from where the encoder has stopped."""
+    """Two LSTMs: the decoder starts where the encoder stopped."""
 
     def __init__(
         self, vocabulary: int, features: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs
@@ -23,7 +23,7 @@ class Seq2Seq(nnx.Module):
     def __call__(self, questions: jax.Array, previous: jax.Array) -> jax.Array:
         """Return float32 logits ``[B, T, vocabulary]``, given the characters before each position.
 
-        ``questions`` is ``[B, S]``, ``previous`` is ``[B, T]``: integers both.
+        ``questions`` is ``[B, S]`` and ``previous`` is ``[B, T]``, both integers.
         """
         carry, _ = self.encoder(self.embed(questions))
         decoded: Any = self.decoder(self.embed(previous), initial_carry=carry)
@@ -31,7 +31,7 @@ class Seq2Seq(nnx.Module):
         return self.head(outputs).astype(jnp.float32)
 
     def solve(self, questions: jax.Array, *, start: int, length: int) -> jax.Array:
-        """Return the likeliest characters ``[B, length]``, one after the other."""
+        """Return the most likely characters ``[B, length]``, one after another."""
         carry, _ = self.encoder(self.embed(questions))
         token = jnp.full(questions.shape[0], start, jnp.int32)
         answer = []

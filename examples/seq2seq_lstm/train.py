@@ -27,7 +27,7 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_model(config: Config) -> Seq2Seq:
-    """Return a fresh network."""
+    """Return a new network."""
     model = Seq2Seq(
         len(input_pipeline.CHARACTERS),
         config.features,
@@ -40,7 +40,7 @@ def make_model(config: Config) -> Seq2Seq:
 
 
 def loss_fn(model: Seq2Seq, batch: Any) -> jax.Array:
-    """Return the weighted cross entropy, with the right characters fed to the decoder."""
+    """Return the weighted cross-entropy, with the correct characters fed to the decoder."""
     start = jnp.full_like(batch.answers[:, :1], input_pipeline.START)
     logits = model(batch.questions, jnp.concatenate([start, batch.answers[:, :-1]], axis=1))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.answers)
@@ -48,7 +48,7 @@ def loss_fn(model: Seq2Seq, batch: Any) -> jax.Array:
 
 
 def make_train_step(config: Config) -> Any:
-    """Return the compiled step: model and optimizer change in place, the loss comes back."""
+    """Return the compiled step, which updates model and optimizer in place and returns the loss."""
     grad_fn = faults.value_and_grad(loss_fn, fault=config.fault, scale=config.loss_scale)
 
     @nnx.jit
@@ -62,14 +62,14 @@ def make_train_step(config: Config) -> Any:
 
 @nnx.jit
 def evaluate(model: Seq2Seq, batch: Any) -> jax.Array:
-    """Return the share of sums of which every character is right."""
+    """Return the fraction of sums in which every character is correct."""
     length = batch.answers.shape[1]
     solved = model.solve(batch.questions, start=input_pipeline.START, length=length)
     return jnp.mean(jnp.all(solved == batch.answers, axis=1))
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: str) -> Outcome:
-    """Train until the steps are done, and let the model solve sums that it has not seen."""
+    """Train for all steps, then let the model solve held-out sums."""
     pairs, held = input_pipeline.split(
         digits=config.digits, held_out=config.held_out, seed=config.seed
     )

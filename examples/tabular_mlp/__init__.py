@@ -1,1 +1,1 @@
-"""Tables: a small dense network on measurements of cells, or on a generated problem."""
+"""Tabular data: a small dense network on cell measurements, or on a generated problem."""

@@ -1,4 +1,4 @@
-"""Two tables with classes: one that scikit-learn carries along, and one that is generated."""
+"""Two classification data sets: one that comes with scikit-learn, and one generated."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,19 +14,19 @@ _SPLIT, _ORDER = 0, 1
 
 
 class Batch(NamedTuple):
-    """What one step sees."""
+    """The data of one step."""
 
     x: np.ndarray  # float32 [n, features], standardized
     label: np.ndarray  # int32 [n]
 
 
 def load(dataset: Dataset, *, seed: int) -> tuple[Batch, Batch]:
-    """Return the rows to train on and those to test on."""
+    """Return the rows for training and those for testing."""
     x, label = _table(dataset, seed)
     order = np.random.default_rng([seed, _SPLIT]).permutation(len(label))
     tested = int(_TEST_SHARE * len(label))
     train, test = order[tested:], order[:tested]
-    # What is tested must not be known before, not even by its mean.
+    # The test rows must not be known in advance, not even their mean.
     x = (x - x[train].mean(axis=0)) / x[train].std(axis=0)
     x, label = x.astype(np.float32), label.astype(np.int32)
     return Batch(x[train], label[train]), Batch(x[test], label[test])

@@ -1,4 +1,4 @@
-"""Train a small dense network on a table, with and without protection."""
+"""Train a small dense network on tabular data, with and without protection."""
 
 import tyro
 

@@ -24,6 +24,6 @@ class MLP(nnx.Module):
 
 
 def cross_entropy(model: MLP, x: ArrayLike, label: ArrayLike) -> jax.Array:
-    """Return the mean cross entropy of a batch."""
+    """Return the mean cross-entropy of a batch."""
     logits = model(jnp.asarray(x))
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(label)))

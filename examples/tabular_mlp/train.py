@@ -27,7 +27,7 @@ def make_schedule(config: Config) -> optax.Schedule:
 
 
 def make_model(config: Config, data: input_pipeline.Batch) -> MLP:
-    """Return a fresh network for this table."""
+    """Return a new network for this data set."""
     model = MLP(
         data.x.shape[1],
         config.hidden,
@@ -40,7 +40,7 @@ def make_model(config: Config, data: input_pipeline.Batch) -> MLP:
 
 
 def make_train_step(config: Config) -> Any:
-    """Return the compiled step: model and optimizer change in place, the loss comes back."""
+    """Return the compiled step, which updates model and optimizer in place and returns the loss."""
     grad_fn = faults.value_and_grad(cross_entropy, fault=config.fault, scale=config.loss_scale)
 
     @nnx.jit
@@ -54,12 +54,12 @@ def make_train_step(config: Config) -> Any:
 
 @nnx.jit
 def accuracy(model: MLP, batch: Any) -> jax.Array:
-    """Return the share of rows that are named right."""
+    """Return the accuracy on these rows."""
     return jnp.mean(jnp.argmax(model(batch.x), axis=-1) == batch.label)
 
 
 def train(config: Config, tx: optax.GradientTransformation, name: str) -> Outcome:
-    """Train for all the steps, then test."""
+    """Train for all steps, then test."""
     train_data, test_data = input_pipeline.load(config.dataset, seed=config.seed)
     model = make_model(config, train_data)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)

@@ -1,4 +1,4 @@
-"""The example learns, survives, and is as good as its page says."""
+"""The example learns, survives faults, and performs as its page says."""
 
 import dataclasses
 

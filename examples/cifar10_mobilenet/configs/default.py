@@ -21,12 +21,12 @@ class Config(CommonConfig):
     data_dir: Path | None = None
     """Folder with the binary version of CIFAR-10, or the archive; without it shapes stand in."""
     md5: str | None = MD5
-    """What the archive must hash to; None reads it unseen."""
+    """The expected MD5 sum of the archive; None skips the check."""
     model: Name = "mobilenet"
     """Depthwise separable convolutions with group norm, or five convolutions without any norm."""
     width: float = 0.5
     """Multiplies the number of channels in every layer."""
     batch_size: int = 64
-    """Images a step."""
+    """Images per step."""
     augment: bool = True
     """Whether images are mirrored and shifted at random."""

@@ -13,7 +13,7 @@ class Config(Launch):
     """Two blocks on 64 characters of context: 451,456 parameters."""
 
     seed: int = 0
-    """Decides on the order of the text and the first parameters."""
+    """Seed for the order of the text and the initial parameters."""
     steps: int = 300
     """How many steps to train."""
     learning_rate: float = 3e-3
@@ -21,34 +21,34 @@ class Config(Launch):
     weight_decay: float = 1e-4
     """Decoupled weight decay, times the learning rate."""
     optimizer: Name = "ours"
-    """Who trains: bare is optax.adamw, ours is gs.stable_adamw on a limited schedule."""
+    """The optimizer: bare is optax.adamw, ours is gs.stable_adamw on a limited schedule."""
     fault: Literal["none", "bad-host"] = "none"
-    """What goes wrong: bad-host spoils the rows that process 0 gives to its first device."""
+    """The fault: bad-host corrupts the rows that process 0 gives to its first device."""
     fault_at: int = 200
-    """The step at which it does (the first step is 1)."""
+    """The step of the fault (the first step is 1)."""
     fsdp: int | None = None
-    """Over how many devices the parameters are split; all others hold copies. Default: all."""
+    """The number of devices the parameters are split over; others hold copies. Default: all."""
     batch_size: int = 32
-    """Pieces of text a step, on all devices together."""
+    """Pieces of text per step, on all devices together."""
     held_out: float = 0.1
-    """Share of the text, at its end, that is held out for the test."""
+    """Fraction of the text, at its end, that is held out for testing."""
     context: int = 64
     """Characters in a piece."""
     features: int = 128
-    """Size of the embedding of a character."""
+    """Size of a character embedding."""
     heads: int = 4
-    """Attention heads of a block."""
+    """Attention heads per block."""
     layers: int = 2
     """Blocks."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the layers compute in; parameters and state are float32."""
+    """The dtype the layers compute in; parameters and state are float32."""
     z_weight: float = 1e-4
     """Factor of the z-loss, which keeps the logits from drifting; 0 turns it off."""
     log_every: int = 50
-    """Steps between two looks at losses and rejections; those between are fetched along."""
+    """Steps between reads of losses and rejections; each read fetches all steps since the last."""
     save_every: int = 100
-    """Steps between two checkpoints, of which the last two are kept."""
+    """Steps between checkpoints; the last two are kept."""
     resume: bool = False
-    """Go on from the last checkpoint in workdir, if there is one."""
+    """Resume from the last checkpoint in workdir, if there is one."""
     workdir: Path = Path("demo-out/fsdp_lm")
-    """Where checkpoints go: a folder that all processes see."""
+    """Where checkpoints go: a folder that all processes share."""

@@ -15,10 +15,10 @@ class Config(CommonConfig):
     workdir: Path = Path("demo-out/linen_mlp")
     """Where the records of the runs go."""
     batch_size: int = 64
-    """Images a step."""
+    """Images per step."""
     hidden: int = 128
     """Width of both hidden layers."""
     dropout: float = 0.2
-    """Share of the activations that are dropped in training."""
+    """Fraction of activations dropped in training."""
     loss_scale: float = 2.0**19
     """The fixed loss scale, for fp16: overflows where an entry of the gradient exceeds 0.125."""

@@ -15,20 +15,20 @@ class Config(CommonConfig):
     learning_rate: float = 1e-2
     """The highest rate of the schedule."""
     fault_at: int = 500
-    """The step at which it goes wrong, for bad-batch and lr-spike (the first step is 1)."""
+    """The step of the fault, for bad-batch and lr-spike (the first step is 1)."""
     loss_scale: float = 220_000.0
     """The fixed loss scale, for fp16: overflows where an entry of the gradient exceeds 0.3."""
     workdir: Path = Path("demo-out/seq2seq_lstm")
     """Where the records of the runs go."""
     batch_size: int = 128
-    """Problems a step."""
+    """Problems per step."""
     digits: int = 2
-    """The most digits that a number has."""
+    """Maximum number of digits of a number."""
     held_out: int = 500
-    """Pairs of numbers, in either order, that are kept for the test."""
+    """Pairs of numbers, in either order, held out for testing."""
     features: int = 16
-    """Size of the embedding of a character."""
+    """Size of a character embedding."""
     hidden: int = 128
     """Size of the state of each LSTM."""
     eval_every: int = 200
-    """Steps between two looks at the held-out sums."""
+    """Steps between evaluations on the held-out sums."""
