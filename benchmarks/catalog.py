@@ -1,4 +1,4 @@
-"""The catalog page, made from the registry: what there is, what it costs, what defeats it.
+"""The catalog page, generated from the registry: every transform, its cost, and its weakness.
 
 ``python -m benchmarks.catalog`` writes ``docs/catalog.md``.
 """
@@ -21,17 +21,17 @@ PAGE = Path(__file__).parents[1] / "docs" / "catalog.md"
 
 _HEAD = """# Catalog
 
-Every transform, rule and loss, by family. This page is generated from the registry that also feeds
-the contract suite (`make catalog`), so nothing is missing from it, and its figures are measured:
-*state* is float32 words of state per parameter, *words* are the float32 words that a step moves per
-parameter beyond plain gradient descent, as XLA counts them on the path of a healthy step on the CPU
-(a rule is counted by the transform that is made of it, and a wrapper with what it wraps in tests);
-both are those of the defaults. *Promise* and *weakness* are what the
-docstrings tell in full, with the size of the weakness measured.
+Every transform, rule, and loss, by family. This page is generated from the registry that also feeds
+the contract suite (`make catalog`), so it is complete, and its figures are measured. *State* is
+float32 words of state per parameter. *Words* are the float32 words that a step moves per parameter
+beyond plain gradient descent, as XLA counts them on the path of a healthy step on the CPU. Both are
+for the default arguments. A rule is counted as the transform made from it, and a wrapper with what
+it wraps in the tests. The docstrings explain each *promise* and *weakness* in full, and measure the
+weakness.
 
-An optimizer of optax that has no name here needs none: `gs.guard(optax.adafactor(1e-3))` is the
-recipe, and so it is for every other one, such as `novograd`, `prodigy`, `dog`, `momo`, `sm3`,
-`signum`, `schedule_free_sgd` and `lbfgs`. A test tries all of optax and `optax.contrib`.
+Other optax optimizers need no name here: use `gs.guard(optax.adafactor(1e-3))`, and likewise for
+any other, such as `novograd`, `prodigy`, `dog`, `momo`, `sm3`, `signum`, `schedule_free_sgd`, and
+`lbfgs`. A test tries all of optax and `optax.contrib`.
 """
 _LEAVES, _SIDE = 4, 256
 
@@ -48,7 +48,7 @@ def tree() -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def state_words(tx: optax.GradientTransformation) -> float:
-    """Return the float32 words of state per parameter, leaves of the size of parameters only."""
+    """Return the float32 words of state per parameter, counting only parameter-sized leaves."""
     state = jax.tree.leaves(jax.eval_shape(tx.init, tree()))
     large = [leaf for leaf in state if leaf.size >= _SIDE]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in large) / 4 / size(tree())
@@ -67,10 +67,10 @@ def row(entry: Entry, cost: Cost | None) -> str:
 
 
 def measured(entry: Entry) -> optax.GradientTransformation | None:
-    """Return the transform whose cost a row tells: that of the defaults, if it has any.
+    """Return the transform whose cost a row shows: that of the defaults, if it has any.
 
-    A wrapper, which is told by what it wraps there, is the case that the tests try first, and a
-    rule the transform that is made of it.
+    For a wrapper, whose cost depends on what it wraps, this is the first case in the tests; for a
+    rule, it is the transform made from it.
     """
     known = {case.name: case.tx for other in entries() for case in other.cases}
     if not entry.cases:

@@ -1,7 +1,7 @@
-"""The collectives of a compiled program, read from XLA's text of it.
+"""The collectives of a compiled program, read from its XLA text.
 
-Those of the usual path and those of rare branches are told apart, which XLA's own counts do not:
-of ``lax.switch``, the first branch is the usual one here, and all others are rare.
+Unlike XLA's own counts, this distinguishes the usual path from rare branches: in a ``lax.switch``,
+the first branch is the usual one here, and all others are rare.
 """
 
 import re
@@ -33,7 +33,7 @@ _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\]")
 
 
 class Collective(NamedTuple):
-    """One collective, however many arrays it takes at once."""
+    """One collective, however many arrays it takes."""
 
     kind: str
     bytes: int  # of its results, on one device
@@ -42,8 +42,8 @@ class Collective(NamedTuple):
 class Paths(NamedTuple):
     """The collectives of a program."""
 
-    usual: tuple[Collective, ...]  # that every run meets
-    rare: tuple[Collective, ...]  # of branches that a usual run does not take
+    usual: tuple[Collective, ...]  # on the path of every run
+    rare: tuple[Collective, ...]  # in branches that a usual run does not take
 
 
 class _Computation(NamedTuple):
@@ -55,8 +55,8 @@ class _Computation(NamedTuple):
 def read_collectives(text: str) -> Paths:
     """Return the collectives of a module, as of ``compiled.as_text()``.
 
-    A loop counts as often as XLA knows that it runs, and once where it does not. Of a condition on
-    a bool, nothing says which side is usual: both count.
+    A loop counts as often as XLA knows it runs, and once if it does not know. For a conditional on
+    a bool, nothing says which side is usual, so both count.
     """
     computations, entry = _parse(text)
 
@@ -76,7 +76,7 @@ def read_collectives(text: str) -> Paths:
 
 
 def _parse(text: str) -> tuple[dict[str, _Computation], str]:
-    """Return all computations by name, and the name of that which a run begins with."""
+    """Return all computations by name, and the name of the entry computation."""
     computations: dict[str, _Computation] = {}
     entry, here = "", None
     for line in text.splitlines():
@@ -89,7 +89,7 @@ def _parse(text: str) -> tuple[dict[str, _Computation], str]:
         if instruction and here is not None:
             _enter(here, *instruction.groups())
     if not entry:
-        raise ValueError("text is no module of XLA: no computation in it is the ENTRY")
+        raise ValueError("text is not an XLA module: no computation in it is the ENTRY")
     return computations, entry
 
 
@@ -98,7 +98,7 @@ def _enter(computation: _Computation, kind: str, op: str, rest: str) -> None:
     if name in KINDS:
         results = _COMMENT.sub("", kind)
         if op in ("all-gather-start", "collective-permute-start"):
-            # These give back what they were given, too: (operands, results, ...).
+            # These also return their operands: (operands, results, ...).
             results = _elements(results)[1]
         computation.own.append(Collective(name, _bytes(results)))
     trips = _TRIPS.search(rest)
@@ -139,7 +139,7 @@ def _arrays(kind: str) -> Iterator[tuple[str, str]]:
 
 def _array_bytes(dtype: str, dims: str) -> int:
     bits = re.search(r"\d+", dtype)
-    if dtype != "pred" and bits is None:  # a token, which is no data
+    if dtype != "pred" and bits is None:  # a token, which is not data
         return 0
     size = 8 if bits is None else int(bits[0])
     for dim in re.findall(r"\d+", dims):

@@ -1,7 +1,7 @@
-"""What protection costs, against the bare optimizer and against optax's own protection.
+"""What protection costs, compared with the bare optimizer and optax's own protection.
 
-Run ``python -m benchmarks.cost`` (about three minutes), or with ``--no-time`` for the counts
-alone, which do not wobble. Times are ratios to the bare optimizer in the same run: medians of
+Run ``python -m benchmarks.cost`` (about three minutes), or with ``--no-time`` for only the counts,
+which are reproducible. Times are ratios to the bare optimizer in the same run: medians of
 interleaved steps.
 """
 
@@ -36,7 +36,7 @@ def optax_protection(inner: optax.GradientTransformation) -> optax.GradientTrans
 
 
 def contestants(name: str) -> dict[str, optax.GradientTransformation]:
-    """Return the bare optimizer first, then what protects it."""
+    """Return the bare optimizer first, then the protected ones."""
     make = OPTIMIZERS[name]
     rows = {"bare": make(), "gs.guard": gs.guard(make())}
     if name == "adamw":

@@ -15,10 +15,10 @@ NUM_PARAMS = 41_600_000
 
 
 class Count(NamedTuple):
-    """What XLA says of one compiled step."""
+    """What XLA reports about one compiled step."""
 
     words: float  # float32 words read and written per parameter
-    temp: float  # temporary memory, as a share of the parameters
+    temp: float  # temporary memory, as a fraction of the parameters
     trace: float  # seconds
     compile: float  # seconds
 
@@ -61,11 +61,11 @@ def compile_step(tx: optax.GradientTransformation, params: Any) -> tuple[Any, Co
 
 
 def count_common_path(tx: optax.GradientTransformation, params: Any) -> Count:
-    """Count the way of a healthy step alone.
+    """Count only the path of a healthy step.
 
-    XLA counts of a switch the branch that moves most, although those for norms that squaring
-    cannot bear are not taken (tests/core/test_norms.py tests when they are). Here these do
-    nothing. The switch itself stays: without it XLA would fuse otherwise than it does.
+    For a switch, XLA counts the branch that moves most, although the branches for norms whose
+    squares overflow or vanish are rarely taken (tests/core/test_norms.py tests when they are). Here
+    these do nothing. The switch itself stays, because without it XLA would fuse differently.
     """
 
     def common(way: Any, branches: Any) -> Any:

@@ -1,6 +1,7 @@
-"""The 8-bit numbers of Dettmers et al. 2021, as a measure for ours: rounded to the nearest.
+"""The 8-bit numbers of Dettmers et al. 2021, rounded to nearest, as a baseline.
 
-They are simulated: the state stays float32, and holds only numbers that 8 bits and a block have.
+They are simulated: the state stays float32, but holds only numbers that 8 bits and a block can
+represent.
 """
 
 from typing import Any
@@ -16,8 +17,8 @@ BLOCK = 256
 def dynamic_map(*, signed: bool) -> np.ndarray:
     """Return the 256 (or fewer) numbers in [-1, 1] or [0, 1], sorted.
 
-    The number of leading zeros of a code is a power of ten, what follows a linear fraction: the
-    middles of ``2**bits`` parts of [0.1, 1].
+    The number of leading zeros of a code is a power of ten, and the rest is a linear fraction: the
+    midpoints of ``2**bits`` parts of [0.1, 1].
     """
     numbers = [0.0, 1.0]
     for power in range(7):
@@ -34,7 +35,7 @@ _SIGNED, _UNSIGNED = dynamic_map(signed=True), dynamic_map(signed=False)
 def published_8_bit(
     inner: optax.GradientTransformation, *, min_size: int = 4096
 ) -> optax.GradientTransformation:
-    """Return an optimizer with ``mu`` and ``nu`` in these numbers between the steps."""
+    """Return an optimizer with ``mu`` and ``nu`` in these numbers between steps."""
 
     def quantize(path: Any, leaf: jax.Array) -> jax.Array:
         name = jax.tree_util.keystr(path)

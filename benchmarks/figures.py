@@ -1,7 +1,7 @@
-"""Numbers that pages quote: each is taken from the code or measured here, and written once.
+"""Numbers that pages quote: each is read from the code or measured here, and written once.
 
-``python -m benchmarks.figures`` measures them, writes ``docs/figures.md``, and puts each one into
-the pages that quote it. There it stands between two comments, which no reader sees:
+``python -m benchmarks.figures`` measures them, writes ``docs/figures.md``, and updates the pages
+that quote them. There each number is between two comments, which readers do not see:
 ``<!-- figure: log_mad.clip_at -->4<!-- /figure -->``.
 """
 
@@ -28,16 +28,16 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "figures.md"
 QUOTE = re.compile(r"(<!-- figure: ([\w.]+) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 _ROW = re.compile(r"^\| `([\w.]+)` \| (.*?) \| (.*) \|$", re.MULTILINE)
-# A norm that rises for good: at these steps, under such scatter of its logarithm.
+# A norm that rises permanently: at these steps, with this scatter of its logarithm.
 SHIFTS, SCATTERS, SEEDS = (20, 100, 500), (0.0, 0.05, 0.1, 0.2, 0.3), 32
 AFTER = 300
 _HEAD = """# Figures
 
-Numbers that these pages quote in more than one place. `python -m benchmarks.figures` takes them
-from the code or measures them, writes this page, and puts them where they are quoted; a test holds
-all of them. *Release* is the number of steps after which the default rule rejects no more, when the
-norm rises for good: the least and the largest of {runs} runs, with log-normal norms that scatter by
-0 to {scatter:.0f} % and rise at step {shifts}.
+Numbers that these pages quote in more than one place. `python -m benchmarks.figures` reads them
+from the code or measures them, writes this page, and updates the quotes; a test checks all of them.
+*Release* is the number of steps after which the default rule stops rejecting when the norm rises
+permanently: the smallest and largest of {runs} runs, with log-normal norms that scatter by 0 to
+{scatter:.0f} % and rise at step {shifts}.
 
 | figure | value | what it is |
 |---|---|---|
@@ -59,7 +59,7 @@ def _default(function: Callable[..., object], name: str) -> Figure:
 
 @functools.cache
 def released(factor: int) -> tuple[int, int]:
-    """Return the least and the largest number of steps after which nothing is rejected any more."""
+    """Return the smallest and largest number of steps after which nothing is rejected anymore."""
     rule = gs.rules.log_mad()
 
     def step(state: object, norm: jax.Array) -> tuple[object, jax.Array]:
@@ -109,7 +109,7 @@ def _words_of_record() -> str:
 
 def _rules() -> int:
     names = {entry.name for entry in entries() if entry.name.startswith("rules.")}
-    return len(names - {"rules.all_of"})  # which is none, but several in one
+    return len(names - {"rules.all_of"})  # which is not a rule itself, but combines several
 
 
 _MOVED = "float32 words moved per parameter by a step of"
@@ -128,9 +128,9 @@ FIGURES: dict[str, Figure] = {
     "doctor.diagnoses": Figure(
         "diagnoses of the doctor: its rules, `too_short` and `healthy`", lambda: f"{len(RULES) + 2}"
     ),
-    "doctor.runs": Figure("recorded runs that it is held to", lambda: f"{len(EXPECTED)}"),
+    "doctor.runs": Figure("recorded runs that test the doctor", lambda: f"{len(EXPECTED)}"),
     "doctor.healthy_runs": Figure(
-        "those of them that are healthy",
+        "healthy runs among them",
         lambda: f"{sum(found == ('healthy',) for found in EXPECTED.values())}",
     ),
     "adamw.words": Figure(
@@ -141,7 +141,7 @@ FIGURES: dict[str, Figure] = {
         f"{_MOVED} `gs.guard(optax.adamw)`", lambda: f"{_words(gs.guard(optax.adamw(3e-4))):.0f}"
     ),
     "record.words": Figure("words that `gs.record` around it adds", _words_of_record),
-    # By the clock of one machine, once: `make bench` prints them, and no test can hold them.
+    # Measured once, on one machine: `make bench` prints them, and no test can check them.
     "guard.time": Figure("step time of the guarded AdamW over that of the bare one", lambda: "1.2"),
     "skip.time": Figure(
         "the same of `optax.apply_if_finite` around a clip and AdamW", lambda: "2.9"
@@ -150,7 +150,7 @@ FIGURES: dict[str, Figure] = {
 
 
 def page() -> str:
-    """Return the text of the page, with every number found again."""
+    """Return the text of the page, with every number measured again."""
     runs = len(SHIFTS) * len(SCATTERS) * SEEDS
     shifts = ", ".join(map(str, SHIFTS[:-1])) + f" or {SHIFTS[-1]}"
     head = _HEAD.format(runs=runs, scatter=100 * max(SCATTERS), shifts=shifts)
@@ -164,14 +164,14 @@ def written() -> dict[str, str]:
 
 
 def quoting() -> Iterator[Path]:
-    """Yield the pages that may quote a number."""
+    """Yield the pages that can quote a number."""
     yield from (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md")
     yield from sorted((ROOT / "docs").rglob("*.md"))
     yield from sorted((ROOT / "examples").rglob("*.md"))
 
 
 def put(text: str, values: dict[str, str]) -> str:
-    """Return the text of a page with the numbers that it quotes."""
+    """Return the text of a page with the numbers it quotes filled in."""
     return QUOTE.sub(lambda found: f"{found[1]}{values[found[2]]}{found[4]}", text)
 
 
@@ -182,7 +182,7 @@ def main() -> None:
         text = path.read_text(encoding="utf-8")
         if (new := put(text, values)) != text:
             path.write_text(new, encoding="utf-8")
-            print(f"put its numbers into {path.relative_to(ROOT)}")
+            print(f"updated the numbers in {path.relative_to(ROOT)}")
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

@@ -19,7 +19,7 @@ _REPETITIONS = 9
 
 
 def main() -> None:
-    # With compiled files, as an installed package has them.
+    # With compiled files, as in an installed package.
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
         runs = [measure(env) for _ in range(1 + _REPETITIONS)][1:]

@@ -1,10 +1,10 @@
-"""What moments in few bits cost in loss, and save in memory, on two networks.
+"""What low-precision moments cost in loss, and save in memory, on two networks.
 
 Run ``python -m benchmarks.low_precision`` (twenty minutes on two cores). Every contestant trains
-the digits CNN and the character transformer of the examples with AdamW behind the guard, from the
-same parameters on the same batches; only the way in which moments are kept differs. Changes are
-against float32 moments with the same seed: their mean and standard deviation over seeds. How much
-of them is luck, the second row tells: float32 with a learning rate that is larger by a millionth.
+the digits CNN and the character transformer of the examples with guarded AdamW, from the same
+parameters on the same batches; only the storage of moments differs. Changes are relative to float32
+moments with the same seed: their mean and standard deviation over seeds. The second row shows how
+much of this is luck: float32 with a learning rate that is larger by a millionth.
 """
 
 import argparse
@@ -60,10 +60,10 @@ CONTESTANTS: Mapping[str, Callable[[Schedule], optax.GradientTransformation]] = 
 
 
 class Run(NamedTuple):
-    """What came out of one run."""
+    """The result of one run."""
 
     trained: float  # mean loss of the last steps
-    held_out: float  # loss on data that was not trained on
+    held_out: float  # loss on held-out data
     bytes_per_parameter: float
 
 
@@ -112,7 +112,7 @@ def _bytes(model: Any, optimizer: Any) -> float:
 
 
 def summary(ratios: list[float]) -> str:
-    """Return the mean of some ratios as a change in percent, and how they spread."""
+    """Return the mean of some ratios as a change in percent, and their spread."""
     percent = [100.0 * (ratio - 1.0) for ratio in ratios]
     spread = statistics.stdev(percent) if len(percent) > 1 else float("nan")
     return f"{statistics.mean(percent):+.2f} ± {spread:.2f}"
@@ -124,7 +124,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (default 3)")
     parser.add_argument("--task", choices=TASKS, help="one network instead of both")
-    parser.add_argument("--only", nargs="*", choices=CONTESTANTS, help="these, beside float32")
+    parser.add_argument("--only", nargs="*", choices=CONTESTANTS, help="these, and float32")
     args = parser.parse_args()
     names = [
         name for name in CONTESTANTS if name == "float32" or name in (args.only or CONTESTANTS)

@@ -1,10 +1,9 @@
-"""What it takes to read a long run: seconds and memory of ``read_run``, the doctor and the report.
+"""The cost of reading a long run: time and memory of ``read_run``, the doctor, and the report.
 
 Run ``python -m benchmarks.readers`` (about a minute). It writes a synthetic run of a million steps
-into a temporary folder, with all that a long run has: norms of leaves, clips, rejections alone and
-in a row, losses that are NaN, alarms, rollbacks, steps that were lost, numbers of the loop. Each
-reader then runs in a process of its own. ``--steps`` makes the run shorter or longer, ``--leaves``
-wider.
+into a temporary folder, with everything a long run has: leaf norms, clips, single and consecutive
+rejections, NaN losses, alarms, rollbacks, lost steps, scalars from the loop. Each reader then runs
+in its own process. ``--steps`` makes the run shorter or longer, and ``--leaves`` wider.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from rich.table import Table
 from gradstable.rules import Reason
 
 STEPS, LEAVES, LEAF_EVERY = 1_000_000, 24, 4
-# What a million steps may take, reading and the start of Python included.
+# Limits for a million steps, including reading and the start of Python.
 SECONDS, MEGABYTES = 20.0, 600.0
 _MEASURE = """\
 import resource, sys, time
@@ -57,10 +56,10 @@ def write_run(path: Path, *, steps: int, leaves: int = LEAVES, seed: int = 0) ->
 
 
 def events(steps: int, leaves: int, *, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield all that happens in the run."""
+    """Yield everything that happens in the run."""
     rng = np.random.default_rng(seed)
     fate = rng.random(steps)
-    # A rejection in 100 steps, some of them in a row; a clip in 20; a broken loss in 5,000.
+    # A rejection in 100 steps, some of them consecutive; a clip in 20; a broken loss in 5,000.
     rejected = (fate < 0.008) | (np.roll(fate, 1) < 0.002)
     clipped = ~rejected & (fate > 0.95)
     broken, alarmed = rng.random(steps) < 2e-4, rng.random(steps) < 2e-3
@@ -91,7 +90,7 @@ def _step(
     alarm: int,
     leaves: int,
 ) -> dict[str, Any]:
-    # As many digits as float32 has, as they are written.
+    # As many digits as float32 has, as in a real log.
     loss, norm, threshold, ratio, rms, *norms = (float(f"{one:.8g}") for one in noise)
     reason = {0.0: Reason.SPIKE_REJECTED, 0.4: Reason.SPIKE_CLIPPED}.get(scale, Reason.OK)
     event = {
@@ -107,7 +106,7 @@ def _step(
 
 
 def measure(reader: str, path: Path) -> tuple[float, float]:
-    """Return the seconds and the megabytes that a reader takes, in a process of its own."""
+    """Return the seconds and megabytes that a reader takes in its own process."""
     script = _MEASURE.format(call=_CALLS[reader])
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True

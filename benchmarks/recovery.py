@@ -1,10 +1,10 @@
-"""Does a run come back? Real models, real faults, with recovery and without.
+"""Does a run recover? Real models and real faults, with and without recovery.
 
-Run ``python -m benchmarks.recovery`` (some three minutes on two cores). The learning rate is a
-hundred times too high for 50 steps, so that the run leaves its basin: by ``gs.guard`` alone, and
-with ``gs.rollback`` and ``gs.backoff`` around it. Losses are on held-out data at the end; each with
-the fault is told as a ratio to that of the same optimizer without it. And a network in float16,
-with a loss scale of 2**24 to begin with, beside float32.
+Run ``python -m benchmarks.recovery`` (about three minutes on two cores). The learning rate is a
+hundred times too high for 50 steps, so that the run leaves its basin: with ``gs.guard`` alone, and
+with ``gs.rollback`` and ``gs.backoff`` around it. Losses are on held-out data at the end; each loss
+with the fault is a ratio to that of the same optimizer without it. Also, a network in float16, with
+an initial loss scale of 2**24, is compared with float32.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SCENARIOS = {
 
 
 class Outcome(NamedTuple):
-    """What came out of one run."""
+    """The result of one run."""
 
     held_out: float
     losses: np.ndarray
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 
 
 def guarded(scenario: Scenario) -> optax.GradientTransformation:
-    """Return AdamW behind the guard, its updates multiplied by the argument ``too_high``."""
+    """Return guarded AdamW whose updates are multiplied by the argument ``too_high``."""
 
     def multiply(updates: Any, state: Any, params: Any = None, **given: Any) -> Any:
         del params
@@ -63,14 +63,14 @@ def guarded(scenario: Scenario) -> optax.GradientTransformation:
 
 
 def recovering(scenario: Scenario) -> optax.GradientTransformation:
-    """Return the same with the way back; steps grow again fast, since the runs are short."""
+    """Return the same with rollback; steps grow back quickly, since the runs are short."""
     return gs.backoff(gs.rollback(guarded(scenario)), recovery=25)
 
 
 def train(
     task: Task, tx: optax.GradientTransformation, *, steps: int, seed: int, fault_at: int = -1
 ) -> Outcome:
-    """Train from a seed; with a fault from that step on, unless it is negative."""
+    """Train from a seed, with a fault from that step on unless it is negative."""
     full, key = optax.with_extra_args_support(tx), jax.random.key(seed)
 
     def step(carry: Any, number: jax.Array) -> Any:
@@ -101,7 +101,7 @@ def in_float16(*, seed: int, steps: int = 400) -> dict[str, Any]:
         params, opt_state = carry
         batch = half.batch(jax.random.fold_in(key, number))
 
-        # The scaled loss goes through float16 on its way back, as the activations do.
+        # In the backward pass the scaled loss goes through float16, as the activations do.
         gradients = jax.grad(lambda p: gs.scale_loss(opt_state, half.loss(p, batch)))(params)
         updates, new = tx.update(gradients, opt_state, params)
         state: Any = new
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--task", choices=SCENARIOS, help="one network instead of all")
     args = parser.parse_args()
     console = Console()
-    table = Table(title="Held-out loss, and times what with the rate x 100 for 50 steps")
+    table = Table(title="Held-out loss, and its factor with the rate x 100 for 50 steps")
     for column in ("task", "seed", "guard", "with fault", "rollback", "with fault", "returns"):
         table.add_column(column)
     for name in [args.task] if args.task else SCENARIOS:

@@ -1,11 +1,11 @@
-"""The pictures of the page about reports: a real run with planted faults, in both themes.
+"""The screenshots of the report page: a real run with injected faults, in both themes.
 
 Run ``python -m benchmarks.report_screenshot``; it takes half a minute, needs Chromium, and writes
-``docs/_static/demo.png`` for the README, ``report_light.png``, ``report_dark.png`` and
-``report_compare.png``. For the last three a small network learns handwritten
-digits, with AdamW in the guard, and some batches are bad: too bright at step 90, a NaN pixel at
-200, wrong labels with huge weights from 310 to 312, and from 400 on everything is three times
-brighter, which is no fault of a batch but another level for good.
+``docs/_static/demo.png`` for the README, ``report_light.png``, ``report_dark.png``, and
+``report_compare.png``. For the last three, a small network learns handwritten digits with guarded
+AdamW, and some batches are bad: too bright at step 90, a NaN pixel at 200, wrong labels with huge
+weights from 310 to 312. From 400 on everything is three times brighter, which is not a bad batch
+but a level shift.
 """
 
 import argparse
@@ -38,7 +38,7 @@ WIDTHS = (64, 96, 64, 10)
 WINDOW = (1100, 2000)
 FOLDER = Path(__file__).parents[1] / "docs" / "_static"
 
-# No screen, no network, nothing to report to anyone; a clock that does not wait.
+# No screen, no network, no telemetry, and a virtual clock.
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -99,7 +99,7 @@ def batch_at(step: int, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
 
 
 def train(path: Path, *, steps: int = STEPS, guarded: bool = True) -> gs.telemetry.Run:
-    """Train with everything recorded into a file; return what was recorded."""
+    """Train with everything recorded to a file; return the record."""
     digits: Any = load_digits()
     images, labels = (digits.data / 16).astype(np.float32), digits.target
     adamw = optax.adamw(LEARNING_RATE, b2=B2)
@@ -128,15 +128,15 @@ def train(path: Path, *, steps: int = STEPS, guarded: bool = True) -> gs.telemet
 
 
 def chromium() -> str | None:
-    """Return where the browser is, if there is one."""
+    """Return the path of the browser, if there is one."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def browse(page: Path, *options: str, dark: bool = False, seconds: float = 60.0) -> tuple[str, str]:
-    """Open a page without a network and without a screen; return what it wrote and logged."""
+    """Open a page without a network or a screen; return what it wrote and logged."""
     command = chromium()
     if command is None:
-        raise FileNotFoundError("there is no chromium on the path")
+        raise FileNotFoundError("chromium is not on the PATH")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         done = subprocess.run(
             [
@@ -151,7 +151,7 @@ def browse(page: Path, *options: str, dark: bool = False, seconds: float = 60.0)
 
 
 def shoot(page: Path, png: Path, *, dark: bool, window: tuple[int, int] = WINDOW) -> None:
-    """Write a picture of a page, with few colors, since all is flat."""
+    """Write a screenshot of a page, with few colors, since all of it is flat."""
     width, height = window
     browse(page, f"--screenshot={png}", f"--window-size={width},{height}", dark=dark)
     with Image.open(png) as image:
@@ -168,7 +168,7 @@ def main(args: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        # Named without their folder: the picture is not to say on which machine it was made.
+        # Named without their folder, so that the screenshot does not show the machine's paths.
         os.chdir(folder)
         runs = [train(Path(f"{name}.jsonl"), guarded=name == "guard") for name in ("guard", "bare")]
         page, compare = Path("report.html"), Path("compare.html")

@@ -1,16 +1,16 @@
-"""What every rule on norms does to what can happen to a norm, in numbers.
+"""What every rule on norms does with the same faults, in numbers.
 
-Run ``python -m benchmarks.rules_table``; it takes some seconds, and always says the same. The norms
-are those of one leaf, log-normal around 1: what is not said to scatter otherwise scatters by 20 %.
-Whatever goes wrong, goes wrong at step 1000 of 4000. The columns:
+Run ``python -m benchmarks.rules_table``; it takes a few seconds and is deterministic. The norms are
+those of one leaf, log-normal around 1, with a scatter of 20 % unless stated otherwise. Every fault
+starts at step 1000 of 4000. The columns:
 
-- clips, rejects: the share of healthy steps that are scaled down or rejected, in percent, where
-  norms scatter by 10, 30 and 60 %;
-- one, ten: the largest norm that is left of a spike of 1000 times the norm, and of ten in a row;
-- 20 %: the same where every fifth norm is 50 times larger;
-- x3, x30, x1000: steps after the norm rose for good until it passes like that before, to 80 % in
-  the mean of 25 steps; "slow" is on its way after 3000, and "never" is not;
-- NaN: steps rejected in the 500 after a NaN, and whether all that the rule remembers is finite.
+- clips, rejects: the percentage of healthy steps that are scaled down or rejected, with norms that
+  scatter by 10, 30, and 60 %;
+- one, ten: the largest norm left of a spike of 1000 times the norm, and of ten in a row;
+- 20 %: the same if every fifth norm is 50 times larger;
+- x3, x30, x1000: steps after a permanent rise until the norm passes as it did before, to 80 % in
+  the mean of 25 steps; after 3000 steps, "slow" is still on its way, and "never" is not;
+- NaN: steps rejected in the 500 after a NaN, and whether everything the rule remembers is finite.
 """
 
 import argparse
@@ -41,7 +41,7 @@ HEADINGS = (
     *(f"x{rise}" for rise in RISES),
     "NaN",
 )
-# One leaf with one entry of 1: what rules for leaves and units see.
+# One leaf with one entry of 1, for rules on leaves and units.
 PARAMS = {"w": jnp.ones(1)}
 
 
@@ -79,19 +79,19 @@ CONTESTANTS = (
     Contestant("window_sigma"),
     Contestant("ema_multiple"),
 )
-# What is no contestant, and why.
+# Rules that are not tested, and why.
 EXCLUDED = {
-    "all_of": "puts rules together",
+    "all_of": "combines rules",
     "loss_spike": "judges losses, not norms (tests/rules/test_loss_spike.py has its figures)",
 }
 
 
 class Row(NamedTuple):
-    """What one rule did."""
+    """The results of one rule."""
 
     clipped: tuple[float, ...]  # percent, one for each of SIGMAS
     rejected: tuple[float, ...]  # percent, one for each of SIGMAS
-    one: float  # norm that is left
+    one: float  # norm left of the spike
     ten: float
     fifth: float
     released: tuple[int | str, ...]  # steps, "slow" or "never", one for each of RISES
@@ -120,7 +120,7 @@ def scenarios() -> dict[str, np.ndarray]:
 
 
 def simulate(rule: Rule) -> tuple[dict[str, np.ndarray], bool]:
-    """Return the scale of each step in each scenario, 0 if rejected, and if the state is finite."""
+    """Return the scale of each step by scenario, 0 if rejected, and whether the state is finite."""
     judge = all_of(rule)
 
     def measure(norm: jax.Array) -> gs.Measure:
@@ -146,7 +146,7 @@ def simulate(rule: Rule) -> tuple[dict[str, np.ndarray], bool]:
 
 
 def row(rule: Rule) -> Row:
-    """Return what one rule does in all scenarios."""
+    """Return the results of one rule in all scenarios."""
     scales, finite = simulate(rule)
     left = {name: scales[name] * norms for name, norms in scenarios().items()}
     clean = [scales[f"clean {sigma}"][FAULT:] for sigma in SIGMAS]
@@ -179,7 +179,7 @@ def _released(scales: np.ndarray) -> int | str:
 
 
 def cells(label: str, row: Row) -> list[str]:
-    """Return a row as the texts under ``HEADINGS``."""
+    """Return a row as the cells under ``HEADINGS``."""
     return [
         label,
         " / ".join(f"{share:.1f}" for share in row.clipped),
@@ -191,7 +191,7 @@ def cells(label: str, row: Row) -> list[str]:
 
 
 def markdown() -> str:
-    """Return the table as a page, under what the columns mean."""
+    """Return the table as a page, below an explanation of the columns."""
     lines = [list(HEADINGS), ["---", *["---:"] * (len(HEADINGS) - 1)]]
     lines += [cells(f"`{label}`", row) for label, row in rows().items()]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,4 +1,4 @@
-"""Small real models in plain JAX, with their data, for whole trainings inside one ``jit``."""
+"""Small real models in plain JAX, with their data, for whole training runs in one ``jit``."""
 
 import pydoc_data.topics
 from collections.abc import Callable
@@ -16,12 +16,12 @@ Params = Any
 
 
 class Task(NamedTuple):
-    """What there is to learn."""
+    """A learning task."""
 
     init: Callable[[jax.Array], Params]  # from a key
     batch: Callable[[jax.Array], Any]  # from a key
     loss: Callable[[Params, Any], jax.Array]  # of a batch
-    held_out: Callable[[Params], jax.Array]  # the loss on what is not trained on
+    held_out: Callable[[Params], jax.Array]  # the loss on held-out data
     accuracy: Callable[[Params], jax.Array] | None = None
 
 
@@ -97,7 +97,7 @@ def adding_rnn(*, length: int = 20, hidden: int = 32, radius: float = 1.5) -> Ta
 
 
 def relu_network(key: jax.Array, *, hidden: int, radius: float) -> Params:
-    """Return a recurrent network without gates whose matrix has a spectral radius."""
+    """Return a recurrent network without gates whose matrix has this spectral radius."""
     keys = jax.random.split(key, 3)
     recurrent = np.array(jax.random.normal(keys[0], (hidden, hidden)))
     recurrent *= radius / np.abs(np.linalg.eigvals(recurrent)).max()
@@ -111,7 +111,7 @@ def relu_network(key: jax.Array, *, hidden: int, radius: float) -> Params:
 
 
 def last_output(params: Params, x: jax.Array) -> jax.Array:
-    """Return what such a network says after the last of ``[time, batch, 2]``."""
+    """Return the output of such a network after the last of ``[time, batch, 2]``."""
 
     def step(state: jax.Array, now: jax.Array) -> tuple[jax.Array, None]:
         moved = state @ params["recurrent"] + now @ params["input"] + params["bias"]
@@ -123,7 +123,7 @@ def last_output(params: Params, x: jax.Array) -> jax.Array:
 
 
 def decoder_lm(*, width: int = 32, layers: int = 1, context: int = 32, heads: int = 4) -> Task:
-    """Return a decoder with norms before its blocks, on the characters of Python's help."""
+    """Return a pre-norm decoder on the characters of Python's help."""
     vocabulary = 96
     text = "".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     codes = jnp.asarray([min(max(ord(c) - 31, 0), vocabulary - 1) for c in text[:200_000]])

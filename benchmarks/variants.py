@@ -1,9 +1,9 @@
-"""Ideas for what ``gs.guard`` does by default, against what it does: on the tuning tasks alone.
+"""Ideas for the default of ``gs.guard``, compared with the current one, on the tuning tasks.
 
-Run ``python -m benchmarks.variants`` (some twenty minutes on one core), or with ``--tasks`` and
-``--variants`` for a part. A cell is the loss at the end, median of five seeds, over that of bare
-AdamW in calm weather; the last column is the share of sound steps that were touched. What came of
-it is told in the design notes.
+Run ``python -m benchmarks.variants`` (about twenty minutes on one core), or with ``--tasks`` and
+``--variants`` for a part of it. A cell is the final loss, median of five seeds, relative to that of
+bare AdamW without faults; the last column is the fraction of healthy steps that were touched. The
+design notes discuss the results.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WEATHER = (
 
 
 def released(rule: Rule, after: int) -> Rule:
-    """Return a rule that clips, and rejects no more, from so many rejections in a row on."""
+    """Return a rule that clips instead of rejecting after this many rejections in a row."""
 
     def init(params: Any) -> Any:
         return rule.init(params), jnp.zeros((), jnp.int32)
@@ -91,7 +91,7 @@ VARIANTS: dict[str, Contestant] = {
 
 
 def measure(task_name: str, variant: Contestant) -> tuple[np.ndarray, float]:
-    """Return the median final loss in every weather, and the share of sound steps touched."""
+    """Return the median final loss in every storm, and the fraction of healthy steps touched."""
     task, rate = TASKS[task_name](), RATES[task_name]
     run = runner(task, variant, width=len(WEATHER) * len(SEEDS))
     traces = run(

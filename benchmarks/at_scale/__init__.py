@@ -1,1 +1,1 @@
-"""What an optimizer costs on a mesh of many devices: counted, nothing allocated or run."""
+"""What an optimizer costs on a mesh of many devices, without allocating or running anything."""

@@ -1,9 +1,9 @@
-"""What an optimizer step costs on hundreds of devices: bytes and collectives on each of them.
+"""What an optimizer step costs on hundreds of devices: bytes and collectives per device.
 
 Run ``python -m benchmarks.at_scale`` (about ten minutes on two cores), or with ``--shapes-only``
 (seconds), which compiles nothing. Devices are simulated: steps are compiled ahead of time for
-shapes and shardings, so no parameter is ever made and no step is run. Collectives are those in
-what XLA makes of the step for CPUs; other backends may combine them in other ways.
+shapes and shardings, so no parameter is ever created and no step is run. Collectives are those of
+XLA's program for CPUs; other backends may combine them differently.
 """
 
 import argparse
@@ -36,12 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS), help="default: all"
     )
-    parser.add_argument("--stacked", action="store_true", help="one leaf a kind, for all layers")
+    parser.add_argument("--stacked", action="store_true", help="one leaf per kind, for all layers")
     parser.add_argument("--shapes-only", action="store_true", help="compile nothing")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables, too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables")
     args = parser.parse_args(arguments)
 
-    # Before JAX looks for devices; an accelerator would not be of so many parts.
+    # Before JAX looks for devices; an accelerator would not have that many.
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", args.devices)
     of = layouts(args.devices)

@@ -1,4 +1,4 @@
-"""How parameters, gradients and state lie on the mesh."""
+"""Placement of parameters, gradients, and state on the mesh."""
 
 from typing import Any, NamedTuple
 
@@ -13,10 +13,10 @@ class Layout(NamedTuple):
 
     axes: dict[str, int]
     split: tuple[str, ...]  # axes over which parameters are split, one dimension for each
-    zero: str | None = None  # an axis over which gradients and state alone are split further
+    zero: str | None = None  # an axis over which only gradients and state are split further
 
     def mesh(self, *, abstract: bool) -> Mesh | AbstractMesh:
-        """Return the mesh, of devices or of numbers alone."""
+        """Return the mesh, with or without actual devices."""
         sizes, names = tuple(self.axes.values()), tuple(self.axes)
         kinds = (AxisType.Auto,) * len(names)
         make = AbstractMesh if abstract else jax.make_mesh
@@ -31,7 +31,7 @@ class Shardings(NamedTuple):
 
 
 def layouts(devices: int) -> dict[str, Layout]:
-    """Return the layouts on so many devices, a power of two."""
+    """Return the layouts on this many devices, a power of two."""
     if devices < 4 or devices & (devices - 1):
         raise ValueError(f"devices must be a power of two and at least 4, got {devices}")
     rows = 1 << ((devices.bit_length() - 1) // 2)
@@ -48,7 +48,7 @@ def layouts(devices: int) -> dict[str, Layout]:
 
 
 def shardings(layout: Layout, params: Any, *, abstract: bool) -> Shardings:
-    """Return where parameters and gradients lie."""
+    """Return the placement of parameters and gradients."""
     mesh = layout.mesh(abstract=abstract)
     of_params = None
     for axis in layout.split:
@@ -60,7 +60,7 @@ def shardings(layout: Layout, params: Any, *, abstract: bool) -> Shardings:
 
 
 def _split(params: Any, placed: Any, axis: str, mesh: Mesh | AbstractMesh) -> Any:
-    """Split what is placed already over one more axis."""
+    """Split leaves that are already placed over one more axis."""
     if placed is not None:
         params = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -71,5 +71,5 @@ def _split(params: Any, placed: Any, axis: str, mesh: Mesh | AbstractMesh) -> An
 
 
 def split_leaves(placed: Any) -> int:
-    """Return how many leaves lie in parts: the sum over each has to cross devices."""
+    """Return how many leaves are split, so that their sums have to cross devices."""
     return sum(not sharding.is_fully_replicated for sharding in jax.tree.leaves(placed))

@@ -8,18 +8,18 @@ import jax.numpy as jnp
 
 
 class Model(NamedTuple):
-    """A decoder as Llama has it: grouped queries, a gated network, untied embeddings."""
+    """A Llama-style decoder: grouped queries, a gated MLP, untied embeddings."""
 
     layers: int
     width: int
-    hidden: int  # of the gated network
+    hidden: int  # of the gated MLP
     keys: int  # width of keys, and of values
     vocabulary: int
 
 
-# Sizes are multiples of 256 everywhere, so that 256 devices get equal parts. 1B is as TinyLlama
-# with 20 layers, 70B and 400B are as Llama 3.1, and 30B is as Llama's 33B with grouped queries.
-# 8B has 64 layers, more than its kind has, for many leaves; 175B is as deep and as wide as GPT-3.
+# All sizes are multiples of 256, so that 256 devices get equal parts. 1B is like TinyLlama with 20
+# layers, 70B and 400B are like Llama 3.1, and 30B is like Llama's 33B with grouped queries. 8B has
+# 64 layers, more than usual, to get many leaves; 175B is as deep and as wide as GPT-3.
 MODELS = {
     "1B": Model(20, 2048, 5632, 256, 32_000),
     "8B": Model(64, 3072, 9216, 1024, 128_256),
@@ -33,8 +33,8 @@ MODELS = {
 def parameters(model: Model, *, stacked: bool = False) -> dict[str, Any]:
     """Return the parameters of a model as float32 shapes.
 
-    Layers are leaves of their own, or stacked as for ``jax.lax.scan``: one leaf a kind, with an
-    axis of layers before the others.
+    Layers are separate leaves, or stacked as for ``jax.lax.scan``: one leaf per kind, with a
+    leading axis of layers.
     """
     width, hidden, keys = model.width, model.hidden, model.keys
     layer = {

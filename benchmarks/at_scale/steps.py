@@ -1,4 +1,4 @@
-"""One optimizer step on a mesh, compiled ahead of time and read."""
+"""One optimizer step on a mesh, compiled ahead of time and inspected."""
 
 import time
 from collections.abc import Callable
@@ -22,17 +22,17 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 
 
 class Figures(NamedTuple):
-    """What one device does and holds in a step."""
+    """What one device sends and stores in a step."""
 
     paths: Paths
     state: int  # bytes
-    temp: int  # bytes, besides parameters, gradients and state
+    temp: int  # bytes, in addition to parameters, gradients, and state
     trace: float  # seconds
     compile: float  # seconds
 
 
 def compile_step(tx: optax.GradientTransformation, params: Any, *, shardings: Shardings) -> Figures:
-    """Compile a step on gradients that are reduced already, with parameters and state donated."""
+    """Compile a step on already reduced gradients, with parameters and state donated."""
 
     def step(params: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
         updates, state = tx.update(gradients, state, params)
@@ -53,7 +53,7 @@ def compile_step(tx: optax.GradientTransformation, params: Any, *, shardings: Sh
     done = time.perf_counter()
     memory, text = compiled.memory_analysis(), compiled.as_text()
     if memory is None or text is None:
-        raise RuntimeError(f"{jax.default_backend()} does not tell what it compiled")
+        raise RuntimeError(f"{jax.default_backend()} does not report what it compiled")
     return Figures(
         paths=read_collectives(text),
         state=gs.sharding.bytes_per_device(state, shardings=of_state),
@@ -66,6 +66,6 @@ def compile_step(tx: optax.GradientTransformation, params: Any, *, shardings: Sh
 def state_of(
     tx: optax.GradientTransformation, params: Any, *, shardings: Shardings
 ) -> tuple[Any, Any]:
-    """Return the shapes of a state, and where it lies: moments as their gradients."""
+    """Return the shapes and shardings of a state, with moments placed like their gradients."""
     state = jax.eval_shape(tx.init, params)
     return state, gs.sharding.state_shardings(tx, params, shardings=shardings.gradients)

@@ -1,4 +1,4 @@
-"""What was counted, as tables for a terminal and for a page."""
+"""The counts, as tables for a terminal and for a page."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -27,17 +27,17 @@ def models_table(
 ) -> Table:
     """Count all models in one layout, and compile the guard's step for each on request.
 
-    Computed: each leaf that lies in parts has a sum of squares, one float32, that crosses devices.
+    Computed: each split leaf has a sum of squares, one float32, that crosses devices.
     """
     headings = [
         "model",
         "entries",
         "layers x width",
         "leaves",
-        "of them in parts",
+        "of them split",
         "parameters",
         "state",
-        "both and gradients",
+        "both + gradients",
         "all-reduce, computed",
         "every step, compiled",
         "temporary",
@@ -81,7 +81,7 @@ def layouts_table(
         "layout",
         "optimizer",
         "every step",
-        "a rare step besides",
+        "a rare step adds",
         "state",
         "temporary",
         "seconds",
@@ -104,7 +104,7 @@ def layouts_table(
                     _seconds(figures),
                 ]
             )
-    kind = "layers stacked" if stacked else "layers as leaves of their own"
+    kind = "layers stacked" if stacked else "layers as separate leaves"
     return Table(f"{name}, {kind}: one step, per device", headings, rows)
 
 

@@ -1,9 +1,9 @@
 """Published claims about training stability, checked at small scale.
 
-Each claim is measured on a small model and answered by a criterion that is part of the program:
-"holds", "does not hold" or "cannot be told here". An answer is about this size and this budget
-only: a model of ten thousand weights on a CPU can refute a claim that is made for every model,
-and cannot confirm one that is made for large ones.
+Each claim is measured on a small model and decided by a criterion that is part of the program:
+"holds", "does not hold", or "undecided here". A verdict applies only to this size and budget: a
+model of ten thousand weights on a CPU can refute a claim about every model, but cannot confirm one
+about large models.
 """
 
 import argparse
@@ -49,13 +49,13 @@ def show(console: Console, finding: Finding, seconds: float) -> None:
 
 
 def markdown(findings: dict[str, Finding]) -> str:
-    """Return the page of the documentation."""
+    """Return the documentation page."""
     parts = ["# Claims on trial\n", (__doc__ or "").partition("\n\n")[2]]
     parts.append(
-        f"All of this page is what `{COMMAND} --markdown docs/claims.md` wrote on a CPU with two "
-        "cores; `--only NAME` checks one claim, and `--quick` takes a minute and a half, which "
-        "is too short for some claims: its answers may differ. Intervals "
-        f"are means and two standard errors over seeds.\n\n{WHAT_IS_CLEAR}\n"
+        f"`{COMMAND} --markdown docs/claims.md` wrote this page on a CPU with two cores. "
+        "`--only NAME` checks one claim. `--quick` takes a minute and a half, which is too short "
+        "for some claims, so its verdicts can differ. Intervals are means and two standard errors "
+        f"over seeds.\n\n{WHAT_IS_CLEAR}\n"
     )
     for name, finding in findings.items():
         parts.append(f"## {finding.title}\n\n{finding.source}. {finding.measured}\n")
@@ -74,7 +74,7 @@ def _rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Check the claims that were asked for."""
+    """Check the requested claims."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Spikes of Adam: slow second moments cause them, and RMS_t is said to tell of them before."""
+"""Spikes of Adam: slow second moments cause them, and RMS_t is claimed to announce them."""
 
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ SETTINGS = {
     "b2 = 0.9": (0.9, 1e-8),
     "b2 = 0.999, eps = 0.1": (0.999, 0.1),
 }
-# What Wortsman et al. take for an alarm, and the level of steady noise.
+# The alarm threshold of Wortsman et al., and the level of steady noise.
 ALARMS = (2.3, 1.0)
 
 
@@ -65,13 +65,13 @@ def trajectories(seeds: int, steps: int) -> dict[tuple[float, str], tuple[np.nda
 
 
 def spikes_of(losses: np.ndarray) -> np.ndarray:
-    """Return where a loss exceeds twice the median of the 100 before, once in 50 steps."""
+    """Return where a loss exceeds twice the median of the previous 100, once in 50 steps."""
     past = _windows(losses)
     return starts_of(losses[WINDOW:] > 2.0 * np.median(past, axis=1), 50) + WINDOW
 
 
 def published_spikes_of(losses: np.ndarray) -> np.ndarray:
-    """Return where a loss exceeds mean plus 3.2 sigma of those before, at least twice in ten."""
+    """Return where a loss exceeds the previous mean plus 3.2 sigma, at least twice in ten steps."""
     past = _windows(losses)
     above = losses[WINDOW:] > past.mean(1) + 3.2 * past.std(1)
     starts = starts_of(above, 10)
@@ -79,7 +79,7 @@ def published_spikes_of(losses: np.ndarray) -> np.ndarray:
 
 
 def starts_of(events: np.ndarray, quiet: int) -> np.ndarray:
-    """Return the events that come more than ``quiet`` steps after the one before."""
+    """Return the events that come more than ``quiet`` steps after the previous one."""
     where = np.flatnonzero(events)
     if not where.size:
         return where
@@ -91,15 +91,15 @@ def _windows(losses: np.ndarray) -> np.ndarray:
 
 
 class Leads(NamedTuple):
-    """When the alarms of a run were, beside its spikes."""
+    """When the alarms of a run occurred, relative to its spikes."""
 
     before: np.ndarray  # shape=(spikes,), steps from the last alarm to the spike; inf: none
     after: np.ndarray  # shape=(spikes,), steps from the spike to the next alarm; inf: none
-    chance: float  # that a step drawn at random has an alarm in the eight steps before it
+    chance: float  # that a random step has an alarm in the eight steps before it
 
 
 def leads(losses: np.ndarray, rms: np.ndarray, alarm: float) -> Leads:
-    """Return how far every spike is from the alarms around it; those at its own step are after."""
+    """Return how far each spike is from the alarms around it; one at its own step is after it."""
     spikes, alarms = published_spikes_of(losses), starts_of(rms > alarm, 10)
     soon = np.zeros(losses.size + EARLY + 1, bool)
     for at in alarms:
@@ -143,16 +143,16 @@ def check(scale: Scale) -> Finding:
         chance = float(np.mean([each.chance for each in both]))
         early, late = (100 * np.mean(x <= EARLY) if x.size else np.nan for x in (before, after))
         middle = np.median(before[before <= EARLY]) if (before <= EARLY).any() else np.nan
-        told = (
+        text = (
             f"{early:.0f} % of {before.size} (by chance {100 * chance:.0f} %), by {middle:.0f} "
             f"steps in the median; {late:.0f} % have it later"
         )
-        rows.append(("both", f"alarm at RMS_t > {alarm:g}", told, ""))
+        rows.append(("both", f"alarm at RMS_t > {alarm:g}", text, ""))
         verdicts.append(
             Verdict(
                 f"RMS_t above {alarm:g} comes 1 to 8 steps before a spike (b2 = 0.999)",
                 "it does for at least half of them, and five times as often as by chance; "
-                "told from at least 20 spikes",
+                "decided from at least 20 spikes",
                 _leads(float(early) / 100, chance, before.size),
             )
         )
@@ -161,19 +161,19 @@ def check(scale: Scale) -> Finding:
         source="Bai et al. 2026, arXiv:2506.04805; Wortsman et al. 2023, arXiv:2304.13013",
         measured=(
             "Two layers of 50 tanh units on sin x + sin 4x, all 200 points at once, "
-            f"{steps} steps, {scale.seeds} seeds. Spikes a run (loss above twice the median of "
+            f"{steps} steps, {scale.seeds} seeds. Spikes per run (loss above twice the median of "
             "the last 100), and the median loss at the end. For alarms, spikes and alarm are "
             "those of Wortsman et al.: loss above mean plus 3.2 sigma of the last 100, twice in "
-            "ten; RMS_t of the leaf in which it is largest. Told are the spikes with an alarm in "
-            "the eight steps before, and those with one at the spike or in the eight after. "
-            "Their training was in large batches, this one has no noise."
+            "ten; RMS_t of the leaf in which it is largest. The table shows the spikes with an "
+            "alarm in the eight steps before, and those with one at the spike or in the eight "
+            "after. Their training used large batches; this one has no noise."
         ),
         headings=("rate", "Adam", "spikes", "last loss"),
         rows=rows,
         verdicts=verdicts,
         remark=(
-            "RMS_t tells of these spikes, but of most of them at the spike or after it. Whether "
-            "that is for lack of noise in the batches, this does not tell. An eps of 0.1 removes "
+            "RMS_t signals these spikes, but most of them only at the spike or after it. This "
+            "does not show whether the lack of batch noise is the reason. An eps of 0.1 removes "
             "all spikes and, at the lower rate, much of the learning."
         ),
     )

@@ -1,4 +1,4 @@
-"""What is left of a training whose gradients are corrupted now and then."""
+"""How well a training run survives occasionally corrupted gradients."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from benchmarks.claims.training import keys_of, train
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 STEPS, TUNING = 600, 3
-# How often, and how many times the norm of the gradient.
+# How often, and how many times the gradient norm.
 STORMS = {"clean": (0.0, 1.0), "1 % x1000": (0.01, 1000.0), "10 % x50": (0.1, 50.0)}
 METHODS = {
     "none": "adamw",
@@ -29,7 +29,7 @@ OURS = "gs.guard"
 
 
 def corrupt(gradient: Any, key: jax.Array, often: jax.Array, size: jax.Array) -> Any:
-    """Return the gradient, or in its place a random direction of ``size`` times its norm."""
+    """Return the gradient, or a random direction of ``size`` times its norm instead."""
     leaves, structure = jax.tree.flatten(gradient)
     strikes, *keys = jax.random.split(key, len(leaves) + 1)
     noise = [jax.random.normal(k, g.shape) for k, g in zip(keys, leaves, strict=True)]
@@ -40,7 +40,7 @@ def corrupt(gradient: Any, key: jax.Array, often: jax.Array, size: jax.Array) ->
 
 
 def run(method: str, seeds: int, steps: int) -> dict[str, tuple[float, np.ndarray]]:
-    """Return the rate that was tuned, and the losses at it ``[seeds]``, for each storm."""
+    """Return the tuned rate, and the losses at it ``[seeds]``, for each storm."""
     model, contestant = digits(), CONTESTANTS[METHODS[method]]
     start, data = keys_of(seeds + TUNING)
 
@@ -90,8 +90,8 @@ def check(scale: Scale, methods: tuple[str, ...] = tuple(METHODS)) -> Finding:
         source="Huang et al. 2025, arXiv:2502.17055 (its noise test); the guard's own claim",
         measured=(
             "A network of two layers (32 units) on handwritten digits with smoothed labels, AdamW "
-            f"(0.9, 0.95), {steps} steps; now and then a random direction of many times the norm "
-            f"stands in for the gradient. Held-out loss over {seeds} seeds, at the best of "
+            f"(0.9, 0.95), {steps} steps; occasionally a random direction of many times the norm "
+            f"replaces the gradient. Held-out loss over {seeds} seeds, at the best of "
             f"{len(RATES)} rates, tuned for each method and each storm on {TUNING} other seeds. "
             "Published methods are as published."
         ),

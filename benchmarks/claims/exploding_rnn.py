@@ -31,7 +31,7 @@ def run(method: str, length: int, scale: Scale) -> Run:
     stacked = [jax.tree.map(lambda *x: jnp.stack(x), *each) for each in starts]
     every = jax.tree.map(lambda *x: jnp.stack(x), *stacked)
 
-    # The radius is in the start alone.
+    # The radius affects only the initialization.
     def one(start: Any, key: jax.Array) -> Run:
         return train(models[0], METHODS[method](), start, key, scale.of(STEPS))
 
@@ -70,11 +70,11 @@ def check(scale: Scale) -> Finding:
             "loss (0.167: always the mean)."
         ),
         remark=(
-            "The guard judges by the past, and the first gradients have none. At a radius of 2 the "
-            "first gradient has a norm of up to 4e11 and passes; one step of SGD by it leads to "
-            "where no loss is finite, and all that follows is rejected. A fixed limit beside the "
-            "default rule, `gs.guard(tx, gs.rules.global_norm(1.0), gs.rules.log_mad())`, is what "
-            "plain SGD needs on such a model."
+            "The guard judges by history, and the first gradients have none. At a radius of 2 the "
+            "first gradient has a norm of up to 4e11 and passes. One SGD step with it leads to a "
+            "point where no loss is finite, and everything after it is rejected. Plain SGD on such "
+            "a model needs a fixed limit in addition to the default rule: "
+            "`gs.guard(tx, gs.rules.global_norm(1.0), gs.rules.log_mad())`."
         ),
         headings=("length", "against it", *(f"radius {radius:g}" for radius in RADII)),
         rows=rows,
@@ -86,7 +86,7 @@ def check(scale: Scale) -> Finding:
             ),
             *(
                 Verdict(
-                    f"{method}: none is lost",
+                    f"{method}: no run is lost",
                     "all seeds are finite at each radius and length",
                     HOLDS if all(lost[method, n].sum() == 0 for n in lengths) else FAILS,
                 )
@@ -94,7 +94,7 @@ def check(scale: Scale) -> Finding:
                 if method != "none"
             ),
             Verdict(
-                "gs.guard: parameters stay finite, also where the run is lost",
+                "gs.guard: parameters stay finite, even if the run is lost",
                 "they are in all runs with it",
                 HOLDS if all(unsound["gs.guard", n] == 0 for n in lengths) else FAILS,
             ),

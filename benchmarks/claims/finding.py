@@ -1,21 +1,21 @@
-"""What comes of a claim: figures, and a verdict by a criterion that was said beforehand."""
+"""The result of a claim: figures, and a verdict by a criterion stated beforehand."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-Answer = Literal["holds", "does not hold", "cannot be told here"]
+Answer = Literal["holds", "does not hold", "undecided here"]
 HOLDS: Answer = "holds"
 FAILS: Answer = "does not hold"
-OPEN: Answer = "cannot be told here"
+OPEN: Answer = "undecided here"
 
 
 class Scale(NamedTuple):
     """How much is spent on each claim."""
 
     seeds: int
-    steps: float  # share of the steps of a whole run
+    steps: float  # fraction of the steps of a full run
     quick: bool
 
     def of(self, steps: int) -> int:
@@ -27,7 +27,7 @@ QUICK = Scale(seeds=3, steps=0.2, quick=True)
 
 
 class Verdict(NamedTuple):
-    """One answer, and what it was decided by."""
+    """One verdict, and its criterion."""
 
     claim: str
     criterion: str
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Everything that is said about one claim."""
+    """Everything reported about one claim."""
 
     title: str
     source: str
@@ -43,19 +43,19 @@ class Finding(NamedTuple):
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     verdicts: Sequence[Verdict]
-    remark: str = ""  # what explains an answer, where more was looked at than the tables show
+    remark: str = ""  # explains a verdict with more than the tables show
 
 
 CLEARLY = "clearly"
 WHAT_IS_CLEAR = (
-    "Clearly: differences are taken seed by seed, and the whole interval of their mean and two "
-    "standard errors lies above 0. It does not hold if the interval lies below a tenth of what it "
-    "is compared with; else it cannot be told here."
+    "*Clearly* means that differences are taken seed by seed, and the whole interval of their mean "
+    "and two standard errors is above 0. The claim does not hold if the interval is below a tenth "
+    "of what it is compared with; otherwise it is undecided here."
 )
 
 
 def judge(gains: np.ndarray, reference: float) -> Answer:
-    """Return whether gains, one a seed, are clearly above 0: see ``WHAT_IS_CLEAR``."""
+    """Return whether gains, one per seed, are clearly above 0: see ``WHAT_IS_CLEAR``."""
     gains = gains[np.isfinite(gains)]
     if gains.size < 2:
         return OPEN
@@ -66,6 +66,6 @@ def judge(gains: np.ndarray, reference: float) -> Answer:
 
 
 def interval(values: np.ndarray, digits: int = 3) -> str:
-    """Return mean and two standard errors as a text."""
+    """Return the mean and two standard errors as text."""
     error = 2.0 * values.std(ddof=1) / np.sqrt(values.size) if values.size > 1 else np.nan
     return f"{values.mean():.{digits}f} ± {error:.{digits}f}"

@@ -1,4 +1,4 @@
-"""The models that claims are checked on: small, and pure functions of parameters and a key."""
+"""The models used to check claims: small, and pure functions of parameters and a key."""
 
 import pydoc_data.topics
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Params = Any
 
 
 class Model(NamedTuple):
-    """Something to learn."""
+    """A learning task."""
 
     init: Callable[[jax.Array], Params]
     loss: Callable[[Params, jax.Array], jax.Array]  # on a batch that a key draws
@@ -26,7 +26,7 @@ class Model(NamedTuple):
 
 
 def sines(*, width: int = 50, points: int = 200) -> Model:
-    """Return a network of two layers that fits sin x + sin 4x, all points at once."""
+    """Return a two-layer network that fits sin x + sin 4x, with all points in one batch."""
     x = jnp.linspace(-jnp.pi, jnp.pi, points)[:, None]
     y = jnp.sin(x) + jnp.sin(4.0 * x)
 
@@ -48,7 +48,7 @@ def sines(*, width: int = 50, points: int = 200) -> Model:
 
 
 def digits(*, hidden: int = 32, batch_size: int = 64) -> Model:
-    """Return a network of two layers on handwritten digits; smoothed labels give it a floor."""
+    """Return a two-layer network on handwritten digits; smoothed labels give the loss a floor."""
     data: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     images = jnp.asarray(data.images[order].reshape(-1, 64) / 16.0, jnp.float32)
@@ -98,7 +98,7 @@ def adding(*, length: int, radius: float, hidden: int = 32, batch_size: int = 20
 def decoder(
     *, qk_norm: ArrayLike = False, z_loss: ArrayLike = 0.0, width: int = 32, layers: int = 2
 ) -> Model:
-    """Return a decoder on the characters of Python's help; its z-loss is for training only."""
+    """Return a decoder on the characters of Python's help; the z-loss applies only in training."""
     heads, context, batch_size, vocabulary = 2, 24, 8, 96
     text = "".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     points = np.frombuffer(text[:100_000].encode("utf-32-le"), np.uint32).astype(np.int32)
@@ -135,7 +135,7 @@ def decoder(
     def attend(x: jax.Array, block: Params) -> jax.Array:
         shape = (*x.shape[:-1], heads, width // heads)
         q, k, v = (part.reshape(shape) for part in jnp.split(x @ block["qkv"], 3, -1))
-        # Not by a branch in Python, so that one program serves both.
+        # Not a branch in Python, so that one program serves both.
         q, k = (
             jnp.where(qk_norm, norm(x, block[f"{name}_norm"]), x)
             for name, x in (("q", q), ("k", k))

@@ -1,4 +1,4 @@
-"""Two things that published rules do to norms, by their own arithmetic."""
+"""Two effects of published rules on norms, by their own arithmetic."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ RISE_AT, LAST = 1000, 1000
 
 
 def through(tx: optax.GradientTransformation, norms: np.ndarray) -> np.ndarray:
-    """Return the norms that a transform makes of these, as a single number a step."""
+    """Return the norms after a transform, as a single number per step."""
 
     def step(state: Any, norm: jax.Array) -> tuple[Any, jax.Array]:
         updates: Any
@@ -26,7 +26,7 @@ def through(tx: optax.GradientTransformation, norms: np.ndarray) -> np.ndarray:
 
 
 def after_rise(rise: float, noise: float, steps: int) -> tuple[float, float]:
-    """Return the share that ZClip clips long after a lasting rise, and the mean norm it leaves."""
+    """Return the fraction ZClip clips long after a lasting rise, and the mean norm it leaves."""
     scatter = np.exp(noise * np.random.default_rng(0).standard_normal(RISE_AT + steps))
     norms = np.where(np.arange(RISE_AT + steps) < RISE_AT, 1.0, rise) * scatter
     norms = norms.astype(np.float32)
@@ -35,7 +35,7 @@ def after_rise(rise: float, noise: float, steps: int) -> tuple[float, float]:
 
 
 def spike_gain(steps: int) -> np.ndarray:
-    """Return GradientStabilizer's norms from a x1000 spike on, in units of those before."""
+    """Return GradientStabilizer's norms from a x1000 spike on, in units of the earlier norms."""
     norms = np.ones(steps + 5, np.float32)
     norms[steps] = 1000.0
     left = through(as_published.gradient_stabilizer(), norms)
@@ -43,7 +43,7 @@ def spike_gain(steps: int) -> np.ndarray:
 
 
 def check(scale: Scale) -> Finding:
-    """Run both on norms that are the same in every run."""
+    """Run both on the same norms every time."""
     steps = max(2 * LAST, scale.of(4000))
     cases = [(2.0, 0.05), (2.0, 0.2), (3.0, 0.2)]
     shares = {case: after_rise(*case, steps) for case in cases}
@@ -55,8 +55,8 @@ def check(scale: Scale) -> Finding:
         )
         for (rise, noise), (share, mean) in shares.items()
     ]
-    told = ", ".join(f"{gain:.1f}" for gain in gains)
-    rows.append(("GradientStabilizer: a norm of 1000 among norms of 1", f"{told} times the usual"))
+    text = ", ".join(f"{gain:.1f}" for gain in gains)
+    rows.append(("GradientStabilizer: a norm of 1000 among norms of 1", f"{text} times the usual"))
     return Finding(
         title="What published rules do to norms",
         source="arXiv:2504.02507 and arXiv:2502.17055; the claims are those of this project",

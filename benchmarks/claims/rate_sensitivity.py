@@ -1,4 +1,4 @@
-"""QK-norm, z-loss and warm-up are said to make the learning rate matter less (Wortsman 2023)."""
+"""QK-norm, z-loss, and warm-up are claimed to reduce rate sensitivity (Wortsman 2023)."""
 
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ HIGH, STEPS, SEEDS = 3, 300, 6  # the last three rates are the high ones
 
 
 class Variant(NamedTuple):
-    """What is done for stability."""
+    """The stability measures."""
 
     qk_norm: bool = False
     z_loss: float = 0.0
-    warm_up: float = 0.05  # share of all steps
+    warm_up: float = 0.05  # fraction of all steps
 
 
 VARIANTS = {
@@ -31,7 +31,7 @@ VARIANTS = {
     "no warm-up": Variant(warm_up=0.0),
     "warm-up 25 %": Variant(warm_up=0.25),
 }
-# What is said to be less sensitive, and than what.
+# What is claimed to be less sensitive than what.
 PAIRS = {
     "QK-norm": "reference",
     "z-loss 1e-4": "reference",
@@ -69,7 +69,7 @@ def run(seeds: int, steps: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     over_seeds = jax.vmap(one, (None, None, 0, 0))
     every = jax.jit(jax.vmap(over_seeds, (None, 0, None, None)))
     rates = jnp.asarray(RATES)
-    # One program for all variants: what differs is traced.
+    # One program for all variants: the differences are traced.
     return {
         name: jax.device_get(every(jax.tree.map(jnp.asarray, variant), rates, start, data))
         for name, variant in VARIANTS.items()

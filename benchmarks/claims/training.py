@@ -1,4 +1,4 @@
-"""Whole trainings inside one compiled program, over many seeds and rates at once."""
+"""Whole training runs inside one compiled program, over many seeds and rates in parallel."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from benchmarks.claims.models import Model
 
 
 class Run(NamedTuple):
-    """What came of one training."""
+    """The result of one training run."""
 
-    held_out: jax.Array  # shape=(), at the end; inf where it is not finite
+    held_out: jax.Array  # shape=(), at the end; inf if it is not finite
     finite: jax.Array  # shape=(), bool: parameters and state
     losses: jax.Array  # shape=(steps,)
 
@@ -27,7 +27,7 @@ def train(
     *,
     corrupt: Callable[[Any, jax.Array], Any] | None = None,
 ) -> Run:
-    """Train from ``start``; ``corrupt`` gets every gradient, and a key of its own."""
+    """Train from ``start``; ``corrupt`` gets every gradient, and its own key."""
     tx = optax.with_extra_args_support(tx)
 
     def step(carry: Any, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -45,6 +45,6 @@ def train(
 
 
 def keys_of(seeds: int) -> tuple[jax.Array, jax.Array]:
-    """Return one key for the start, and one for the data, of each seed."""
+    """Return one key for the initialization, and one for the data, of each seed."""
     pairs = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(jnp.arange(seeds))
     return pairs[:, 0], pairs[:, 1]

@@ -1,12 +1,12 @@
-"""Runs with a known illness, and healthy ones: what the doctor is held to.
+"""Runs with a known illness, and healthy ones, to test the doctor.
 
 Run ``python -m benchmarks.illnesses``; it takes three minutes and writes ``tests/doctor/runs``.
-Small models are trained for real, each with a cause planted in its data, its loss, its first
-parameters or its optimizer, and recorded as any run is. No number of a record is made up; they
+Small models are actually trained, each with a cause injected into its data, its loss, its initial
+parameters, or its optimizer, and recorded like any run. All numbers in the records are real; they
 are only rounded to four digits, to keep the files small. The docstring of a case is its cause.
 
-Names choose cases, ``--seed`` draws other data, parameters and places of faults, ``--out`` writes
-elsewhere::
+Names select cases, ``--seed`` draws different data, parameters, and fault positions, and ``--out``
+writes elsewhere::
 
     python -m benchmarks.illnesses --seed 7 --out /tmp/runs bad_batches stale_moment
 """

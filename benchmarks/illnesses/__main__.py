@@ -1,4 +1,4 @@
-"""The command line of the cases."""
+"""The command line for the cases."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is trained, and how: one case is one recorded run."""
+"""What to train, and how: one case is one recorded run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from benchmarks.illnesses.tasks import STEPS, Task
 
 @dataclass(frozen=True)
 class Case:
-    """One training; whatever is not said is as it should be."""
+    """One training run; everything not specified is healthy."""
 
     task: Task
     tx: optax.GradientTransformation
@@ -19,11 +19,11 @@ class Case:
     config: Mapping[str, Any] = field(default_factory=dict)
     first: int = 1  # the first step that is logged
     loss_scale: float = 1.0
-    scale_grows_every: int | None = None  # doubled after so many steps, halved by an overflow
+    scale_grows_every: int | None = None  # doubled after this many steps, halved by an overflow
     capacity: int = 128
     leaf_every: int = 8
     tells_loss: bool = True
-    calls_every: int = 1  # how many steps lie between two calls of the log
+    calls_every: int = 1  # steps between two calls of the log
     closes: bool = True
 
 
@@ -31,7 +31,7 @@ CASES: dict[str, Callable[[int], Case]] = {}
 
 
 def case(make: Callable[[int], Case]) -> Callable[[int], Case]:
-    """Enter a case into the table."""
+    """Add a case to the table."""
     CASES[make.__name__] = make
     return make
 

@@ -21,7 +21,7 @@ def bad_batches(seed: int) -> Case:
 
 @case
 def bad_batches_bare(seed: int) -> Case:
-    """Three batches with a gain of 30, and nobody who rejects them: Adam goes on after each."""
+    """Three batches with a gain of 30, and nothing that rejects them: Adam continues after each."""
     task = spoil(digits(seed), brighter(30.0), places(seed, 3))
     return Case(task, optax.adam(5e-4, b2=0.95))
 
@@ -45,7 +45,7 @@ def half_precision(seed: int) -> Case:
 
 
 def rooted(task: Task) -> Task:
-    """Return the task with the norm of each projected image in the loss: its root breaks at 0."""
+    """Return the task with the norm of each projected image in the loss; its root breaks at 0."""
 
     def loss(params: Any, batch: Batch) -> jax.Array:
         projected = batch["x"] @ params["dense_0"]["kernel"]

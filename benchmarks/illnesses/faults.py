@@ -9,7 +9,7 @@ from benchmarks.illnesses.tasks import STEPS, Batch, Task
 
 
 def places(seed: int, number: int, *, of: int = STEPS) -> list[int]:
-    """Return steps for faults: in order, not in the beginning, and not next to each other."""
+    """Return steps for faults: in order, not at the beginning, and not next to each other."""
     slots = np.array_split(np.arange(of // 4, of - 12), number)
     rng = np.random.default_rng([seed, 99])
     return [int(rng.choice(slot[4:])) for slot in slots]

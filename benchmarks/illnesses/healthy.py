@@ -1,4 +1,4 @@
-"""Trainings without an illness; what might look like one is in their docstrings."""
+"""Runs without an illness; their docstrings say what might look like one."""
 
 import optax
 
@@ -19,7 +19,7 @@ def adamw_cosine(seed: int) -> Case:
 
 @case
 def warmed_up(seed: int) -> Case:
-    """Nothing: a deep network at a high learning rate, which warm-up makes bearable."""
+    """Nothing: a deep network at a high learning rate, which warm-up makes stable."""
     return Case(
         digits(seed, widths=(32,) * 4),
         optax.adam(warm_cosine(0.1)),
@@ -41,7 +41,7 @@ def small_batch(seed: int) -> Case:
 
 @case
 def fits_exactly(seed: int) -> Case:
-    """Nothing: a fit without noise, whose loss, gradient and learning rate fall to nothing."""
+    """Nothing: a fit without noise, whose loss, gradient, and learning rate fall to nearly zero."""
     return Case(sine(seed), optax.adam(optax.cosine_decay_schedule(0.02, STEPS)))
 
 
@@ -57,21 +57,21 @@ def letters(seed: int) -> Case:
 
 @case
 def silent_lion(seed: int) -> Case:
-    """Nothing: Lion, whose loss nobody passes on."""
+    """Nothing: Lion, without the loss."""
     tx = gs.guard(optax.lion(warm_cosine(5e-4)))
     return Case(digits(seed), tx, tells_loss=False)
 
 
 @case
 def sensible_clip(seed: int) -> Case:
-    """Nothing: a fixed limit at a norm that is rarely exceeded after the beginning."""
+    """Nothing: a fixed limit that is rarely exceeded after the beginning."""
     tx = gs.guard(optax.sgd(0.1), gs.rules.global_norm(1.5))
     return Case(digits(seed, size=16), tx, config={"learning_rate": 0.1})
 
 
 @case
 def hardly_learnable(seed: int) -> Case:
-    """Nothing: parameters that begin at zero, whose updates are large beside them at first."""
+    """Nothing: parameters that start at zero, so that updates are relatively large at first."""
     return Case(coins(seed), gs.guard(optax.adam(0.01)), steps=72, config={"learning_rate": 0.01})
 
 

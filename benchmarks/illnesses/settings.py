@@ -1,4 +1,4 @@
-"""What comes with the learning rate, the moments, the first parameters or a rule."""
+"""Illnesses of the learning rate, the moments, the initial parameters, or a rule."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def too_fast_adam(seed: int) -> Case:
 
 @case
 def too_fast_adamw(seed: int) -> Case:
-    """AdamW with a learning rate of 0.3: it learns, and trembles to the end."""
+    """AdamW with a learning rate of 0.3: it learns, but stays noisy to the end."""
     return Case(digits(seed), optax.adamw(0.3, weight_decay=0.1), config={"learning_rate": 0.3})
 
 
@@ -34,7 +34,7 @@ def too_fast_sgd(seed: int) -> Case:
 
 @case
 def creeping_sgd(seed: int) -> Case:
-    """SGD a twentieth above the largest stable learning rate: the loss grows a fifth a step."""
+    """SGD a twentieth above the largest stable rate: the loss grows by a fifth per step."""
     task = line(seed, noise=1.0)
     x = np.c_[np.ones(64), task.batch(1)["x"]]
     largest_stable = 64 / np.linalg.eigvalsh(x.T @ x)[-1]
@@ -71,14 +71,14 @@ def no_warmup(seed: int) -> Case:
 
 @case
 def loud_init(seed: int) -> Case:
-    """First parameters twelve times too large in four layers."""
+    """Four layers with initial parameters twelve times too large."""
     task = digits(seed, widths=(32, 24, 24), gain=300.0)
     return Case(task, gs.guard(optax.adamw(warm_cosine(0.02))), config={"warmup_steps": 16})
 
 
 @case
 def shrinking_layer(seed: int) -> Case:
-    """Strong weight decay sets in on a normalized layer: its gradient grows as it shrinks."""
+    """Strong weight decay starts on a normalized layer: its gradient grows as it shrinks."""
     task = digits(seed, widths=(32, 24))
 
     def loss(params: Any, batch: Batch) -> jax.Array:
@@ -98,7 +98,7 @@ def shrinking_layer(seed: int) -> Case:
 
 @case
 def summed_loss(seed: int) -> Case:
-    """From some step on the loss is summed over 32 examples and no longer averaged."""
+    """From some step on, the loss is summed over 32 examples instead of averaged."""
     first = min(places(seed, 1)[0], 60)
     task = spoil(digits(seed), heavier(32.0), range(first, 151))
     return Case(task, gs.guard(optax.adam(2e-3, b2=0.95)), steps=150)
@@ -106,7 +106,7 @@ def summed_loss(seed: int) -> Case:
 
 @case
 def locked(seed: int) -> Case:
-    """From some step on losses weigh 1000 times as much, behind a rule that never lets go."""
+    """From some step on, losses weigh 1000 times as much, with a rule that never adapts."""
     first = min(places(seed, 1)[0], 80)
     task = spoil(digits(seed), heavier(1000.0), range(first, STEPS + 1))
     return Case(task, gs.guard(optax.adam(2e-3), gs.rules.ema_multiple(start=None)))

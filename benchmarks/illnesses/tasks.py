@@ -1,4 +1,4 @@
-"""What the trainings of these cases learn."""
+"""The learning tasks of these cases."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -16,7 +16,7 @@ Batch = Mapping[str, Any]
 
 
 class Task(NamedTuple):
-    """What is learned: first parameters, a loss of them and a batch, and the batch of a step."""
+    """A task: initial parameters, a loss of parameters and a batch, and the batch of a step."""
 
     params: Any
     loss: Callable[[Any, Batch], jax.Array]
@@ -89,7 +89,7 @@ def sine(seed: int, *, noise: float = 0.0, size: int | None = None) -> Task:
 
 
 def language(seed: int) -> Task:
-    """Text of a random grammar: the next of 16 letters depends on the two before."""
+    """Text from a random grammar: each of 16 letters depends on the previous two."""
     rng = np.random.default_rng([seed, 0])
     table = rng.dirichlet(np.full(16, 0.2), size=(16, 16))
 
@@ -121,7 +121,7 @@ def line(seed: int, *, noise: float = 0.0) -> Task:
 
 
 def coins(seed: int) -> Task:
-    """Logistic regression from zero, of labels that are chance for the most part."""
+    """Logistic regression from zero, on mostly random labels."""
     slope = np.random.default_rng([seed, 0]).standard_normal(16) / 4
 
     def batch(step: int) -> Batch:
@@ -138,7 +138,7 @@ def coins(seed: int) -> Task:
 
 
 def density(seed: int) -> Task:
-    """Fit eight normal distributions by their likelihood, of which the log is negative at last."""
+    """Fit eight normal distributions by maximum likelihood; the loss ends up negative."""
     center = np.random.default_rng([seed, 0]).standard_normal(8)
 
     def batch(step: int) -> Batch:

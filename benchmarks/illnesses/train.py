@@ -1,4 +1,4 @@
-"""Train a case through the public interface, and write the record of it."""
+"""Train a case through the public API, and write its record."""
 
 import json
 import tempfile
@@ -17,7 +17,7 @@ DIGITS_OF_A_NUMBER = 4
 
 
 def train(one: Case, path: Path, *, name: str) -> None:
-    """Train it, and write the record as it was made."""
+    """Train it, and write the raw record."""
     tx = gs.record(one.tx, capacity=one.capacity, leaf_every=one.leaf_every)
 
     @jax.jit

@@ -1,1 +1,1 @@
-"""Protected steps beside bare ones, beside torch, and beside what the memory can do."""
+"""Protected steps compared with bare ones, torch, and the memory bandwidth."""

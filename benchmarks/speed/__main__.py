@@ -1,9 +1,9 @@
-"""Protected steps beside bare ones, beside torch, and beside what the memory can do.
+"""Protected steps compared with bare ones, torch, and the memory bandwidth.
 
-Run ``python -m benchmarks.speed`` (some ten minutes on a CPU; ``--quick``: two), on a machine that
-does nothing else. Times are medians of interleaved steps. On a GPU the trees are larger, several
-steps are made before one is waited for, and the data sheet of the device stands beside the
-bandwidth that was measured.
+Run ``python -m benchmarks.speed`` (about ten minutes on a CPU; ``--quick``: two) on an otherwise
+idle machine. Times are medians of interleaved steps. On a GPU the trees are larger, several steps
+run before the host waits for one, and the data sheet of the device is listed next to the measured
+bandwidth.
 """
 
 import argparse
@@ -30,9 +30,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a sixteenth of the parameters")
-    size.add_argument("--tiny", action="store_true", help="to see that it runs: no such times")
-    parser.add_argument("--only", metavar="WORD", default="", help="trees with this in their name")
-    parser.add_argument("--rows", metavar="WORD", default="", help="rows with this in their name")
+    size.add_argument("--tiny", action="store_true", help="check that it runs; times mean nothing")
+    parser.add_argument("--only", metavar="WORD", default="", help="trees whose name contains this")
+    parser.add_argument("--rows", metavar="WORD", default="", help="rows whose name contains this")
     parser.add_argument("--repeats", type=int, default=15, help="timed rounds (default 15)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
@@ -40,9 +40,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def device_line(kind: str, on_gpu: bool) -> str:
-    """Return what can be said of the memory of this device before it is measured."""
+    """Return what is known about this device's memory before measuring it."""
     if not on_gpu:
-        return "no GPU here: nothing is held against a data sheet"
+        return "no GPU here: no data sheet to compare with"
     known = data_sheet(kind)
     return f"data sheet of {kind}: " + (f"{known / 1e12:.2f} TB/s" if known else "not listed")
 

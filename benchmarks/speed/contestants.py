@@ -1,4 +1,4 @@
-"""What is compared: bare optimizers, optax's protection and ours, all made from a rate."""
+"""The contestants: bare optimizers, optax's protection, and ours, all created from a rate."""
 
 import functools
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from benchmarks.cost import optax_protection
 
 class Contestant(NamedTuple):
     make: Callable[[Any], optax.GradientTransformation]
-    # Words that no implementation can do without: gradient, parameter and statistics read, all
-    # but the gradient written.
+    # Words that no implementation can avoid: gradient, parameter, and statistics are read, and all
+    # but the gradient are written.
     necessary: int = 7
     ours: bool = False
 
@@ -38,14 +38,14 @@ CONTESTANTS: dict[str, Contestant] = {
 
 
 def chosen(word: str) -> dict[str, Contestant]:
-    """Return those with a word in their name, and the bare optimizer, which is the measure."""
+    """Return those with a word in their name, and the bare optimizer as the baseline."""
     bare = next(iter(CONTESTANTS))
     return {name: each for name, each in CONTESTANTS.items() if word in name or name == bare}
 
 
 @functools.cache
 def recompiles(make: Callable[[Any], optax.GradientTransformation]) -> int:
-    """Return how often a step is compiled anew when the rate, an argument of it, changes."""
+    """Return how often a step is recompiled when the rate, one of its arguments, changes."""
 
     @jax.jit
     def step(params: Any, state: Any, rate: jax.Array) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""One row for each contestant and tree: counts by XLA, times by the clock."""
+"""One row for each contestant and tree: XLA's counts and measured times."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,10 +22,10 @@ class Row(NamedTuple):
     name: str
     milliseconds: float | None = None
     ratio: float | None = None  # to optax.adamw
-    floors: float | None = None  # times what the necessary words take at the measured bandwidth
+    floors: float | None = None  # over the time of the necessary words at the bandwidth
     words: float | None = None  # per parameter, on the path of a healthy step
-    rare: float | None = None  # further words of the branch that is hardly ever taken
-    temp: float | None = None  # temporary memory, as a share of the parameters
+    rare: float | None = None  # additional words of the rarely taken branch
+    temp: float | None = None  # temporary memory, as a fraction of the parameters
     trace: float | None = None  # seconds, lowering included
     compile: float | None = None  # seconds
     state: float | None = None  # bytes per parameter
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 class Measured(NamedTuple):
     rows: list[Row]
-    bandwidth: float  # bytes a second
+    bandwidth: float  # bytes per second
 
 
 def state_bytes(tx: Any, tree: Tree) -> float:
@@ -52,12 +52,12 @@ def measure(
     chained: int,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Measured:
-    """Measure contestants on a tree, with the memory and torch among them."""
+    """Measure the contestants on a tree, including the memory bandwidth and torch."""
     counts: dict[str, tuple[Count, Count]] = {}
     runs: dict[str, Callable[[], None]] = {}
     for name, contestant in contestants.items():
         progress(f"{title}: compiling {name}")
-        jax.clear_caches()  # what one contestant traced shall not make the next one faster
+        jax.clear_caches()  # traces of one contestant must not speed up the next
         tx = contestant.make(RATE)
         compiled, whole = compile_step(tx, tree)
         counts[name] = whole, count_common_path(tx, tree) if contestant.ours else whole

@@ -1,4 +1,4 @@
-"""The rows as a table, as Markdown and as JSON."""
+"""The rows as a table, as Markdown, and as JSON."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.speed.measure import Row
 
 LEGEND = (
-    "ratio: to optax.adamw. floor: the time of the words that no implementation can do without (7 "
+    "ratio: to optax.adamw. floor: the time of the words that no implementation can avoid (7 "
     "for Adam), at the bandwidth of a triad in the same run. words, rare: float32 words moved per "
     "parameter on the path of a healthy step, and by branches beside it. temp: temporary memory "
     "over that of the parameters. state: bytes per parameter. anew: compilations when the rate "

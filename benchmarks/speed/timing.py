@@ -1,4 +1,4 @@
-"""Times: interleaved medians, and the bandwidth that they are held against."""
+"""Times: interleaved medians, and the bandwidth they are compared with."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ import optax
 from benchmarks.counting import size
 from benchmarks.speed.trees import Tree
 
-# Bytes a second by the data sheets, for the device kinds that name them.
+# Bytes per second from data sheets, by device kind.
 DATA_SHEETS = {
     "H200": 4.8e12,
     "H100": 3.35e12,
@@ -23,7 +23,7 @@ DATA_SHEETS = {
 
 
 def data_sheet(kind: str) -> float | None:
-    """Return the bandwidth of a device by its data sheet, or ``None`` where it is not listed."""
+    """Return the bandwidth of a device from its data sheet, or ``None`` if it is not listed."""
     return next((rate for name, rate in DATA_SHEETS.items() if name in kind), None)
 
 
@@ -32,7 +32,7 @@ def medians(
     repeats: int,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Return the median seconds of each function, one after the other in every round."""
+    """Return the median seconds of each function, run one after another in every round."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 2):
         for name, run in runs.items():
@@ -46,7 +46,7 @@ def medians(
 def stepping(
     compiled: Any, tx: optax.GradientTransformation, tree: Tree, chained: int
 ) -> Callable[[], None]:
-    """Return a function that makes some steps in a row, and waits for the last."""
+    """Return a function that runs some steps in a row and waits for the last."""
     params = {name: jnp.full(leaf.shape, 0.1, leaf.dtype) for name, leaf in tree.items()}
     gradients = {name: jnp.full(leaf.shape, 0.01, leaf.dtype) for name, leaf in tree.items()}
     carry: tuple[Any, Any] = params, jax.jit(tx.init)(params)
@@ -61,12 +61,12 @@ def stepping(
 
 
 def triad(tree: Tree, chained: int) -> tuple[Callable[[], None], int]:
-    """Return STREAM's triad on arrays as long as the tree, and the bytes that it moves."""
+    """Return STREAM's triad on arrays as long as the tree, and the bytes it moves."""
     count = size(tree)
 
     @jax.jit
     def update(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-        del a  # donated: the result goes where it is
+        del a  # donated: the result reuses its memory
         return b + 3.0 * c
 
     into = jax.jit(update, donate_argnums=0, keep_unused=True)

@@ -1,4 +1,4 @@
-"""The same step in torch, where it is installed: fused AdamW, a clip, a check for finite."""
+"""The same step in torch, if it is installed: fused AdamW, a clip, a finite check."""
 
 import importlib
 import math
@@ -18,10 +18,10 @@ def torch_or_none() -> Any | None:
 
 
 def torch_step(torch: Any, tree: Tree, chained: int) -> tuple[Callable[[], None], float]:
-    """Return a function that makes some protected steps, and the bytes of state per parameter.
+    """Return a function that runs some protected steps, and the bytes of state per parameter.
 
-    The check is what ``torch.amp.GradScaler`` does before each step: unscale (here by one), and
-    skip the step if an entry is not finite.
+    The check is that of ``torch.amp.GradScaler`` before each step: unscale (here by one), and skip
+    the step if an entry is not finite.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     params = [

@@ -1,4 +1,4 @@
-"""The parameters that are stepped: few large leaves, many small ones, one giant, stacked layers."""
+"""The parameter trees: few large leaves, many small ones, one giant leaf, stacked layers."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from benchmarks.counting import large_tree
 
 Tree = dict[str, Any]  # types of float32 arrays
 
-# By how much the sides of all matrices shrink or grow: numbers of parameters go by its square.
+# The factor for the sides of all matrices; the number of parameters scales with its square.
 TINY, QUICK, CPU, GPU = 0.02, 0.25, 1.0, 3.0
 
 

@@ -135,7 +135,7 @@ def test_tables_tell_bytes_without_devices() -> None:
     # 405.85e9 parameters: a 256th of 4 bytes each, twice that as moments, and gradients.
     assert cells["parameters"] == "6.34 GB"
     assert cells["state"] == "12.68 GB"
-    assert cells["both and gradients"] == "25.37 GB"
+    assert cells["both + gradients"] == "25.37 GB"
     assert cells["all-reduce, computed"] == "48 B"
     assert cells["every step, compiled"] == "not compiled"
     assert "| 400B | 405.85e9 |" in markdown([table])
