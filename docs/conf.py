@@ -1,4 +1,4 @@
-"""Configuration of the documentation: Sphinx, with pages in Markdown."""
+"""Sphinx configuration for the documentation, with pages in Markdown."""
 
 import sys
 from importlib.metadata import version as installed_version
@@ -21,7 +21,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_extensions"]
 
-# Every reference must lead somewhere. Only what belongs to other projects has no page here.
+# Every reference must resolve, except those to other projects.
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!gradstable\b)\w+\..*"),

@@ -1,4 +1,4 @@
-"""What pytest leaves out here."""
+"""Files that pytest skips here."""
 
-# Its skeletons have examples that use what they define.
+# Its skeletons have examples that use the names they define.
 collect_ignore = ["developing.md"]

@@ -1,7 +1,7 @@
-"""Hold the pages to the public names: each is documented, and ``gs.name`` leads to it.
+"""Check that each public name is documented once, and make links of ``gs.name``.
 
-In text and in docstrings a name is written as users type it, ``gs.guard``: readable wherever the
-page is read. Here it becomes a link, and a name that does not exist becomes a warning.
+Text and docstrings write a name as users type it, ``gs.guard``. Here it becomes a link, and a name
+that does not exist becomes a warning.
 """
 
 import inspect
@@ -18,13 +18,13 @@ from sphinx.util import logging
 import gradstable
 
 _logger = logging.getLogger(__name__)
-# A name alone, or a call of it; a pattern such as gs.moments.scale_by_* is no name.
+# A name alone, or a call of it; a pattern such as gs.moments.scale_by_* is not a name.
 _NAME = re.compile(r"gs\.([A-Za-z](?:[\w.]*\w)?)(\(.*\))?", re.DOTALL)
 _LINKED_OR_TITLE = (nodes.reference, nodes.title)
 
 
 def public_names() -> list[str]:
-    """Return every public name: rooms, and what is in them."""
+    """Return every public name: modules and their contents."""
     names: list[str] = []
     for name in gradstable.__all__:
         names.append(name)
@@ -35,20 +35,20 @@ def public_names() -> list[str]:
 
 
 def check_documented(_: Sphinx, env: BuildEnvironment) -> None:
-    """Warn of every public object that no page documents, or that pages document twice."""
+    """Warn about every public object that is undocumented or documented twice."""
     known = env.domains["py"].data["objects"]
     names: dict[int, list[str]] = {}
-    for name in public_names():  # some objects have two
+    for name in public_names():  # some objects have two names
         names.setdefault(id(_resolve(name)), []).append(name)
     for same in names.values():
         found = [name for name in same if f"gradstable.{name}" in known]
         if len(found) != 1:
-            told = f"as {found}" if found else "nowhere"
-            _logger.warning("gs.%s is public, and documented %s in docs/api", same[0], told)
+            where = f"as {found}" if found else "nowhere"
+            _logger.warning("gs.%s is public, and documented %s in docs/api", same[0], where)
 
 
 def link_names(app: Sphinx, page: nodes.document, docname: str) -> None:
-    """Make a link of every literal on a page that is a public name."""
+    """Turn every literal on a page that is a public name into a link."""
     for literal in list(page.findall(nodes.literal)):
         match = _NAME.fullmatch(literal.astext())
         if not match or any(isinstance(node, _LINKED_OR_TITLE) for node in _above(literal)):
@@ -68,7 +68,7 @@ def _resolve(name: str) -> Any:
 
 
 def _link(app: Sphinx, docname: str, name: str, shown: nodes.literal) -> nodes.Node | None:
-    """Return a link to the longest part of a name that has an entry of its own."""
+    """Return a link to the longest part of a name that has an entry."""
     domain, options = app.env.domains["py"], pending_xref(refexplicit=True)
     while name:
         target = f"gradstable.{name}", options, shown.deepcopy()

@@ -1,4 +1,4 @@
-"""Show types by the names they have in the source: ``ArrayLike``, not the eight that it joins."""
+"""Show types by their names in the source: ``ArrayLike``, not the eight types it unites."""
 
 import re
 
@@ -15,12 +15,12 @@ _ALIASES = {"ArrayTree": Params, "Schedule": Schedule, "Units": Units}
 _ALIASES |= {"ArrayLike": ArrayLike, "DTypeLike": DTypeLike}
 _SHORT = {stringify_annotation(alias, "smart"): name for name, alias in _ALIASES.items()}
 _SHORT |= {"jax.jaxlib._jax.Array": "jax.Array", "optax._src.base.": "optax."}
-# A type that no page documents, such as the Tree that comes back as what it was.
+# A type that no page documents, such as Tree, which is returned with its own type.
 _PRIVATE = re.compile(r"~?gradstable\._src\.core\.\w+\.(?=(Tree|Mask)\b)")
 
 
 def shorten(app: Sphinx, domain: str, *_: str | nodes.Element) -> None:
-    """Replace the types that autodoc has recorded, before it writes them into the page."""
+    """Replace the types that autodoc recorded, before it writes them to the page."""
     if domain != "py":
         return
     for types in app.env.current_document.autodoc_annotations.values():
@@ -31,6 +31,6 @@ def shorten(app: Sphinx, domain: str, *_: str | nodes.Element) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register ahead of autodoc's own step at this event."""
+    """Register before autodoc's own handler of this event."""
     app.connect("object-description-transform", shorten, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
