@@ -8,7 +8,8 @@ VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 WORKERS ?= 2
 
 # What is compiled as users do; all other tests by a quicker way of XLA. See tests/quick.py.
-AS_USERS := tests/benchmarks tests/cli tests/docs tests/guard tests/persistence gradstable
+AS_USERS := tests/benchmarks tests/guard/test_hold.py tests/guard/test_last_cast.py tests/guard/test_promises.py \
+  tests/guard/test_scopes.py tests/persistence
 
 # All that pytest collects by itself (testpaths in pyproject.toml).
 TESTS := tests gradstable examples README.md docs

@@ -89,7 +89,7 @@ class Measure(NamedTuple):
 
     @property
     def worst_leaf(self) -> jax.Array:
-        """Index of the first non-finite leaf, else of that with the largest norm, or -1 if empty."""
+        """Index of the first non-finite leaf, else that with the largest norm, or -1 if empty."""
         if not self.leaf_norms.shape[0]:
             return jnp.asarray(-1, jnp.int32)
         worst = jnp.where(self.finite, jnp.argmax(self.leaf_norms), jnp.argmax(self.nonfinite))

@@ -70,9 +70,7 @@ def traced(tx: optax.GradientTransformation, params: Any, updates: Any) -> Trace
 
 
 @functools.lru_cache(maxsize=32)
-def _traced(
-    tx: optax.GradientTransformation, leaves: tuple[Hashable, ...], treedef: Any
-) -> Traced:
+def _traced(tx: optax.GradientTransformation, leaves: tuple[Hashable, ...], treedef: Any) -> Traced:
     params, updates = jax.tree.unflatten(treedef, leaves)
 
     def types(refused: Exception | None = None) -> Traced:
