@@ -17,6 +17,9 @@ TESTS := tests gradstable examples README.md docs
 BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
 
+# Tests of one file stay with one worker for as long as they can: what they compile is shared.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
 # Nothing below may wait for an answer, and the type checker shall not ask a server for its version.
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -25,10 +28,10 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test quick slow gauntlet lowest wheel lint format bench speed catalog docs lock clean
+.PHONY: help venv demo test durations quick slow gauntlet lowest wheel lint format bench speed catalog docs lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed ## create the virtual environment from the lock (once)
 
@@ -53,24 +56,26 @@ demo: venv ## train through a storm with and without the guard; writes demo-out/
 
 test: venv ## run the tests and every example in the documentation
 ifdef ARGS
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(PYTEST) $(ARGS)
 else
 	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" \
-	  $(BIN)/python -m pytest -n $(WORKERS) $(filter-out $(AS_USERS),$(TESTS)) \
-	  $(patsubst %,--ignore=%,$(filter tests/%,$(AS_USERS)))
-	$(BIN)/python -m pytest -n $(WORKERS) $(AS_USERS)
+	  $(PYTEST) --junitxml build/tests-quick.xml $(TESTS) $(AS_USERS:%=--ignore=%)
+	$(PYTEST) --junitxml build/tests-as-users.xml $(AS_USERS)
 endif
 
+durations: ## show where the time of the last `make test` went
+	$(BIN)/python -m tests.durations build/tests-*.xml $(ARGS)
+
 quick: venv ## run what tells most in under a minute
-	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" $(BIN)/python -m pytest -n $(WORKERS) -x \
+	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" $(PYTEST) -x \
 	  tests/core tests/test_architecture.py tests/test_public_api.py tests/test_argument_names.py \
 	  tests/test_errors.py tests/test_repr.py tests/rules/test_log_mad.py tests/guard/test_hold.py $(ARGS)
 
 slow: venv ## run the tests that take minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 gauntlet: venv ## test benchmarks/gauntlet, which is a distribution of its own
-	$(BIN)/python -m pytest -n $(WORKERS) benchmarks/gauntlet/tests $(ARGS)
+	$(PYTEST) benchmarks/gauntlet/tests $(ARGS)
 
 lowest: venv ## run the heart of the tests with the lowest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-lowest

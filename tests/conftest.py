@@ -26,6 +26,27 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000, 20, 100)
 
 
+# Every program that stays makes the next one dearer: after 2000, JAX takes twice as long for one.
+MAX_PROGRAMS = 300
+_programs: list[str] = []
+
+
+def _count(event: str, duration: float, **_: object) -> None:
+    del duration
+    if event.endswith("backend_compile_duration"):
+        _programs.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def pytest_runtest_teardown() -> None:
+    """Let go of compiled programs once there are many."""
+    if len(_programs) > MAX_PROGRAMS:
+        _programs.clear()
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def fresh_trace_counter() -> Iterator[None]:
     """chex counts traces by the place of a definition, over all tests."""

@@ -151,12 +151,12 @@ def test_failure_names_check_promise_leaf_and_difference() -> None:
     with pytest.raises(AssertionError) as raised:
         gs.testing.assert_contract(tx, skip=_all_but("stable_state", "update_dtypes"))
     assert expected == {"update_dtypes"}
-    for told in (
+    for part in (
         "1 of 2 promises",
         "update_dtypes: Return updates in the dtypes of the gradients",
         "updates['kernel'] was bfloat16[3, 4], and is float32[3, 4]",
     ):
-        assert told in str(raised.value)
+        assert part in str(raised.value)
 
 
 def test_failure_is_caused_by_the_error_that_was_caught() -> None:

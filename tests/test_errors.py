@@ -126,20 +126,19 @@ MISMATCHES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("what", [*MISMATCHES, "missing leaf"])
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_mismatched_tree_is_refused_by_path(case: Case, what: str, jit: bool) -> None:
+def test_mismatched_tree_is_refused_by_path(case: Case, what: str) -> None:
     params = default_params()
     changed, path = MISMATCHES.get(what, ({}, "['scale']"))
     given = {**gradients(params), **changed}
     if what == "missing leaf":
         del given["scale"]
     state = case.tx.init(params)
-    update = jax.jit(case.tx.update) if jit else case.tx.update
-    with pytest.raises(ValueError, match=re.escape(path)) as raised:
-        update(given, state, params)
-    assert "params" in str(raised.value)
+    for update in (case.tx.update, jax.jit(case.tx.update)):
+        with pytest.raises(ValueError, match=re.escape(path)) as raised:
+            update(given, state, params)
+        assert "params" in str(raised.value)
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)

@@ -13,9 +13,9 @@ from benchmarks.speed.measure import Row
 LEGEND = (
     "ratio: to optax.adamw. floor: the time of the words that no implementation can avoid (7 "
     "for Adam), at the bandwidth of a triad in the same run. words, rare: float32 words moved per "
-    "parameter on the path of a healthy step, and by branches beside it. temp: temporary memory "
-    "over that of the parameters. state: bytes per parameter. anew: compilations when the rate "
-    "changes."
+    "parameter on the path of a healthy step, and by branches next to it. temp: temporary memory "
+    "over that of the parameters. state: bytes per parameter. recompiles: compilations when "
+    "the rate changes."
 )
 
 
@@ -43,7 +43,7 @@ COLUMNS = (
     _Column("trace s", _number("trace", "{:.2f}")),
     _Column("compile s", _number("compile", "{:.2f}")),
     _Column("state B", _number("state", "{:.2f}")),
-    _Column("anew", _number("recompiles", "{}")),
+    _Column("recompiles", _number("recompiles", "{}")),
 )
 
 

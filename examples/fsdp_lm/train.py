@@ -19,7 +19,7 @@ from examples.fsdp_lm.checkpoints import Run
 from examples.fsdp_lm.configs.default import Config
 from examples.fsdp_lm.models import DecoderLM
 from examples.fsdp_lm.placement import Placement
-from examples.fsdp_lm.telling import Told, describe, fingerprint, make_logger, tell
+from examples.fsdp_lm.reporting import StepReport, describe, fingerprint, log_steps, make_logger
 
 
 def make_tx(config: Config) -> optax.GradientTransformationExtraArgs:
@@ -64,11 +64,11 @@ def make_train_step(config: Config, tx: Any, graphdef: Any, *, placed: Placement
     """
     grad_fn = jax.value_and_grad(partial(loss_fn, graphdef=graphdef, z_weight=config.z_weight))
 
-    def train_step(params: Any, opt_state: Any, batch: Any) -> tuple[Any, Any, Told]:
+    def train_step(params: Any, opt_state: Any, batch: Any) -> tuple[Any, Any, StepReport]:
         loss, gradients = grad_fn(params, batch)
         updates, opt_state = tx.update(gradients, opt_state, params)
         health = gs.health(opt_state) if config.optimizer == "ours" else None
-        return optax.apply_updates(params, updates), opt_state, Told(loss, health)
+        return optax.apply_updates(params, updates), opt_state, StepReport(loss, health)
 
     out = (placed.params, placed.opt_state, placed.everywhere)
     return jax.jit(train_step, donate_argnums=(0, 1), out_shardings=out)
@@ -127,13 +127,13 @@ def train(config: Config) -> None:
             batches=batches,
         )
         describe(logger, mesh, params=params, opt_state=opt_state)
-        told: dict[int, Told] = {}
+        reports: dict[int, StepReport] = {}
         for step in range(first + 1, config.steps + 1):
             batch = placement.globally(spoil(next(batches), step=step), placed=placed)
-            params, opt_state, told[step] = train_step(params, opt_state, batch)
+            params, opt_state, reports[step] = train_step(params, opt_state, batch)
             if step % config.log_every == 0 or step == config.steps:
-                tell(logger, told)
-                told.clear()
+                log_steps(logger, reports)
+                reports.clear()
             if step % config.save_every == 0:
                 # End a run that only rejects, before it pushes out the last good checkpoint.
                 if config.optimizer == "ours":

@@ -70,7 +70,7 @@ def present(opt_state: Any) -> Any:
     )
 
 
-def told(state: Any) -> Any:
+def slim(state: Any) -> Any:
     """Return one of our states with ``None`` for anything as large as the parameters.
 
     Counters and records are left, which are cheap to fetch from the device.

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from gradstable._src.core.checks import check_number
-from gradstable._src.core.find import find_all, told
+from gradstable._src.core.find import find_all, slim
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.health.carriers import find_carriers
 from gradstable._src.health.explain import story
@@ -71,7 +71,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
       >>> gs.check(tx.init(jnp.ones(2)))
     """
     check_number("patience", patience, at_least=1)
-    returns = [told(state) for _, state in find_all(opt_state, RollbackState)]
+    returns = [slim(state) for _, state in find_all(opt_state, RollbackState)]
     ledgers = find_all(opt_state, Ledger) if returns else find_ledgers(opt_state)
     axes = len(shape_of(ledgers[0][1])) if ledgers else 0
     sums = [one.broken for one in find_carriers(opt_state, axes=axes, sums_only=True) if one.is_sum]

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradstable._src.core.find import find_all, told
+from gradstable._src.core.find import find_all, slim
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.paths import Namer
 from gradstable._src.core.reasons import Reason, sentence
@@ -66,7 +66,7 @@ def explain(opt_state: object, params: object | None = None) -> str:
 def story(opt_state: object, params: object | None, *, only: Sequence[Member] = ()) -> list[str]:
     """Return the sentences of ``explain``, one per line, for all members or only some."""
     records = [one for _, one in find_all(opt_state, RecordState)]
-    others = [(tell, told(one)) for kind, tell in TELLERS for _, one in find_all(opt_state, kind)]
+    others = [(tell, slim(one)) for kind, tell in TELLERS for _, one in find_all(opt_state, kind)]
     ledgers = find_all(opt_state, Ledger) if others or records else find_ledgers(opt_state)
     namer = _namer(params, records)
     sections = []
@@ -75,7 +75,11 @@ def story(opt_state: object, params: object | None, *, only: Sequence[Member] = 
         tell = functools.partial(_tell, title, namer)
         sections.append(Section(ledger, tell, _weight))
     broken = any(np.any(_broken_now(one.numbers)) for one in sections)
-    known = [*(one for _, one in ledgers), *(one for _, one in others), *map(told, records)]
+    known = [
+        *(one for _, one in ledgers),
+        *(one for _, one in others),
+        *map(slim, records),
+    ]
     axes = len(shape_of(known[0])) if known else 0
     carriers = find_carriers(opt_state, axes=axes, sums_only=not broken)
     fetched = jax.device_get([one.broken for one in carriers])
@@ -103,7 +107,7 @@ def _alarms(record: RecordState, namer: Namer) -> Section:
     def tell(record: Any) -> list[str]:
         return tell_alarms(record.alarms, lambda leaf: namer(leaf, keys[leaf]))
 
-    return Section(jax.device_get(told(record)), tell)
+    return Section(jax.device_get(slim(record)), tell)
 
 
 def _weight(ledger: Ledger) -> int:

@@ -51,8 +51,8 @@ def ema_multiple(
     times never is.
 
     Args:
-      max_multiple: ``k``, > 1. Default 20: AXLearn's three multiples of 20, 40 and 100 must all
-        hold, and so act as 20.
+      max_multiple: ``k``, > 1. Default 20: in AXLearn a norm must be below all of 20, 40 and 100
+        times the average, so the smallest decides.
       max_norm: ``c``, the norm to which accepted gradients are clipped, > 0. Default ``None``:
         no clipping.
       decay: :math:`\beta`, in [0, 1). Default 0.99, AXLearn's example.

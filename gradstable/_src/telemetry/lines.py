@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 _SPACE, _JUNK = b" \t\r\n\xef\xbb\xbf", b"\0 \t\r\n\xef\xbb\xbf"
 # The start of a line. Inside a string it would read {\"event\".
 _BEGIN = re.compile(rb'(?=\{\s*"event"\s*:)')
-_TOLD = 5
+_MAX_REMARKS = 5
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -19,7 +19,7 @@ class Damage:
 
     def __init__(self) -> None:
         self.lines = 0
-        self.told: list[str] = []
+        self.remarks: list[str] = []
 
     def add(self, number: int, what: str) -> None:
         """Count a line."""
@@ -33,8 +33,8 @@ class Damage:
 
     def tell(self, what: str) -> None:
         """Report something about the file as a whole."""
-        if len(self.told) < _TOLD:
-            self.told.append(what)
+        if len(self.remarks) < _MAX_REMARKS:
+            self.remarks.append(what)
 
 
 def objects(file: BinaryIO, damage: Damage) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -176,7 +176,7 @@ def _instead(path: Path, read: Read) -> str:
     with path.open("rb") as file:
         if file.read(2) == b"\x1f\x8b":
             return "it is compressed: decompress it first, for example with gunzip"
-    remark = f" ({read.damage.told[0]})" if read.damage.told else ""
+    remark = f" ({read.damage.remarks[0]})" if read.damage.remarks else ""
     return f"no line of it is an object with event 'run' or a step with numbers{remark}"
 
 
@@ -210,7 +210,7 @@ def _build(path: str, read: Read) -> Run:
         ended=read.end is not None and read.end >= np.max(columns["step"], initial=0),
         known=read.known & frozenset(NUMBERS),
         damaged=read.damage.lines,
-        remarks=tuple(read.damage.told),
+        remarks=tuple(read.damage.remarks),
     )
 
 

@@ -1,4 +1,4 @@
-"""Compare trees by path, and say which leaf differs."""
+"""Compare trees by path, and name the leaf that differs."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What two orders of the same float32 operations may differ by, after a few of them.
+# How much two orders of the same few float32 operations can differ.
 _ROUNDING = {"rtol": 2e-5, "atol": 1e-6}
 
 
-def require(holds: object, told: str) -> None:
-    """Raise ``AssertionError`` unless something holds, also where ``python -O`` drops asserts."""
+def require(holds: object, message: str) -> None:
+    """Raise ``AssertionError`` unless a condition holds, even if ``python -O`` drops asserts."""
     if not holds:
-        raise AssertionError(told)
+        raise AssertionError(message)
 
 
 def describe(leaf: object) -> str:
-    """Return dtype and shape of a leaf, as in ``float32[3, 4]``; a weak type is said."""
+    """Return dtype and shape of a leaf, as in ``float32[3, 4]``, and whether its type is weak."""
     if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct, np.ndarray)):
         weak = " of weak type" if getattr(leaf, "weak_type", False) else ""
         return f"{leaf.dtype}{list(leaf.shape)}{weak}"
@@ -43,7 +43,7 @@ def require_same_types(actual: object, expected: object, *, name: str, when: str
       AssertionError: with the path of every leaf that differs.
     """
     new, old = by_path(actual), by_path(expected)
-    faults = [f"{name}{path} is there, and was not" for path in new if path not in old]
+    faults = [f"{name}{path} is new" for path in new if path not in old]
     faults += [f"{name}{path} is missing" for path in old if path not in new]
     faults += [
         f"{name}{path} was {describe(old[path])}, and is {describe(new[path])}"
@@ -86,7 +86,7 @@ def require_finite(tree: object, *, name: str, when: str) -> None:
 
 
 def as_data(leaf: Any) -> jax.Array:
-    """Return an array of plain numbers, also for a key of ``jax.random``."""
+    """Return an array of plain numbers, even for a key of ``jax.random``."""
     array = jnp.asarray(leaf)
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(array)

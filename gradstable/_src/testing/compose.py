@@ -1,4 +1,4 @@
-"""Promises about company: the transform does its work inside the wrappers of optax."""
+"""Promises about composition: the transform works inside the wrappers of optax."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +14,18 @@ Transform = optax.GradientTransformation
 
 
 def check_chain(tx: Transform, params: Any) -> None:
-    """Work as a link of ``optax.chain``."""
+    """Work as one transform of ``optax.chain``."""
     _run(_chain(tx, params), params)
 
 
 def check_inject_hyperparams(tx: Transform, params: Any) -> None:
-    """Work where ``optax.inject_hyperparams`` makes the transform."""
+    """Work if ``optax.inject_hyperparams`` makes the transform."""
     _run(_inject(tx, params), params)
 
 
 def check_multi_steps(tx: Transform, params: Any) -> None:
     """Work on the mean gradients of ``optax.MultiSteps``."""
-    # Its conditions are recompiled in each eager step, which costs more than the loop does.
+    # Its conditions are compiled in each eager step, which costs more than the loop.
     _run(_multi_steps(tx, params), params, compiled=True)
 
 
@@ -40,7 +40,7 @@ def check_partition(tx: Transform, params: Any) -> None:
 
 
 def check_extra_args(tx: Transform, params: Any) -> None:
-    """Ignore unknown extra arguments of ``update``, and let others have them."""
+    """Ignore unknown extra arguments of ``update``, and pass them on."""
     updates = gradients(params)
     extra = {"value": jnp.asarray(2.0), "an_unknown_argument": jnp.asarray(3.0)}
 
@@ -101,7 +101,7 @@ def _every_other(params: Any, first: object, second: object) -> Any:
 
 
 def _run(tx: Transform, params: Any, *, compiled: bool = False) -> None:
-    """Run two updates, and trace them as steps of a scan, which demands that no type changes."""
+    """Run two updates, and trace them as steps of a scan, which requires that no type changes."""
     first_state = tx.init(params)
     given = [gradients(params, seed) for seed in range(2)]
 
@@ -126,7 +126,7 @@ def _run(tx: Transform, params: Any, *, compiled: bool = False) -> None:
 
 
 def _probe(seen: list[set[str]]) -> optax.GradientTransformationExtraArgs:
-    """Return an identity that notes the names of the extra arguments it gets."""
+    """Return an identity that records the names of the extra arguments it gets."""
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         del params

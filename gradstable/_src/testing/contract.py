@@ -1,4 +1,4 @@
-"""The contract: every check by its name, and the function that runs them all."""
+"""The contract: every check by name, and the function that runs them all."""
 
 import functools
 from collections.abc import Callable, Collection, Mapping
@@ -70,7 +70,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 )
 
 
-# Those of a mesh get what one device makes of the same gradients, and the last a function too.
+# Mesh checks also get the result of one device, and the last a function for inside shard_map.
 MESH_CHECKS: Mapping[str, Callable[..., None]] = MappingProxyType(
     {
         "auto_mesh": mesh_checks.check_auto_mesh,
@@ -89,35 +89,34 @@ def assert_contract(
     mesh: Mesh | None = None,
     for_specs: mesh_checks.ForSpecs | None = None,
 ) -> None:
-    """Hold a transform to everything that a training loop will ask of it.
+    """Check that a transform does everything a training loop will ask of it.
 
-    Use it in a test of your own optax transform. It runs all checks in ``gs.testing.CHECKS``,
-    each of which is a promise, and tells of every one that is broken. It takes some seconds,
-    most of which XLA spends on compiling.
+    Use it in a test of your own optax transform. It runs all checks in ``gs.testing.CHECKS``, each
+    of which is one promise, and reports every broken one. It takes a few seconds, mostly to
+    compile.
 
-    Transforms of optax break a few of these promises: most of them promote dtypes implicitly
+    optax's own transforms break a few of these promises: most of them promote dtypes implicitly
     and accept integers, and none survives a NaN. Name in ``skip`` what yours need not keep.
 
     Args:
       tx: the transform, a ``GradientTransformation`` or one with extra arguments.
-      params: tree of floating-point arrays to try it on. Default: a small tree with a matrix,
-        a vector and a scalar. Some checks bring trees of their own.
-      skip: names of checks that are left out, from ``gs.testing.CHECKS``.
-      extra_args: what ``update`` needs by keyword, such as ``{"value": 1.0}``.
-      mesh: a mesh of several devices, for the checks in ``gs.testing.MESH_CHECKS`` besides: the
+      params: tree of floating-point arrays to test it on. Default: a small tree with a matrix,
+        a vector and a scalar. Some checks bring their own trees.
+      skip: names of checks to leave out, from ``gs.testing.CHECKS``.
+      extra_args: keyword arguments that ``update`` needs, such as ``{"value": 1.0}``.
+      mesh: a mesh of several devices, to also run the checks in ``gs.testing.MESH_CHECKS``: the
         same gradients give the same updates and state there as on one device, to 2e-6 of the
         largest entry of a leaf, or updates to a rounding of the parameters. On the CPU,
         ``jax.config.update("jax_num_cpu_devices", 8)`` makes devices. Parameters are split over all
-        axes of the mesh wherever that divides evenly.
-        Default: none of these checks.
-      for_specs: a function from ``PartitionSpec``s like the parameters to the transform for the
-        inside of ``jax.shard_map``, as ``lambda specs: mine(axis_name=specs)``. Default: the check
-        ``shard_map`` is left out.
+        axes of the mesh where they divide evenly. Default: none of these checks.
+      for_specs: a function from ``PartitionSpec``s for the parameters to the transform to use
+        inside ``jax.shard_map``, such as ``lambda specs: mine(axis_name=specs)``. Default: skip
+        the check ``shard_map``.
 
     Raises:
-      AssertionError: if promises are broken; the message names each, and what differed.
+      AssertionError: if promises are broken. The message names each one and what differed.
       ImportError: if chex or flax is not installed (``pip install 'gradstable[testing]'``).
-      TypeError: if ``tx`` is no transform.
+      TypeError: if ``tx`` is not a transform.
       ValueError: if a name in ``skip`` is unknown.
 
     Example:
@@ -138,8 +137,8 @@ def assert_contract(
     failed = {name: failure(check, tx, params) for name, check in chosen.items()}
     broken = {name: error for name, error in failed.items() if error}
     if broken:
-        told = "\n\n".join(f"{name}: {error}" for name, error in broken.items())
-        msg = f"{len(broken)} of {len(chosen)} promises are broken.\n\n{told}"
+        report = "\n\n".join(f"{name}: {error}" for name, error in broken.items())
+        msg = f"{len(broken)} of {len(chosen)} promises are broken.\n\n{report}"
         raise AssertionError(msg) from next(iter(broken.values())).__cause__
 
 
@@ -150,7 +149,7 @@ def on_mesh(
     params: optax.Params | None = None,
     for_specs: mesh_checks.ForSpecs | None = None,
 ) -> dict[str, Check]:
-    """Return the checks on a mesh as checks of ``tx`` alone; what one device makes is shared."""
+    """Return the mesh checks as checks of ``tx`` alone; they share the result of one device."""
     leaves = mesh_checks.mesh_params(mesh) if params is None else params
     expected = functools.cache(lambda: mesh_checks.on_one_device(tx, leaves))
     last = {} if for_specs is None else {"for_specs": for_specs}
@@ -170,7 +169,7 @@ def on_mesh(
 def failure(
     check: Check, tx: optax.GradientTransformation, params: optax.Params | None = None
 ) -> AssertionError | None:
-    """Return what is wrong about a transform by one check, or ``None``.
+    """Return what one check finds wrong with a transform, or ``None``.
 
     Args:
       check: one of the values of ``CHECKS``.
@@ -178,7 +177,7 @@ def failure(
       params: as for ``assert_contract``.
 
     Returns:
-      An error that tells the promise and what differed, caused by the error that was caught.
+      An error with the promise and what differed, caused by the error that was caught.
 
     Raises:
       ImportError: if the check needs a package that is not installed.
@@ -198,7 +197,7 @@ def failure(
 def _bind(
     tx: optax.GradientTransformation, bound: Mapping[str, Any]
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a transform whose ``update`` always gets some extra arguments."""
+    """Return a transform whose ``update`` always gets the given extra arguments."""
     full = optax.with_extra_args_support(tx)
 
     def update(

@@ -10,8 +10,8 @@ import optax
 from gradstable._src.testing.compare import by_path, require, require_finite
 from gradstable._src.testing.material import gradients
 
-# Both modes sum up the same numbers, in another order: in float32, and in units of the last place
-# of a narrower dtype that the parameters or the state are kept in, which rounds tangents too.
+# Both modes add the same numbers in another order: in float32, and in units of the last place of a
+# narrower dtype of the parameters or the state, which rounds tangents too.
 _ROUNDING = 1e-3
 _LAST_PLACES = 2.0
 
@@ -19,8 +19,8 @@ _LAST_PLACES = 2.0
 def check_derivative(tx: optax.GradientTransformation, params: Any) -> None:
     """Have a finite derivative by the gradients, the same in both modes, in ``scan`` and eagerly.
 
-    A gradient with NaN in it, which ought to be discarded, must not make the derivative by the
-    others NaN.
+    A gradient with a NaN, which should be discarded, must not make the derivative by the others
+    NaN.
     """
     params = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.5, leaf.dtype), params)
     given = [gradients(params, seed) for seed in range(3)]
@@ -58,7 +58,7 @@ def check_derivative(tx: optax.GradientTransformation, params: Any) -> None:
         require_finite({"reverse": reverse, "forward": forward}, name="derivative", when=when)
         leaves = jax.tree.leaves(reverse)
         total = float(sum(jnp.sum(leaf) for leaf in leaves))
-        # What is added, of either sign, has the rounding of its dtype.
+        # The terms of the sum, of either sign, have the rounding of their dtype.
         largest = float(sum(jnp.sum(jnp.abs(leaf)) for leaf in leaves))
         same = abs(total - float(forward)) <= rounding * (1.0 + largest)
         require(same, f"{when}: forward mode says {forward}, and reverse mode {total}")
@@ -69,14 +69,14 @@ def check_derivative(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def _rounding(tree: Any) -> float:
-    """Return how far apart two sums may be that pass through the floating leaves of a tree."""
+    """Return how far apart two sums through the floating-point leaves of a tree can be."""
     kinds = {leaf.dtype for leaf in jax.tree.leaves(tree)}
     floats = [kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)]
     return max([_ROUNDING, *(_LAST_PLACES * float(jnp.finfo(kind).eps) for kind in floats)])
 
 
 def _total(params: Any) -> jax.Array:
-    """Return a number in which every entry has a weight of its own."""
+    """Return a number in which every entry has its own weight."""
     parts = [
         jnp.sum(
             leaf.real.astype(jnp.float32) * jnp.linspace(0.5, 1.5, leaf.size).reshape(leaf.shape)

@@ -1,4 +1,4 @@
-"""Promises about Flax: both of its training loops, and its bytes."""
+"""Promises about Flax: its two training loops, and its bytes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from gradstable._src.testing.state import require_apart
 
 
 def check_nnx_optimizer(tx: optax.GradientTransformation, params: Any) -> None:
-    """Train a model in ``flax.nnx.Optimizer`` as it is, inside ``nnx.jit``."""
+    """Train a model in ``flax.nnx.Optimizer`` without changes, inside ``nnx.jit``."""
     del params
     nnx = load("flax.nnx")
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
@@ -42,7 +42,7 @@ def check_nnx_optimizer(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def check_train_state(tx: optax.GradientTransformation, params: Any) -> None:
-    """Train in ``flax.training.train_state.TrainState`` as it is."""
+    """Train in ``flax.training.train_state.TrainState`` without changes."""
     training = load("flax.training.train_state")
     train_state = training.TrainState.create(apply_fn=None, params=params, tx=tx)
     start = train_state
@@ -60,7 +60,7 @@ def check_train_state(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def check_flax_bytes(tx: optax.GradientTransformation, params: Any) -> None:
-    """Give a state that comes back exactly from the bytes of ``flax.serialization``."""
+    """Have a state that ``flax.serialization`` restores exactly from its bytes."""
     serialization = load("flax.serialization")
     _, state = tx.update(gradients(params), tx.init(params), params)
     data = serialization.to_bytes(state)

@@ -1,4 +1,4 @@
-"""What checks are made with: parameters, gradients, optional packages."""
+"""Shared parts of the checks: parameters, gradients, traces, optional packages."""
 
 import functools
 import importlib
@@ -24,7 +24,7 @@ def default_params() -> dict[str, jax.Array]:
 
 
 def gradients(params: Any, seed: int = 0) -> Any:
-    """Return normal gradients with structure, shapes and dtypes of the parameters."""
+    """Return normal gradients with the structure, shapes and dtypes of the parameters."""
     rng = np.random.default_rng(seed)
 
     def normal(param: jax.Array) -> jax.Array:
@@ -37,7 +37,7 @@ def gradients(params: Any, seed: int = 0) -> Any:
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """Return a tree with its real floating-point leaves in another dtype."""
+    """Return a tree with its real floating-point leaves cast to another dtype."""
 
     def to(leaf: jax.Array) -> jax.Array:
         real = jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -47,7 +47,7 @@ def cast(tree: Any, dtype: Any) -> Any:
 
 
 def abstract(tree: Any) -> Any:
-    """Return the shapes and dtypes of a tree of arrays, without its numbers."""
+    """Return the shapes and dtypes of a tree of arrays, without the numbers."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
@@ -61,9 +61,9 @@ class Traced(NamedTuple):
 
 
 def traced(tx: optax.GradientTransformation, params: Any, updates: Any) -> Traced:
-    """Trace an update for parameters and gradients of given types, once for all who ask.
+    """Trace an update for parameters and gradients of given types; checks share the result.
 
-    Strict promotion changes no type, it only refuses: what it refuses is traced without it.
+    Strict promotion changes no type, it only raises. If it does, the update is traced without it.
     """
     leaves, treedef = jax.tree.flatten((params, updates))
     return _traced(tx, tuple(leaves), treedef)
@@ -93,7 +93,7 @@ def step(
 
 
 def load(name: str) -> ModuleType:
-    """Import a package that only these checks need.
+    """Import a package that only the checks need.
 
     Raises:
       ImportError: if it is not installed, with what to install.

@@ -1,4 +1,4 @@
-"""Promises on a mesh: the same numbers as on one device, wherever the leaves lie."""
+"""Promises on a mesh: the same numbers as on one device, however leaves are sharded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,19 +14,19 @@ from gradstable._src.sharding.state import state_shardings
 from gradstable._src.testing.compare import as_data, by_path, require
 from gradstable._src.testing.material import gradients
 
-# Sums over devices are in another order, and what is fused is rounded otherwise: so much of the
-# largest entry of a leaf.
+# Sums over devices have another order, and fusion rounds differently: the tolerance as a fraction
+# of the largest entry of a leaf.
 TOLERANCE = 2e-6
 _SIZES = (1.0, 0.4, 1.0, 2.0, 1e3, 0.7)
 
 # Parameters, state and all updates after some steps.
 Steps = tuple[Any, Any, Any]
-# From specs like the parameters, which tell how leaves are split, to the transform for that.
+# From specs for the parameters, which say how leaves are split, to the transform for that.
 ForSpecs = Callable[[Any], optax.GradientTransformation]
 
 
 def mesh_params(mesh: Mesh) -> dict[str, jax.Array]:
-    """Return parameters of which some can be split over all devices, and some cannot."""
+    """Return parameters, some of which can be split over all devices."""
     size = mesh.size
     rng = np.random.default_rng(0)
     shapes = {
@@ -83,7 +83,7 @@ def check_shard_map(
 
 
 def on_one_device(tx: optax.GradientTransformation, params: Any) -> Steps:
-    """Return what the checks expect."""
+    """Return the result that the checks expect."""
     run = jax.jit(lambda params, given: _steps(tx, params, tx.init(params), given))
     return run(params, _given(params))
 
@@ -99,8 +99,8 @@ def _under_jit(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Ste
 
 
 def _require_same(got: Steps, expected: Steps) -> None:
-    # Not the parameters: sums in which updates may cancel out. But an update that is a difference
-    # of parameters is no more exact than they are.
+    # Parameters are not compared: they are sums in which updates can cancel. But an update that is
+    # a difference of parameters is only as exact as they are.
     params, state, updates = map(by_path, expected)
     for path, leaf in by_path(got[1]).items():
         _require_close(leaf, state[path], name=f"state{path}")
@@ -138,8 +138,8 @@ def _steps(tx: optax.GradientTransformation, params: Any, state: Any, given: Any
 
 
 def _given(params: Any) -> Any:
-    """Return gradients of six steps, of unlike sizes; one has a NaN, on one device only."""
-    # With a mean, so that no average of few of them cancels out.
+    """Return gradients of six steps of different sizes; one has a NaN, on one device only."""
+    # With a nonzero mean, so that averages do not cancel.
     steps = [
         jax.tree.map(lambda g: g + 2.0, gradients(params, seed)) for seed in range(len(_SIZES))
     ]

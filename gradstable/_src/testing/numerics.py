@@ -1,4 +1,4 @@
-"""Promises about numbers: dtypes that are kept, promotions that are meant, faults survived."""
+"""Promises about numbers: dtypes kept, no implicit promotion, faults survived."""
 
 import itertools
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def check_strict_rank(tx: optax.GradientTransformation, params: Any) -> None:
 
 def check_survives_any_gradient(tx: optax.GradientTransformation, params: Any) -> None:
     """Keep parameters finite whatever a gradient holds, and in the step after it."""
-    # The very function that check_jit_equals_eager compiles, so that it is compiled once for both.
+    # The function that check_jit_equals_eager compiles, so that both share the program.
     update = jax.jit(tx.update)
 
     def compiled(params: Any, state: Any, updates: Any) -> tuple[Any, Any]:

@@ -13,9 +13,9 @@ from gradstable._src.testing.compare import require
 
 
 def check_optax_readers(tx: optax.GradientTransformation, params: Any) -> None:
-    """Let ``optax.tree.get`` and ``set`` find by name what they find with wrappers of ours around.
+    """Let ``optax.tree.get`` and ``set`` find the same values inside gradstable's wrappers.
 
-    A field of a state of your own that has the name of one of ours would be found twice.
+    A field of your state that has the name of one of ours would be found twice.
     """
     bare = jax.eval_shape(tx.init, params)
     outside = accumulate(record(rollback(guard(tx))), 2)
@@ -23,17 +23,17 @@ def check_optax_readers(tx: optax.GradientTransformation, params: Any) -> None:
     for name in sorted(_names(bare)):
         wanted = optax.tree.get_all_with_path(bare, name)
         found = optax.tree.get_all_with_path(state, name)
-        told = f"{name!r} is found {len(wanted)} times alone, {len(found)} times in a guarded state"
-        require(len(found) == len(wanted), told)
+        counts = f"{name!r} is found {len(wanted)} times alone, {len(found)} times when guarded"
+        require(len(found) == len(wanted), counts)
         before = jax.tree.structure(optax.tree.set(bare, **{name: wanted[0][1]}))
         after = jax.tree.structure(optax.tree.set(state, **{name: wanted[0][1]}))
         grown = after.num_leaves - before.num_leaves
         kept = jax.tree.structure(state).num_leaves - jax.tree.structure(bare).num_leaves
-        require(grown == kept, f"{name!r} is set in other places of a guarded state than alone")
+        require(grown == kept, f"{name!r} is set in other places when guarded than alone")
 
 
 def _names(state: Any) -> set[str]:
-    """Return the names in a state, except those in the states of our own wrappers and rules."""
+    """Return the names in a state, except those in states of our own wrappers and rules."""
     names: set[str] = set()
 
     def note(node: Any) -> bool:

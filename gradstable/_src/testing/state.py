@@ -1,4 +1,4 @@
-"""Promises about the state: its types, its buffers, and which of its leaves are like parameters."""
+"""Promises about the state: its types, its buffers, and which leaves are like parameters."""
 
 import dataclasses
 import itertools
@@ -53,7 +53,7 @@ def check_scan(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def check_cond(tx: optax.GradientTransformation, params: Any) -> None:
-    """Let an update be one branch of ``jax.lax.cond`` whose other branch does nothing."""
+    """Let an update be a branch of ``jax.lax.cond`` whose other branch does nothing."""
     updates = gradients(params)
 
     def run(flag: jax.Array, params: Any, state: Any) -> Any:
@@ -63,8 +63,8 @@ def check_cond(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def check_own_buffers(tx: optax.GradientTransformation, params: Any) -> None:
-    """Share no memory among the leaves of the state, with the parameters or another state."""
-    # Arrays of our own: a caller may give one array for two parameters.
+    """Share no memory between leaves of the state, or with the parameters or another state."""
+    # Copies, because a caller can pass one array for two parameters.
     params = jax.tree.map(jnp.copy, params)
     state = tx.init(params)
     require_apart(params=params, state=state, state_of_another_init=tx.init(params))
@@ -73,7 +73,7 @@ def check_own_buffers(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def require_apart(**trees: Any) -> None:
-    """Require that all leaves of the named trees lie in buffers of their own."""
+    """Require that every leaf of the named trees has its own buffer."""
     owners: dict[int, str] = {}
     for name, tree in trees.items():
         for path, leaf in by_path(tree).items():
@@ -94,7 +94,7 @@ def check_donation(tx: optax.GradientTransformation, params: Any) -> None:
     donating = jax.jit(run, donate_argnums=(0, 1))
     state = tx.init(params)
     with warnings.catch_warnings():
-        # JAX warns of a donated buffer that no output could take over.
+        # JAX warns about a donated buffer that no output could reuse.
         warnings.simplefilter("error")
         for seed in range(3):
             params, state = donating(params, state, gradients(params, seed))
@@ -102,7 +102,7 @@ def check_donation(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def check_no_empty_arrays(tx: optax.GradientTransformation, params: Any) -> None:
-    """Put no array without entries into the state: Orbax could not save it."""
+    """Put no empty array into the state: Orbax could not save it."""
     if any(leaf.size == 0 for leaf in jax.tree.leaves(params)):
         return
     for path, leaf in by_path(tx.init(params)).items():
@@ -110,14 +110,14 @@ def check_no_empty_arrays(tx: optax.GradientTransformation, params: Any) -> None
 
 
 def check_map_params(tx: optax.GradientTransformation, params: Any) -> None:
-    """Let ``optax.tree.map_params`` tell the leaves like parameters from all others."""
+    """Let ``optax.tree.map_params`` tell leaves like parameters from all others."""
     state = tx.init(params)
     marked = optax.tree.map_params(tx, lambda leaf, _: _Marked(leaf), state, params)
     same = optax.tree.map_params(tx, lambda leaf: leaf, state)
     require_same_types(same, state, name="state", when="after mapping nothing to its leaves")
     old = by_path(state)
     for path, leaf in by_path(marked).items():
-        changed = f"state{path} is no parameter's, and was changed"
+        changed = f"state{path} is not like a parameter, but was changed"
         require(isinstance(leaf, _Marked) or leaf is old[path], changed)
 
 

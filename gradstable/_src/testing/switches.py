@@ -1,4 +1,4 @@
-"""The promise about JAX's debug switches: they find no fault in a healthy step."""
+"""The promise about JAX's debug switches: they find nothing wrong with a healthy step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +10,9 @@ from gradstable._src.testing.material import gradients, step
 
 
 def check_debug_switches(tx: optax.GradientTransformation, params: Any) -> None:
-    """Be free of NaN and infinity in healthy steps, and of whatever else JAX's switches look for.
+    """Make no NaN or infinity in healthy steps, nor anything else JAX's switches look for.
 
-    Compiled as a whole, and one operation after the other, where every number between is seen.
+    Once compiled, and once operation by operation, where every intermediate number is checked.
     """
     given = [gradients(params, seed) for seed in range(3)]
 
@@ -22,7 +22,7 @@ def check_debug_switches(tx: optax.GradientTransformation, params: Any) -> None:
             now, state = update(now, state, each)
         jax.block_until_ready((now, state))
 
-    # By context: what jax.config.update sets, JAX forgets once it has set it aside for a while.
+    # By context: JAX loses what jax.config.update sets once a context has overridden it.
     with jax.debug_nans(True), jax.debug_infs(True):
         state = tx.init(params)
         with (

@@ -1,4 +1,4 @@
-"""Promises about tracing: one trace, the same numbers as outside jit, no arrays needed."""
+"""Promises about tracing: a single trace, the same numbers as outside jit, no arrays needed."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def check_jit_equals_eager(tx: optax.GradientTransformation, params: Any) -> Non
 def check_one_trace(tx: optax.GradientTransformation, params: Any) -> None:
     """Trace a compiled step once: no later step compiles anything."""
     chex = load("chex")
-    # chex counts by the place of the definition, over all transforms that were checked before.
+    # chex counts by the place of the definition, across all transforms checked so far.
     chex.clear_trace_counter()
 
     @jax.jit
@@ -40,7 +40,7 @@ def check_one_trace(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def check_abstract(tx: optax.GradientTransformation, params: Any) -> None:
-    """Work on shapes and dtypes alone, through ``jax.eval_shape``."""
+    """Work on shapes and dtypes alone, in ``jax.eval_shape``."""
     shapes = abstract(params)
     state = jax.eval_shape(tx.init, shapes)
     require_same_types(state, tx.init(params), name="state", when="after an abstract init")
@@ -50,7 +50,7 @@ def check_abstract(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def check_name_scopes(tx: optax.GradientTransformation, params: Any) -> None:
-    """Leave ``jax.named_scope``s around an update to all that it does, as profiles show them."""
+    """Keep ``jax.named_scope``s around an update on all its operations, as profiles show them."""
     state = tx.init(params)
 
     def run(updates: Any, state: Any, params: Any) -> Any:
@@ -63,7 +63,7 @@ def check_name_scopes(tx: optax.GradientTransformation, params: Any) -> None:
         for eqn in jaxpr.jaxpr.eqns
         if "the_scope_around" not in str(eqn.source_info.name_stack)
     ]
-    require(not lost, f"operations outside of the scope that was open: {sorted(set(lost))}")
+    require(not lost, f"operations outside the enclosing scope: {sorted(set(lost))}")
 
 
 def check_sharding(tx: optax.GradientTransformation, params: Any) -> None:
@@ -71,7 +71,7 @@ def check_sharding(tx: optax.GradientTransformation, params: Any) -> None:
     mesh = AbstractMesh((2,), ("x",), axis_types=(AxisType.Explicit,))
 
     def split(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-        # Over the last axis that two devices can share, if there is one.
+        # Over the last axis that two devices can split, if there is one.
         axes = [axis for axis, size in enumerate(leaf.shape) if size and size % 2 == 0]
         spec = PartitionSpec(*[None] * axes[-1], "x") if axes else PartitionSpec()
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
@@ -84,11 +84,11 @@ def check_sharding(tx: optax.GradientTransformation, params: Any) -> None:
         specs, wanted = by_path(jax.tree.map(_spec, new)), by_path(jax.tree.map(_spec, old))
         for path, spec in specs.items():
             should = wanted.get(path)
-            require(spec == should, f"{name}{path} is sharded as {spec}, and should be as {should}")
+            require(spec == should, f"{name}{path} is sharded as {spec}, but should be as {should}")
 
 
 def _spec(leaf: Any) -> str:
-    """Return the axes of the mesh by which a leaf is split; a leaf that is whole has none."""
+    """Return the axes of the mesh that split a leaf; a leaf that is whole has none."""
     spec = () if leaf.sharding is None else tuple(leaf.sharding.spec)
     while spec and spec[-1] is None:
         spec = spec[:-1]

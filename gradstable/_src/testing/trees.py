@@ -17,42 +17,42 @@ from gradstable._src.testing.material import gradients
 
 
 def check_none_leaves(tx: optax.GradientTransformation, params: Any) -> None:
-    """Pass over ``None`` in the place of a leaf, and return it."""
+    """Accept ``None`` in place of a leaf, and return it."""
     del params
     _run({"frozen": None, "kernel": jnp.ones((2, 3)), "nested": {"also": None}}, tx)
 
 
 def check_empty_tree(tx: optax.GradientTransformation, params: Any) -> None:
-    """Take a tree without leaves for a tree like any other."""
+    """Accept a tree without leaves."""
     del params
     _run({}, tx)
 
 
 def check_odd_shapes(tx: optax.GradientTransformation, params: Any) -> None:
-    """Take scalar leaves, and leaves without entries, for leaves like any other."""
+    """Accept scalar leaves and empty leaves."""
     del params
     _run({"empty": jnp.ones((0, 3)), "kernel": jnp.ones((2, 3)), "scalar": jnp.ones(())}, tx)
 
 
 def check_integer_leaves(tx: optax.GradientTransformation, params: Any) -> None:
-    """Refuse an integer gradient with a ``TypeError`` or ``ValueError`` that names it."""
+    """Reject an integer gradient with a ``TypeError`` or ``ValueError`` that names it."""
     del params
     odd = {"kernel": jnp.ones((2, 3)), "steps": jnp.ones((2,), jnp.int32)}
-    told = ""
+    message = ""
     try:
         jax.eval_shape(tx.update, odd, tx.init(odd), odd)
     except (TypeError, ValueError) as error:
-        told = str(error)
-    require(told, "an integer leaf of the gradients was accepted")
-    require("['steps']" in told, f"the message does not hold the path ['steps']: {told}")
+        message = str(error)
+    require(message, "an integer leaf of the gradients was accepted")
+    require("['steps']" in message, f"the message lacks the path ['steps']: {message}")
 
 
 def check_other_leaves(tx: optax.GradientTransformation, params: Any) -> None:
-    """Pass over what is no array in a model (functions, text), and take numbers for arrays.
+    """Accept leaves of a model that are not arrays (functions, text), and numbers as arrays.
 
-    As Equinox has it: ``init`` gets the arrays, ``update`` all of the model, and what is no array
-    has ``None`` for a gradient, also inside of ``jit``. Python and NumPy numbers work as they do
-    as arguments of a compiled function.
+    As in Equinox: ``init`` gets the arrays, ``update`` the whole model, and leaves that are not
+    arrays have ``None`` for a gradient, also inside ``jit``. Python and NumPy numbers work as they
+    do as arguments of a compiled function.
     """
     del params
     arrays: dict[str, Any] = {
@@ -79,7 +79,7 @@ def check_other_leaves(tx: optax.GradientTransformation, params: Any) -> None:
 
 
 def _run(params: Any, tx: optax.GradientTransformation) -> None:
-    """Run three compiled updates, and require that nothing but numbers changes."""
+    """Run three compiled updates, and require that only numbers change."""
     compiled = jax.jit(tx.update)
     _, state = compiled(gradients(params), tx.init(params), params)
     for seed in (1, 2):

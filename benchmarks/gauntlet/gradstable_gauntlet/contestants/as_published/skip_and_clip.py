@@ -28,8 +28,9 @@ def skip_and_clip(
 ) -> optax.GradientTransformationExtraArgs:
     """Skip a step whose norm is 100 times the average of the steps taken; clip the others.
 
-    The thresholds of AXLearn (20, 40 and 100 times by default) all have to hold; this is only the
-    last of them. The average starts at 1, and learns only from steps taken.
+    AXLearn takes several multiples, by default 20, 40 and 100, and skips a step that reaches any of
+    them, so its default acts as 20. The gauntlet runs the loosest of the three. The average starts
+    at 1, and learns only from steps taken.
 
     With a NaN, as published: the step is skipped, and parameters, inner state and average stay as
     they were. Skipped norms are never learned: if norms are above 100 from the first step on, all

@@ -26,14 +26,14 @@ def make_logger() -> logging.Logger:
     return logger
 
 
-class Told(NamedTuple):
+class StepReport(NamedTuple):
     """The report of a step; the same on all devices, so each process reads its own copy."""
 
     loss: jax.Array  # shape=(), dtype=jnp.float32, of the whole batch
     health: gs.Health | None  # None: there is no guard
 
 
-def tell(logger: logging.Logger, steps: Mapping[int, Told]) -> None:
+def log_steps(logger: logging.Logger, steps: Mapping[int, StepReport]) -> None:
     """Log which of these steps were rejected, and the last loss, fetched in one transfer."""
     fetched = jax.device_get(dict(steps))
     for step, (_, health) in fetched.items():
