@@ -29,9 +29,9 @@ for the default arguments. A rule is counted as the transform made from it, and 
 it wraps in the tests. The docstrings explain each *promise* and *weakness* in full, and measure the
 weakness.
 
-Other optax optimizers need no name here: use `gs.guard(optax.adafactor(1e-3))`, and likewise for
-any other, such as `novograd`, `prodigy`, `dog`, `momo`, `sm3`, `signum`, `schedule_free_sgd`, and
-`lbfgs`. A test tries all of optax and `optax.contrib`.
+For any other optimizer in optax, use the guard, as in `gs.guard(optax.adafactor(1e-3))`: `dog`,
+`lbfgs`, `momo`, `novograd`, `prodigy`, `schedule_free_sgd`, `signum`, `sm3`, and the rest. A test
+tries all of optax and `optax.contrib`.
 """
 _LEAVES, _SIDE = 4, 256
 
