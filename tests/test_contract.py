@@ -56,7 +56,7 @@ OF_THE_FRAME = {
 # Of what is slow to compile, one transform of each kind is enough.
 OF_A_KIND = {
     "derivative": {"accumulate", "cap_trust", "guard", "scale_by_adopt"},
-    "debug_switches": {"accumulate", "cap_trust", "rollback"},
+    "debug_switches": {"cap_trust", "rollback"},
 }
 
 
