@@ -23,9 +23,23 @@ NOT_INSIDE = {
     "compress_moments": "blocks and rounding are those of the part that a device holds",
     "record": "samples are those of the part that a device holds",
 }
-# In every run: under ``jit`` what stands for its frame, explicit axes for the few that could fail
-# there and for reasons of their own (the contract has their types for all), parts of leaves for
-# these and all that look at more than one entry. All others are elementwise, or made of these.
+# In every run: under ``jit``, where XLA splits the work, what names shardings or has a branch to
+# itself; explicit axes for the few that could fail there and for reasons of their own (the contract
+# has their types for all); parts of leaves for what stands for its frame and all that look at more
+# than one entry. All others are elementwise, or made of these.
+AUTO = {
+    "accumulate",
+    "add_noise",
+    "cap_trust",
+    "compress_moments",
+    "guard",
+    "record",
+    "rollback",
+    "scale_by_muon",
+    "stable_adamw",
+    "stochastic_round",
+    "unit_norm",
+}
 EXPLICIT = {"unit_norm", "guard", "muon", "rollback", "stable_adamw"}
 REDUCING = {
     "cap_trust",
@@ -50,7 +64,7 @@ def checks() -> Iterator[Any]:
         for case in entry.cases:
             first = case is entry.cases[0]
             chosen_in = {
-                "auto_mesh": first and entry.short in WHOLE,
+                "auto_mesh": first and entry.short in AUTO,
                 "explicit_mesh": first and entry.short in EXPLICIT,
                 "shard_map": (first and entry.short in WHOLE) or entry.short in REDUCING,
             }
@@ -76,7 +90,7 @@ def test_numbers_are_those_of_one_device(case: Case, name: str, mesh: Mesh) -> N
 
 def test_names_that_are_left_out_exist() -> None:
     names = {entry.short for entry in entries()}
-    assert {*NOT_INSIDE, *REDUCING, *EXPLICIT} <= names
+    assert {*AUTO, *NOT_INSIDE, *REDUCING, *EXPLICIT} <= names
 
 
 def test_contract_runs_on_a_mesh(mesh: Mesh) -> None:
