@@ -75,7 +75,8 @@ def _traced(tx: optax.GradientTransformation, leaves: tuple[Hashable, ...], tree
 
     def types(refused: Exception | None = None) -> Traced:
         state = jax.eval_shape(tx.init, params)
-        return Traced(state, *jax.eval_shape(tx.update, updates, state, params), refused)
+        new_updates, new_state = jax.eval_shape(tx.update, updates, state, params)
+        return Traced(state, new_updates, new_state, refused)
 
     try:
         with jax.numpy_dtype_promotion("strict"):
