@@ -15,7 +15,7 @@ from gradstable._src.core.numerics import is_low_precision
 # A decay rate that rounds to 1 (0.999 in bfloat16) would leave a second moment of zero.
 _MAX_DECAY = 1.0 - 2.0**-20
 _ROUNDED = (
-    "0.999 rounds to 1 in bfloat16: pass hyperparam_dtype=jnp.float32 to optax.inject_hyperparams"
+    "In bfloat16 0.999 rounds to 1: pass hyperparam_dtype=jnp.float32 to optax.inject_hyperparams"
 )
 
 
