@@ -59,12 +59,12 @@ ifdef ARGS
 	$(PYTEST) $(ARGS)
 else
 	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" \
-	  $(PYTEST) --junitxml build/tests-quick.xml $(TESTS) $(AS_USERS:%=--ignore=%)
-	$(PYTEST) --junitxml build/tests-as-users.xml $(AS_USERS)
+	  $(PYTEST) --junitxml .pytest_cache/tests-quick.xml $(TESTS) $(AS_USERS:%=--ignore=%)
+	$(PYTEST) --junitxml .pytest_cache/tests-as-users.xml $(AS_USERS)
 endif
 
 durations: ## show where the time of the last `make test` went
-	$(BIN)/python -m tests.durations build/tests-*.xml $(ARGS)
+	$(BIN)/python -m tests.durations .pytest_cache/tests-*.xml $(ARGS)
 
 quick: venv ## run what tells most in under a minute
 	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" $(PYTEST) -x \

@@ -1,6 +1,6 @@
 """Print where the time of the last ``make test`` went: seconds and tests of every folder.
 
-``make test`` leaves ``build/tests-*.xml``, and ``make durations`` runs this on them. Seconds are
+``make test`` leaves ``.pytest_cache/tests-*.xml``, and ``make durations`` runs this on them. Seconds are
 those of one of the workers.
 """
 
