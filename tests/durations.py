@@ -1,7 +1,7 @@
 """Print where the time of the last ``make test`` went: seconds and tests of every folder.
 
-``make test`` leaves ``.pytest_cache/tests-*.xml``, and ``make durations`` runs this on them. Seconds are
-those of one of the workers.
+``make test`` leaves ``.pytest_cache/tests-*.xml``, and ``make durations`` runs this on them. The
+seconds of all workers are added up.
 """
 
 import argparse
