@@ -7,7 +7,7 @@ import optax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from gradstable._src.testing.compare import by_path, require, require_close, require_same_types
-from gradstable._src.testing.material import abstract, gradients, load, step
+from gradstable._src.testing.material import abstract, gradients, load, step, traced
 
 
 def check_jit_equals_eager(tx: optax.GradientTransformation, params: Any) -> None:
@@ -42,11 +42,10 @@ def check_one_trace(tx: optax.GradientTransformation, params: Any) -> None:
 def check_abstract(tx: optax.GradientTransformation, params: Any) -> None:
     """Work on shapes and dtypes alone, in ``jax.eval_shape``."""
     shapes = abstract(params)
-    state = jax.eval_shape(tx.init, shapes)
-    require_same_types(state, tx.init(params), name="state", when="after an abstract init")
-    updates, new_state = jax.eval_shape(tx.update, shapes, state, shapes)
-    require_same_types(new_state, state, name="state", when="after an abstract update")
-    require_same_types(updates, shapes, name="updates", when="after an abstract update")
+    seen = traced(tx, shapes, shapes)
+    require_same_types(seen.state, tx.init(params), name="state", when="after an abstract init")
+    require_same_types(seen.new_state, seen.state, name="state", when="after an abstract update")
+    require_same_types(seen.updates, shapes, name="updates", when="after an abstract update")
 
 
 def check_name_scopes(tx: optax.GradientTransformation, params: Any) -> None:
