@@ -19,6 +19,7 @@ LOCK := requirements/dev.txt
 
 # Tests of one file stay with one worker for as long as they can: what they compile is shared.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+QUICKLY = XLA_FLAGS="$$($(BIN)/python -m tests.quick)"
 
 # Nothing below may wait for an answer, and the type checker shall not ask a server for its version.
 export PIP_NO_INPUT := 1
@@ -58,8 +59,7 @@ test: venv ## run the tests and every example in the documentation
 ifdef ARGS
 	$(PYTEST) $(ARGS)
 else
-	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" \
-	  $(PYTEST) --junitxml .pytest_cache/tests-quick.xml $(TESTS) $(AS_USERS:%=--ignore=%)
+	$(QUICKLY) $(PYTEST) --junitxml .pytest_cache/tests-quick.xml $(TESTS) $(AS_USERS:%=--ignore=%)
 	$(PYTEST) --junitxml .pytest_cache/tests-as-users.xml $(AS_USERS)
 endif
 
@@ -67,7 +67,7 @@ durations: ## show where the time of the last `make test` went
 	$(BIN)/python -m tests.durations .pytest_cache/tests-*.xml $(ARGS)
 
 quick: venv ## run what tells most in under a minute
-	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" $(PYTEST) -x \
+	$(QUICKLY) $(PYTEST) -x \
 	  tests/core tests/test_architecture.py tests/test_public_api.py tests/test_argument_names.py \
 	  tests/test_errors.py tests/test_repr.py tests/rules/test_log_mad.py tests/guard/test_hold.py $(ARGS)
 
@@ -82,12 +82,14 @@ COUNTS := tests/rules/test_cost.py tests/telemetry/test_cost.py \
   tests/recipes/test_stable_adamw.py::test_it_moves_fourteen_words_where_adamw_moves_eleven \
   tests/recovery/test_rollback.py::test_off_the_copy_it_moves_a_word_or_none
 
+# The tests run with the versions under test; only uv is that of the usual environment.
+lowest: private PYTEST := $(subst $(BIN)/,.venv-lowest/bin/,$(PYTEST))
+lowest: private QUICKLY := $(subst $(BIN)/,.venv-lowest/bin/,$(QUICKLY))
 lowest: venv ## run the heart of the tests with the lowest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-lowest
 	$(BIN)/uv pip install --quiet --python .venv-lowest --resolution lowest-direct \
 	  --editable '.[all]' --group tests
-	XLA_FLAGS="$$($(BIN)/python -m tests.quick)" .venv-lowest/bin/python -m pytest -n $(WORKERS) \
-	  -W ignore::DeprecationWarning $(addprefix tests/,core guard rules moments recipes recovery telemetry) \
+	$(QUICKLY) $(PYTEST) -W ignore::DeprecationWarning $(addprefix tests/,core guard rules moments recipes recovery telemetry) \
 	  $(COUNTS:%=--deselect=%) $(ARGS)
 
 wheel: venv ## build the wheels, and use ours in an environment with nothing else
