@@ -11,6 +11,9 @@ WORKERS ?= 2
 AS_USERS := tests/benchmarks tests/guard/test_hold.py tests/guard/test_last_cast.py tests/guard/test_promises.py \
   tests/guard/test_scopes.py tests/persistence
 
+# The same among slow tests; most of these train for minutes, which quickly compiled programs do slowly.
+SLOW_AS_USERS := tests/benchmarks tests/cli tests/docs tests/persistence examples
+
 # All that pytest collects by itself (testpaths in pyproject.toml).
 TESTS := tests gradstable examples README.md docs
 
@@ -72,7 +75,12 @@ quick: venv ## run what tells most in under a minute
 	  tests/test_errors.py tests/test_repr.py tests/rules/test_log_mad.py tests/guard/test_hold.py $(ARGS)
 
 slow: venv ## run the tests that take minutes
+ifdef ARGS
 	$(PYTEST) -m slow $(ARGS)
+else
+	$(QUICKLY) $(PYTEST) -m slow $(TESTS) $(SLOW_AS_USERS:%=--ignore=%)
+	$(PYTEST) -m slow $(SLOW_AS_USERS)
+endif
 
 gauntlet: venv ## test benchmarks/gauntlet, which is a distribution of its own
 	$(PYTEST) benchmarks/gauntlet/tests $(ARGS)

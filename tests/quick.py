@@ -1,10 +1,10 @@
 """Print the flags by which XLA compiles thousands of small programs in a third of the time.
 
-``make test`` compiles most tests this way. Tests of the compiled program itself, of bit-identical
-steps, and of checkpoints compile as users do (``AS_USERS`` in the Makefile), and so does everything
-in ``make slow`` and in the weekly job. The flags select an older code generator for fused
-operations, skip its optimizations, and emit each program in one piece. Programs that run for
-milliseconds gain nothing from the rest.
+``make test`` and ``make slow`` compile most tests this way. Tests of the compiled program itself,
+of bit-identical steps, and of checkpoints compile as users do (``AS_USERS`` in the Makefile), and
+so does everything in the weekly job. The flags select an older code generator for fused operations,
+skip its optimizations, and emit each program in one piece. Programs that run for milliseconds gain
+nothing from the rest.
 """
 
 import os
