@@ -28,7 +28,7 @@ from gradstable import (
 from gradstable._src.core.norms import global_norm
 from gradstable._src.core.types import Health, Measure, Verdict
 from gradstable._src.guard import GuardState, guard
-from gradstable._src.health.check import TrainingDiverged, check
+from gradstable._src.health.check import RecurringGradients, TrainingDiverged, check
 from gradstable._src.health.explain import explain
 from gradstable._src.health.read import health
 from gradstable._src.health.updated import has_updated
@@ -56,6 +56,7 @@ __all__ = [
     "GuardState",
     "Health",
     "Measure",
+    "RecurringGradients",
     "TrainingDiverged",
     "Verdict",
     "accumulate",

@@ -75,7 +75,7 @@ def test_every_leaf_of_every_state_finds_its_place(name: str) -> None:
     added = {
         np.asarray(leaf).tobytes()
         for path, leaf in jax.tree_util.tree_leaves_with_path(new)
-        if getattr(path[-1], "name", None) in _ADDED
+        if _ADDED & {getattr(key, "name", None) for key in path}
     }
     assert {*(there - Counter(numbers))} <= added
 

@@ -15,7 +15,7 @@ COMPILED = [name for name in FIGURES if name.endswith(".words")]
 CLAIMS = {
     # A claim on the default rule, and the numbers that it may have: in pages and in docstrings.
     r"(\d+|\w+) robust\s+standard\s+deviations above(?: the median)?, rejects": "log_mad.clip_at",
-    r"let\s+through\s+after\s+([\d to]+)\s+steps \|": "log_mad.release_x30",
+    r"let\s+through\s+after\s+([\d to]+)\s+steps": "log_mad.release_x30",
     r"(\d+|\w+) (?:optax optimizers|optimizers (?:of|from) optax)": "optax.count",
     r"(\d+|\w+) rules: robust": "rules.count",
     r"(?<![.\d])(\d+) words? moved per\s+parameter (?:instead|where|with)": "guard.words",

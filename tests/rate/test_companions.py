@@ -75,9 +75,14 @@ def test_backoff_judges_by_what_comes_in_where_it_is_told_no_norm() -> None:
 @pytest.mark.parametrize(("period", "average"), [(102, 0.72), (50, 0.012)])
 def test_known_weakness_frequent_spikes_add_up(period: int, average: float) -> None:
     spikes = np.arange(3000) % period == period - 1
-    got = scales(gs.rate.backoff_on_spike(), "grad_norm", np.where(spikes, 1e3, 1.0))
+    norms = np.where(spikes, 1e3, 1.0)
+    rule = gs.rules.log_mad(reject_recurring=True)
+    got = scales(gs.rate.backoff_on_spike(rules=(rule,)), "grad_norm", norms)
     np.testing.assert_allclose(got, oracle.backoff(spikes), rtol=1e-3)
     assert np.mean(got[2000:]) == pytest.approx(average, rel=0.03)
+    np.testing.assert_array_equal(
+        scales(gs.rate.backoff_on_spike(), "grad_norm", norms)[2000:], 1.0
+    )
 
 
 PLATEAU = [

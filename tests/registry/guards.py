@@ -48,6 +48,7 @@ OTHERS = (
     "GuardState",
     "Health",
     "Measure",
+    "RecurringGradients",
     "TrainingDiverged",
     "Verdict",
     "check",

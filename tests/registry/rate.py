@@ -44,7 +44,7 @@ ENTRIES = [
         FAMILY,
         source="Ours, after AdaLR-Lion",
         promise="smaller steps after a spike, back to full length 100 steps after the last one",
-        weakness="spikes more often than every 100 steps add up; it does not remove them",
+        weakness="frequent spikes of new sizes add up; it does not remove them",
         cases=[Case("backoff_on_spike", gs.rate.backoff_on_spike())],
         numbers={
             "factor": FRACTION,

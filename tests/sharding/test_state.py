@@ -90,7 +90,7 @@ def test_zero_one_splits_the_state_alone(mesh: Mesh) -> None:
     moments = 2 * 4 * (64 * 128 + 128)
     rest = gs.sharding.bytes_per_device(state) - moments // 8
     assert held(state) == gs.sharding.bytes_per_device(state)
-    assert rest < 1000
+    assert rest < 1500
     alone = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), SHAPES)
     wanted, _ = jax.jit(lambda p: tx.update(p, tx.init(p), p))(alone)
     for got, should in zip(jax.tree.leaves(updates), jax.tree.leaves(wanted), strict=True):

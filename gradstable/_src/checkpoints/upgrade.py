@@ -14,7 +14,7 @@ from gradstable._src.core.names import MARK, Unnamed, without_names
 from gradstable._src.core.select import own_arrays
 from gradstable._src.rules.ring import EMPTY
 
-# Fields of schema 2, and their names in schema 1; with a dot, in a node that no longer exists.
+# Fields since schema 2, and their names in schema 1; with a dot, in a node that no longer exists.
 _BEFORE: Mapping[str, tuple[str, ...]] = {
     "wrapped_state": ("inner_state",),
     "calls": ("count", "health.count"),
@@ -71,8 +71,8 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "seen_value": ("value",),
     "usual_value": ("usual",),
 }
-# Our fields that did not exist in schema 1: they begin as in a new run.
-_ADDED = frozenset({"leaf_key", "leaf_keys", "updated", "unit", "mass"})
+# Our fields that did not exist in schema 1 or 2: they begin as in a new run.
+_ADDED = frozenset({"leaf_key", "leaf_keys", "updated", "unit", "mass", "recurrence"})
 _MISSING = object()
 
 
@@ -112,7 +112,7 @@ _CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
 def upgrade_state(
     saved: Any, tx: optax.GradientTransformation, *, params: optax.Params
 ) -> optax.OptState:
-    """Return the state of a transform from a checkpoint of state schema 1, or the current one.
+    """Return the state of a transform from a checkpoint of state schema 1 or 2, or the current one.
 
     Use it for a checkpoint written by an older version of this package, in which fields of our
     states have other names. Load it *without* a target, to get dictionaries and lists:
@@ -158,20 +158,25 @@ def upgrade_state(
     return own_arrays(taken)
 
 
-def _take(wanted: Any, raw: Any, path: str) -> Any:
-    """Return the values that were saved, in the structure of a part of a state."""
+def _take(wanted: Any, raw: Any, path: str, *, names: bool = True) -> Any:
+    """Return the values that were saved, in the structure of a part of a state.
+
+    ``names``: whether named tuples were saved with the names of their fields, which they have not
+    in copies since schema 2. There, fields are found by position.
+    """
     if isinstance(wanted, Unnamed):
         there = raw.get("unnamed", raw) if isinstance(raw, Mapping) else raw
-        return Unnamed(_take(wanted.unnamed, there, path))
+        there = there if names else _at(raw, 0, path)
+        return Unnamed(_take(wanted.unnamed, there, path, names=names))
     if hasattr(wanted, "_fields"):
-        return _take_fields(wanted, raw, path)
+        return _take_fields(wanted, raw, path, names=names)
     flat, structure = jax.tree_util.tree_flatten_with_path(
         wanted, is_leaf=lambda node: node is not wanted
     )
     if jax.tree_util.treedef_is_leaf(structure):
         return raw
     parts = [
-        _take(child, _child(raw, keys[0], path), f"{path}{jax.tree_util.keystr(keys)}")
+        _take(child, _child(raw, keys[0], path), f"{path}{jax.tree_util.keystr(keys)}", names=names)
         if jax.tree.leaves(child)
         else child
         for keys, child in flat
@@ -179,10 +184,11 @@ def _take(wanted: Any, raw: Any, path: str) -> Any:
     return jax.tree.unflatten(structure, parts)
 
 
-def _take_fields(wanted: Any, raw: Any, path: str) -> Any:
+def _take_fields(wanted: Any, raw: Any, path: str, *, names: bool) -> Any:
     new: dict[str, Any] = {}
-    for name in wanted._fields:
-        part, old = getattr(wanted, name), _field(raw, name)
+    for position, name in enumerate(wanted._fields):
+        part = getattr(wanted, name)
+        old = _field(raw, name) if names else _entry(raw, position)
         if not jax.tree.leaves(part) or (old is _MISSING and name in _ADDED):
             new[name] = part
         elif old is _MISSING:
@@ -193,20 +199,24 @@ def _take_fields(wanted: Any, raw: Any, path: str) -> Any:
                 for index, copy in enumerate(part)
             )
         else:
-            new[name] = _take(part, old, f"{path}.{name}")
+            new[name] = _take(part, old, f"{path}.{name}", names=names)
     convert = _CONVERTED.get(type(wanted).__name__)
     return type(wanted)(**(new if convert is None else convert(new, raw)))
 
 
 def _take_copy(state: Any, copy: Snapshot, raw: Any, path: str) -> Snapshot:
-    """Return a copy; in schema 1 its parts were like the present ones next to it, with names."""
-    if "kept_state" in raw:
-        return _take_fields(copy, raw, path)
-    of_state = _take(state.wrapped_state, raw["inner_state"], f"{path}.inner_state")
-    of_rules = _take(state.rule_state, raw["rule_state"], f"{path}.rule_state")
+    """Return a copy, whose parts are like the present ones next to it."""
+    names = "kept_state" not in raw  # schema 1
+
+    def part(name: str, like: Any) -> Any:
+        old = _field(raw, name)
+        return _take(like, old if names else old["unnamed"], f"{path}.{name}", names=names)
+
+    of_state = part("kept_state", state.wrapped_state)
+    of_rules = part("kept_rules", state.rule_state)
     return Snapshot(
-        taken_at=raw["count"],
-        kept_params=_take(copy.kept_params, raw["params"], f"{path}.params"),
+        taken_at=_field(raw, "taken_at"),
+        kept_params=_take(copy.kept_params, _field(raw, "kept_params"), f"{path}.kept_params"),
         kept_state=without_names(of_state, ()),
         kept_rules=without_names(of_rules, ()),
     )
@@ -222,12 +232,16 @@ def _field(raw: Any, name: str) -> Any:
     return _MISSING
 
 
+def _entry(raw: Any, position: int) -> Any:
+    return _at(raw, position, "") if position < len(raw) else _MISSING
+
+
 def _child(raw: Any, key: Any, path: str) -> Any:
     """Return a part of a saved state by its key in the new state."""
     name = getattr(key, "key", getattr(key, "name", getattr(key, "idx", None)))
     if isinstance(name, int):
         return _at(raw, name, path)
-    for candidate in (name, str(name).removeprefix(MARK)):
+    for candidate in (name, str(name).removeprefix(MARK), f"{MARK}{name}"):
         if isinstance(raw, Mapping) and candidate in raw:
             return raw[candidate]
     raise ValueError(_not_there(f"{path}[{name!r}]", raw))

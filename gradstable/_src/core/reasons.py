@@ -31,6 +31,7 @@ class Reason(enum.IntEnum):
     GROUP_SCALED = 13
     NORM_STABILIZED = 14
     WEIGHT_REJECTED = 15
+    RECURRING_CLIPPED = 16
 
 
 _SENTENCES: dict[int, str] = {
@@ -50,6 +51,10 @@ _SENTENCES: dict[int, str] = {
     Reason.GROUP_SCALED: "the gradient of a group of leaves left its usual range",
     Reason.NORM_STABILIZED: "every leaf was scaled to a norm near 1, based on its history",
     Reason.WEIGHT_REJECTED: "the weight of the micro-batch was negative or not finite",
+    Reason.RECURRING_CLIPPED: (
+        "the gradient norm was far above its usual range, as it keeps being: a healthy minority of "
+        "batches, or a recurring fault"
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """Raise when the run cannot continue."""
 
+import warnings
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -12,7 +13,9 @@ from gradstable._src.health.carriers import find_carriers
 from gradstable._src.health.explain import story
 from gradstable._src.health.members import Member, named, shape_of
 from gradstable._src.health.read import find_ledgers
+from gradstable._src.health.stories import recurs, tell_recurrence
 from gradstable._src.recovery.turn import RollbackState
+from gradstable._src.rules.recurrence import Recurrence, share_let_in
 
 # Two updates restore exactly; a few more are needed if they have fewer bits than the parameters.
 _MAX_ATTEMPTS = 12
@@ -35,6 +38,12 @@ _REJECTED = "the last {} steps were all rejected"
 _EMPTY = "Parameters and optimizer state are those of the last good step."
 
 
+class RecurringGradients(UserWarning):
+    """A steady share of gradients is far above the usual norm: a task, or a fault in the data."""
+
+    __module__ = "gradstable"
+
+
 class TrainingDiverged(RuntimeError):
     """The run cannot continue; the message says when, why and where it broke."""
 
@@ -51,6 +60,9 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     after a rollback ``gs.recovery.last_good`` returns the parameters that were kept. It also
     raises if ``optax.MultiSteps`` around a guard has accumulated a NaN, which no later gradient can
     remove.
+
+    It warns with ``RecurringGradients`` where a run can continue, but 1 % of all recent gradients
+    or more were far above the usual norm: a healthy minority of the data, or a recurring fault.
 
     Args:
       opt_state: as for ``gs.health``. Every guard in it is checked, and for a state of several
@@ -75,8 +87,9 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     ledgers = find_all(opt_state, Ledger) if returns else find_ledgers(opt_state)
     axes = len(shape_of(ledgers[0][1])) if ledgers else 0
     sums = [one.broken for one in find_carriers(opt_state, axes=axes, sums_only=True) if one.is_sum]
-    returns, runs, sums = jax.device_get(
-        (returns, [ledger.consecutive_rejected for _, ledger in ledgers], sums)
+    recurring = [state for _, state in find_all(opt_state, Recurrence)]
+    returns, runs, sums, recurring = jax.device_get(
+        (returns, [ledger.consecutive_rejected for _, ledger in ledgers], sums, recurring)
     )
     for why in (
         *(_Why(state.exhausted, state.in_vain, _IN_VAIN, _KEPT) for state in returns),
@@ -89,6 +102,16 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     ):
         if np.any(why.ends):
             _give_up(why, opt_state, params)
+    for state in recurring:
+        if np.any(recurs(state)):
+            _warn(state)
+
+
+def _warn(recurring: Recurrence) -> None:
+    """Warn of the member with the largest share."""
+    worst = np.unravel_index(np.argmax(share_let_in(recurring)), np.shape(recurring.let_in))
+    numbers = jax.tree.map(lambda leaf: np.asarray(leaf)[worst], recurring)
+    warnings.warn(" ".join(tell_recurrence(numbers)), RecurringGradients, stacklevel=3)
 
 
 class _Why(NamedTuple):

@@ -11,6 +11,7 @@ from gradstable._src.recovery.accumulate import AccumulateState
 from gradstable._src.recovery.backoff import BackoffState
 from gradstable._src.recovery.hygiene import MomentHygieneState
 from gradstable._src.recovery.turn import RollbackState
+from gradstable._src.rules.recurrence import MEMORY, Recurrence, share_let_in
 from gradstable._src.telemetry.alarms import AlarmState
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
 
@@ -21,6 +22,27 @@ Teller: TypeAlias = Callable[[Any], list[str]]
 def steps(number: int) -> str:
     """Return a number of steps in words."""
     return f"{number} step" if number == 1 else f"{number} steps"
+
+
+# Below this share of recent gradients, what comes back is not worth a word.
+_WORTH_TELLING = 0.01
+
+
+def recurs(state: Any) -> Any:
+    """Return whether many gradients are far above the usual norm, for every member."""
+    return share_let_in(state) >= _WORTH_TELLING
+
+
+def tell_recurrence(state: Recurrence) -> list[str]:
+    """Report a steady share of gradients far above the usual norm."""
+    if not recurs(state):
+        return []
+    return [
+        f"Of the last {MEMORY:,} gradients or so, {100 * share_let_in(state):.2g} % were far above "
+        "the usual norm, again and again, and were clipped to it. If they belong to a task, a "
+        "reward, or a part of the data, nothing is wrong. If they are faults, look at the data, "
+        "and reject them with gradstable.rules.log_mad(reject_recurring=True)."
+    ]
 
 
 def _tell_dropped(state: AccumulateState) -> list[str]:
@@ -95,6 +117,7 @@ def _number(number: int, what: str) -> str:
 
 
 TELLERS: tuple[tuple[type[Any], Teller], ...] = (
+    (Recurrence, tell_recurrence),
     (AccumulateState, _tell_dropped),
     (LossScaleState, _tell_scale),
     (RollbackState, _tell_rollback),

@@ -12,6 +12,7 @@ from gradstable._src.core.reasons import Reason
 from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
+from gradstable._src.rules.recurrence import Recurrence, appeal, new_recurrence
 from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
 
 # With this initial spread, four sigma are a factor of 5.9.
@@ -29,6 +30,7 @@ class LogMadState(NamedTuple):
     log_spread: (
         jax.Array
     )  # shape=(), dtype=jnp.float32, median absolute deviation from it; 0: unknown
+    recurrence: Recurrence  # which norms come back
 
 
 @shown
@@ -40,6 +42,7 @@ def log_mad(
     rate: ArrayLike = 0.03,
     min_spread: ArrayLike = 0.1,
     max_spread: ArrayLike = 0.3,
+    reject_recurring: bool = False,
 ) -> Rule:
     r"""Clip and reject norms that are far above their usual range, on a log scale.
 
@@ -64,8 +67,21 @@ def log_mad(
     does not mask the next one), while a lasting change of level widens :math:`s`
     geometrically (it is not rejected forever). ``docs/figures`` lists how many steps it takes
     until a lasting rise by a factor of 3, 30 or 1000 is accepted. A noisy run is less surprised,
-    and accepts it sooner. With 10 % of all norms at 50 times the rest, every one of these is
-    rejected.
+    and accepts it sooner.
+
+    Norms that are rejected can also be a healthy minority: a task with larger gradients, a rare
+    reward, the hard part of a curriculum. To reject them all would mean that it is never learned.
+    So once a level (within a factor of 2 or so) has been met three times in about a thousand
+    steps, where a run of rejections counts once, norms there are *let in*, clipped to
+
+    .. math:: \min\left(e^{\mu} \min(1 + n / 32, 3),\; e^{\mu + c_1 \hat\sigma}\right)
+
+    where :math:`n` is how many were let in during the last thousand steps or so. A step of the
+    median size does little harm, even if every tenth batch is broken, and a minority that is
+    not rare gets a larger part. The reason recorded is ``Reason.RECURRING_CLIPPED``, and
+    ``gs.explain`` says how many there were: look at the data, and if they are faults, set
+    ``reject_recurring=True``. A run of rejections is let in as well if it is longer than 5 plus
+    a quarter of all norms accepted before: then the history is too short to be right.
 
     The very first norm has no history to be judged by. For ten steps, a norm below the whole
     range replaces the history, so that a bad *first* batch does not open the door to the next
@@ -90,10 +106,12 @@ def log_mad(
       min_spread: :math:`s_{min}` in units of log(norm), > 0. Default 0.1, so that a very
         steady run is not clipped for a change of 80 %.
       max_spread: :math:`s_{max}` of the thresholds, >= ``min_spread``. Default 0.3: nothing
-        above 5.9 times the median passes unclipped, nothing above 14.4 times at all.
+        above 5.9 times the median passes unclipped, and what is above 14.4 times is rejected.
+      reject_recurring: whether to go on rejecting norms that keep coming back. Default ``False``:
+        starving a healthy task in silence is worse than learning a little from broken batches.
 
     Returns:
-      A ``Rule`` with three scalars of state, ``LogMadState``.
+      A ``Rule`` whose state, ``LogMadState``, is a few scalars and 128 counts.
 
     Raises:
       ValueError: if an argument is out of range.
@@ -122,6 +140,7 @@ def log_mad(
             norms_seen=jnp.zeros((), jnp.int32),
             log_center=jnp.zeros((), jnp.float32),
             log_spread=jnp.zeros((), jnp.float32),
+            recurrence=new_recurrence(),
         )
 
     def decide(measure: Measure, state: LogMadState, **_: Any) -> tuple[Verdict, LogMadState]:
@@ -132,12 +151,16 @@ def log_mad(
         sigma = SIGMA_PER_MAD * jnp.minimum(state.log_spread, max_spread)
         clip_above = jnp.multiply(clip_at, sigma)
         excess = jnp.where(known & counts, x - state.log_center, 0.0)
-        reject = jnp.maximum(jnp.multiply(reject_at, sigma), jnp.log(reject_above))
-        verdict = _judge(excess, clip_above, reject)
+        far = excess > jnp.maximum(jnp.multiply(reject_at, sigma), jnp.log(reject_above))
+        recurs, medians, recurrence = appeal(state.recurrence, x, far)
+        let_in = recurs if not reject_recurring else jnp.zeros_like(recurs)
+        size = jnp.where(let_in, jnp.minimum(jnp.log(medians), clip_above), clip_above)
+        verdict = _judge(excess, size, far, let_in)
         limit = jnp.where(known, jnp.exp(state.log_center + clip_above), unlimited())
 
         restart = ~known | ((state.norms_seen < _SETTLING) & (excess < -clip_above))
         learned = _learn(state, x, excess, rate, min_spread, restart)
+        learned = learned._replace(recurrence=recurrence)
         state = jax.tree.map(lambda new, old: jnp.where(counts, new, old), learned, state)
         return verdict._replace(threshold=limit), state
 
@@ -149,14 +172,15 @@ def _finite_log(norm: jax.Array) -> jax.Array:
     return jnp.log(jnp.clip(norm, limits.tiny, limits.max))
 
 
-def _judge(excess: jax.Array, clip_above: jax.Array, reject_above: jax.Array) -> Verdict:
-    reject, clip = excess > reject_above, excess > clip_above
+def _judge(excess: jax.Array, size: jax.Array, far: jax.Array, let_in: jax.Array) -> Verdict:
+    """Return the verdict; ``size`` is the log of the size that is left, in medians."""
+    clip = excess > size
+    reason = jnp.where(clip, Reason.SPIKE_CLIPPED, Reason.OK)
+    reason = jnp.where(far, Reason.SPIKE_REJECTED, reason)
     return Verdict.of(
-        accept=~reject,
-        scale=jnp.where(clip, jnp.exp(clip_above - excess), 1.0),
-        reason=jnp.where(
-            reject, Reason.SPIKE_REJECTED, jnp.where(clip, Reason.SPIKE_CLIPPED, Reason.OK)
-        ),
+        accept=~far | let_in,
+        scale=jnp.where(clip, jnp.exp(size - excess), 1.0),
+        reason=jnp.where(let_in, Reason.RECURRING_CLIPPED, reason),
     )
 
 
@@ -171,7 +195,7 @@ def _learn(
     count = increment(state.norms_seen)
     gain = jnp.maximum(rate, 1.0 / count.astype(jnp.float32))
     center, spread = follow(state.log_center, state.log_spread, excess, gain)
-    return LogMadState(
+    return state._replace(
         norms_seen=count,
         log_center=jnp.where(restart, x, center),
         log_spread=jnp.where(restart, _FIRST_SPREAD, jnp.clip(spread, min_spread, _MAX_SPREAD)),

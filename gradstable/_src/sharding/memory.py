@@ -36,7 +36,7 @@ def bytes_per_device(tree: Any, *, shardings: Any = None) -> int:
       >>> gs.sharding.bytes_per_device(params, shardings=shardings)
       1048576
       >>> gs.sharding.bytes_per_device(jax.eval_shape(tx.init, params), shardings=of_state)
-      2097744
+      2098272
     """
     if shardings is None:
         shardings = jax.tree.map(lambda leaf: getattr(leaf, "sharding", False) or False, tree)
