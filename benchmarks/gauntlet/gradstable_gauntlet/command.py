@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import gradstable
 from gradstable_gauntlet.cell import Plan
 from gradstable_gauntlet.contestants import CONTESTANTS
-from gradstable_gauntlet.entries import Entries, choose, entries, storms_for
+from gradstable_gauntlet.entries import Entries, choose, entries, storms_for, with_bases
 from gradstable_gauntlet.markdown import to_markdown
 from gradstable_gauntlet.page import to_html
 from gradstable_gauntlet.race import Job, run_jobs
@@ -114,8 +114,8 @@ def _chosen(options: Options, known: Entries) -> Entries:
 
     return Entries(
         tasks=some("task", options.tasks, QUICK_TASKS, known.tasks),
-        contestants=some(
-            "contestant", options.contestants, QUICK_CONTESTANTS + brought, known.contestants
+        contestants=with_bases(
+            some("contestant", options.contestants, QUICK_CONTESTANTS + brought, known.contestants)
         ),
         storms=some("storm", options.storms, QUICK_STORMS, known.storms),
     )

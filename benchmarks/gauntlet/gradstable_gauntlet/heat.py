@@ -31,9 +31,9 @@ def heat_map(results: Results, contestants: Sequence[str]) -> str:
     return (
         '<section class="card" id="survival"><h2>Who survives what</h2><p class="soft">'
         "Percent of runs that survived: everything finite at the end, and a final loss of at most "
-        "1.1 times that of the same contestant in calm weather. Orange is none, blue is all, – was "
-        "not run. Contestants are ordered by the mean over all storms; hover over a name for a "
-        "description. Choose a task to see only that task.</p>"
+        "1.1 times the best clean loss of all contestants with the same base. Orange is none, blue "
+        "is all, – was not run. Contestants are ordered by the mean over all storms; hover over a "
+        "name for a description. Choose a task to see only that task.</p>"
         f'<div class="views">{"".join(choices)}{"".join(maps)}</div></section>'
     )
 
