@@ -17,6 +17,7 @@ from gradstable_gauntlet.measures import (
     survived,
 )
 from gradstable_gauntlet.results import Cell, Fate, Results
+from gradstable_gauntlet.storms import FAIR_WEATHER
 from gradstable_gauntlet.sweeps import clean_cost
 
 
@@ -59,10 +60,10 @@ class Standing(NamedTuple):
       contestant: its name.
       base: the name of the contestant that it protects.
       ours: whether it comes from gradstable.
-      survival: the share of runs that survived, by group of storms, and under ``""`` in all of
-        them; measured by the best clean loss with the same base.
-      own: the same over all storms, measured by its own clean loss.
-      ratio: final loss over that of the clean run of the same seed, median over tasks and storms.
+      survival: the share of runs that survived, by group of storms, and under ``""`` in all
+        faults; measured by the best clean loss with the same base.
+      own: the same over all faults, measured by its own clean loss.
+      ratio: final loss over that of the clean run of the same seed, median over tasks and faults.
       lost: steps lost to a storm, in percent of the steps of the task, median likewise.
       recovery: steps from the last fault to the loss of the clean run, median likewise.
       spikes: spike score, median likewise.
@@ -111,6 +112,11 @@ def groups(results: Results, storms: Iterable[str] | None = None) -> dict[str, l
         if storm in wanted:
             found.setdefault(str(about["group"]), []).append(storm)
     return found
+
+
+def faults(grouped: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the storms of all groups but fair weather, in which nothing is wrong."""
+    return [storm for group, some in grouped.items() if group != FAIR_WEATHER for storm in some]
 
 
 def by_storm(
@@ -165,7 +171,7 @@ def _standing(
 ) -> Standing:
     about = results.contestants[name]
     cells = _cells(results, name, tasks)
-    storms = [storm for group in grouped.values() for storm in group]
+    storms = faults(grouped)
     alive = by_storm(results, name, tasks)
     own = by_storm(results, name, tasks, own=True)
     by_group = {group: together(alive[one] for one in some) for group, some in grouped.items()}
@@ -195,7 +201,7 @@ def _standing(
         contestant=name,
         base=str(about["base"]),
         ours=bool(about["ours"]),
-        survival={**by_group, "": together(by_group.values())},
+        survival={**by_group, "": together(alive[storm] for storm in storms)},
         own=together(own[storm] for storm in storms),
         ratio=over_runs(lambda cell, fate: _ratios(fate, cell)),
         lost=over_runs(lambda cell, fate: 100.0 * fate.lost / results.tasks[cell.task]["steps"]),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gradstable_gauntlet.beaten import Beat, beaten
+from gradstable_gauntlet.harm import harm
 from gradstable_gauntlet.league import Share, Spread, Standing, groups, league
 from gradstable_gauntlet.measures import CLEAN
 from gradstable_gauntlet.results import Results
@@ -23,7 +24,8 @@ MEASURES = len(_MEASURES)  # columns at the end of the numbers table that are no
 NOTES = (
     "Survived: parameters and final loss are finite, and the loss is at most 1.1 times the best "
     "clean loss of all contestants with the same base in that task (its median over seeds, or that "
-    "of the same seed if larger); in percent of all runs, ± a binomial standard error. So one that "
+    "of the same seed if larger); in percent of all runs with faults, ± a binomial standard error. "
+    "Fair weather is no fault, and counted apart. One that "
     "learns less in calm weather has no lower bar to clear. Compare those with the same base: the "
     "fewer there are, the lower is their bar.",
     "By its own: the same, compared with the clean loss of the contestant itself.",
@@ -48,6 +50,15 @@ BEATEN_NOTES = (
     "absolute deviation over seeds. With few seeds and many peers, some of these are due to "
     "chance; none are left out. In brackets: peers with the same base. Any other optimizer may "
     "simply learn the task better.",
+)
+
+HARM_NOTES = (
+    "Healthy tasks without any fault, in which some batches differ from most, and are to be "
+    "learned from. The loss is the final one at the rate that is best for the base, over that of "
+    "the base or of a norm limit of 1 around it (clip) at that rate, whichever is lower: median "
+    "over the tuning seeds, and in brackets the smallest and the largest. Above 1: it learns less "
+    "than with the plainest protection, or with none.",
+    "Touched: steps clipped or rejected, at the rate of the contestant itself.",
 )
 
 
@@ -135,6 +146,23 @@ def beats(
                 rows.append([named(name, ours=True), group, *_described(found, same, cells)])
     header = ["ours", "storms", "cells", "peer survives more", "peer ends lower", "mostly", "worst"]
     return Table(header, rows, [True] * len(rows), words=(1, 5, 6))
+
+
+def harms(results: Results, *, tasks: Iterable[str] | None = None) -> Table:
+    """Return the harm done in healthy tasks, with a row per contestant and task."""
+    found = harm(results, tasks=tasks)
+    ours = [bool(results.contestants[one.contestant]["ours"]) for one in found]
+    rows = [
+        [
+            named(one.contestant, ours=our),
+            one.task,
+            spread(one.loss, 2),
+            fixed(one.touched, 1, "%"),
+        ]
+        for one, our in zip(found, ours, strict=True)
+    ]
+    header = ["contestant", "task", "loss / better of base and clip", "touched"]
+    return Table(header, rows, ours, words=(1,))
 
 
 def _held_against_most(results: Results) -> list[str]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from gradstable_gauntlet.harm import harm
 from gradstable_gauntlet.league import Share, by_storm, league
 from gradstable_gauntlet.measures import (
     bar,
@@ -123,6 +124,32 @@ def test_the_clean_cost_is_at_the_best_rate_of_the_base() -> None:
     assert clean_cost(swept(1.0, INF, 1.0), base) == INF
     assert math.isnan(clean_cost(base, base, below=2))  # no such rate
     assert math.isnan(clean_cost(base, swept(INF, NAN, INF)))
+
+
+def test_harm_is_by_the_better_of_base_and_clip_at_the_rate_of_the_base() -> None:
+    def swept_by(name: str, *losses: float) -> Cell:
+        return swept(*losses)._replace(contestant=name)
+
+    bases = {"a": "a", "clip": "a", "b": "a", "c": "c"}
+    contestants = {name: {"about": "", "ours": False, "base": of} for name, of in bases.items()}
+    cells = [
+        swept_by("a", 4.0, 2.0, 3.0),
+        swept_by("clip", 1.0, 1.6, 1.0),  # its own best rates do not count
+        swept_by("b", 9.0, 4.0, 1.0),
+        swept_by("c", 9.0, 9.0, 6.0),
+    ]
+    tasks = {"task": {"about": "", "steps": 9, "fair": True}, "other": {"about": "", "steps": 9}}
+    results = three()._replace(tasks=tasks, contestants=contestants, cells=cells)
+    found = {one.contestant: one.loss for one in harm(results)}
+    assert list(found) == ["clip", "c", "a", "b"]  # the best first
+    assert found["b"] == (2.5, 0.0, INF)
+    assert found["a"].value == 1.25
+    assert found["c"].value == 1.0  # clip has another base
+    alone = {one.contestant: one.loss.value for one in harm(results._replace(cells=cells[::2]))}
+    assert alone == {"a": 1.0, "b": 2.0}
+    (lost,) = harm(results._replace(cells=cells[2:3]))
+    assert math.isnan(lost.loss.value)  # its base did not run
+    assert harm(results, tasks=["other"]) == []
 
 
 def test_costs_and_interventions() -> None:

@@ -111,6 +111,26 @@ def test_shares_are_exact() -> None:
     assert (weather.inputs[:40] == 1).all()
 
 
+@pytest.mark.parametrize(("steps", "stretch"), [(400, 66), (2000, 250)])
+def test_a_curriculum_is_loud_in_every_second_stretch(steps: int, stretch: int) -> None:
+    loss = weather_of("curriculum", STORMS["curriculum"], steps=steps, seed=0).loss
+    assert (loss[:stretch] == 1).all()
+    assert (loss[stretch : 2 * stretch] == 30).all()
+    assert (loss[2 * stretch : 3 * stretch] == 1).all()
+
+
+def test_warm_restarts_begin_at_the_peak() -> None:
+    rate = weather_of("warm restarts", STORMS["warm restarts"], steps=300, seed=0).rate
+    assert rate[[0, 100, 200]].tolist() == [1, 1, 1]
+    assert (rate[[99, 199, 299]] < 1e-3).all()
+    assert (np.diff(rate)[:99] < 0).all()
+
+
+def test_healthy_tasks_meet_no_faults() -> None:
+    assert list(storms_for("policy", STORMS)) == ["none", "curriculum", "warm restarts"]
+    assert {"curriculum", "batch x nan, 1%"} < storms_for("gan", STORMS).keys()
+
+
 def test_low_precision_only_where_it_is_paid_for() -> None:
     assert "float16" in storms_for("digits_cnn", STORMS)
     assert "float16" not in storms_for("relu_rnn", STORMS)
