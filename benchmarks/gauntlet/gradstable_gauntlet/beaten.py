@@ -86,7 +86,7 @@ def _runs(results: Results, task: str, names: set[str]) -> dict[tuple[str, str],
     found = {}
     for cell in results.cells:
         if cell.task == task and cell.contestant in names:
-            clean = bar(results, cell, absolute=True)
+            clean = bar(results, cell)
             for storm, fate in cell.fates.items():
                 alive = survived(fate, clean)
                 found[cell.contestant, storm] = _Runs.of(fate.final, alive)

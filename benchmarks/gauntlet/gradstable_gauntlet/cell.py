@@ -12,6 +12,7 @@ from gradstable_gauntlet.measures import spike_score, steps_lost, steps_to_recov
 from gradstable_gauntlet.results import Cell, Fate
 from gradstable_gauntlet.run import Runner, Trace, final_losses, member, runner
 from gradstable_gauntlet.storms import Storm, Weather, calm, last_fault, weather_of
+from gradstable_gauntlet.sweeps import best_rate
 from gradstable_gauntlet.task import Task
 
 CURVE_POINTS = 60
@@ -45,7 +46,7 @@ def run_cell(
     task = make_task()
     run = runner(task, contestant, width=plan.width)
     sweep, start = _sweep(run, task.steps, plan)
-    rate = plan.rates[int(np.argmin(_medians(sweep)))]
+    rate = plan.rates[best_rate(sweep)]
     traces: dict[str, Trace] = {}
     weathers: dict[str, list[Weather]] = {
         name: [weather_of(name, storm, steps=task.steps, seed=seed) for seed in plan.seeds]
@@ -75,10 +76,6 @@ def _sweep(run: Runner, steps: int, plan: Plan) -> tuple[np.ndarray, np.ndarray]
     traces = run([member(seed=seed, rate=rate, weather=calm(steps)) for rate, seed in grid])
     shape = len(plan.rates), len(plan.tuning_seeds)
     return final_losses(traces).reshape(shape), np.asarray(traces.start).reshape(shape)[0]
-
-
-def _medians(sweep: np.ndarray) -> np.ndarray:
-    return np.median(np.where(np.isfinite(sweep), sweep, np.inf), axis=1)
 
 
 def _fate(trace: Trace, calm_trace: Trace, weathers: Sequence[Weather]) -> Fate:

@@ -19,11 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import gradstable
 from gradstable_gauntlet.cell import Plan
 from gradstable_gauntlet.contestants import CONTESTANTS
-from gradstable_gauntlet.entries import Entries, choose, entries, storms_for
+from gradstable_gauntlet.entries import FAIR_TASKS, Entries, choose, entries, storms_for, with_bases
 from gradstable_gauntlet.markdown import to_markdown
+from gradstable_gauntlet.measures import CLEAN
 from gradstable_gauntlet.page import to_html
 from gradstable_gauntlet.race import Job, run_jobs
 from gradstable_gauntlet.results import Cell, Results, write
+from gradstable_gauntlet.storms import STORMS
 from gradstable_gauntlet.tables import duration
 
 PROG = "gradstable gauntlet"
@@ -33,7 +35,10 @@ QUICK_TASKS = ("deep_mlp", "lm_markov")
 QUICK_CONTESTANTS = ("adamw", "clip", "apply_if_finite", "zclip", "gs.guard(adamw)")
 QUICK_STORMS = ("none", "batch x 1e6, 10%", "batch x nan, 1%", "loss x 30 for good", "rate x 100")
 # The default rule and stable_adamw may be tuned on these; the other tasks are reported.
-TUNING_TASKS = ("digits_cnn", "lm_topics", "relu_rnn", "lstm", "heavy_tails", "sines")
+TUNING_TASKS = (
+    "digits_cnn", "lm_topics", "relu_rnn", "lstm", "heavy_tails", "sines", "two_heads",
+    "sparse_reward", "policy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,8 @@ def _chosen(options: Options, known: Entries) -> Entries:
 
     return Entries(
         tasks=some("task", options.tasks, QUICK_TASKS, known.tasks),
-        contestants=some(
-            "contestant", options.contestants, QUICK_CONTESTANTS + brought, known.contestants
+        contestants=with_bases(
+            some("contestant", options.contestants, QUICK_CONTESTANTS + brought, known.contestants)
         ),
         storms=some("storm", options.storms, QUICK_STORMS, known.storms),
     )
@@ -159,11 +164,17 @@ def _results(chosen: Entries, plan: Plan, cells: Sequence[Cell], made: dict[str,
     tasks = {}
     for name, make in chosen.tasks.items():
         task = make()
-        tasks[name] = {"about": task.about, "steps": task.steps, "tuning": name in TUNING_TASKS}
+        tasks[name] = {
+            "about": task.about,
+            "steps": task.steps,
+            "tuning": name in TUNING_TASKS,
+            "fair": name in FAIR_TASKS,
+        }
+    ran = {name for task in chosen.tasks for name in storms_for(task, chosen.storms)}
     storms = {
         name: {"about": storm.about, "group": storm.group}
-        for task in chosen.tasks
-        for name, storm in storms_for(task, chosen.storms).items()
+        for name, storm in {CLEAN: STORMS[CLEAN], **chosen.storms}.items()
+        if name in ran
     }
     contestants = {
         name: {"about": one.about, "base": one.base, "ours": one.ours}

@@ -17,7 +17,7 @@ class Contestant(NamedTuple):
         traced: the gauntlet runs many rates side by side.
       about: what it is and where it comes from, in one line.
       base: the name of the contestant that it protects, with which it is compared in clean runs;
-        its own name if it protects none.
+        its own name if it protects none. Empty: AdamW, if that is chosen too.
       ours: whether it comes from gradstable.
       touched: function from the last state and the gradient norms ``[steps]`` to the number of
         steps it clipped or rejected. ``None``: read with ``gs.health``, and unknown without a guard

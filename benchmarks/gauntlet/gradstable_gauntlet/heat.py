@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from gradstable_gauntlet.league import Share, by_storm, groups, reporting_tasks, together
+from gradstable_gauntlet.league import Share, by_storm, faults, groups, reporting_tasks, together
 from gradstable_gauntlet.results import Results
 from gradstable_gauntlet.tables import UNKNOWN, named
 
@@ -31,9 +31,9 @@ def heat_map(results: Results, contestants: Sequence[str]) -> str:
     return (
         '<section class="card" id="survival"><h2>Who survives what</h2><p class="soft">'
         "Percent of runs that survived: everything finite at the end, and a final loss of at most "
-        "1.1 times that of the same contestant in calm weather. Orange is none, blue is all, – was "
-        "not run. Contestants are ordered by the mean over all storms; hover over a name for a "
-        "description. Choose a task to see only that task.</p>"
+        "1.1 times the best clean loss of all contestants with the same base. Orange is none, blue "
+        "is all, – was not run. Contestants are ordered by the mean over all faults; hover over a "
+        "name for a description. Choose a task to see only that task.</p>"
         f'<div class="views">{"".join(choices)}{"".join(maps)}</div></section>'
     )
 
@@ -87,7 +87,7 @@ def _map(
         shares = by_storm(results, contestant, tasks)
         about = results.contestants[contestant]
         mark = ' class="ours"' if about["ours"] else ""
-        every = together(shares[storm] for storm in storms)
+        every = together(shares[storm] for storm in faults(grouped))
         rows.append(
             f'<tr><th scope="row"{mark} title="{escape(str(about["about"]))}">'
             f"{escape(named(contestant, ours=bool(about['ours'])))}</th>{_cell(every, 'all ')}"
@@ -113,7 +113,7 @@ def _head(results: Results, grouped: Mapping[str, Sequence[str]]) -> str:
     )
     return (
         f'<thead><tr><th rowspan="2"></th><th class="storm" rowspan="2" scope="col">'
-        f"<span>all storms</span></th>{tops}</tr><tr>{names}</tr></thead>"
+        f"<span>all faults</span></th>{tops}</tr><tr>{names}</tr></thead>"
     )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from gradstable_gauntlet.measures import (
     CLEAN,
     bar,
-    clean_cost,
     false_interventions,
     middle,
     rate_sensitivity,
@@ -18,6 +17,8 @@ from gradstable_gauntlet.measures import (
     survived,
 )
 from gradstable_gauntlet.results import Cell, Fate, Results
+from gradstable_gauntlet.storms import FAIR_WEATHER
+from gradstable_gauntlet.sweeps import clean_cost
 
 
 class Share(NamedTuple):
@@ -59,10 +60,10 @@ class Standing(NamedTuple):
       contestant: its name.
       base: the name of the contestant that it protects.
       ours: whether it comes from gradstable.
-      survival: the share of runs that survived, by group of storms, and under ``""`` in all of
-        them.
-      absolute: the same over all storms, measured by the best clean loss with the same base.
-      ratio: final loss over that of the clean run of the same seed, median over tasks and storms.
+      survival: the share of runs that survived, by group of storms, and under ``""`` in all
+        faults; measured by the best clean loss with the same base.
+      own: the same over all faults, measured by its own clean loss.
+      ratio: final loss over that of the clean run of the same seed, median over tasks and faults.
       lost: steps lost to a storm, in percent of the steps of the task, median likewise.
       recovery: steps from the last fault to the loss of the clean run, median likewise.
       spikes: spike score, median likewise.
@@ -73,14 +74,16 @@ class Standing(NamedTuple):
       open_above: whether in some task it is stable at the highest rate of all, so that the edge is
         further up than the numbers say.
       false_interventions: percent of steps clipped or rejected in calm weather, mean over tasks.
-      clean_cost: percent of clean loss above that of the base, median over tasks.
+      clean_cost: percent of clean loss above that of the base, both at the best rate of the base,
+        median over tasks.
+      clean_cost_below: the same at the next lower rate.
     """
 
     contestant: str
     base: str
     ours: bool
     survival: Mapping[str, Share]
-    absolute: Share
+    own: Share
     ratio: Spread
     lost: Spread
     recovery: Spread
@@ -92,6 +95,7 @@ class Standing(NamedTuple):
     open_above: bool
     false_interventions: float
     clean_cost: float
+    clean_cost_below: float
 
 
 def reporting_tasks(results: Results) -> list[str]:
@@ -110,13 +114,21 @@ def groups(results: Results, storms: Iterable[str] | None = None) -> dict[str, l
     return found
 
 
+def faults(grouped: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the storms of all groups but fair weather, in which nothing is wrong."""
+    return [storm for group, some in grouped.items() if group != FAIR_WEATHER for storm in some]
+
+
 def by_storm(
-    results: Results, contestant: str, tasks: Iterable[str], *, absolute: bool = False
+    results: Results, contestant: str, tasks: Iterable[str], *, own: bool = False
 ) -> dict[str, Share]:
-    """Return how many runs survived each storm, over all seeds and tasks that were run."""
+    """Return how many runs survived each storm, over all seeds and tasks that were run.
+
+    ``own`` is that of ``bar``.
+    """
     found = dict.fromkeys(results.storms, Share(0, 0))
     for cell in _cells(results, contestant, tasks):
-        clean = bar(results, cell, absolute=absolute)
+        clean = bar(results, cell, own=own)
         for storm, fate in cell.fates.items():
             alive = survived(fate, clean)
             found[storm] = together([found[storm], Share(int(alive.sum()), alive.size)])
@@ -159,15 +171,15 @@ def _standing(
 ) -> Standing:
     about = results.contestants[name]
     cells = _cells(results, name, tasks)
-    storms = [storm for group in grouped.values() for storm in group]
+    storms = faults(grouped)
     alive = by_storm(results, name, tasks)
-    absolute = by_storm(results, name, tasks, absolute=True)
+    own = by_storm(results, name, tasks, own=True)
     by_group = {group: together(alive[one] for one in some) for group, some in grouped.items()}
     rates = np.asarray(results.rates, np.float64)
     stable = [stable_range(rates, cell.sweep) for cell in cells]
     edges = [rates[0] if math.isnan(one.high) else one.high for one in stable]
-    costs = [
-        clean_cost(cell, base)
+    pairs = [
+        (cell, base)
         for cell in cells
         if (base := results.cell(cell.task, str(about["base"]))) is not None
     ]
@@ -175,6 +187,9 @@ def _standing(
 
     def over_runs(measure: Callable[[Cell, Fate], np.ndarray]) -> Spread:
         return _spread([measure(c, c.fates[s]) for c in cells for s in storms if s in c.fates])
+
+    def cost(*, below: int) -> float:
+        return _median_of_known(np.array([clean_cost(*pair, below=below) for pair in pairs]))
 
     def sensitivity(*, upper: bool) -> float:
         each = [
@@ -186,8 +201,8 @@ def _standing(
         contestant=name,
         base=str(about["base"]),
         ours=bool(about["ours"]),
-        survival={**by_group, "": together(by_group.values())},
-        absolute=together(absolute[storm] for storm in storms),
+        survival={**by_group, "": together(alive[storm] for storm in storms)},
+        own=together(own[storm] for storm in storms),
         ratio=over_runs(lambda cell, fate: _ratios(fate, cell)),
         lost=over_runs(lambda cell, fate: 100.0 * fate.lost / results.tasks[cell.task]["steps"]),
         recovery=over_runs(lambda _, fate: fate.recovery),
@@ -198,7 +213,8 @@ def _standing(
         upper_edge=float(np.exp(np.mean(np.log(edges)))),
         open_above=any(one.open_high for one in stable),
         false_interventions=100.0 * _mean_of_known(touched),
-        clean_cost=_median_of_known(np.array(costs)),
+        clean_cost=cost(below=0),
+        clean_cost_below=cost(below=1),
     )
 
 

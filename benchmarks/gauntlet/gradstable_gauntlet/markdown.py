@@ -1,4 +1,4 @@
-"""The results as Markdown: one large table, one of where we are beaten, and their origin."""
+"""The results as Markdown: a large table, those of harm and of where we are beaten, the origin."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,12 @@ from gradstable_gauntlet.league import reporting_tasks
 from gradstable_gauntlet.results import Results
 from gradstable_gauntlet.tables import (
     BEATEN_NOTES,
+    HARM_NOTES,
     NOTES,
     OURS,
     Table,
     beats,
+    harms,
     numbers,
     provenance,
 )
@@ -24,7 +26,7 @@ def to_markdown(results: Results, *, tasks: Iterable[str] | None = None) -> str:
     """
     chosen = reporting_tasks(results) if tasks is None else list(tasks)
     made = "; ".join(f"{name}: {value}" for name, value in provenance(results.made).items())
-    worse = beats(results, tasks=chosen)
+    worse, harm = beats(results, tasks=chosen), harms(results, tasks=chosen)
     lines = [
         f"Tasks: {', '.join(chosen)}. {OURS} is ours. Made by: {made}.".replace("|", "\\|"),
         "",
@@ -32,6 +34,7 @@ def to_markdown(results: Results, *, tasks: Iterable[str] | None = None) -> str:
         "",
         *(f"- {note}" for note in NOTES),
         "",
+        *(_harm(harm) if harm.rows else []),
         "**Where something beats us**",
         "",
         *(_table(worse) if worse.rows else ["Nowhere, by these tests."]),
@@ -39,6 +42,11 @@ def to_markdown(results: Results, *, tasks: Iterable[str] | None = None) -> str:
         *(f"- {note}" for note in BEATEN_NOTES),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _harm(table: Table) -> list[str]:
+    title, notes = "**Harm in fair weather**", (f"- {note}" for note in HARM_NOTES)
+    return [title, "", *_table(table), "", *notes, ""]
 
 
 def _table(table: Table) -> list[str]:

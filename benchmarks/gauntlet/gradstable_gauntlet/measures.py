@@ -49,8 +49,12 @@ def clean_loss(cell: Cell) -> float:
     return middle(cell.fates[CLEAN].final) if CLEAN in cell.fates else math.nan
 
 
-def bar(results: Results, cell: Cell, *, absolute: bool = False) -> np.ndarray:
+def bar(results: Results, cell: Cell, *, own: bool = False) -> np.ndarray:
     """Return the clean losses that define survival, one for each seed.
+
+    They are those of the contestant that does best in this task among all with the same base, the
+    base included: measured by its own clean losses, a contestant that learns less in calm weather
+    would have a lower bar to clear in a storm.
 
     Each is the larger of the median over seeds and the loss of the same seed: a seed with a bad
     start, for example in a game of two players, was not harmed by a storm.
@@ -58,15 +62,13 @@ def bar(results: Results, cell: Cell, *, absolute: bool = False) -> np.ndarray:
     Args:
       results: the results that contain ``cell``.
       cell: a contestant in a task.
-      absolute: whether to use, instead of its own clean losses, those of the best contestant in
-        this task with the same base, itself and the base included. Otherwise a contestant that
-        learns worse in calm weather has a lower bar to clear in a storm.
+      own: whether to use its own clean losses instead: has a storm harmed what it learns?
 
     Returns:
       ``[seeds]``; NaN if there are none.
     """
     reference = cell
-    if absolute:
+    if not own:
         base = results.contestants[cell.contestant]["base"]
         same = [
             other
@@ -77,8 +79,8 @@ def bar(results: Results, cell: Cell, *, absolute: bool = False) -> np.ndarray:
     median = clean_loss(reference)
     if not math.isfinite(median):
         return np.full(1, math.nan)
-    own = np.asarray(reference.fates[CLEAN].final, np.float64)
-    return np.where(np.isfinite(own), np.fmax(own, median), median)
+    each = np.asarray(reference.fates[CLEAN].final, np.float64)
+    return np.where(np.isfinite(each), np.fmax(each, median), median)
 
 
 def survived(fate: Fate, clean: np.ndarray | float) -> np.ndarray:
@@ -123,7 +125,7 @@ def rate_sensitivity(
     Returns:
       The sensitivity; NaN if no rate gets below ``l0``, so that nothing was learned at any rate.
     """
-    values = _over_seeds(losses)
+    values = over_seeds(losses)
     capped = np.minimum(values, start)
     least = float(values.min(initial=np.inf))
     if not (math.isfinite(start) and least < start):
@@ -144,7 +146,7 @@ def stable_range(rates: np.ndarray, losses: np.ndarray) -> Stable:
       rates: ``[rates]``, ascending.
       losses: ``[rates]`` or ``[rates, seeds]``; the median is taken over seeds.
     """
-    values = _over_seeds(losses)
+    values = over_seeds(losses)
     if not np.isfinite(values).any():
         return Stable(math.nan, math.nan, open_low=False, open_high=False)
     x = np.log(np.asarray(rates, np.float64))
@@ -170,7 +172,8 @@ def _edge(
     return float(x[place] + part * (x[beyond] - x[place])), False
 
 
-def _over_seeds(losses: np.ndarray) -> np.ndarray:
+def over_seeds(losses: np.ndarray) -> np.ndarray:
+    """Return the medians over seeds of losses ``[rates]`` or ``[rates, seeds]``."""
     losses = bad_as_inf(losses)
     return np.median(losses, axis=1) if losses.ndim == 2 else losses
 
@@ -296,12 +299,3 @@ def false_interventions(cell: Cell) -> float:
     touched = cell.fates[CLEAN].touched if CLEAN in cell.fates else np.array([])
     known = touched[np.isfinite(touched)]
     return float(np.mean(known)) if known.size else math.nan
-
-
-def clean_cost(cell: Cell, base: Cell) -> float:
-    """Return by how many percent the clean loss is above that of the base; below: negative.
-
-    Infinite if the contestant blows up in calm weather, NaN if the base does.
-    """
-    own, other = clean_loss(cell), clean_loss(base)
-    return 100.0 * (own / other - 1.0) if math.isfinite(other) and other > 0 else math.nan

@@ -13,12 +13,14 @@ from gradstable_gauntlet.plots import MOST_SHOWN, curves, rates
 from gradstable_gauntlet.results import Results
 from gradstable_gauntlet.tables import (
     BEATEN_NOTES,
+    HARM_NOTES,
     MEASURES,
     NOTES,
     OURS,
     UNKNOWN,
     Table,
     beats,
+    harms,
     named,
     numbers,
     provenance,
@@ -67,6 +69,7 @@ def to_html(
     order = [one.contestant for one in standings]
     lines = (chosen(results, order) if shown is None else list(shown))[:MOST_SHOWN]
     whole, worse = numbers(results, tasks=counting), beats(results, tasks=counting)
+    harm = harms(results, tasks=counting)
     cut = len(whole.header) - MEASURES
     body = [
         heat_map(results, [*order, *(name for name in results.contestants if name not in order)]),
@@ -77,6 +80,7 @@ def to_html(
             whole.columns(cut),
             NOTES[2:],
         ),
+        *([_table("harm", "Harm in fair weather", harm, HARM_NOTES)] if harm.rows else []),
         _table("beaten", "Where something beats us", worse, BEATEN_NOTES),
         section(
             curves(

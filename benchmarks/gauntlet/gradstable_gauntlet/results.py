@@ -37,7 +37,7 @@ class Results(NamedTuple):
     """Everything that a page of results needs."""
 
     made: Mapping[str, Any]  # command, versions, machine, seconds
-    tasks: Mapping[str, Mapping[str, Any]]  # name -> about, steps, tuning (bool)
+    tasks: Mapping[str, Mapping[str, Any]]  # name -> about, steps, tuning, fair (bool)
     contestants: Mapping[str, Mapping[str, Any]]  # name -> about, base, ours
     storms: Mapping[str, Mapping[str, Any]]  # name -> about, group
     rates: Sequence[float]

@@ -1,4 +1,4 @@
-"""The storms: faults of the batch, the loss, the rate, the start and the dtype.
+"""The storms: faults of the batch, the loss, the rate, the start and the dtype, and fair weather.
 
 A storm is data, not code: for every step, the factors on inputs, targets, loss and learning rate.
 So one compiled program runs all of them side by side.
@@ -106,6 +106,17 @@ def _exploding(steps: int, rng: np.random.Generator) -> Weather:
     return calm(steps)._replace(start=np.float32(4.0))
 
 
+def _stretches(steps: int, rng: np.random.Generator) -> np.ndarray:
+    del rng
+    return np.arange(steps) // max(1, min(250, steps // 6)) % 2 == 1
+
+
+def _restarts(steps: int, rng: np.random.Generator) -> Weather:
+    del rng
+    done = 3 * np.arange(steps) / steps % 1.0
+    return calm(steps)._replace(rate=(0.5 + 0.5 * np.cos(np.pi * done)).astype(np.float32))
+
+
 def _no_storm(steps: int, rng: np.random.Generator) -> Weather:
     del rng
     return calm(steps)
@@ -119,6 +130,7 @@ _HOW_OFTEN: dict[str, tuple[Callable[[int, np.random.Generator], np.ndarray], st
 }
 _HOW_BAD = {"1e3": 1e3, "1e6": 1e6, "inf": float("inf"), "nan": float("nan")}
 CORRUPTED, NOT_FINITE = "corrupted batch", "inf or NaN in the batch"
+FAIR_WEATHER = "fair weather"  # no faults, but what happens in healthy runs
 
 STORMS: dict[str, Storm] = {
     "none": Storm(_no_storm, "calm", "nothing is wrong"),
@@ -171,6 +183,15 @@ STORMS: dict[str, Storm] = {
         "low precision",
         "the model computes in float16; inputs times 1000 overflow it in every fiftieth batch",
         "float16",
+    ),
+    "curriculum": Storm(
+        _multiplied(_stretches, loss=30.0),
+        FAIR_WEATHER,
+        "the loss is 30 times as large for 250 steps of every 500, in short runs for every second "
+        "sixth",
+    ),
+    "warm restarts": Storm(
+        _restarts, FAIR_WEATHER, "the rate falls to zero along a cosine and restarts, three times"
     ),
 }
 

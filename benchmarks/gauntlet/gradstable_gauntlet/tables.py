@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gradstable_gauntlet.beaten import Beat, beaten
+from gradstable_gauntlet.harm import harm
 from gradstable_gauntlet.league import Share, Spread, Standing, groups, league
 from gradstable_gauntlet.measures import CLEAN
 from gradstable_gauntlet.results import Results
@@ -16,26 +17,31 @@ OURS = "●"
 _MEASURES = (
     "loss ratio", "steps lost", "steps to recover", "spike score", "rate sensitivity", "high half",
     "stable decades", "upper edge", "touched when clean", "clean loss",
+    "clean loss at rate / 3",
 )  # fmt: skip
 MEASURES = len(_MEASURES)  # columns at the end of the numbers table that are not about survival
 
 NOTES = (
-    "Survived: parameters and final loss are finite, and the loss is at most 1.1 times that of the "
-    "same contestant in calm weather (the median over seeds, or that of the same seed if larger); "
-    "in percent of all runs, ± a binomial standard error.",
-    "By the best: the same, compared with the best clean loss of all contestants with the same "
-    "base.",
+    "Survived: parameters and final loss are finite, and the loss is at most 1.1 times the best "
+    "clean loss of all contestants with the same base in that task (its median over seeds, or that "
+    "of the same seed if larger); in percent of all runs with faults, ± a binomial standard error. "
+    "Fair weather is no fault, and counted apart. One that "
+    "learns less in calm weather has no lower bar to clear. Compare those with the same base: the "
+    "fewer there are, the lower is their bar.",
+    "By its own: the same, compared with the clean loss of the contestant itself.",
     "Loss ratio: final loss over that of the clean run of the same seed, median over tasks and "
     "storms; in brackets, the smallest and largest value that a single seed would give. Steps lost "
     "(in percent of all steps), steps to recover, and the spike score (percent of training losses "
-    "at least 7 sigma above the mean of the last 1,000; OLMo 2) likewise.",
+    "at least 7 sigma above the mean of the last 1,000; OLMo 2) likewise. All of these "
+    "compare a contestant with itself, and do not say how well it learns.",
     "Rate sensitivity: mean over learning rates of the loss above the best one, where no loss "
     "counts more than that at the start (Wortsman et al. 2023, arXiv 2309.14322), relative to what "
     "the best rate learns: 0 is best, 1 worst. High half: only the upper half of the rates.",
     "Stable decades: how far the rate can change with a loss of at most 1.1 times the best; upper "
     "edge: the highest such rate. ≥: the range of rates ends first.",
     "Touched when clean: steps clipped or rejected in calm weather. Clean loss: relative to the "
-    "base.",
+    "base, both at the rate that is best for the base (medians over the tuning seeds, then over "
+    "tasks), and at the next lower rate, about a third.",
 )
 BEATEN_NOTES = (
     "Cells are pairs of a task and a storm, calm weather included. A peer survives more if the "
@@ -44,6 +50,15 @@ BEATEN_NOTES = (
     "absolute deviation over seeds. With few seeds and many peers, some of these are due to "
     "chance; none are left out. In brackets: peers with the same base. Any other optimizer may "
     "simply learn the task better.",
+)
+
+HARM_NOTES = (
+    "Healthy tasks without any fault, in which some batches differ from most, and are to be "
+    "learned from. The loss is the final one at the rate that is best for the base, over that of "
+    "the base or of a norm limit of 1 around it (clip) at that rate, whichever is lower: median "
+    "over the tuning seeds, and in brackets the smallest and the largest. Above 1: it learns less "
+    "than with the plainest protection, or with none.",
+    "Touched: steps clipped or rejected, at the rate of the contestant itself.",
 )
 
 
@@ -80,7 +95,7 @@ def numbers(
     """Return the league as a table with one row per contestant."""
     grouped = groups(results, storms)
     standings = league(results, tasks=tasks, storms=storms)
-    header = ["contestant", "survived", "by the best", *grouped, *_MEASURES]
+    header = ["contestant", "survived", "by its own", *grouped, *_MEASURES]
     rows = [_row(one, list(grouped)) for one in standings]
     return Table(header, rows, [one.ours for one in standings])
 
@@ -89,7 +104,7 @@ def _row(one: Standing, grouped: Sequence[str]) -> list[str]:
     return [
         named(one.contestant, ours=one.ours),
         share(one.survival[""]),
-        share(one.absolute),
+        share(one.own),
         *(share(one.survival[group]) for group in grouped),
         spread(one.ratio, 2),
         spread(one.lost, 1, "%"),
@@ -101,6 +116,7 @@ def _row(one: Standing, grouped: Sequence[str]) -> list[str]:
         ("≥ " if one.open_above else "") + short(one.upper_edge),
         fixed(one.false_interventions, 1, "%"),
         fixed(one.clean_cost, 1, "%", sign=True),
+        fixed(one.clean_cost_below, 1, "%", sign=True),
     ]
 
 
@@ -130,6 +146,23 @@ def beats(
                 rows.append([named(name, ours=True), group, *_described(found, same, cells)])
     header = ["ours", "storms", "cells", "peer survives more", "peer ends lower", "mostly", "worst"]
     return Table(header, rows, [True] * len(rows), words=(1, 5, 6))
+
+
+def harms(results: Results, *, tasks: Iterable[str] | None = None) -> Table:
+    """Return the harm done in healthy tasks, with a row per contestant and task."""
+    found = harm(results, tasks=tasks)
+    ours = [bool(results.contestants[one.contestant]["ours"]) for one in found]
+    rows = [
+        [
+            named(one.contestant, ours=our),
+            one.task,
+            spread(one.loss, 2),
+            fixed(one.touched, 1, "%"),
+        ]
+        for one, our in zip(found, ours, strict=True)
+    ]
+    header = ["contestant", "task", "loss / better of base and clip", "touched"]
+    return Table(header, rows, ours, words=(1,))
 
 
 def _held_against_most(results: Results) -> list[str]:

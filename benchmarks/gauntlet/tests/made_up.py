@@ -2,6 +2,7 @@
 
 import numpy as np
 from gradstable_gauntlet.results import Cell, Fate, Results
+from gradstable_gauntlet.storms import FAIR_WEATHER
 
 RATES = [float(10**power) for power in np.arange(-5, 0.1, 0.5)]
 SEEDS, TUNING_SEEDS, POINTS = 5, 3, 120
@@ -55,6 +56,27 @@ def results(seed: int = 0) -> Results:
         if (task, contestant) != ("copy", "sgd")  # not run
     ]
     return Results(MADE, TASKS, CONTESTANTS, STORMS, RATES, cells)
+
+
+def with_fair_weather() -> Results:
+    """Return the same results with a healthy task, in calm weather and in a storm that is none."""
+    made = results()
+    rng = np.random.default_rng(1)
+    cells = [_cell(rng, "digits", contestant, 0) for contestant in CONTESTANTS]
+    cells = [
+        cell._replace(
+            task="heads",
+            fates={"none": cell.fates["none"], "curriculum": cell.fates["nan 1 %"]},
+        )
+        for cell in cells
+    ]
+    heads = {"about": "two heads on a trunk", "steps": 600, "fair": True}
+    curriculum = {"about": "a loss that is large at times", "group": FAIR_WEATHER}
+    return made._replace(
+        tasks={**TASKS, "heads": heads},
+        storms={**STORMS, "curriculum": curriculum},
+        cells=[*made.cells, *cells],
+    )
 
 
 def _cell(rng: np.random.Generator, task: str, contestant: str, seed: int) -> Cell:

@@ -22,6 +22,7 @@ def test_writes_results_table_and_page_and_does_nothing_twice(
     assert [cell.contestant for cell in results.cells] == ["adamw", "signed"]
     assert results.cells[0].fates.keys() == {"none", "batch x nan, 1%", "all labels x 2"}
     assert "gauntlet" in results.made["command"]
+    assert results.contestants["signed"]["base"] == "adamw"
     for name in ("results.md", "index.html"):
         assert "signed" in (tmp_path / name).read_text()
 

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from gradstable_gauntlet.harm import harm
+from gradstable_gauntlet.league import Share, by_storm, league
 from gradstable_gauntlet.measures import (
     bar,
-    clean_cost,
     clean_loss,
     false_interventions,
     rate_sensitivity,
@@ -19,6 +20,7 @@ from gradstable_gauntlet.measures import (
     survived,
 )
 from gradstable_gauntlet.results import Cell, Fate, Results
+from gradstable_gauntlet.sweeps import best_rate, clean_cost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,19 +72,29 @@ def test_survival_does_not_depend_on_the_unit_of_the_loss(
     np.testing.assert_array_equal(survived(fate(final), clean), scaled)
 
 
-def test_absolute_survival_is_by_the_best_of_the_same_base() -> None:
+def test_survival_is_by_the_best_of_the_same_base() -> None:
     results = three()
     guarded = results.cells[1]
-    assert bar(results, guarded).tolist() == [1.2]
-    assert bar(results, guarded, absolute=True).tolist() == [1.0]  # neither its own nor c's
-    assert survived(guarded.fates["storm"], bar(results, guarded)).all()
-    assert not survived(guarded.fates["storm"], bar(results, guarded, absolute=True)).any()
+    assert bar(results, guarded).tolist() == [1.0]  # neither its own nor c's
+    assert bar(results, guarded, own=True).tolist() == [1.2]
+    assert not survived(guarded.fates["storm"], bar(results, guarded)).any()
+    assert survived(guarded.fates["storm"], bar(results, guarded, own=True)).all()
+    shares = by_storm(results, "b", ["task"]), by_storm(results, "b", ["task"], own=True)
+    assert [share["storm"].survived for share in shares] == [0, 1]
+
+
+def test_who_learns_less_wins_nothing() -> None:
+    results = three()
+    results = results._replace(cells=[results.cells[0], cell("b", [9.0], [9.0])])
+    lazy = next(one for one in league(results) if one.contestant == "b")
+    assert lazy.survival[""] == Share(0, 1)
+    assert lazy.own == Share(1, 1)
 
 
 def test_a_seed_that_is_ill_placed_from_the_start_is_held_against_itself() -> None:
     placed = cell("a", [1.0, 1.0, 5.0, INF], [1.0, 2.0, 5.0, 2.9])
     results = three()._replace(cells=[placed])
-    assert bar(results, placed).tolist() == [3.0, 3.0, 5.0, 3.0]
+    assert bar(results, placed, own=True).tolist() == [3.0, 3.0, 5.0, 3.0]
     assert survived(placed.fates["storm"], bar(results, placed)).tolist() == [True] * 4
 
 
@@ -97,11 +109,51 @@ def test_ratios_pair_the_seeds() -> None:
     np.testing.assert_array_equal(found, [2.0, INF, NAN, NAN])
 
 
+def swept(*losses: float) -> Cell:
+    """Return a cell with these losses in its sweep, each with two seeds around it."""
+    return cell("a", [1.0])._replace(sweep=np.array([[0.0, loss, INF] for loss in losses]))
+
+
+def test_the_clean_cost_is_at_the_best_rate_of_the_base() -> None:
+    base = swept(4.0, 2.0, 3.0)
+    timid = swept(9.0, 4.0, 2.0)  # as good as the base, but only at a higher rate
+    assert best_rate(base.sweep) == 1
+    assert clean_cost(timid, base) == 100.0
+    assert clean_cost(timid, base, below=1) == 125.0
+    assert clean_cost(swept(3.0, 1.0, 9.0), base) == -50.0
+    assert clean_cost(swept(1.0, INF, 1.0), base) == INF
+    assert math.isnan(clean_cost(base, base, below=2))  # no such rate
+    assert math.isnan(clean_cost(base, swept(INF, NAN, INF)))
+
+
+def test_harm_is_by_the_better_of_base_and_clip_at_the_rate_of_the_base() -> None:
+    def swept_by(name: str, *losses: float) -> Cell:
+        return swept(*losses)._replace(contestant=name)
+
+    bases = {"a": "a", "clip": "a", "b": "a", "c": "c"}
+    contestants = {name: {"about": "", "ours": False, "base": of} for name, of in bases.items()}
+    cells = [
+        swept_by("a", 4.0, 2.0, 3.0),
+        swept_by("clip", 1.0, 1.6, 1.0),  # its own best rates do not count
+        swept_by("b", 9.0, 4.0, 1.0),
+        swept_by("c", 9.0, 9.0, 6.0),
+    ]
+    tasks = {"task": {"about": "", "steps": 9, "fair": True}, "other": {"about": "", "steps": 9}}
+    results = three()._replace(tasks=tasks, contestants=contestants, cells=cells)
+    found = {one.contestant: one.loss for one in harm(results)}
+    assert list(found) == ["clip", "c", "a", "b"]  # the best first
+    assert found["b"] == (2.5, 0.0, INF)
+    assert found["a"].value == 1.25
+    assert found["c"].value == 1.0  # clip has another base
+    alone = {one.contestant: one.loss.value for one in harm(results._replace(cells=cells[::2]))}
+    assert alone == {"a": 1.0, "b": 2.0}
+    (lost,) = harm(results._replace(cells=cells[2:3]))
+    assert math.isnan(lost.loss.value)  # its base did not run
+    assert harm(results, tasks=["other"]) == []
+
+
 def test_costs_and_interventions() -> None:
-    base, dearer = cell("a", [1.0]), cell("b", [1.25])
-    assert clean_cost(dearer, base) == 25.0
-    assert clean_cost(cell("b", [INF]), base) == INF
-    assert math.isnan(clean_cost(base, cell("b", [INF])))
+    base = cell("a", [1.0])
     some = base._replace(fates={"none": fate([1.0, 1.0])._replace(touched=np.array([0.5, NAN]))})
     assert false_interventions(some) == 0.5
     assert math.isnan(false_interventions(base._replace(fates={"none": fate([1.0], touched=NAN)})))

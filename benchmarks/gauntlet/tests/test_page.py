@@ -9,9 +9,9 @@ from gradstable_gauntlet.league import Share, by_storm, groups, league, reportin
 from gradstable_gauntlet.markdown import to_markdown
 from gradstable_gauntlet.page import chosen, to_html
 from gradstable_gauntlet.results import Fate, Results
-from gradstable_gauntlet.tables import beats, duration, fixed, numbers, spread
+from gradstable_gauntlet.tables import beats, duration, fixed, harms, numbers, spread
 
-from benchmarks.gauntlet.tests.made_up import CONTESTANTS, STORMS, TASKS, results
+from benchmarks.gauntlet.tests.made_up import CONTESTANTS, STORMS, TASKS, results, with_fair_weather
 from tests import html_page
 
 VOID = {"meta", "br", "input"}
@@ -150,6 +150,29 @@ def test_the_league_counts_only_the_tasks_and_storms_it_is_told() -> None:
     assert whole["guard(adamw)"].ratio.low <= whole["guard(adamw)"].ratio.value
     assert by_storm(made, "adamw", ["digits"])["x1e3 1 %"] == part["adamw"].survival[""]
     assert sum(map(len, groups(made).values())) == len(STORMS) - 1
+
+
+def test_fair_weather_is_counted_apart() -> None:
+    before, after = league(results(), tasks=["digits"]), with_fair_weather()
+    whole = {one.contestant: one for one in league(after, tasks=["digits", "heads"])}
+    assert whole["adamw"].survival["fair weather"].runs == 5
+    for one in before:
+        assert whole[one.contestant].survival[""] == one.survival[""]
+        assert whole[one.contestant].ratio == one.ratio
+    check(to_html(after))
+    assert "fair weather" in numbers(after).header
+
+
+def test_harm_has_a_row_for_each_contestant_in_each_healthy_task() -> None:
+    made = with_fair_weather()
+    table = harms(made)
+    assert {row[0].removeprefix("● ") for row in table.rows} == set(CONTESTANTS)
+    assert {row[1] for row in table.rows} == {"heads"}
+    assert "**Harm in fair weather**" in to_markdown(made)
+    assert {row[0] for row in columns(to_markdown(made)) if row[1] == "heads"} >= {"adamw", "sgd"}
+    assert "harm" in check(to_html(made)).names
+    assert "Harm in fair weather" not in to_markdown(results())
+    assert not harms(made, tasks=["digits"]).rows
 
 
 def test_a_share_has_an_error_even_where_all_survived() -> None:

@@ -9,7 +9,7 @@ import optax
 import pytest
 from gradstable_gauntlet.cell import Plan, run_cell
 from gradstable_gauntlet.contestant import Contestant
-from gradstable_gauntlet.entries import choose, entries, storms_for
+from gradstable_gauntlet.entries import choose, entries, storms_for, with_bases
 from gradstable_gauntlet.run import member, runner, schedule_of
 from gradstable_gauntlet.storms import STORMS, calm, last_fault, weather_of
 
@@ -111,6 +111,26 @@ def test_shares_are_exact() -> None:
     assert (weather.inputs[:40] == 1).all()
 
 
+@pytest.mark.parametrize(("steps", "stretch"), [(400, 66), (2000, 250)])
+def test_a_curriculum_is_loud_in_every_second_stretch(steps: int, stretch: int) -> None:
+    loss = weather_of("curriculum", STORMS["curriculum"], steps=steps, seed=0).loss
+    assert (loss[:stretch] == 1).all()
+    assert (loss[stretch : 2 * stretch] == 30).all()
+    assert (loss[2 * stretch : 3 * stretch] == 1).all()
+
+
+def test_warm_restarts_begin_at_the_peak() -> None:
+    rate = weather_of("warm restarts", STORMS["warm restarts"], steps=300, seed=0).rate
+    assert rate[[0, 100, 200]].tolist() == [1, 1, 1]
+    assert (rate[[99, 199, 299]] < 1e-3).all()
+    assert (np.diff(rate)[:99] < 0).all()
+
+
+def test_healthy_tasks_meet_no_faults() -> None:
+    assert list(storms_for("policy", STORMS)) == ["none", "curriculum", "warm restarts"]
+    assert {"curriculum", "batch x nan, 1%"} < storms_for("gan", STORMS).keys()
+
+
 def test_low_precision_only_where_it_is_paid_for() -> None:
     assert "float16" in storms_for("digits_cnn", STORMS)
     assert "float16" not in storms_for("relu_rnn", STORMS)
@@ -124,6 +144,46 @@ def test_users_bring_their_own() -> None:
     assert {"line"} == known.tasks.keys() - entries().tasks.keys()
     with pytest.raises(ValueError, match="the name 'line' is already taken"):
         entries([file, file])
+
+
+BRINGS = """
+import optax
+from gradstable_gauntlet import Contestant
+full = Contestant(optax.sgd, "", base="mine")
+CONTESTANTS = {"mine": optax.sgd, "other": optax.sgd, "full": full}
+"""
+
+
+def test_what_is_brought_is_compared_with_the_base_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "brings.py"
+    file.write_text(BRINGS + 'BASES = {"mine": "sgd"}')
+    with pytest.raises(ValueError, match="base 'mine' of 'full' has a base itself: name that, 'sg"):
+        entries([file])
+    file.write_text(BRINGS + 'BASES = {"mine": "sgd", "full": "lion"}')
+    known = entries([file]).contestants
+
+    def bases(*names: str) -> list[str]:
+        return [one.base for one in with_bases(choose("contestant", names, known)).values()]
+
+    assert bases("sgd", "mine", "full") == ["sgd", "sgd", "lion"]
+    assert bases("adamw", "other") == ["adamw", "adamw"]
+    assert bases("sgd", "other") == ["sgd", "other"]  # no AdamW to be compared with
+
+
+@pytest.mark.parametrize(
+    ("bases", "told"),
+    [
+        ({"mine": "adamv"}, "base 'adamv' of 'mine' is no contestant; choose from: sgd, adam"),
+        ({"mine": "clip"}, "base 'clip' of 'mine' has a base itself: name that, 'adamw'"),
+        ({"mind": "adamw"}, "BASES has 'mind', which is not in CONTESTANTS"),
+    ],
+)
+def test_a_base_that_is_none_is_said_to_be_so(
+    bases: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "brings.py").write_text(f"{BRINGS}BASES = {bases}")
+    with pytest.raises(ValueError, match=told):
+        entries([tmp_path / "brings.py"])
 
 
 def test_a_file_with_nothing_in_it_is_said_to_be_so(tmp_path: Path) -> None:

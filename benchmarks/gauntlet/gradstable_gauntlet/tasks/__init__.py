@@ -5,8 +5,10 @@ from functools import partial
 
 from gradstable_gauntlet.task import Task
 from gradstable_gauntlet.tasks.digits import deep_mlp, digits_cnn
-from gradstable_gauntlet.tasks.game import gan
+from gradstable_gauntlet.tasks.fair import several_heads, sparse_reward, triplet, two_heads
+from gradstable_gauntlet.tasks.game import gan, wgan
 from gradstable_gauntlet.tasks.language import lm_markov, lm_topics
+from gradstable_gauntlet.tasks.policy import policy
 from gradstable_gauntlet.tasks.recurrent import lstm, rnn
 from gradstable_gauntlet.tasks.regression import heavy_tails, sines
 
@@ -27,4 +29,12 @@ TASKS: dict[str, Callable[..., Task]] = {
     "gan": gan,
     "heavy_tails": heavy_tails,
     "sines": sines,
+    "two_heads": two_heads,
+    "two_heads_rare": partial(two_heads, share=0.1, factor=50.0),
+    "two_heads_even": partial(two_heads, share=0.45, factor=100.0),
+    "three_heads": partial(several_heads, shares=(1 / 3,) * 3, factors=(1.0, 1e2, 1e4)),
+    "sparse_reward": sparse_reward,
+    "triplet": triplet,
+    "wgan": wgan,
+    "policy": policy,
 }

@@ -1,15 +1,16 @@
-"""A game between two networks: a generator and a discriminator in the plane."""
+"""Games between two networks: a generator and a discriminator, or a critic, in the plane."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from gradstable.losses import r1
+from gradstable.losses import r1, wgan_gp
 from gradstable_gauntlet.task import Batch, Disturbance, Params, Task
 from gradstable_gauntlet.tasks.parts import FLOOR, cast, dense, index, stack
 
 _MODES, _LATENT, _JUDGED = 8, 2, 256
+_SLOW = 0.1  # the rate of the generator, as part of that of its critic
 
 
 def gan(
@@ -60,6 +61,55 @@ def gan(
 
     about = "generator and discriminator play for eight Gaussians on a ring"
     return Task(init, lambda key: _sample(key, batch_size), loss, held_out, steps, about)
+
+
+def wgan(
+    *,
+    dtype: DTypeLike = jnp.float32,
+    width: int = 24,
+    batch_size: int = 64,
+    weight: float = 1.0,
+    steps: int = 500,
+) -> Task:
+    """Return the same game with a Wasserstein critic and a gradient penalty.
+
+    The critic says by how much real samples score higher (Gulrajani et al. 2017,
+    arXiv:1704.00028), so the training loss can be negative, has no scale, and does not tell how
+    good the generator is. Nothing is wrong with that. The penalty is one-sided, with which a factor
+    of 1 is enough (Petzka et al. 2017, arXiv:1709.08894). Both players move at once, as in ``gan``,
+    but the generator at a tenth of the rate (Heusel et al. 2017, arXiv:1706.08500), since its
+    parameters count a tenth. What counts is the same. ``targets`` multiplies the scores.
+    """
+    game = gan(dtype=dtype, width=width, batch_size=batch_size, steps=steps)
+
+    def init(key: jax.Array) -> Params:
+        params = game.init(key)
+        return {**params, "generator": jax.tree.map(lambda x: x / _SLOW, params["generator"])}
+
+    def slowed(params: Params) -> Params:
+        return {**params, "generator": jax.tree.map(lambda x: x * _SLOW, params["generator"])}
+
+    def batch(key: jax.Array) -> Batch:
+        return *_sample(key, batch_size), jax.random.fold_in(key, 2)
+
+    def loss(params: Params, batch: Batch, ill: Disturbance) -> jax.Array:
+        real, latent = cast((batch[0] * ill.inputs, batch[1]), dtype)
+        p = cast(slowed(params), dtype)
+        fake = _network(p["generator"], latent)
+        still = lax.stop_gradient(fake)
+
+        def score(judge: Params, x: jax.Array) -> jax.Array:
+            return _network(judge, x)[:, 0].astype(jnp.float32) * ill.targets
+
+        def judge(x: jax.Array) -> jax.Array:
+            return score(p["discriminator"], x)
+
+        total = jnp.mean(judge(still)) - jnp.mean(judge(real))
+        total += wgan_gp(judge, real, fake=still, key=batch[2], weight=weight, one_sided=True)
+        return total - jnp.mean(score(lax.stop_gradient(p["discriminator"]), fake))
+
+    about = "generator and Wasserstein critic play for eight Gaussians on a ring"
+    return Task(init, batch, loss, lambda params: game.held_out(slowed(params)), steps, about)
 
 
 def _network(layers: list[Params], x: jax.Array) -> jax.Array:
