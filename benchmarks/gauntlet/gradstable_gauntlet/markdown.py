@@ -44,6 +44,12 @@ def to_markdown(results: Results, *, tasks: Iterable[str] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def harm_to_markdown(results: Results) -> str:
+    """Return the table of harm in all healthy tasks, those used for tuning included."""
+    table = harms(results)
+    return "\n".join([*_table(table), "", *(f"- {note}" for note in HARM_NOTES)]) + "\n"
+
+
 def _harm(table: Table) -> list[str]:
     title, notes = "**Harm in fair weather**", (f"- {note}" for note in HARM_NOTES)
     return [title, "", *_table(table), "", *notes, ""]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from gradstable_gauntlet.entries import entries
 from gradstable_gauntlet.league import by_storm, groups, reporting_tasks, together
-from gradstable_gauntlet.markdown import to_markdown
+from gradstable_gauntlet.markdown import harm_to_markdown, to_markdown
 from gradstable_gauntlet.measures import bar, survived
 from gradstable_gauntlet.results import Results, read
 from gradstable_gauntlet.storms import FAIR_WEATHER
@@ -22,6 +22,11 @@ def committed() -> Results:
 
 def test_the_table_is_made_from_the_results(committed: Results) -> None:
     assert (FOLDER / "results.md").read_text(encoding="utf-8") == to_markdown(committed)
+
+
+def test_the_table_of_harm_is_made_from_its_results() -> None:
+    fair = read(FOLDER / "fair.json.gz")
+    assert (FOLDER / "fair.md").read_text(encoding="utf-8") == harm_to_markdown(fair)
 
 
 def test_everybody_who_takes_part_is_in_them(committed: Results) -> None:
