@@ -8,16 +8,13 @@ discuss the results.
 """
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from gradstable_gauntlet.contestant import Contestant, Schedule
+from gradstable_gauntlet.contestant import Contestant
 from gradstable_gauntlet.contestants import CONTESTANTS
-from gradstable_gauntlet.contestants.bare import adamw
 from gradstable_gauntlet.run import final_losses, member, runner
 from gradstable_gauntlet.storms import STORMS, weather_of
 from gradstable_gauntlet.tasks import TASKS
@@ -26,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import gradstable as gs
+from benchmarks.variants import guarded
 from gradstable._src.rules.recurrence import appeal, new_recurrence
 from gradstable.rules import Rule, log_mad
 
@@ -56,21 +54,14 @@ def let_in(medians: float) -> Rule:
     return Rule(init, decide)
 
 
-def _guarded(*rules: Rule) -> Contestant:
-    def make(schedule: Schedule) -> optax.GradientTransformation:
-        return gs.guard(adamw(schedule), *rules)
-
-    return Contestant(make, "a variant", base="adamw", ours=True)
-
-
-VARIANTS: dict[str, Callable[[], Contestant]] = {
-    "bare AdamW": lambda: CONTESTANTS["adamw"],
-    "after a limit of 1": lambda: CONTESTANTS["clip"],
-    "never let in": lambda: _guarded(log_mad(reject_recurring=True)),
-    "a tenth of the median": lambda: _guarded(let_in(0.1)),
-    "the median": lambda: _guarded(let_in(1.0)),
-    "four medians": lambda: _guarded(let_in(4.0)),
-    "the default": _guarded,
+VARIANTS: dict[str, Contestant] = {
+    "bare AdamW": CONTESTANTS["adamw"],
+    "after a limit of 1": CONTESTANTS["clip"],
+    "never let in": guarded(log_mad(reject_recurring=True)),
+    "a tenth of the median": guarded(let_in(0.1)),
+    "the median": guarded(let_in(1.0)),
+    "four medians": guarded(let_in(4.0)),
+    "the default": guarded(),
 }
 
 
@@ -96,12 +87,12 @@ def main() -> None:
     bare = CONTESTANTS["adamw"]
     calm = {task: final(task, bare, rate, "none", seeds) for task, rate in BROKEN.items()}
     table = Table("let in at", *HEALTHY, *BROKEN)
-    for name, make in VARIANTS.items():
+    for name, variant in VARIANTS.items():
         errors = [
-            final(task, make(), rate, "none", seeds) - FLOOR for task, rate in HEALTHY.items()
+            final(task, variant, rate, "none", seeds) - FLOOR for task, rate in HEALTHY.items()
         ]
         ratios = [
-            final(task, make(), rate, STORM, seeds) / calm[task] for task, rate in BROKEN.items()
+            final(task, variant, rate, STORM, seeds) / calm[task] for task, rate in BROKEN.items()
         ]
         table.add_row(name, *(f"{one:.4f}" for one in errors), *(f"{one:.2f}" for one in ratios))
     Console().print(table)

@@ -54,7 +54,7 @@ def released(rule: Rule, after: int) -> Rule:
     return Rule(init=init, decide=decide)
 
 
-def _with(*rules: Rule) -> Contestant:
+def guarded(*rules: Rule) -> Contestant:
     def make(schedule: Schedule) -> Any:
         return gs.guard(adamw(schedule), *rules)
 
@@ -71,17 +71,17 @@ def _around(wrap: Any) -> Contestant:
 VARIANTS: dict[str, Contestant] = {
     "bare": CONTESTANTS["adamw"],
     "clip to 1": CONTESTANTS["clip"],
-    "the default": _with(log_mad()),
-    "clip at 3, spread .05": _with(log_mad(clip_at=3.0, min_spread=0.05)),
-    "clip at 4, spread .05": _with(log_mad(min_spread=0.05)),
-    "clip at 3, spread .1": _with(log_mad(clip_at=3.0)),
-    "reject at 8": _with(log_mad(reject_at=8.0, min_spread=0.05)),
-    "spread up to .5": _with(log_mad(max_spread=0.5, min_spread=0.05)),
-    "twice as fast": _with(log_mad(rate=0.06, min_spread=0.05)),
-    "release after 8": _with(released(log_mad(), 8)),
-    "release after 16": _with(released(log_mad(), 16)),
-    "and a vote of the loss": _with(log_mad(), loss_spike()),
-    "and a limit of 1": _with(log_mad(), global_norm(1.0)),
+    "the default": guarded(log_mad()),
+    "clip at 3, spread .05": guarded(log_mad(clip_at=3.0, min_spread=0.05)),
+    "clip at 4, spread .05": guarded(log_mad(min_spread=0.05)),
+    "clip at 3, spread .1": guarded(log_mad(clip_at=3.0)),
+    "reject at 8": guarded(log_mad(reject_at=8.0, min_spread=0.05)),
+    "spread up to .5": guarded(log_mad(max_spread=0.5, min_spread=0.05)),
+    "twice as fast": guarded(log_mad(rate=0.06, min_spread=0.05)),
+    "release after 8": guarded(released(log_mad(), 8)),
+    "release after 16": guarded(released(log_mad(), 16)),
+    "and a vote of the loss": guarded(log_mad(), loss_spike()),
+    "and a limit of 1": guarded(log_mad(), global_norm(1.0)),
     "moment_hygiene": _around(gs.recovery.moment_hygiene),
     "rollback": _around(gs.rollback),
     "rollback, patience 10": _around(lambda tx: gs.rollback(tx, patience=10)),

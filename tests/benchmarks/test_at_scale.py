@@ -242,5 +242,6 @@ def test_stable_adamw_reduces_three_numbers_a_leaf(compiled: dict[str, Any]) -> 
 
 
 def test_the_guard_holds_a_few_numbers_more(compiled: dict[str, Any]) -> None:
+    counts = 4 * 128  # of the levels that norms have met
     for of in compiled.values():
-        assert 0 < of["gs.guard(optax.adamw)"][1] - of["optax.adamw"][1] < 2048
+        assert 0 < of["gs.guard(optax.adamw)"][1] - of["optax.adamw"][1] < 1024 + counts

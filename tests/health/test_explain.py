@@ -160,7 +160,7 @@ def train(tx: optax.GradientTransformation, every: int, steps: int = 100) -> Any
 
 
 def test_a_steady_share_of_large_gradients_is_told_and_check_warns() -> None:
-    """Pitfall: a task that is always rejected is never learned, and nobody is told."""
+    """Pitfall: a task that is always rejected is never learned, and no message says so."""
     state = train(gs.guard(optax.sgd(0.1)), every=10)
     health = gs.health(state)
     assert (health.rejected, health.clipped) == (3, 7)

@@ -34,7 +34,7 @@ def to_markdown(results: Results, *, tasks: Iterable[str] | None = None) -> str:
         "",
         *(f"- {note}" for note in NOTES),
         "",
-        *(_harm(harm) if harm.rows else []),
+        *(["**Harm in fair weather**", "", *_harm(harm), ""] if harm.rows else []),
         "**Where something beats us**",
         "",
         *(_table(worse) if worse.rows else ["Nowhere, by these tests."]),
@@ -46,13 +46,11 @@ def to_markdown(results: Results, *, tasks: Iterable[str] | None = None) -> str:
 
 def harm_to_markdown(results: Results) -> str:
     """Return the table of harm in all healthy tasks, those used for tuning included."""
-    table = harms(results)
-    return "\n".join([*_table(table), "", *(f"- {note}" for note in HARM_NOTES)]) + "\n"
+    return "\n".join(_harm(harms(results))) + "\n"
 
 
 def _harm(table: Table) -> list[str]:
-    title, notes = "**Harm in fair weather**", (f"- {note}" for note in HARM_NOTES)
-    return [title, "", *_table(table), "", *notes, ""]
+    return [*_table(table), "", *(f"- {note}" for note in HARM_NOTES)]
 
 
 def _table(table: Table) -> list[str]:

@@ -165,8 +165,11 @@ def _take(wanted: Any, raw: Any, path: str, *, names: bool = True) -> Any:
     in copies since schema 2. There, fields are found by position.
     """
     if isinstance(wanted, Unnamed):
-        there = raw.get("unnamed", raw) if isinstance(raw, Mapping) else raw
-        there = there if names else _at(raw, 0, path)
+        there = raw
+        if not names:
+            there = _at(raw, 0, path)
+        elif isinstance(raw, Mapping):
+            there = raw.get("unnamed", raw)
         return Unnamed(_take(wanted.unnamed, there, path, names=names))
     if hasattr(wanted, "_fields"):
         return _take_fields(wanted, raw, path, names=names)

@@ -83,6 +83,6 @@ def _fresh(key: jax.Array, episodes: int) -> Batch:
 
 
 def _log_odds(params: Params, mean: jax.Array, done: jax.Array) -> jax.Array:
-    """Return the logarithms of the densities of actions, but for a constant."""
+    """Return the logarithms of the densities of actions, up to a constant."""
     away = (done - mean) * jnp.exp(-params["spread"])
     return -0.5 * away**2 - params["spread"]
