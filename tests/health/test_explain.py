@@ -168,8 +168,14 @@ def test_a_steady_share_of_large_gradients_is_told_and_check_warns() -> None:
     told = r"Of the last 1,000 gradients or so, 7\.\d % were far above the usual norm, again and"
     with pytest.warns(gs.RecurringGradients, match=told):
         gs.check(state)
-    rejecting = gs.guard(optax.sgd(0.1), gs.rules.log_mad(reject_recurring=True))
-    assert gs.health(train(rejecting, every=10)).rejected == 10
+    rejecting = train(gs.guard(optax.sgd(0.1), gs.rules.log_mad(reject_recurring=True)), every=10)
+    assert gs.health(rejecting).rejected == 10
+    # What is told is true of both.
+    for one in (state, rejecting):
+        assert (
+            "a task or a kind of batch, or a broken reader. They are clipped to it, or rejected"
+            in (gs.explain(one))
+        )
 
 
 def test_check_warns_of_the_member_whose_share_is_largest() -> None:

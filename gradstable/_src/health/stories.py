@@ -39,9 +39,11 @@ def tell_recurrence(state: Recurrence) -> list[str]:
         return []
     return [
         f"Of the last {MEMORY:,} gradients or so, {100 * share_let_in(state):.2g} % were far above "
-        "the usual norm, again and again, and were clipped to it. If they belong to a task, a "
-        "reward, or a part of the data, nothing is wrong. If they are faults, look at the data, "
-        "and reject them with gradstable.rules.log_mad(reject_recurring=True)."
+        "the usual norm, again and again: a task or a kind of batch, or a broken reader. They are "
+        "clipped to it, or rejected by gradstable.rules.log_mad(reject_recurring=True). If they "
+        "belong to a task or a part of the data, balance the losses: divide each by its usual "
+        "size. If they are faults, repair the reader. Of a run with gradstable.record and a log, "
+        "gradstable doctor tells their level and their leaf."
     ]
 
 
