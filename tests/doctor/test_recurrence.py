@@ -144,7 +144,9 @@ def test_a_rollback_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
 
 def test_a_paused_run_is_not_blamed_on_its_settings(tmp_path: Path) -> None:
     """Pitfall: nothing moves in a paused run, which was blamed on the schedule."""
-    run = train(tmp_path / "run.jsonl", gs.rollback(adamw(too_fast(30.0, after=200)), max_restores=1))
+    run = train(
+        tmp_path / "run.jsonl", gs.rollback(adamw(too_fast(30.0, after=200)), max_restores=1)
+    )
     told = found(run)
     assert told["rolled_back"].severity == max(one.severity for one in told.values())
     assert told["rolled_back"].sentence.endswith("; paused from step 231 on.")

@@ -96,7 +96,7 @@ def returns_of(run: Run) -> Returns | None:
     limit = np.where(np.isinf(before), before, before - (1 - _BETTER) * np.abs(before))
     paused = bool(begins.size) and ends[-1] == len(held) > begins[-1] + _MOST_UPDATES
     return Returns(
-        times=max(sum([event.times for event in run.rollbacks]), 1),
+        times=max(sum([event.times for event in run.rollbacks]), len(begins), 1),
         first=min([last.step, *run.step[begins[:1]].tolist()]),
         last=last.step,
         to=last.to,
