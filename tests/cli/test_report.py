@@ -22,7 +22,7 @@ def test_one_run(option: str, runs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["report", "a.jsonl", option, "page.html"]) == 0
     assert (runs / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     shown = capsys.readouterr()
-    assert shown.out.startswith("first: Held: 6 of 57 steps were rejected")
+    assert shown.out.startswith("first: Troubled: Rolled back once, at step 31")
     assert "wrote page.html (" in shown.out
     assert not shown.err
 

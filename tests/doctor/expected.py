@@ -25,6 +25,11 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "missing_values": ("broken_loss",),
     "missing_value_bare": ("broken_loss", "diverged"),
     "broken_feed": ("broken_loss", "locked_in"),
+    # what comes back
+    "heavy_minority": ("recurring_gradients",),
+    "starved_minority": ("recurring_gradients",),
+    "bad_stretch": ("burst",),
+    "rolled_back_in_vain": ("burst", "rolled_back", "small_steps"),
     # steps and settings
     "too_fast_adam": ("learning_rate_too_high",),
     "too_fast_adamw": ("learning_rate_too_high",),

@@ -151,12 +151,21 @@ def test_check_waits_for_as_long_as_it_is_told() -> None:
 def train(tx: optax.GradientTransformation, every: int, steps: int = 100) -> Any:
     """Return the state after steps of which one in ``every`` has a large gradient."""
     loud = jnp.arange(1, steps + 1) % every == 0
-    sizes = jnp.where(loud, 1e3, 1.0 + 0.1 * jnp.sin(jnp.arange(steps)))
+    return train_on(tx, jnp.where(loud, 1e3, 1.0 + 0.1 * jnp.sin(jnp.arange(steps))))
 
-    def step(state: Any, size: jax.Array) -> tuple[Any, None]:
-        return tx.update(jax.tree.map(lambda g: g * size, CALM), state, PARAMS)[1], None
 
-    return jax.jit(lambda state: jax.lax.scan(step, state, sizes)[0])(tx.init(PARAMS))
+def train_on(tx: optax.GradientTransformation, sizes: Any, *, losses: Any = 1.0) -> Any:
+    """Return the state after gradients of these sizes and losses."""
+    tx = optax.with_extra_args_support(tx)
+    sizes = jnp.asarray(sizes, jnp.float32)
+    losses = jnp.broadcast_to(jnp.asarray(losses, jnp.float32), sizes.shape)
+
+    def step(state: Any, now: Any) -> tuple[Any, None]:
+        size, loss = now
+        gradients = jax.tree.map(lambda g: g * size, CALM)
+        return tx.update(gradients, state, PARAMS, value=loss)[1], None
+
+    return jax.jit(lambda state: jax.lax.scan(step, state, (sizes, losses))[0])(tx.init(PARAMS))
 
 
 def test_a_steady_share_of_large_gradients_is_told_and_check_warns() -> None:
@@ -168,8 +177,14 @@ def test_a_steady_share_of_large_gradients_is_told_and_check_warns() -> None:
     told = r"Of the last 1,000 gradients or so, 7\.\d % were far above the usual norm, again and"
     with pytest.warns(gs.RecurringGradients, match=told):
         gs.check(state)
-    rejecting = gs.guard(optax.sgd(0.1), gs.rules.log_mad(reject_recurring=True))
-    assert gs.health(train(rejecting, every=10)).rejected == 10
+    rejecting = train(gs.guard(optax.sgd(0.1), gs.rules.log_mad(reject_recurring=True)), every=10)
+    assert gs.health(rejecting).rejected == 10
+    # What is told is true of both.
+    for one in (state, rejecting):
+        assert (
+            "a task or a kind of batch, or a broken reader. They are clipped to it, or rejected"
+            in (gs.explain(one))
+        )
 
 
 def test_check_warns_of_the_member_whose_share_is_largest() -> None:
@@ -178,6 +193,25 @@ def test_check_warns_of_the_member_whose_share_is_largest() -> None:
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     with pytest.warns(gs.RecurringGradients, match=r"1\d % were far above"):
         gs.check(stacked)
+
+
+@pytest.mark.parametrize("factor", [10.0, 30.0, 1000.0])
+@pytest.mark.parametrize("at", [20, 50, 100])
+def test_check_is_silent_about_a_level_that_has_risen_for_good(at: int, factor: float) -> None:
+    """Pitfall: what was let in until the rule had adapted was called a steady share."""
+    noise = np.random.default_rng(0).standard_normal(at + 300)
+    sizes = np.exp(0.3 * noise) * np.where(np.arange(at + 300) < at, 1.0, factor)
+    gs.check(train_on(gs.guard(optax.sgd(0.1)), sizes))
+
+
+def test_the_judge_of_a_loss_is_not_one_of_gradients() -> None:
+    """Pitfall: the rule in a plateau sees losses, and was told of as if it saw gradients."""
+    judge = gs.rate.reduce_on_plateau(patience=1000, rules=(gs.rules.log_mad(),))
+    tx = optax.chain(gs.guard(optax.sgd(0.1)), judge)
+    sizes = jnp.where(jnp.arange(1, 101) % 10 == 0, 1e3, 1.0)
+    state = train_on(tx, jnp.ones(100), losses=sizes)
+    assert "again and again" not in gs.explain(state)
+    gs.check(state)
 
 
 def test_check_is_silent_about_a_few_spikes() -> None:

@@ -68,7 +68,7 @@ def test_verdict_tells_what_is_missing(tmp_path: Path) -> None:
     assert "The log was not closed" not in told(tmp_path, [*steps(5), *END])[1]
     lost = [*steps(5), {"event": "lost", "first": 6, "last": 9}]
     assert "4 steps were overwritten" in told(tmp_path, lost)[1]
-    assert "It was rolled back once." in told(tmp_path, stormy(500))[1]
+    assert "Rolled back once, at step 251" in told(tmp_path, stormy(500))[1]
 
 
 def test_mostly_because_is_said_where_there_are_other_reasons(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def _extent(run: Run) -> str:
 def _culprit(run: Run, found: Sequence[Diagnosis]) -> str | None:
     """Say which leaf exploded first, if any did and no diagnosis says so already."""
     ill = any(one.severity > Severity.NOTE for one in found)
-    if not ill or any(one.name == "layer_grows_first" for one in found):
+    # What comes back did not explode.
+    if not ill or any(one.name in ("layer_grows_first", "recurring_gradients") for one in found):
         return None
     first = blame(run)
     return None if first is None else first.sentence

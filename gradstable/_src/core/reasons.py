@@ -52,8 +52,7 @@ _SENTENCES: dict[int, str] = {
     Reason.NORM_STABILIZED: "every leaf was scaled to a norm near 1, based on its history",
     Reason.WEIGHT_REJECTED: "the weight of the micro-batch was negative or not finite",
     Reason.RECURRING_CLIPPED: (
-        "the gradient norm was far above its usual range, as it keeps being: a healthy minority of "
-        "batches, or a recurring fault"
+        "the gradient norm was far above its usual range, at a level that it has had before"
     ),
 }
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gradstable._src.core.reasons import Reason
 from gradstable._src.doctor.diagnosis import (
     Diagnosis,
     Evidence,
@@ -30,6 +31,7 @@ from gradstable._src.doctor.signals import (
     usual,
     which_sudden,
 )
+from gradstable._src.telemetry.patterns import around_steady, in_bursts
 from gradstable._src.telemetry.run import Run
 
 # Dtypes that overflow at 65504; bfloat16 has the range of float32.
@@ -140,8 +142,9 @@ def bad_batches(run: Run) -> Diagnosis | None:
     most 4 times its usual size, so that they came without warning; and the median norm of the next
     8 steps is at most 3 times its usual value again, with none of the first 4 of them bad. Not
     counted are non-finite losses (``broken_loss``), overflow that is repeated
-    (``gradient_overflows``) or in float16, where a loss scale finds its limit this way, and runs
-    whose learning rate is too high, which spike on their own.
+    (``gradient_overflows``) or in float16, where a loss scale finds its limit this way, what is
+    near a steady share of large norms (``recurring_gradients``) or in a ``burst``, and runs whose
+    learning rate is too high, which spike on their own.
     """
     if learning_rate_too_high(run) is not None:
         return None
@@ -149,7 +152,8 @@ def bad_batches(run: Run) -> Diagnosis | None:
     following = np.append(bad.first[1:], len(run.step))
     short = (bad.end - bad.first <= _LONGEST) & (following - bad.end >= _LEAST_AFTERWARDS)
     bad = Stretches(bad.first[short], bad.end[short])
-    found = Stretches(*(ends[_isolated(run, bad)] for ends in bad))
+    frequent = around_steady(run) | in_bursts(run)
+    found = Stretches(*(ends[_isolated(run, bad) & ~bad.any(frequent)] for ends in bad))
     if not len(found.first):
         return None
     at = run.step[found.first].tolist()
@@ -157,7 +161,12 @@ def bad_batches(run: Run) -> Diagnosis | None:
     rows[found.first], rows[found.end] = 1, -1
     rows = np.flatnonzero(np.cumsum(rows[:-1]))
     held = int(run.rejected[rows].sum())
+    let_in = int((run.reason[rows] == Reason.RECURRING_CLIPPED).sum())
     fate = "all rejected" if held == len(rows) else f"{held:,} of them rejected"
+    if let_in:
+        fate = f"{held:,} of them rejected, {let_in:,} clipped to the usual size"
+    if let_in == len(rows):
+        fate = "all clipped to the usual size"
     worst = largest(multiple(run.grad_norm)[rows])
     size = f" The largest norm was {worst:.3g} times the usual." if np.isfinite(worst) else ""
     return Diagnosis(
@@ -166,8 +175,9 @@ def bad_batches(run: Run) -> Diagnosis | None:
         f"{counted(len(rows), 'bad step')} in isolation ({fate}), at step {listed(at)}; the run "
         f"continued after each.{size}",
         (Evidence("isolated stretches of bad steps", len(at), ">=", 1),),
-        "If they were rejected, this run needs no action. Look at the batches of these steps, "
-        "their labels and weights. Without a guard, put one around the optimizer: gs.guard(...).",
+        "If they were rejected or clipped, this run needs no action. Look at the batches of these "
+        "steps, their labels and weights. Without a guard, put one around the optimizer: "
+        "gs.guard(...).",
     )
 
 

@@ -15,6 +15,7 @@ from gradstable._src.doctor.signals import (
     over,
     trailing,
 )
+from gradstable._src.telemetry.returns import returns_of
 from gradstable._src.telemetry.run import Run
 
 # An update below this share of the parameters is soon lost in float32 rounding (6e-8 each).
@@ -49,12 +50,16 @@ def dead(run: Run) -> Diagnosis | None:
     """Find a run in which nothing moves: tiny updates, or a zero gradient.
 
     Rule, for the accepted steps of the second half of 20 steps or more: the largest update ratio is
-    below 1e-6, or the gradient norm is 0 in more than half of them.
+    below 1e-6, or the gradient norm is 0 in more than half of them. Steps in which ``gs.rollback``
+    pauses a run do not count.
     """
     if len(run.step) < ENOUGH:
         return None
     half = np.arange(len(run.step)) >= len(run.step) // 2
     accepted = half & ~run.rejected & ~gradient_broken(run)
+    back = returns_of(run)
+    if back is not None:  # a paused run does not move on purpose
+        accepted &= ~back.held
     if accepted.sum() <= half.sum() / 2:
         return None
     highest = largest(run.update_ratio[accepted])

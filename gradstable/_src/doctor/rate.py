@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from gradstable._src.doctor.diagnosis import Diagnosis, Evidence, Severity, all_hold, listed
+from gradstable._src.doctor.diagnosis import (
+    Diagnosis,
+    Evidence,
+    Severity,
+    all_hold,
+    counted,
+    listed,
+)
 from gradstable._src.doctor.signals import (
     ENOUGH,
     HISTORY,
@@ -22,7 +29,9 @@ from gradstable._src.doctor.signals import (
     setting,
     sigmas,
     usual,
+    usual_kind,
 )
+from gradstable._src.telemetry.returns import returns_of
 from gradstable._src.telemetry.run import Run
 
 # The usual heuristic: an update of 1e-3 of the parameters is healthy, above 1e-2 is alarming.
@@ -115,6 +124,9 @@ def learning_rate_jump(run: Run) -> Diagnosis | None:
         far = sigmas(run.update_ratio)[1:] > _SIGMAS
         # An update whose gradient was not recorded cannot be judged.
         adjacent = np.diff(run.step) == 1
+        back = returns_of(run)
+        if back is not None:  # the update of a rollback is not that of a learning rate
+            adjacent &= ~back.held[:-1]
         jumped = np.flatnonzero(calm[:-1] & high & far & adjacent) + 1
         # fmin ignores unknown values.
         after = ahead(run.update_ratio, jumped + 1, _OVER_WITHIN, _least)
@@ -124,11 +136,14 @@ def learning_rate_jump(run: Run) -> Diagnosis | None:
     size = float(ratios[over].max())
     # The ratio of a row is that of the previous update.
     at = run.step[over - 1].tolist()
+    soon = "updates were soon back to normal"
+    if back is not None and ahead(back.held * 1.0, over, _OVER_WITHIN, row_largest).any():
+        soon = "the run was soon rolled back"
     return Diagnosis(
         "learning_rate_jump",
         Severity.SERIOUS,
         f"The update at step {listed(at)} was {size:.3g} times the usual size after an ordinary "
-        "gradient, and updates were soon back to normal: the learning rate jumped.",
+        f"gradient, and {soon}: the learning rate jumped.",
         (
             Evidence("update ratio over its usual value", size, ">", RATIO_JUMP),
             Evidence("gradient norm before it over its usual value",
@@ -145,7 +160,9 @@ def second_moment_lags(run: Run) -> Diagnosis | None:
 
     Rule: after at least 16 quiet steps, ``RMS_t`` rises above 2.3 times its usual value and reaches
     4 times or more, while at first the loss is still at most 1.5 times and the update at most 4
-    times its usual value; within 16 steps the loss is above 2 times.
+    times its usual value; within 16 steps, but after that, the loss is above 2 times. Not
+    counted are clipped and rejected steps near a steady share of large norms
+    (``recurring_gradients``).
     """
     lags, losses, ratios = map(multiple, (run.rms, run.loss, run.update_ratio))
     with np.errstate(invalid="ignore"):
@@ -167,9 +184,9 @@ def second_moment_lags(run: Run) -> Diagnosis | None:
         "second_moment_lags",
         Severity.SERIOUS,
         f"The second moment lagged behind the gradient from step {run.step[row]:,} on{where}, and "
-        f"{run.step[spiked] - run.step[row]} steps later the loss spiked{known}.",
+        f"{counted(int(run.step[spiked] - run.step[row]), 'step')} later the loss spiked{known}.",
         (
-            Evidence("RMS_t within 16 steps, over its usual value", peak, ">=", _LAGS_AT_LEAST),
+            Evidence("RMS_t before it, over its usual value", peak, ">=", _LAGS_AT_LEAST),
             Evidence("loss after it, over its usual value", height, ">", LOSS_SPIKE),
             Evidence(
                 "loss when it began, over its usual value", float(losses[row]), "<=", _LOSS_CALM
@@ -185,7 +202,8 @@ def _at_the_end(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
     evidence = (
         Evidence("median update ratio of the second half", late_ratio(run), ">", RATIO_TOO_HIGH),
     )
-    long = len(run.step) >= _LONG_ENOUGH
+    back = returns_of(run)
+    long = len(run.step) >= _LONG_ENOUGH and not (back is not None and back.paused)
     if not all_hold(evidence) or not long or broken_since(run) < len(run.step):
         return None
     return f"updates stay at {late_ratio(run):.2g} of the parameters to the end", evidence
@@ -195,7 +213,7 @@ def _at_first(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
     start = early(run)
     ratios = run.update_ratio[: start + 1]
     ratio = median(ratios[ratios > 0])
-    first, peak = first_loss(run), largest(run.loss[:start])
+    first, peak = first_loss(run), largest(run.loss[:start][usual_kind(run)[:start]])
     evidence = (
         Evidence(f"median update ratio of the first {start} steps", ratio, ">", _RATIO_WRECKS),
         # Parameters that start at 0 have such a ratio too, but their loss does not rise.
@@ -236,21 +254,25 @@ def _before_it_broke(run: Run) -> tuple[str, tuple[Evidence, ...]] | None:
 
 def _worst_lag(run: Run, began: np.ndarray) -> tuple[int, int, float, float] | None:
     """Return the start of the lag that led to the highest loss, its spike, and both peaks."""
+    rows = began[:, np.newaxis] + np.arange(_AHEAD + 1)
+    inside = rows < len(run.step)
+    rows = np.where(inside, rows, 0)
+    inside &= usual_kind(run)[rows]
+    losses, lags = (np.where(inside, values[rows], np.nan) for values in (run.loss, run.rms))
     with np.errstate(invalid="ignore", over="ignore"):
-        most = ahead(run.loss, began + 1, _AHEAD, lambda rows: np.fmax.reduce(rows, axis=1))
-        peaks = ahead(run.rms, began + 1, _AHEAD, row_largest) / usual(run.rms)[began]
-        spikes = most > LOSS_SPIKE * usual(run.loss)[began]
-        heights = ahead(run.loss, began + 1, _AHEAD, row_largest) / usual(run.loss)[began]
-        led = np.flatnonzero(spikes & (peaks >= _LAGS_AT_LEAST))
+        spikes = losses > LOSS_SPIKE * usual(run.loss)[began, np.newaxis]
+        spikes[:, 0] = False
+        calm = np.cumsum(spikes, axis=1) == 0
+        peaks = row_largest(np.where(calm, lags, np.nan)) / usual(run.rms)[began]
+        heights = row_largest(losses[:, 1:]) / usual(run.loss)[began]
+        led = np.flatnonzero(spikes.any(axis=1) & (peaks >= _LAGS_AT_LEAST))
         if not led.size:
             return None
         # A loss that became infinite immediately has no finite height.
         heights = np.where(np.isnan(heights), np.inf, heights)[led]
         best = led[np.argmax(heights)]
-        row = int(began[best])
-        limit = LOSS_SPIKE * usual(run.loss)[row]
-        spiked = row + 1 + int(np.argmax(run.loss[row + 1 : row + 1 + _AHEAD] > limit))
-    return row, spiked, float(peaks[best]), float(heights.max())
+    row = int(began[best])
+    return row, row + int(np.argmax(spikes[best])), float(peaks[best]), float(heights.max())
 
 
 def _least(rows: np.ndarray) -> np.ndarray:

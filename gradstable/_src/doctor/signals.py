@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradstable._src.doctor.order import medians_before
+from gradstable._src.telemetry.patterns import around_steady
 from gradstable._src.telemetry.run import Run
 
 # A half or a quarter of fewer steps is too little for a median, or for any judgment.
@@ -104,6 +105,15 @@ def gradient_broken(run: Run) -> np.ndarray:
     """Return which steps had a gradient that is not finite (bool ``[n]``)."""
     known = "grad_norm" in run.known
     return ~np.isfinite(run.grad_norm) if known else np.zeros(len(run.step), bool)
+
+
+def usual_kind(run: Run) -> np.ndarray:
+    """Return which steps do not belong to a minority (bool ``[n]``).
+
+    A minority are clipped and rejected steps near a steady share of large norms. Their loss is that
+    of another task or of broken data, and says nothing about the others.
+    """
+    return ~(around_steady(run) & (run.scale < 1))
 
 
 def broken_since(run: Run) -> int:

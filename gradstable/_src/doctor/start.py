@@ -13,6 +13,7 @@ from gradstable._src.doctor.signals import (
     median,
     over,
     setting,
+    usual_kind,
 )
 from gradstable._src.telemetry.run import Run
 
@@ -75,7 +76,7 @@ def warmup_too_short(run: Run) -> Diagnosis | None:
     ratios = run.update_ratio[: start + 1]  # a row has the ratio of the previous update
     highest = largest(ratios)
     rest = median(run.update_ratio[start + 1 :])
-    peak = largest(run.loss[:start])
+    peak = largest(run.loss[:start][usual_kind(run)[:start]])
     half = run.loss[len(run.step) // 2 :]
     half = half[np.isfinite(half)]
     noise = float(np.percentile(half, 95)) if half.size else float("nan")

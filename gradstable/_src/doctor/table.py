@@ -13,6 +13,8 @@ from gradstable._src.doctor.rate import (
     learning_rate_too_high,
     second_moment_lags,
 )
+from gradstable._src.doctor.recurrence import burst, recurring_gradients
+from gradstable._src.doctor.returning import rolled_back, small_steps
 from gradstable._src.doctor.signals import ENOUGH, first_loss, last_loss, remembering
 from gradstable._src.doctor.start import exploding_initialization, warmup_too_short
 from gradstable._src.telemetry.run import Run
@@ -30,7 +32,11 @@ RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
         layer_grows_first,
         learning_rate_too_high,
         level_shift,
+        recurring_gradients,
         bad_batches,
+        burst,
+        rolled_back,
+        small_steps,
         clip_too_tight,
         dead,
         diverged,
@@ -99,6 +105,9 @@ def _healthy(run: Run) -> Diagnosis:
     first, last = first_loss(run), last_loss(run)
     path = f"; the loss went from {first:.3g} to {last:.3g}" if np.isfinite(first + last) else ""
     kept = f", {counted(rejected, 'step')} rejected" if rejected else ""
+    factor = float(run.lr_factor[-1])
+    if factor < 1:
+        kept += f", steps at {100 * factor:.2g} % of the learning rate at the end"
     text = f"Healthy: nothing unusual in {counted(number, 'step')}{kept}{path}."
     advice = "No action is needed."
     if last >= first:

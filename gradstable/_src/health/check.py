@@ -13,9 +13,14 @@ from gradstable._src.health.carriers import find_carriers
 from gradstable._src.health.explain import story
 from gradstable._src.health.members import Member, named, shape_of
 from gradstable._src.health.read import find_ledgers
-from gradstable._src.health.stories import recurs, tell_recurrence
+from gradstable._src.health.stories import (
+    judges_gradients,
+    recurs,
+    share_recurring,
+    tell_recurrence,
+)
 from gradstable._src.recovery.turn import RollbackState
-from gradstable._src.rules.recurrence import Recurrence, share_let_in
+from gradstable._src.rules.log_mad import LogMadState
 
 # Two updates restore exactly; a few more are needed if they have fewer bits than the parameters.
 _MAX_ATTEMPTS = 12
@@ -87,7 +92,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     ledgers = find_all(opt_state, Ledger) if returns else find_ledgers(opt_state)
     axes = len(shape_of(ledgers[0][1])) if ledgers else 0
     sums = [one.broken for one in find_carriers(opt_state, axes=axes, sums_only=True) if one.is_sum]
-    recurring = [state for _, state in find_all(opt_state, Recurrence)]
+    recurring = judges_gradients(opt_state)
     returns, runs, sums, recurring = jax.device_get(
         (returns, [ledger.consecutive_rejected for _, ledger in ledgers], sums, recurring)
     )
@@ -107,9 +112,9 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
             _warn(state)
 
 
-def _warn(recurring: Recurrence) -> None:
+def _warn(recurring: LogMadState) -> None:
     """Warn of the member with the largest share."""
-    worst = np.unravel_index(np.argmax(share_let_in(recurring)), np.shape(recurring.let_in))
+    worst = np.unravel_index(np.argmax(share_recurring(recurring)), np.shape(recurring.log_center))
     numbers = jax.tree.map(lambda leaf: np.asarray(leaf)[worst], recurring)
     warnings.warn(" ".join(tell_recurrence(numbers)), RecurringGradients, stacklevel=3)
 

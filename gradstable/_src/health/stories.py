@@ -5,13 +5,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gradstable._src.core.find import find_all
+from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.reasons import sentence
 from gradstable._src.precision.loss_scale import LossScaleState
 from gradstable._src.recovery.accumulate import AccumulateState
 from gradstable._src.recovery.backoff import BackoffState
 from gradstable._src.recovery.hygiene import MomentHygieneState
 from gradstable._src.recovery.turn import RollbackState
-from gradstable._src.rules.recurrence import MEMORY, Recurrence, share_let_in
+from gradstable._src.rules.log_mad import LogMadState
+from gradstable._src.rules.recurrence import MEMORY, share_let_in
 from gradstable._src.telemetry.alarms import AlarmState
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
 
@@ -28,20 +31,38 @@ def steps(number: int) -> str:
 _WORTH_TELLING = 0.01
 
 
-def recurs(state: Any) -> Any:
-    """Return whether many gradients are far above the usual norm, for every member."""
-    return share_let_in(state) >= _WORTH_TELLING
+def judges_gradients(opt_state: object) -> list[LogMadState]:
+    """Return the states of the default rule that judge gradients; others judge losses."""
+    guards = {path.removesuffix("ledger") for path, _ in find_all(opt_state, Ledger)}
+    return [
+        state
+        for path, state in find_all(opt_state, LogMadState)
+        if path[: path.rfind("rule_state")] in guards
+    ]
 
 
-def tell_recurrence(state: Recurrence) -> list[str]:
+def share_recurring(state: LogMadState) -> Any:
+    """Return the share of gradients that were far above the usual norm, for every member."""
+    return share_let_in(state.recurrence, state.log_center)
+
+
+def recurs(state: LogMadState) -> Any:
+    """Return whether that is worth a word, for every member."""
+    return share_recurring(state) >= _WORTH_TELLING
+
+
+def tell_recurrence(state: LogMadState) -> list[str]:
     """Report a steady share of gradients far above the usual norm."""
     if not recurs(state):
         return []
+    share = 100 * share_recurring(state)
     return [
-        f"Of the last {MEMORY:,} gradients or so, {100 * share_let_in(state):.2g} % were far above "
-        "the usual norm, again and again, and were clipped to it. If they belong to a task, a "
-        "reward, or a part of the data, nothing is wrong. If they are faults, look at the data, "
-        "and reject them with gradstable.rules.log_mad(reject_recurring=True)."
+        f"Of the last {MEMORY:,} gradients or so, {share:.2g} % were far above "
+        "the usual norm, again and again: a task or a kind of batch, or a broken reader. They are "
+        "clipped to it, or rejected by gradstable.rules.log_mad(reject_recurring=True). If they "
+        "belong to a task or a part of the data, balance the losses: divide each by its usual "
+        "size. If they are faults, repair the reader. Of a run with gradstable.record and a log, "
+        "gradstable doctor tells their level and their leaf."
     ]
 
 
@@ -117,7 +138,6 @@ def _number(number: int, what: str) -> str:
 
 
 TELLERS: tuple[tuple[type[Any], Teller], ...] = (
-    (Recurrence, tell_recurrence),
     (AccumulateState, _tell_dropped),
     (LossScaleState, _tell_scale),
     (RollbackState, _tell_rollback),

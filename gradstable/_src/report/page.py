@@ -12,7 +12,7 @@ from gradstable._src.report.events import Event, events, most_telling, reasons
 from gradstable._src.report.histogram import norms
 from gradstable._src.report.leaves import leaf_norms
 from gradstable._src.report.panel import Panel, section, shape
-from gradstable._src.report.summary import tiles, verdict
+from gradstable._src.report.summary import pattern_sentences, tiles, verdict
 from gradstable._src.report.template import facts, page
 from gradstable._src.telemetry.run import Run
 
@@ -137,7 +137,8 @@ def _reasons(run: Run) -> str:
                     f'background: var(--{_TONES[deed]})"></span></td>'
                     f'<td class="number">{number:,} {deed}</td></tr>'
                 )
-    return f"{head}<table><tbody>{''.join(rows)}</tbody></table></section>"
+    spread = "".join(f'<p class="soft">{escape(text)}</p>' for text in pattern_sentences(run))
+    return f"{head}{spread}<table><tbody>{''.join(rows)}</tbody></table></section>"
 
 
 def _events(run: Run) -> str:

@@ -5,10 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradstable._src.core.reasons import sentence
+from gradstable._src.core.reasons import Reason, sentence
 from gradstable._src.report.frame import plain
+from gradstable._src.telemetry.patterns import Shape, patterns_of, sentence_of
+from gradstable._src.telemetry.returns import Returns, returns_of, slowed
 from gradstable._src.telemetry.run import Run
 
+# So many bursts are not an accident anymore.
+_OFTEN = 3
 # A run that ends with this many rejections in a row is stuck.
 _STUCK = 20
 
@@ -18,7 +22,7 @@ class Verdict(NamedTuple):
 
     Attributes:
       mood: ``good``, ``warn`` or ``bad``, which sets a color and a sign.
-      text: one or two sentences.
+      text: a few sentences.
     """
 
     mood: str
@@ -60,28 +64,39 @@ def tiles(run: Run) -> list[Tile]:
 
 @np.errstate(all="ignore")  # it is meant for wild numbers
 def verdict(run: Run) -> Verdict:
-    """Say in a sentence or two how the run went."""
+    """Say in a few sentences how the run went."""
     if not len(run.step):
         return Verdict("warn", f"No step was recorded.{_open(run)}")
     trailing = trailing_rejections(run)
     if trailing >= _STUCK or trailing == len(run.step):
         return Verdict("bad", f"Stuck: {_stuck(run, trailing)}{_open(run)}")
-    broken = _broken_from(run)
+    broken, back = _broken_from(run), returns_of(run)
     if broken is not None:
         when = "at" if broken == run.step[-1] else f"from step {broken:,} to"
         text = f"Broken: loss or gradient was not finite {when} the last step, and was not rejected"
         return Verdict("bad", f"{text}.{_open(run)}")
+    if back is not None and back.paused:
+        return Verdict("bad", f"Paused: {back.sentence}{_open(run)}")
+    troubles = " ".join(_troubles(run, back))
     passed = int(broken_steps(run).sum())
     if passed:
         text = f"Lucky: {counted(passed, 'step')} with a loss or gradient that was not finite"
-        return Verdict("warn", f"{text} got through, and the run went on.{_open(run)}")
-    if run.rejected.any():
-        return Verdict("good", f"Held: {_held(run)}{_open(run)}")
+        also = f" {troubles}" if troubles else ""
+        return Verdict("warn", f"{text} got through, and the run went on.{also}{_open(run)}")
+    if troubles:
+        return Verdict("warn", f"Troubled: {troubles}{_open(run)}")
+    if back is not None or run.rejected.any() or _let_in(run).any():
+        return Verdict("good", f"Held: {_held(run, back)}{_open(run)}")
     if _finite(run.scale).size:
         text = f"Calm: no step was rejected{_loss_path(run)}."
     else:
         text = f"Finite to the end, without a guard{_loss_path(run)}."
     return Verdict("good", f"{text}{_open(run)}")
+
+
+def pattern_sentences(run: Run, *, most: int = 5) -> list[str]:
+    """Return how rejected steps, and those let in at the usual size, are spread."""
+    return [f"{sentence_of(one, run.leaves)}." for one in patterns_of(run)[:most]]
 
 
 def worst_leaf(run: Run) -> tuple[str, str]:
@@ -156,18 +171,37 @@ def _stuck(run: Run, trailing: int) -> str:
     )
 
 
-def _held(run: Run) -> str:
-    number = int(run.rejected.sum())
-    whole = "because" if len(set(run.reason[run.rejected].tolist())) == 1 else "mostly because"
-    text = (
-        f"{number:,} of {counted(len(run.step), 'step')} "
-        f"{'was' if number == 1 else 'were'} rejected, {whole} {main_reason(run, run.rejected)}, "
-        f"and training went on{_loss_path(run)}."
-    )
-    back = sum(event.times for event in run.rollbacks)
-    if not back:
-        return text
-    return f"{text} It was rolled back {'once' if back == 1 else f'{back} times'}."
+def _troubles(run: Run, back: Returns | None) -> list[str]:
+    """Return what a person has to know although the run went on."""
+    found = []
+    for one in patterns_of(run)[:1]:  # the worst
+        if one.shape == Shape.STEADY:
+            found.append(f"{sentence_of(one, run.leaves)}: {one.meaning}.")
+        elif one.shape == Shape.BURST and one.times >= _OFTEN:
+            found.append(f"{sentence_of(one, run.leaves)}.")
+    if back is not None and (back.in_vain or back.often):
+        found.append(back.sentence)
+    if slowed(run):
+        found.append(f"Back-off left the steps at {100 * run.lr_factor[-1]:.2g} % of their size.")
+    return [*found, f"{_loss_path(run)[2:].capitalize()}."] if found and _loss_path(run) else found
+
+
+def _let_in(run: Run) -> np.ndarray:
+    return run.clipped & (run.reason == Reason.RECURRING_CLIPPED)
+
+
+def _held(run: Run, back: Returns | None) -> str:
+    parts = []
+    for where, deed in ((run.rejected, "rejected"), (_let_in(run), "clipped to the usual size")):
+        number = int(where.sum())
+        if number:
+            whole = "because" if len(set(run.reason[where].tolist())) == 1 else "mostly because"
+            which = f"{number:,}" if parts else f"{number:,} of {counted(len(run.step), 'step')}"
+            verb = "was" if number == 1 else "were"
+            parts.append(f"{which} {verb} {deed}, {whole} {main_reason(run, where)}")
+    text = "; ".join(parts) or f"none of {counted(len(run.step), 'step')} was rejected"
+    text = f"{text}, and training went on{_loss_path(run)}."
+    return text if back is None else f"{text} {back.sentence}"
 
 
 def _loss_path(run: Run) -> str:

@@ -26,6 +26,8 @@ _RUN, _PART_OF_HISTORY = 5, 0.25
 # The size at which recurring norms are let in, in medians, grows by 1 with this many of them, up to
 # a limit.
 _VISITS_PER_MEDIAN, _MAX_MEDIANS = 32.0, 3.0
+# A level this far above the usual one, in log(norm), is not usual now.
+_FAR = 1.0
 
 
 class Recurrence(NamedTuple):
@@ -92,7 +94,18 @@ def appeal(
     )
 
 
-def share_let_in(state: Any) -> Any:
-    """Return the share of recent norms that were let in, from fetched numbers of any members."""
-    total = np.maximum(np.sum(np.asarray(state.level_visits), axis=-1), 1.0)
-    return np.asarray(state.let_in) / total
+def share_let_in(state: Any, log_center: Any) -> Any:
+    """Return the share of recent norms that come back, from fetched numbers of any members.
+
+    Where the usual norm has risen for good, those let in until then are not above it anymore.
+
+    Args:
+      state: the memory.
+      log_center: log of the usual norm now.
+    """
+    visits = np.asarray(state.level_visits)
+    above = (np.arange(_LEVELS) + 0.5) * _WIDTH - np.asarray(log_center)[..., np.newaxis]
+    period = _LEVELS * _WIDTH
+    far = (above + period / 2) % period - period / 2 > _FAR
+    total = np.maximum(np.sum(visits, axis=-1), 1.0)
+    return np.minimum(np.asarray(state.let_in), np.sum(visits * far, axis=-1)) / total

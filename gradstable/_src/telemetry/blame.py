@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradstable._src.telemetry.patterns import touched_steps
 from gradstable._src.telemetry.run import Run
 
 # Out of its usual range: twice its median and six robust standard deviations above it.
@@ -55,8 +56,9 @@ def blame(run: Run, *, at: int | None = None) -> Blame | None:
 
     Args:
       run: a run returned by ``gs.telemetry.read_run``.
-      at: the step to explain. Default: the first step that was rejected or had a non-finite
-        gradient; if there is none, the first whose norm was more than ten times the usual one.
+      at: the step to explain. Default: the first step that was rejected, had a non-finite gradient,
+        or was clipped to the usual size; if there is none, the first whose norm was more than ten
+        times the usual one.
 
     Returns:
       A ``Blame``; ``None`` if nothing exploded.
@@ -128,7 +130,7 @@ def usual(norms: np.ndarray) -> tuple[float, float]:
 
 
 def _explosion(run: Run) -> int | None:
-    broken = run.rejected | ~np.isfinite(run.grad_norm)
+    broken = touched_steps(run) | ~np.isfinite(run.grad_norm)
     center, limit = usual(run.grad_norm)
     with np.errstate(divide="ignore", invalid="ignore"):
         high = np.log(run.grad_norm) > max(limit, center + _EXPLODED)

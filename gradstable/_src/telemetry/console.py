@@ -6,6 +6,7 @@ from typing import Any
 
 from gradstable._src.telemetry.extras import need
 from gradstable._src.telemetry.logger import events
+from gradstable._src.telemetry.notices import Notices
 from gradstable._src.telemetry.sink import Header
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -38,6 +39,7 @@ class Console:
         self._header = Header("run", (), (), (), {})
         self._live: Any = None
         self._events: deque[str] = deque(maxlen=events_shown)
+        self._notices = Notices()
         self._numbers: dict[str, float] = {}
         self._curves: dict[str, deque[float]] = {
             name: deque(maxlen=256) for name in ("loss", "grad_norm")
@@ -68,6 +70,8 @@ class Console:
                     curve.append(row[name])
         for first, last, text in events(rows, self._header.leaves):
             self._events.append(f"{first if first == last else f'{first}-{last}'}: {text}")
+        for text in self._notices.after(rows, self._header.leaves):
+            self._events.append(f"{self._step}: {text}")
         self._draw()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

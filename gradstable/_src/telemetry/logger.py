@@ -6,6 +6,7 @@ from typing import Any
 
 from gradstable._src.core.reasons import sentence
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, member_of
+from gradstable._src.telemetry.notices import Notices
 from gradstable._src.telemetry.sink import Header
 
 
@@ -14,7 +15,8 @@ class Logging:
 
     Rejected steps and early warnings are logged as warnings; each reading adds one info line with
     the last step, the loss and how many steps were clipped. Equal events in a row are reported
-    once, with their range of steps.
+    once, with their range of steps. If a steady share of the steps is rejected or clipped to the
+    usual size (``docs/doctor``), a warning says which, at most once in 1,000 steps.
 
     Args:
       logger: the logger to use. Default: ``gradstable``.
@@ -28,6 +30,7 @@ class Logging:
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logging.getLogger("gradstable") if logger is None else logger
         self._leaves: tuple[str, ...] = ()
+        self._notices = Notices()
 
     def open(self, header: Header) -> None:
         """Log that the run starts."""
@@ -45,6 +48,8 @@ class Logging:
         for first, last, text in events(rows, self._leaves):
             place = f"step {first}" if first == last else f"steps {first} to {last}"
             self._logger.warning("%s: %s", place, text)
+        for text in self._notices.after(rows, self._leaves):
+            self._logger.warning("step %d: %s", rows[-1]["step"], text)
         for member in dict.fromkeys(map(member_of, rows)):
             mine = [row for row in rows if member_of(row) == member]
             row = mine[-1]

@@ -1,0 +1,49 @@
+"""Warn during a run that a steady share of its steps is rejected or clipped to the usual size."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradstable._src.telemetry.fields import member_of
+from gradstable._src.telemetry.patterns import MOST_RECENT, Judged, Shape, patterns, sentence_of
+
+_COLUMNS = {
+    "step": 0,
+    "grad_norm": float("nan"),
+    "scale": float("nan"),
+    "reason": 0,
+    "worst_leaf": -1,
+}
+
+
+class Notices:
+    """Follow the rows of a log, and tell of each cause at most once in 1,000 steps."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, deque[tuple[Any, ...]]] = {}
+        self._told: dict[tuple[str, int], int] = {}
+
+    def after(self, rows: Sequence[Mapping[str, Any]], leaves: Sequence[str]) -> list[str]:
+        """Return what to tell after these rows.
+
+        Args:
+          rows: what a sink receives, also of several members.
+          leaves: the paths of the leaves.
+        """
+        found: list[str] = []
+        for row in rows:
+            kept = self._rows.setdefault(member_of(row), deque(maxlen=MOST_RECENT))
+            kept.append(tuple(row.get(name, without) for name, without in _COLUMNS.items()))
+        for member in dict.fromkeys(map(member_of, rows)):
+            step, *others = map(np.array, zip(*self._rows[member], strict=True))
+            for one in patterns(Judged(step, *others)):
+                told = self._told.get((member, one.reason))
+                if one.shape != Shape.STEADY or not one.lasts:
+                    continue
+                if told is None or not 0 <= step[-1] - told < MOST_RECENT:
+                    self._told[member, one.reason] = int(step[-1])
+                    whose = f"member {member}: " if member else ""
+                    found.append(f"{whose}{sentence_of(one, leaves)}: {one.meaning}")
+        return found
