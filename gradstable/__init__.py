@@ -33,6 +33,7 @@ from gradstable._src.health.explain import explain
 from gradstable._src.health.read import health
 from gradstable._src.health.updated import has_updated
 from gradstable._src.precision.loss_scale import loss_scale, scale_loss, unscale
+from gradstable._src.rate.govern import govern
 from gradstable._src.recipes.adam import adam, adamw, nadam, nadamw
 from gradstable._src.recipes.adam_kin import adabelief, adamax, amsgrad, radam, yogi
 from gradstable._src.recipes.classic import adadelta, adagrad, rmsprop, sgd
@@ -75,6 +76,7 @@ __all__ = [
     "clipping",
     "explain",
     "global_norm",
+    "govern",
     "guard",
     "has_updated",
     "health",

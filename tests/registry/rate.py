@@ -85,4 +85,4 @@ ENTRIES = [
     ),
 ]
 
-OTHERS = ("rate",)
+OTHERS = ("rate", "rate.GovernState")

@@ -54,6 +54,16 @@ ENTRIES = [
         required={"inner": _ADAMW},
     ),
     Entry(
+        "govern",
+        FAMILY,
+        source="Ours; the gradient test of O'Donoghue, Candes 2012, 1204.3982",
+        promise="steps that go too far are shortened, and none outgrows those before by much",
+        weakness="parameters that are all zero at the start say nothing about the size of a step",
+        cases=[Case("govern(adamw)", gs.govern(_ADAMW))],
+        numbers={"start": NOT_POSITIVE, "growth": NOT_POSITIVE, "large": NOT_POSITIVE},
+        required={"inner": _ADAMW},
+    ),
+    Entry(
         "recovery.moment_hygiene",
         FAMILY,
         source="Ours; the reset after SPAM, Huang et al. 2025, 2501.06842",

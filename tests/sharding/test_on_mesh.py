@@ -21,6 +21,7 @@ from tests.registry.entry import for_specs
 # Inside ``jax.shard_map`` these are something else, as their docstrings say.
 NOT_INSIDE = {
     "compress_moments": "blocks and rounding are those of the part that a device holds",
+    "govern": "samples are those of the part that a device holds",
     "record": "samples are those of the part that a device holds",
 }
 # In every run: under ``jit``, where XLA splits the work, what names shardings or has a branch to
@@ -32,6 +33,7 @@ AUTO = {
     "add_noise",
     "cap_trust",
     "compress_moments",
+    "govern",
     "guard",
     "record",
     "rollback",

@@ -65,7 +65,7 @@ class Equations(NamedTuple):
         defined: set[Var] = set()
         for eqn in self.closed.jaxpr.eqns:
             defined |= {*eqn.outvars}
-            inner = _inner(eqn)
+            inner = inner_jaxpr(eqn)
             if inner is None:
                 continue
             given = dict(zip(inner.invars, eqn.invars, strict=True))
@@ -96,8 +96,13 @@ class Equations(NamedTuple):
         """Return the result of the update for arguments of the same types."""
         leaves = jax.tree.leaves((updates, state, params))
         arrays = [leaf for leaf in leaves if is_input(leaf)]
-        values = iter(evaluate(self.closed, self.closed.consts, arrays, lambda _, value: value))
-        found = [next(values) if _is_shape(leaf) else leaf for leaf in self.shapes]
+        values = evaluate(self.closed, self.closed.consts, arrays, lambda _, value: value)
+        return self.results_of(values)
+
+    def results_of(self, values: Iterable[Any]) -> Any:
+        """Return the results of the update, with these values of the arrays among them."""
+        each = iter(values)
+        found = [next(each) if _is_shape(leaf) else leaf for leaf in self.shapes]
         return jax.tree.unflatten(self.results, found)
 
 
@@ -259,11 +264,11 @@ def _inputs_used(eqn: JaxprEqn, outputs: Sequence[bool]) -> list[bool]:
     if eqn.primitive.name == "cond":
         branches = [_used(branch.jaxpr, outputs) for branch in eqn.params["branches"]]
         return [True, *map(any, zip(*branches, strict=True))]
-    inner = _inner(eqn)
+    inner = inner_jaxpr(eqn)
     return everything if inner is None else _used(inner, outputs)
 
 
-def _inner(eqn: JaxprEqn) -> Jaxpr | None:
+def inner_jaxpr(eqn: JaxprEqn) -> Jaxpr | None:
     """Return the jaxpr that an equation wraps, if it has the same inputs and outputs."""
     called = eqn.params.get(_CALLS.get(eqn.primitive.name, ""))
     jaxpr = getattr(called, "jaxpr", called)

@@ -16,9 +16,9 @@ from gradstable._src.core.ledger import Dropped, Ledger
 from gradstable._src.core.names import without_names
 from gradstable._src.core.norms import sums_of_squares
 from gradstable._src.core.numerics import unknown, unlimited, widen, widest
+from gradstable._src.core.sample import sample
 from gradstable._src.core.select import own_arrays, run_branch
 from gradstable._src.recovery.accumulate import AccumulateState
-from gradstable._src.telemetry.sample import sample
 from gradstable._src.telemetry.state import SecondMoment
 
 # Fields of gradstable and optax states that lower the step size, and the states that have them.

@@ -15,6 +15,7 @@ from gradstable._src.core.layout import splits_of
 from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import float32, increment, unknown
 from gradstable._src.core.reach import Reach
+from gradstable._src.core.sample import sample_sizes
 from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
@@ -32,7 +33,6 @@ from gradstable._src.telemetry.gauges import (
     worst_rms,
 )
 from gradstable._src.telemetry.places import Places
-from gradstable._src.telemetry.sample import sample_sizes
 from gradstable._src.telemetry.state import RecordState, new_record, pack, put, put_every
 
 

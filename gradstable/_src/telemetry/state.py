@@ -11,10 +11,10 @@ from gradstable._src.core.equations import only_arrays
 from gradstable._src.core.names import Unnamed, answers_as_inner, without_names
 from gradstable._src.core.numerics import unknown, widest
 from gradstable._src.core.paths import leaf_keys
+from gradstable._src.core.sample import sample
 from gradstable._src.core.select import own_arrays
 from gradstable._src.telemetry.alarms import AlarmState, new_alarms
 from gradstable._src.telemetry.fields import FIELDS, NUMBERS
-from gradstable._src.telemetry.sample import sample
 
 
 class SecondMoment(NamedTuple):

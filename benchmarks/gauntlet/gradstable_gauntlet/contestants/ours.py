@@ -37,6 +37,16 @@ def two_sided(schedule: Schedule) -> optax.GradientTransformation:
     return gs.stable_adamw(schedule)
 
 
+def governed(schedule: Schedule) -> optax.GradientTransformation:
+    """Return guarded AdamW with steps in a trust region."""
+    return gs.govern(guard_adamw(schedule))
+
+
+def governed_two_sided(schedule: Schedule) -> optax.GradientTransformation:
+    """Return the two-sided AdamW with steps in a trust region."""
+    return gs.govern(two_sided(schedule))
+
+
 def with_recovery(schedule: Schedule) -> optax.GradientTransformation:
     """Return guarded AdamW that rolls back to its last good parameters."""
     return gs.rollback(guard_adamw(schedule))
@@ -51,6 +61,12 @@ OURS = {
     "gs.guard(adamw)": Contestant(guard_adamw, "gs.guard around AdamW", base="adamw", ours=True),
     "gs.stable_adamw": Contestant(
         two_sided, "gs.stable_adamw: guarded, and capped after the moments", "adamw", ours=True
+    ),
+    "gs.govern(gs.guard(adamw))": Contestant(
+        governed, "gs.govern around gs.guard around AdamW", base="adamw", ours=True
+    ),
+    "gs.govern(gs.stable_adamw)": Contestant(
+        governed_two_sided, "gs.govern around gs.stable_adamw", base="adamw", ours=True
     ),
     "gs.rollback(gs.guard(adamw))": Contestant(
         with_recovery, "gs.rollback around gs.guard around AdamW", base="adamw", ours=True

@@ -23,6 +23,11 @@ def sample(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[strides(leaf.shape)], tree)
 
 
+def entries_of(shape: tuple[int, ...], wanted: int) -> tuple[slice, ...]:
+    """Return the slices that keep at most this many entries of an array, at least one."""
+    return tuple(slice(None, None, step) for step in _steps_to(shape, max(wanted, 1)))
+
+
 def sample_sizes(tree: Any) -> tuple[int, ...]:
     """Return how many entries of each leaf ``sample`` keeps, in tree order."""
     return tuple(math.prod(_left(leaf.shape)) for leaf in jax.tree.leaves(tree))
@@ -38,7 +43,10 @@ def _left(shape: tuple[int, ...]) -> list[int]:
 
 
 def _steps(shape: tuple[int, ...]) -> list[int]:
-    wanted = min(max(math.prod(shape) // _ONE_IN, _AT_LEAST), _AT_MOST)
+    return _steps_to(shape, min(max(math.prod(shape) // _ONE_IN, _AT_LEAST), _AT_MOST))
+
+
+def _steps_to(shape: tuple[int, ...], wanted: int) -> list[int]:
     steps = [1] * len(shape)
 
     def left(axis: int) -> int:
