@@ -20,21 +20,28 @@ from gradstable._src.core.reasons import Reason
 from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
 from gradstable._src.core.select import own_arrays, select_tree
 from gradstable._src.core.shown import shown
-from gradstable._src.core.tree_checks import check_params, check_state
+from gradstable._src.core.tree_checks import check_params, check_state, check_value
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.core.unit_norms import measure_for
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.hold import hold
 from gradstable._src.precision.inside import unscale_inside
 from gradstable._src.recovery.counts import pass_by
+from gradstable._src.recovery.level import learn, new_level
 from gradstable._src.recovery.snapshot import lead_back, params_of, take
-from gradstable._src.recovery.turn import Limits, RollbackState, bring, look_back, start, turn_to
+from gradstable._src.recovery.turn import (
+    Limits,
+    RollbackState,
+    Seen,
+    bring,
+    look_back,
+    start,
+    turn_to,
+)
 from gradstable._src.recovery.watch import rejection_of, see
 from gradstable._src.rules.loss_spike import loss_spike
 from gradstable._src.rules.protocol import Rule, all_of, check_rules
-
-# This many bad steps, from the first one after a rollback, show that the data are to blame.
-_PROBE = 3
+from gradstable._src.rules.ring import EMPTY
 
 
 @shown
@@ -152,8 +159,11 @@ def rollback(
         rule_state = judge.init(params)
         zero = jnp.zeros((), jnp.int32)
         known = only_arrays(params)
-        snapshots = [take(zero, known, inner_state, rule_state, dtype) for _ in range(copies)]
-        return start(rule_state, tuple(snapshots), inner_state)
+        level = jnp.full((), EMPTY, jnp.float32)
+        snapshots = [
+            take(zero, known, inner_state, rule_state, level, dtype) for _ in range(copies)
+        ]
+        return start(new_level(), rule_state, tuple(snapshots), inner_state)
 
     limits = Limits(every, patience, rejections, max_restores)
     update = _Update(inner, judge, limits, dtype, restore_by == "updates", axis_name)
@@ -188,8 +198,11 @@ class _Update:
         inner = self.reach.look(self.inner, updates, old.wrapped_state, params, extra_args)
         old = look_back(old._replace(calls=increment(old.calls)), known, self.axis_name)
         measured, verdict, rule_state = self._judge(inner.judged, old, known, extra_args)
-        new, turn = turn_to(old, self.limits, verdict.accept)
-        inner_state, kept_rules, snapshots = bring(new, turn, known, self.dtype)
+        value = extra_args.get("value")
+        loss = None if value is None else check_value(value, "rollback")
+        new, turn = turn_to(old, self.limits, Seen(verdict.accept, measured.finite, loss))
+        new, kept_rules = bring(new, turn, known, self.limits.patience, self.dtype, self.axis_name)
+        inner_state, snapshots = new.wrapped_state, new.snapshots
 
         # Values that a guard reports, such as the norm of a broken gradient, need not be finite.
         guarded = bool(find_all(inner_state, Ledger))
@@ -207,15 +220,25 @@ class _Update:
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
         seen = rejection_of(inner_state)
         watch = see(new.watch, verdict, broken if seen is None else seen)
-        # The parameters are good again, but the loss is as bad as before: the data have changed.
-        moved = (new.in_vain > 0) & (watch.bad == watch.age) & (watch.bad == _PROBE)
-        rule_state = select_tree(moved, self.judge.init(known), rule_state, name="rule state")
-        watch = watch._replace(bad=jnp.where(moved, 0, watch.bad))
+        level = new.level
+        if loss is not None:
+            level = learn(
+                level,
+                loss,
+                good=watch.good > 0,
+                bad=watch.bad > new.watch.bad,
+                sound=measured.finite,
+                calm=watch.good >= self.limits.patience,
+                patience=self.limits.patience,
+            )
+        rule_state = select_tree(turn.runs, rule_state, kept_rules, name="rule state")
         new = new._replace(
             restored_to=jnp.where(turn.leaves, snapshots[0].taken_at, new.restored_to),
             watch=select_tree(turn.runs, watch, new.watch, name="watch"),
-            rule_state=select_tree(turn.runs, rule_state, kept_rules, name="rule state"),
-            snapshots=snapshots,
+            level=select_tree(turn.runs, level, new.level, name="level"),
+            rule_state=select_tree(
+                turn.renews, self.judge.init(known), rule_state, name="rule state"
+            ),
             wrapped_state=inner_state,
         )
         stepped = keep_finite(turn.runs, stepped, params)
