@@ -136,7 +136,7 @@ def mostly_zero(share: float, seed: int) -> np.ndarray:
     return np.where(rng.random(4_000) < share, rng.exponential(size=4_000), 0.0)
 
 
-@pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.3])
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
 def test_pitfall_losses_that_are_mostly_zero_do_not_make_the_rest_spikes(
     share: float, size: float

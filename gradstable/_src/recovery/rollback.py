@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
@@ -27,7 +28,7 @@ from gradstable._src.core.wrapped import explaining
 from gradstable._src.hold import hold
 from gradstable._src.precision.inside import unscale_inside
 from gradstable._src.recovery.counts import pass_by
-from gradstable._src.recovery.level import learn, new_level
+from gradstable._src.recovery.level import Level, learn, new_level
 from gradstable._src.recovery.snapshot import lead_back, params_of, take
 from gradstable._src.recovery.turn import (
     Limits,
@@ -38,7 +39,7 @@ from gradstable._src.recovery.turn import (
     start,
     turn_to,
 )
-from gradstable._src.recovery.watch import rejection_of, see
+from gradstable._src.recovery.watch import Watch, rejection_of, see
 from gradstable._src.rules.loss_spike import loss_spike
 from gradstable._src.rules.protocol import Rule, all_of, check_rules
 from gradstable._src.rules.ring import EMPTY
@@ -65,19 +66,31 @@ def rollback(
     see the same batches again. Put ``gs.backoff`` around it to make smaller steps after that.
 
     A step is *bad* if a rule would reject it. With ``b`` bad steps minus good ones (never below 0),
-    and ``r`` steps in a row that the guard inside rejected or whose gradient was not finite,
+    and ``r`` steps in a row that the guard inside rejected or whose gradient was not finite, it
+    rolls back if the run is worse off than its newest copy and
 
-    .. math:: \text{roll back} \iff b \ge m \ \lor\ r \ge n
+    .. math:: b \ge m \ \lor\ r \ge \min(3 m, n)
 
-    A gradient with NaN only counts for ``r``: its loss says nothing about the parameters. If all
-    steps since the copy was taken or restored were rejected, they do not count, unless they had
-    NaN: the parameters are those of the copy. A rollback restores parameters, inner state
-    (moments, schedules) and rules from the newest copy bit for bit; only the records of the guard
-    stay. If the run diverges again before a new copy is taken, the next older copy is used. If
-    the first three losses after a rollback are bad again, with the good parameters, the data have
-    changed, and the rules start over. After ``max_restores`` failed rollbacks it rolls back once
-    more, and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good``
-    returns the parameters.
+    or if :math:`r \ge n` and the last gradient was not finite. A run is worse off if three quarters
+    of the last :math:`m` losses (of 12, if that is more) are above nine tenths of the good ones
+    before the copy, if that rise is more than three times as large as any that the run came back
+    from in the last 500 steps, and if the loss is not falling by a tenth of it in six steps. So
+    losses may be noisy, negative, or come and go in waves. Three of the bad steps must not have
+    been rejected: what is rejected can be a bad batch, and moves nothing. If all steps since the copy
+    was taken were rejected, they do not count: the parameters are those of the copy. Nor does a
+    loss lead back to the first copy, from before the first step.
+
+    A rollback restores parameters, inner state (moments, schedules) and rules from the newest copy
+    bit for bit, or from the older one if that was taken less than ``patience`` steps before the
+    loss rose; only the records of the guard stay. Then the parameters stand still for three losses.
+    If two of them are still high, the data have changed, not the parameters, and the rollback is
+    *undone*: the run goes on from where it was, bit for bit, with that level as usual, and it takes
+    twice the patience until the next rollback (up to 32 times; each copy halves it). The oldest
+    copy gives way to the state before the rollback, so with ``copies=1`` nothing can be undone. If
+    the run diverges again before a new copy is taken, it takes four times the patience, and the
+    next older copy is used, if there is one. After ``max_restores`` failed rollbacks it rolls back once more,
+    and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good`` returns the
+    parameters.
 
     It rolls back through updates: ``u = q - p`` takes ``p`` to ``q`` where that is exact, else it
     takes a second step (proof and cases in ``gradstable/_src/recovery/snapshot.py``). The next step
@@ -88,9 +101,8 @@ def rollback(
     parameter, since updates come from one of two places; with ``restore_by="caller"`` they do not.
 
     Known weakness: it follows a loss that creeps up, because rules regard what lasts as usual. A
-    loss that you allow to rise for long, as in a warm restart, looks like divergence: give
-    ``loss_spike`` a higher limit in that case. And a copy can be taken in the few steps between the
-    damage and the rise of the loss, which is why there are two.
+    run that is lost before its first copy stays lost. Where a jump of the data and noise come
+    together, three losses can mistake luck for help, and some progress is lost.
 
     Args:
       inner: any optax transform, preferably a guard around an optimizer.
@@ -100,7 +112,7 @@ def rollback(
         row.
       patience: ``m``, >= 1. Default 12, so that it ignores a burst of ten bad batches.
       rejections: ``n``, >= 1. Default 50.
-      copies: how many to keep, >= 1. Default 2.
+      copies: how many to keep, >= 1. Default 2, the least with which a rollback can be undone.
       max_restores: rollbacks in a row without a new copy after which it gives up, >= 1. Default 5.
       dtype: dtype of the real arrays in the copies, if they are wider. Default ``None``: unchanged,
         so that copies are exact. With ``jnp.bfloat16`` a copy takes half as much memory, and the
@@ -220,17 +232,7 @@ class _Update:
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
         seen = rejection_of(inner_state)
         watch = see(new.watch, verdict, broken if seen is None else seen)
-        level = new.level
-        if loss is not None:
-            level = learn(
-                level,
-                loss,
-                good=watch.good > 0,
-                bad=watch.bad > new.watch.bad,
-                sound=measured.finite,
-                calm=watch.good >= self.limits.patience,
-                patience=self.limits.patience,
-            )
+        level = self._level(new, watch, loss, measured)
         rule_state = select_tree(turn.runs, rule_state, kept_rules, name="rule state")
         new = new._replace(
             restored_to=jnp.where(turn.leaves, snapshots[0].taken_at, new.restored_to),
@@ -246,6 +248,21 @@ class _Update:
             wanted = params_of(snapshots[0], known)
             stepped = lead_back(new.attempts > 0, known, wanted, stepped)
         return stepped, new
+
+    def _level(
+        self, old: RollbackState, watch: Watch, loss: jax.Array | None, measured: Measure
+    ) -> Level:
+        if loss is None:
+            return old.level
+        return learn(
+            old.level,
+            loss,
+            good=watch.good > 0,
+            bad=watch.moves > old.watch.moves,
+            sound=measured.finite,
+            calm=watch.good >= self.limits.patience,
+            patience=self.limits.patience,
+        )
 
     def _judge(
         self, updates: Any, old: RollbackState, params: Any, extra_args: dict[str, Any]

@@ -15,6 +15,7 @@ A run is exhausted once it has rolled back ``max_restores`` times without a copy
 rolls back one last time.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,9 +44,9 @@ from gradstable._src.rules.ring import EMPTY
 
 # Each return in vain doubles the evidence that the next one needs, up to this many times.
 _MOST_DOUBLINGS = 5
-# Losses of rejected batches can be those of bad data. If all are rejected, and so high as never
-# before, it takes this many times the patience: more than a long burst, and nothing is lost by it.
-_STUCK = 3
+# Losses of rejected batches can be those of bad data: this many must be of batches that were not
+# rejected. Or, if all are, the loss is high for this many times the patience: longer than a burst.
+_MOVES, _STUCK = 3, 3
 
 
 @answers_as_inner
@@ -173,7 +174,7 @@ def turn_to(state: RollbackState, limits: Limits, seen: Seen) -> tuple[RollbackS
         watch=select_tree(leaves | vain, new_watch(), watch, name="watch"),
         level=_level_after(state.level, leaves, vain, limits),
         trial=select_tree(trying, heard, state.trial, name="trial"),
-        doublings=jnp.where(vain | (leaves & (state.in_vain > 0)), more, fewer),
+        doublings=jnp.where(vain, more, fewer),
         restores=jnp.where(leaves, increment(state.restores), state.restores),
         undone=jnp.where(undoes, increment(state.undone), state.undone),
         in_vain=jnp.where(copies | undoes, 0, in_vain),
@@ -203,9 +204,10 @@ def _wants(state: RollbackState, limits: Limits, seen: Seen) -> jax.Array:
     # there is nothing to roll back, and the guard accepts a new level on its own. A gradient
     # that is not finite can come from a bad copy, and there is an older one.
     elsewhere = (watch.rejected < watch.age) | broken
-    times = 2**state.doublings
-    bad = watch.bad >= limits.patience * times
-    stuck = (watch.rejected >= limits.rejections * times) & elsewhere
+    # If it diverged again after the last return, the next one is likely to lead nowhere either.
+    times = 2 ** (state.doublings + jnp.where(state.in_vain > 0, 2, 0))
+    bad = (watch.bad >= limits.patience * times) & (watch.moves >= min(_MOVES, limits.patience))
+    stuck = (watch.rejected >= limits.rejections) & elsewhere
     if seen.loss is None:
         return bad | stuck
     sooner = min(limits.rejections, _STUCK * limits.patience)
@@ -223,56 +225,31 @@ def bring(
     dtype: DTypeLike | None,
     axis_name: AxisName,
 ) -> tuple[RollbackState, tuple[Any, ...]]:
-    """Return the state and the rule state for the beginning of this step, with its copies.
-
-    One thing after the other, since a loop in which copies change places would need room for one.
-    """
+    """Return the state and the rule state for the beginning of this step, with its copies."""
+    # Broken gradients say nothing about the parameters, and need no trial. And there is no way
+    # back to a NaN.
+    tries = turn.leaves & (state.reason != Reason.NONFINITE) & ~state.exhausted
+    undoable = run_branch(
+        (tries & (len(state.snapshots) > 1)).astype(jnp.int32),
+        (lambda: jnp.asarray(False), lambda: equal(params, params, axis_name)),
+    )
     usual = upper_level(state.level)
-    inner_state, rule_state, trial = state.wrapped_state, state.rule_state, state.trial
+    median = present_level(state.level, patience)
+    lower = present_level(state.level, patience, LOWER)
 
     def now(level: jax.Array) -> Snapshot:
-        return take(state.calls, params, inner_state, rule_state, level, dtype)
-
-    def copy(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return now(usual), *snapshots[:-1]
-
-    def drop_newest(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        older = (*snapshots[1:], snapshots[-1])
-        # Selected, or XLA would make room for what changes places.
-        return select_tree(turn.older, older, snapshots, name="copies")
-
-    def set_aside(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return *snapshots[:-1], now(before)
-
-    def resume(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return snapshots[-1], *snapshots[1:]
-
-    def forget(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return *snapshots[:-1], snapshots[-2]
+        return take(state.calls, params, state.wrapped_state, state.rule_state, level, dtype)
 
     def go(held: Any) -> Any:
         snapshot, *_ = held[2]
         return state_of(snapshot, held[0]), rules_of(snapshot, held[1]), held[2]
 
-    # Broken gradients say nothing about the parameters, and need no trial. And there is no way
-    # back to a NaN.
-    sensible = turn.leaves & (state.reason != Reason.NONFINITE) & ~state.exhausted
-    several = len(state.snapshots) > 1
-    undoable = run_branch(
-        (sensible & several).astype(jnp.int32),
-        (lambda: jnp.asarray(False), lambda: equal(params, params, axis_name)),
+    snapshots = _rearranged(
+        state.snapshots, turn, undoable, copied=lambda: now(usual), left=lambda: now(median)
     )
-    before = present_level(state.level, patience)
-    lower = present_level(state.level, patience, LOWER)
-    snapshots = run_if(turn.copies, copy, state.snapshots)
-    snapshots = run_if(turn.older, drop_newest, snapshots)
-    snapshots = run_if(undoable, set_aside, snapshots)
-    if several:
-        snapshots = run_if(turn.undoes, resume, snapshots)
-        snapshots = run_if(turn.forgets, forget, snapshots)
-    moved = run_if(turn.leaves | turn.undoes, go, (inner_state, rule_state, snapshots))
-    inner_state, rule_state, snapshots = moved
-    began = begin(lower, snapshots[0].loss_level, undoable)
+    moving = state.wrapped_state, state.rule_state, snapshots
+    inner_state, rule_state, snapshots = run_if(turn.leaves | turn.undoes, go, moving)
+    trial = begin(lower, snapshots[0].loss_level, undoable)
     # The first copies were taken before there was a loss.
     snapshots = tuple(
         one._replace(loss_level=jnp.where(one.loss_level == EMPTY, usual, one.loss_level))
@@ -281,6 +258,44 @@ def bring(
     new = state._replace(
         wrapped_state=inner_state,
         snapshots=snapshots,
-        trial=select_tree(sensible, began, trial, name="trial"),
+        trial=select_tree(tries, trial, state.trial, name="trial"),
     )
     return new, rule_state
+
+
+def _rearranged(
+    snapshots: tuple[Snapshot, ...],
+    turn: Turn,
+    undoable: jax.Array,
+    *,
+    copied: Callable[[], Snapshot],
+    left: Callable[[], Snapshot],
+) -> tuple[Snapshot, ...]:
+    """Return the copies after a new one, a return, its end, or its undoing.
+
+    One thing after the other, since a loop in which copies change places would need room for one.
+    """
+
+    def copy(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+        return copied(), *snapshots[:-1]
+
+    def drop_newest(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+        older = (*snapshots[1:], snapshots[-1])
+        return select_tree(turn.older, older, snapshots, name="copies")  # else XLA makes room too
+
+    def set_aside(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+        return *snapshots[:-1], left()
+
+    def resume(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+        return snapshots[-1], *snapshots[1:]
+
+    def forget(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+        return *snapshots[:-1], snapshots[-2]
+
+    snapshots = run_if(turn.copies, copy, snapshots)
+    if len(snapshots) == 1:
+        return snapshots
+    snapshots = run_if(turn.older, drop_newest, snapshots)
+    snapshots = run_if(undoable, set_aside, snapshots)
+    snapshots = run_if(turn.undoes, resume, snapshots)
+    return run_if(turn.forgets, forget, snapshots)
