@@ -85,7 +85,7 @@ def test_a_return_lowers_it_and_is_not_scaled_itself() -> None:
     assert (int(state.returns), int(state.spikes)) == (1, 0)
     # It arrived, which updates times 0.1 would not have done.
     assert int(state.inner_state.attempts) == 0
-    assert "Step size is at 12.7 %, after 1 rollback." in gs.explain(state)
+    assert "Step size is at 12.5 %, after 1 rollback." in gs.explain(state)
 
 
 def test_pitfall_a_backoff_inside_of_a_guard_would_be_held() -> None:

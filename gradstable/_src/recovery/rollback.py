@@ -76,9 +76,9 @@ def rollback(
     before the copy, if that rise is more than three times as large as any that the run came back
     from in the last 500 steps, and if the loss is not falling by a tenth of it in six steps. So
     losses may be noisy, negative, or come and go in waves. Three of the bad steps must not have
-    been rejected: what is rejected can be a bad batch, and moves nothing. If all steps since the copy
-    was taken were rejected, they do not count: the parameters are those of the copy. Nor does a
-    loss lead back to the first copy, from before the first step.
+    been rejected: what is rejected can be a bad batch, and moves nothing. If all steps since the
+    copy was taken were rejected, they do not count: the parameters are those of the copy. Nor does
+    a loss lead back to the first copy, from before the first step.
 
     A rollback restores parameters, inner state (moments, schedules) and rules from the newest copy
     bit for bit, or from the older one if that was taken less than ``patience`` steps before the
@@ -87,10 +87,10 @@ def rollback(
     *undone*: the run goes on from where it was, bit for bit, with that level as usual, and it takes
     twice the patience until the next rollback (up to 32 times; each copy halves it). The oldest
     copy gives way to the state before the rollback, so with ``copies=1`` nothing can be undone. If
-    the run diverges again before a new copy is taken, it takes four times the patience, and the
-    next older copy is used, if there is one. After ``max_restores`` failed rollbacks it rolls back once more,
-    and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good`` returns the
-    parameters.
+    the run diverges again before a new copy is taken, patience doubles as well, and the
+    next older copy is used, if there is one. After ``max_restores`` failed rollbacks it rolls back
+    once more, and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good``
+    returns the parameters.
 
     It rolls back through updates: ``u = q - p`` takes ``p`` to ``q`` where that is exact, else it
     takes a second step (proof and cases in ``gradstable/_src/recovery/snapshot.py``). The next step

@@ -205,7 +205,7 @@ def _wants(state: RollbackState, limits: Limits, seen: Seen) -> jax.Array:
     # that is not finite can come from a bad copy, and there is an older one.
     elsewhere = (watch.rejected < watch.age) | broken
     # If it diverged again after the last return, the next one is likely to lead nowhere either.
-    times = 2 ** (state.doublings + jnp.where(state.in_vain > 0, 2, 0))
+    times = 2 ** (state.doublings + jnp.minimum(state.in_vain, 3))
     bad = (watch.bad >= limits.patience * times) & (watch.moves >= min(_MOVES, limits.patience))
     stuck = (watch.rejected >= limits.rejections) & elsewhere
     if seen.loss is None:
