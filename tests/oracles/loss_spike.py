@@ -33,5 +33,6 @@ def loss_spike(
             gain = max(rate, 1.0 / count)
             spread = spread or abs(excess)
             center += 1.5 * gain * max(-spread, min(spread, excess))
-            spread *= math.exp(gain if abs(excess) > spread else -gain)
+            if loss != 0.0:
+                spread *= math.exp(gain if abs(excess) > spread else -gain)
         spread = max(spread, min_spread * abs(center))

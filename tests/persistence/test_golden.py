@@ -60,7 +60,8 @@ def test_every_value_that_was_saved_is_there(name: str) -> None:
     saved = golden.load_msgpack(name)
     new = golden.upgraded(name, saved)
     rings = [ring for _, ring in find_all(new["opt_state"], Ring)]
-    present = [np.asarray(ring.last_numbers[held(ring)]) for ring in rings]
+    # Those of a later schema are empty.
+    present = [np.asarray(ring.last_numbers[held(ring)]) for ring in rings if held(ring).any()]
     # Those in copies have no names.
     assert values(present) <= values(take_rings(saved))
     # The first spread of a history that had not begun, which is none now.

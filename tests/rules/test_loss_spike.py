@@ -131,6 +131,33 @@ def test_nan_in_the_warmup_is_rejected_and_not_counted() -> None:
     assert np.isfinite(state.first_losses.last_numbers).all()
 
 
+def mostly_zero(share: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(4_000) < share, rng.exponential(size=4_000), 0.0)
+
+
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.3])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_pitfall_losses_that_are_mostly_zero_do_not_make_the_rest_spikes(
+    share: float, size: float
+) -> None:
+    """As of a hinge: the median deviation is zero, and any loss would be infinitely far off."""
+    losses = size * mostly_zero(share, seed=0)
+    losses[[1_000, 2_500, 3_900]] = 100.0 * size
+    rejected, _ = judge(losses)
+    assert rejected[[1_000, 2_500, 3_900]].all()
+    assert rejected.sum() - 3 <= 0.01 * (losses > 0).sum()
+
+
+def test_a_hinge_that_learns_is_left_alone_all_the_way_to_zero() -> None:
+    rng = np.random.default_rng(1)
+    at = np.arange(3_000)
+    losses = np.maximum(0.0, 3.0 * np.exp(-at / 300) - 0.5 + 0.4 * rng.normal(size=3_000))
+    assert (losses > 0).mean() < 0.5
+    rejected, _ = judge(losses)
+    assert rejected.sum() <= 0.01 * (losses > 0).sum()
+
+
 def test_losses_without_any_spread_are_not_judged_until_they_have_one() -> None:
     losses = np.append(np.zeros(100), [0.5, 0.4, 0.6])
     rejected, state = judge(losses)

@@ -71,8 +71,11 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "seen_value": ("value",),
     "usual_value": ("usual",),
 }
-# Our fields that did not exist in schema 1 or 2: they begin as in a new run.
-_ADDED = frozenset({"leaf_key", "leaf_keys", "updated", "unit", "mass", "recurrence"})
+# Our fields that did not exist in schema 1, 2 or 3: they begin as in a new run.
+_ADDED = frozenset(
+    {"leaf_key", "leaf_keys", "updated", "unit", "mass", "recurrence", "moves"}
+    | {"level", "trial", "doublings", "undone", "last_undone", "loss_level"}
+)
 _MISSING = object()
 
 
@@ -112,7 +115,7 @@ _CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
 def upgrade_state(
     saved: Any, tx: optax.GradientTransformation, *, params: optax.Params
 ) -> optax.OptState:
-    """Return the state of a transform from a checkpoint of state schema 1 or 2, or the current one.
+    """Return the state of a transform from a checkpoint of state schema 1 to 3, or the current one.
 
     Use it for a checkpoint written by an older version of this package, in which fields of our
     states have other names. Load it *without* a target, to get dictionaries and lists:
@@ -217,11 +220,13 @@ def _take_copy(state: Any, copy: Snapshot, raw: Any, path: str) -> Snapshot:
 
     of_state = part("kept_state", state.wrapped_state)
     of_rules = part("kept_rules", state.rule_state)
+    level = _field(raw, "loss_level")
     return Snapshot(
         taken_at=_field(raw, "taken_at"),
         kept_params=_take(copy.kept_params, _field(raw, "kept_params"), f"{path}.kept_params"),
         kept_state=without_names(of_state, ()),
         kept_rules=without_names(of_rules, ()),
+        loss_level=copy.loss_level if level is _MISSING else level,
     )
 
 

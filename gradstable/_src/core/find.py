@@ -22,6 +22,7 @@ class Snapshot(NamedTuple):
     kept_params: Unnamed
     kept_state: Unnamed  # of the inner transform
     kept_rules: Unnamed  # of the state of the rules
+    loss_level: jax.Array  # shape=(), dtype=jnp.float32, see ``upper_level`` of ``rollback``
 
 
 def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:

@@ -98,7 +98,23 @@ def _tell_rollback(state: RollbackState) -> list[str]:
         )
     elif state.attempts > 1:
         story.append(f"A rollback is under way ({state.attempts} updates so far).")
-    return story
+    elif state.trial.tries_left > 0:
+        story.append("Parameters stand still for a few losses, to see whether that has helped.")
+    return story + _tell_undone(state)
+
+
+def _tell_undone(state: RollbackState) -> list[str]:
+    """Report returns after which the loss was no lower than before."""
+    if not state.undone:
+        return []
+    why = "since the loss was just as high with the old parameters: the data have changed."
+    if state.restores == 1:
+        return [f"That was undone at step {state.last_undone}, {why}"]
+    which = f"{state.undone} of the {state.restores} rollbacks"
+    if state.undone == state.restores:
+        which = f"All {state.restores} rollbacks"
+    last = f"the last at step {state.last_undone}"
+    return [f"{which} {'was' if state.undone == 1 else 'were'} undone, {last}, {why}"]
 
 
 def _tell_backoff(state: BackoffState) -> list[str]:

@@ -129,9 +129,11 @@ def backoff(
         returned = seen.returns != before.returns
         rejected = (seen.rejected != before.rejected) & ~returned
         falls = rejected & (seen.in_a_row == after)
-        idle = rejected | seen.going
+        idle = rejected | seen.idle
         fall = jnp.where(returned, rollback_factor, jnp.where(falls, factor, 1.0))
-        lower = jnp.maximum(old.step_factor * fall, min_scale)
+        # It was not the rate that was to blame.
+        fall = jnp.where(seen.undone != before.undone, 1.0 / rollback_factor, fall)
+        lower = jnp.clip(old.step_factor * fall, min_scale, 1.0)
         higher = jnp.minimum(old.step_factor * growth(factor, recovery), 1.0)
         scale = jnp.where(idle | returned, lower, higher).astype(jnp.float32)
         new = BackoffState(
@@ -150,7 +152,9 @@ class _Seen(NamedTuple):
     rejected: jax.Array  # int32, in all
     in_a_row: jax.Array  # int32, rejected steps up to now
     returns: jax.Array  # int32, in all
+    undone: jax.Array  # int32, in all
     going: jax.Array  # bool, whether this step's updates are part of a rollback
+    idle: jax.Array  # bool, whether parameters go back or stand still
 
 
 def _seen(inner_state: object) -> _Seen:
@@ -163,12 +167,18 @@ def _seen(inner_state: object) -> _Seen:
             "gradstable.rate.backoff_on_spike() after the optimizer"
         )
         raise ValueError(msg)
-    no, zero = jnp.asarray(False), jnp.zeros((), jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+
+    def any_of(flags: list[jax.Array]) -> jax.Array:
+        return jnp.any(jnp.stack([jnp.asarray(False), *flags]))
+
     return _Seen(
         rejected=rejections(inner_state),
         in_a_row=functools.reduce(
             jnp.maximum, (ledger.consecutive_rejected for ledger in ledgers), zero
         ),
         returns=returns(inner_state),
-        going=jnp.any(jnp.stack([no, *(state.attempts > 0 for state in rollbacks)])),
+        undone=sum((state.undone for state in rollbacks), zero),
+        going=any_of([state.attempts > 0 for state in rollbacks]),
+        idle=any_of([(state.attempts > 0) | (state.trial.tries_left > 0) for state in rollbacks]),
     )

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
@@ -20,21 +21,28 @@ from gradstable._src.core.reasons import Reason
 from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
 from gradstable._src.core.select import own_arrays, select_tree
 from gradstable._src.core.shown import shown
-from gradstable._src.core.tree_checks import check_params, check_state
+from gradstable._src.core.tree_checks import check_params, check_state, check_value
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.core.unit_norms import measure_for
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.hold import hold
 from gradstable._src.precision.inside import unscale_inside
 from gradstable._src.recovery.counts import pass_by
+from gradstable._src.recovery.level import Level, learn, new_level
 from gradstable._src.recovery.snapshot import lead_back, params_of, take
-from gradstable._src.recovery.turn import Limits, RollbackState, bring, look_back, start, turn_to
-from gradstable._src.recovery.watch import rejection_of, see
+from gradstable._src.recovery.turn import (
+    Limits,
+    RollbackState,
+    Seen,
+    bring,
+    look_back,
+    start,
+    turn_to,
+)
+from gradstable._src.recovery.watch import Watch, rejection_of, see
 from gradstable._src.rules.loss_spike import loss_spike
 from gradstable._src.rules.protocol import Rule, all_of, check_rules
-
-# This many bad steps, from the first one after a rollback, show that the data are to blame.
-_PROBE = 3
+from gradstable._src.rules.ring import EMPTY
 
 
 @shown
@@ -58,18 +66,30 @@ def rollback(
     see the same batches again. Put ``gs.backoff`` around it to make smaller steps after that.
 
     A step is *bad* if a rule would reject it. With ``b`` bad steps minus good ones (never below 0),
-    and ``r`` steps in a row that the guard inside rejected or whose gradient was not finite,
+    and ``r`` steps in a row that the guard inside rejected or whose gradient was not finite, it
+    rolls back if the run is worse off than its newest copy and
 
-    .. math:: \text{roll back} \iff b \ge m \ \lor\ r \ge n
+    .. math:: b \ge m \ \lor\ r \ge \min(3 m, n)
 
-    A gradient with NaN only counts for ``r``: its loss says nothing about the parameters. If all
-    steps since the copy was taken or restored were rejected, they do not count, unless they had
-    NaN: the parameters are those of the copy. A rollback restores parameters, inner state
-    (moments, schedules) and rules from the newest copy bit for bit; only the records of the guard
-    stay. If the run diverges again before a new copy is taken, the next older copy is used. If
-    the first three losses after a rollback are bad again, with the good parameters, the data have
-    changed, and the rules start over. After ``max_restores`` failed rollbacks it rolls back once
-    more, and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good``
+    or if :math:`r \ge n` and the last gradient was not finite. A run is worse off if three quarters
+    of the last :math:`m` losses (of 12, if that is more) are above nine tenths of the good ones
+    before the copy, if that rise is more than three times as large as any that the run came back
+    from in the last 500 steps, and if the loss is not falling by a tenth of it in six steps. So
+    losses may be noisy, negative, or come and go in waves. Three of the bad steps must not have
+    been rejected: what is rejected can be a bad batch, and moves nothing. If all steps since the
+    copy was taken were rejected, they do not count: the parameters are those of the copy. Nor does
+    a loss lead back to the first copy, from before the first step.
+
+    A rollback restores parameters, inner state (moments, schedules) and rules from the newest copy
+    bit for bit, or from the older one if that was taken less than ``patience`` steps before the
+    loss rose; only the records of the guard stay. Then the parameters stand still for three losses.
+    If two of them are still high, the data have changed, not the parameters, and the rollback is
+    *undone*: the run goes on from where it was, bit for bit, with that level as usual, and it takes
+    twice the patience until the next rollback (up to 32 times; each copy halves it). The oldest
+    copy gives way to the state before the rollback, so with ``copies=1`` nothing can be undone. If
+    the run diverges again before a new copy is taken, patience doubles as well, and the
+    next older copy is used, if there is one. After ``max_restores`` failed rollbacks it rolls back
+    once more, and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good``
     returns the parameters.
 
     It rolls back through updates: ``u = q - p`` takes ``p`` to ``q`` where that is exact, else it
@@ -81,9 +101,8 @@ def rollback(
     parameter, since updates come from one of two places; with ``restore_by="caller"`` they do not.
 
     Known weakness: it follows a loss that creeps up, because rules regard what lasts as usual. A
-    loss that you allow to rise for long, as in a warm restart, looks like divergence: give
-    ``loss_spike`` a higher limit in that case. And a copy can be taken in the few steps between the
-    damage and the rise of the loss, which is why there are two.
+    run that is lost before its first copy stays lost. Where a jump of the data and noise come
+    together, three losses can mistake luck for help, and some progress is lost.
 
     Args:
       inner: any optax transform, preferably a guard around an optimizer.
@@ -93,7 +112,7 @@ def rollback(
         row.
       patience: ``m``, >= 1. Default 12, so that it ignores a burst of ten bad batches.
       rejections: ``n``, >= 1. Default 50.
-      copies: how many to keep, >= 1. Default 2.
+      copies: how many to keep, >= 1. Default 2, the least with which a rollback can be undone.
       max_restores: rollbacks in a row without a new copy after which it gives up, >= 1. Default 5.
       dtype: dtype of the real arrays in the copies, if they are wider. Default ``None``: unchanged,
         so that copies are exact. With ``jnp.bfloat16`` a copy takes half as much memory, and the
@@ -152,8 +171,11 @@ def rollback(
         rule_state = judge.init(params)
         zero = jnp.zeros((), jnp.int32)
         known = only_arrays(params)
-        snapshots = [take(zero, known, inner_state, rule_state, dtype) for _ in range(copies)]
-        return start(rule_state, tuple(snapshots), inner_state)
+        level = jnp.full((), EMPTY, jnp.float32)
+        snapshots = [
+            take(zero, known, inner_state, rule_state, level, dtype) for _ in range(copies)
+        ]
+        return start(new_level(), rule_state, tuple(snapshots), inner_state)
 
     limits = Limits(every, patience, rejections, max_restores)
     update = _Update(inner, judge, limits, dtype, restore_by == "updates", axis_name)
@@ -188,8 +210,11 @@ class _Update:
         inner = self.reach.look(self.inner, updates, old.wrapped_state, params, extra_args)
         old = look_back(old._replace(calls=increment(old.calls)), known, self.axis_name)
         measured, verdict, rule_state = self._judge(inner.judged, old, known, extra_args)
-        new, turn = turn_to(old, self.limits, verdict.accept)
-        inner_state, kept_rules, snapshots = bring(new, turn, known, self.dtype)
+        value = extra_args.get("value")
+        loss = None if value is None else check_value(value, "rollback")
+        new, turn = turn_to(old, self.limits, Seen(verdict.accept, measured.finite, loss))
+        new, kept_rules = bring(new, turn, known, self.limits.patience, self.dtype, self.axis_name)
+        inner_state, snapshots = new.wrapped_state, new.snapshots
 
         # Values that a guard reports, such as the norm of a broken gradient, need not be finite.
         guarded = bool(find_all(inner_state, Ledger))
@@ -207,15 +232,15 @@ class _Update:
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
         seen = rejection_of(inner_state)
         watch = see(new.watch, verdict, broken if seen is None else seen)
-        # The parameters are good again, but the loss is as bad as before: the data have changed.
-        moved = (new.in_vain > 0) & (watch.bad == watch.age) & (watch.bad == _PROBE)
-        rule_state = select_tree(moved, self.judge.init(known), rule_state, name="rule state")
-        watch = watch._replace(bad=jnp.where(moved, 0, watch.bad))
+        level = self._level(new, watch, loss, measured)
+        rule_state = select_tree(turn.runs, rule_state, kept_rules, name="rule state")
         new = new._replace(
             restored_to=jnp.where(turn.leaves, snapshots[0].taken_at, new.restored_to),
             watch=select_tree(turn.runs, watch, new.watch, name="watch"),
-            rule_state=select_tree(turn.runs, rule_state, kept_rules, name="rule state"),
-            snapshots=snapshots,
+            level=select_tree(turn.runs, level, new.level, name="level"),
+            rule_state=select_tree(
+                turn.renews, self.judge.init(known), rule_state, name="rule state"
+            ),
             wrapped_state=inner_state,
         )
         stepped = keep_finite(turn.runs, stepped, params)
@@ -223,6 +248,21 @@ class _Update:
             wanted = params_of(snapshots[0], known)
             stepped = lead_back(new.attempts > 0, known, wanted, stepped)
         return stepped, new
+
+    def _level(
+        self, old: RollbackState, watch: Watch, loss: jax.Array | None, measured: Measure
+    ) -> Level:
+        if loss is None:
+            return old.level
+        return learn(
+            old.level,
+            loss,
+            good=watch.good > 0,
+            bad=watch.moves > old.watch.moves,
+            sound=measured.finite,
+            calm=watch.good >= self.limits.patience,
+            patience=self.limits.patience,
+        )
 
     def _judge(
         self, updates: Any, old: RollbackState, params: Any, extra_args: dict[str, Any]

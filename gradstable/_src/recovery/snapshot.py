@@ -39,6 +39,7 @@ def take(
     params: Any,
     inner_state: Any,
     rule_state: tuple[Any, ...],
+    loss_level: jax.Array,
     dtype: DTypeLike | None,
 ) -> Snapshot:
     """Return a copy, without names; outside ``jit`` it has its own arrays."""
@@ -48,6 +49,7 @@ def take(
             kept_params=without_names(_narrow(params, dtype), params),
             kept_state=without_names(_narrow(inner_state, dtype), params),
             kept_rules=without_names(rule_state, params),
+            loss_level=loss_level,
         )
     )
 

@@ -20,6 +20,7 @@ class Watch(NamedTuple):
     good: jax.Array  # shape=(), dtype=jnp.int32, good steps in a row
     age: jax.Array  # shape=(), dtype=jnp.int32, steps since the last copy was taken
     reason: jax.Array  # shape=(), dtype=jnp.int32, why the last step was not good
+    moves: jax.Array  # shape=(), dtype=jnp.int32, bad steps not rejected, since ``bad`` was 0
 
 
 def new_watch() -> Watch:
@@ -39,14 +40,17 @@ def see(watch: Watch, verdict: Verdict, rejection: jax.Array) -> Watch:
     # Broken gradients are counted as rejections; their loss says nothing about the parameters.
     bad = ~verdict.accept & (rejection != Reason.NONFINITE)
     good = verdict.accept & ~rejected
+    balance = jnp.where(
+        bad, increment(watch.bad), jnp.maximum(watch.bad - good.astype(jnp.int32), 0)
+    )
+    moves = jnp.where(bad & ~rejected, increment(watch.moves), watch.moves)
     return Watch(
-        bad=jnp.where(
-            bad, increment(watch.bad), jnp.maximum(watch.bad - good.astype(jnp.int32), 0)
-        ),
+        bad=balance,
         rejected=jnp.where(rejected, increment(watch.rejected), 0),
         good=jnp.where(good, increment(watch.good), 0),
         age=increment(watch.age),
         reason=jnp.where(bad, verdict.reason, jnp.where(rejected, rejection, watch.reason)),
+        moves=jnp.where(balance > 0, moves, 0),
     )
 
 

@@ -50,7 +50,9 @@ def loss_spike(
     .. math:: \mu \leftarrow \mu + 1.5\, a_t\, s\, \mathrm{clip}(e / s, \pm 1), \qquad
               s \leftarrow \max\left(s\, e^{\pm a_t}, s_{min} |\mu|\right)
 
-    where the sign is that of :math:`|e| - s`. They begin as median and median absolute deviation
+    where the sign is that of :math:`|e| - s`. A loss of exactly zero leaves :math:`s` unchanged:
+    that of a hinge or a triplet tells nothing about the losses of other batches, and if most are
+    zero, :math:`s` is the size of the rest. They begin as median and median absolute deviation
     of the first ``warmup_steps`` losses, so that a bad first batch does not open the door to the
     next. One spike of any size moves them by a fixed small step, while a lasting change widens
     :math:`s` geometrically and is eventually accepted: a loss of 3 that scatters by 0.05 and
@@ -143,6 +145,8 @@ def _learn(
     center, spread = follow(state.loss_center, known, excess, gain)
     center = jnp.where(watching, median, center)
     least = jnp.multiply(jnp.asarray(min_spread, jnp.float32), jnp.abs(center))
+    # If a hinge is zero for most batches, the spread would vanish, and all others be rejected.
+    spread = jnp.where(loss == 0, state.loss_spread, spread)
     spread = jnp.maximum(jnp.where(watching, deviation, spread), least)
     return LossSpikeState(
         losses_seen=count, loss_center=center, loss_spread=spread, first_losses=first

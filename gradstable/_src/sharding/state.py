@@ -124,6 +124,7 @@ def _copy(copy: Snapshot, inner: list[Any], like: Any, everywhere: Any) -> Snaps
         kept_params=Unnamed(_like_params(copy.kept_params.unnamed, like, everywhere)),
         kept_state=jax.tree.unflatten(jax.tree.structure(copy.kept_state), inner),
         kept_rules=jax.tree.map(lambda _: everywhere, copy.kept_rules),
+        loss_level=everywhere,
     )
 
 

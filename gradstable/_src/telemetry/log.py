@@ -121,6 +121,9 @@ class Log:
         for event in _rollbacks(self._returns, returns, apart=len(found) > 1):
             for outlet in self._outlets:
                 outlet.rollback(event)
+        for step, text in _undone(self._returns, returns, apart=len(found) > 1):
+            for outlet in self._outlets:
+                outlet.note(step, text)
         self._returns = returns
 
     def scalars(self, step: int, **values: Any) -> None:
@@ -210,12 +213,17 @@ class _Return(NamedTuple):
     total: int
     step: int
     target: int
+    undone: int
+    undone_at: int
 
 
 def _returns(opt_state: object) -> list[_Return]:
-    """Return the count, last step and target of every rollback of every member."""
+    """Return the counts, last steps and target of every rollback of every member."""
     found = [state for _, state in find_all(opt_state, RollbackState)]
-    numbers = [(state.restores, state.last_restore, state.restored_to) for state in found]
+    numbers = [
+        (one.restores, one.last_restore, one.restored_to, one.undone, one.last_undone)
+        for one in found
+    ]
     returns: list[_Return] = []
     for fetched in jax.device_get(numbers) if numbers else []:
         arrays = [np.asarray(number) for number in fetched]
@@ -233,5 +241,21 @@ def _rollbacks(
         Rollback(now.step, max(now.target, 1), now.total - old.total, now.member if apart else "")
         for old, now in zip(before, after, strict=True)
         if now.total > old.total
+    }
+    return sorted(found)
+
+
+def _undone(
+    before: Sequence[_Return], after: Sequence[_Return], *, apart: bool
+) -> list[tuple[int, str]]:
+    """Return steps and texts of the rollbacks that were undone between two readings."""
+    found = {
+        (
+            now.undone_at,
+            (f"member {now.member}: " if apart and now.member else "")
+            + f"the rollback at step {now.step} did not help and was undone",
+        )
+        for old, now in zip(before, after, strict=True)
+        if now.undone > old.undone
     }
     return sorted(found)
