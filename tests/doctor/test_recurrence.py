@@ -170,3 +170,17 @@ def test_what_comes_back_did_not_explode(
     shown = capsys.readouterr().out
     assert f"run: {STEPS} steps recorded" in shown
     assert "exploded first" not in shown
+
+
+def test_a_rate_that_is_too_high_is_told_by_how_much(tmp_path: Path) -> None:
+    """Pitfall: what a trust region shortens looked like the work of back-off."""
+    tx = gs.govern(adamw(too_fast(1.0)))
+    run = train(tmp_path / "run.jsonl", tx)
+    told = found(run)
+    assert "small_steps" not in told
+    assert told["steps_shortened"].sentence.startswith(
+        "The learning rate was too high, by a factor"
+    )
+    assert told["steps_shortened"].severity.name == "SERIOUS"
+    calm = train(tmp_path / "calm.jsonl", gs.govern(adamw()))
+    assert "steps_shortened" not in found(calm)

@@ -1,8 +1,15 @@
-"""What the library itself did to a run: rollbacks that did not help, and steps left small."""
+"""What the library itself did to a run: rollbacks that did not help, steps that it shortened."""
+
+import numpy as np
 
 from gradstable._src.doctor.diagnosis import Diagnosis, Evidence, Severity, counted
-from gradstable._src.telemetry.returns import SMALL, Returns, returns_of, slowed
+from gradstable._src.telemetry.returns import SMALL, Returns, is_governed, returns_of, slowed
 from gradstable._src.telemetry.run import Run
+
+# A trust region begins small, and may shorten this many steps of any run.
+_WARM_UP = 20
+# From here on, shorter steps say that the learning rate is too high.
+_SHORT, _ENOUGH_SHORT = 0.5, 10
 
 
 def rolled_back(run: Run) -> Diagnosis | None:
@@ -69,4 +76,31 @@ def small_steps(run: Run) -> Diagnosis | None:
         "Find what is rejected or rolled back. Without it, gs.backoff raises the steps to their "
         "full size within 665 steps, with the defaults. If the learning rate is right and the "
         "batches are to blame, use the guard without gs.backoff.",
+    )
+
+
+def steps_shortened(run: Run) -> Diagnosis | None:
+    """Find a learning rate that was too high, by how much ``gs.govern`` shortened the steps.
+
+    Rule: after the first 20 steps, which the trust region may shorten in any run, the factor on the
+    step is below 0.5 in 10 steps or more, and it has risen by more than a tenth in one step, which
+    that of back-off does not. It is serious if that is still so in the last 10 steps.
+    """
+    late = run.step > _WARM_UP
+    short = late & (run.lr_factor < _SHORT)
+    number = int(short.sum())
+    if number < _ENOUGH_SHORT or not is_governed(run):
+        return None
+    steps = run.step[short]
+    times = 1.0 / float(np.median(run.lr_factor[short]))
+    lasts = bool(short[-_ENOUGH_SHORT:].all())
+    return Diagnosis(
+        "steps_shortened",
+        Severity.SERIOUS if lasts else Severity.MILD,
+        f"The learning rate was too high, by a factor of about {times:,.1f}, from step "
+        f"{steps[0]:,} to {steps[-1]:,}: gs.govern shortened {counted(number, 'step')} to less than "
+        "half.",
+        (Evidence("steps shortened to less than half", number, ">=", _ENOUGH_SHORT),),
+        "Divide the learning rate by that factor there. The run was protected, but a schedule that "
+        "fits is better than a limit.",
     )

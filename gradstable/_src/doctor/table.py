@@ -14,7 +14,7 @@ from gradstable._src.doctor.rate import (
     second_moment_lags,
 )
 from gradstable._src.doctor.recurrence import burst, recurring_gradients
-from gradstable._src.doctor.returning import rolled_back, small_steps
+from gradstable._src.doctor.returning import rolled_back, small_steps, steps_shortened
 from gradstable._src.doctor.signals import ENOUGH, first_loss, last_loss, remembering
 from gradstable._src.doctor.start import exploding_initialization, warmup_too_short
 from gradstable._src.telemetry.run import Run
@@ -37,6 +37,7 @@ RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
         burst,
         rolled_back,
         small_steps,
+        steps_shortened,
         clip_too_tight,
         dead,
         diverged,

@@ -9,6 +9,7 @@ from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.reasons import sentence
 from gradstable._src.precision.loss_scale import LossScaleState
+from gradstable._src.rate.govern import GovernState
 from gradstable._src.recovery.accumulate import AccumulateState
 from gradstable._src.recovery.backoff import BackoffState
 from gradstable._src.recovery.hygiene import MomentHygieneState
@@ -128,6 +129,18 @@ def _tell_backoff(state: BackoffState) -> list[str]:
     return [f"Step size is at {100 * state.step_factor:.3g} %, after {' and '.join(causes)}."]
 
 
+def _tell_govern(state: GovernState) -> list[str]:
+    if not state.shortened:
+        return []
+    story = f"The trust region shortened {state.shortened} of {steps(int(state.calls))}"
+    if state.step_factor < 1:
+        times = f"{1 / state.step_factor:,.1f} times"
+        return [
+            f"{story}, the last one to {100 * state.step_factor:.2g} %: it was {times} too long."
+        ]
+    return [f"{story}, but not the last one."]
+
+
 def _tell_hygiene(state: MomentHygieneState) -> list[str]:
     deeds = [
         f"{deed} {'once' if total == 1 else f'{total} times'}"
@@ -159,4 +172,5 @@ TELLERS: tuple[tuple[type[Any], Teller], ...] = (
     (RollbackState, _tell_rollback),
     (MomentHygieneState, _tell_hygiene),
     (BackoffState, _tell_backoff),
+    (GovernState, _tell_govern),
 )

@@ -23,7 +23,7 @@ from gradstable._src.telemetry.state import SecondMoment
 
 # Fields of gradstable and optax states that lower the step size, and the states that have them.
 _LOWERING = {
-    "step_factor": ("BackoffState", "BackoffOnSpikeState"),
+    "step_factor": ("BackoffState", "BackoffOnSpikeState", "GovernState"),
     "scale": ("ReduceOnPlateauState", "ReduceLROnPlateauState"),
 }
 # Below this, a second moment does not determine the size of a step: the eps of Adam.
@@ -92,7 +92,7 @@ def _drop_reason(before: Any, opt_state: Any) -> jax.Array:
 
 
 def lr_factor(opt_state: Any) -> jax.Array:
-    """Return the factor by which back-off and plateaus have lowered the step."""
+    """Return the factor by which back-off, plateaus and ``govern`` have lowered the step."""
     factor = jnp.float32(1.0)
     for name, states in _LOWERING.items():
         for path, value in optax.tree.get_all_with_path(present(opt_state), name):

@@ -18,6 +18,8 @@ _OFTEN = 3
 # gs.backoff there.
 SMALL = 0.1
 # A fall of the factor from one step to the next.
+# Back-off never raises the factor by more than a few percent in one step.
+_RISE = 1.1
 _FALL = 0.99
 # A rollback takes at most this many updates, as for gs.check: after more, the run is paused.
 _MOST_UPDATES = 12
@@ -110,12 +112,20 @@ def returns_of(run: Run) -> Returns | None:
 def slowed(run: Run) -> int:
     """Return how often back-off lowered the steps of a run that ends below ``SMALL``; else 0.
 
-    Back-off raises the factor again, which a plateau never does.
+    Back-off raises the factor again, which a plateau never does, and raises it slowly, which a
+    trust region does not.
     """
     factor = run.lr_factor
-    if not len(factor) or not factor[-1] < SMALL or not (np.diff(factor) > 0).any():
+    small = len(factor) > 0 and factor[-1] < SMALL
+    if not small or not (np.diff(factor) > 0).any() or is_governed(run):
         return 0
     return int((factor[1:] < _FALL * factor[:-1]).sum())
+
+
+def is_governed(run: Run) -> bool:
+    """Return whether the factor on steps comes from a trust region, which follows their length."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return bool((run.lr_factor[1:] > _RISE * run.lr_factor[:-1]).any())
 
 
 def _without_verdict(run: Run) -> np.ndarray:
