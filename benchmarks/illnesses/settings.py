@@ -27,6 +27,12 @@ def too_fast_adamw(seed: int) -> Case:
 
 
 @case
+def too_fast_governed(seed: int) -> Case:
+    """AdamW at hundreds of times its best learning rate, in a trust region."""
+    return Case(digits(seed), gs.govern(gs.guard(optax.adamw(1.0))))
+
+
+@case
 def too_fast_sgd(seed: int) -> Case:
     """SGD at several times the largest stable learning rate, and no guard."""
     return Case(sine(seed, size=32, noise=0.3), optax.sgd(0.5))

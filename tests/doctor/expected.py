@@ -33,6 +33,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     # steps and settings
     "too_fast_adam": ("learning_rate_too_high",),
     "too_fast_adamw": ("learning_rate_too_high",),
+    "too_fast_governed": ("steps_shortened",),
     "too_fast_sgd": ("learning_rate_too_high", "diverged"),
     "creeping_sgd": ("learning_rate_too_high", "diverged"),
     "schedule_glitch": ("learning_rate_jump",),

@@ -97,7 +97,7 @@ def steps_shortened(run: Run) -> Diagnosis | None:
     return Diagnosis(
         "steps_shortened",
         Severity.SERIOUS if lasts else Severity.MILD,
-        f"The learning rate was too high, by a factor of about {times:,.1f}, from step "
+        f"The learning rate was too high, by a factor of {times:,.1f} or more, from step "
         f"{steps[0]:,} to {steps[-1]:,}: gs.govern shortened {counted(number, 'step')} to less than "
         "half.",
         (Evidence("steps shortened to less than half", number, ">=", _ENOUGH_SHORT),),

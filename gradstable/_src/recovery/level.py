@@ -85,7 +85,7 @@ def learn(
     lowest = lowest.at[0].min(jnp.where(calm, here, lowest[0]))
     # The run is at home here, and has come back from wherever it was.
     highest = jnp.where(calm | bad, jnp.maximum(level.highest_level, here), level.highest_level)
-    rises = rises.at[0].max(jnp.where(calm, highest - jnp.min(lowest), 0.0))
+    rises = rises.at[0].max(jnp.where(calm, _rise(highest, lowest), 0.0))
     return new._replace(
         lowest_levels=lowest,
         largest_rises=rises,
@@ -95,7 +95,7 @@ def learn(
 
 def accept_rise(level: Level, patience: int) -> Level:
     """Return the level of a run for which the present loss is usual, however far it has risen."""
-    rise = present_level(level, patience) - jnp.min(level.lowest_levels)
+    rise = _rise(present_level(level, patience), level.lowest_levels)
     return forget_rise(level)._replace(largest_rises=level.largest_rises.at[0].max(rise))
 
 
@@ -132,7 +132,7 @@ def is_worse(level: Level, at_copy: jax.Array, patience: int) -> jax.Array:
     """
     number = min(patience, _LATEST)
     here = present_level(level, patience, LOWER)
-    rise = here - jnp.min(level.lowest_levels)
+    rise = _rise(here, level.lowest_levels)
     worse = (at_copy != EMPTY) & (here > at_copy) & (rise > _RISE * jnp.max(level.largest_rises))
     half = number // 2
     if half:
@@ -141,6 +141,13 @@ def is_worse(level: Level, at_copy: jax.Array, patience: int) -> jax.Array:
         # By a tenth of the way back in six steps: it would be there before a return pays off.
         worse &= now >= before - 0.1 * (before - at_copy)
     return worse
+
+
+def _rise(here: jax.Array, lowest_levels: jax.Array) -> jax.Array:
+    """Return how far a level is above the lowest; 0 if one of them is unknown."""
+    lowest = jnp.min(lowest_levels)
+    known = (here != EMPTY) & (lowest != -EMPTY)
+    return jnp.where(known, here, 0.0) - jnp.where(known, lowest, 0.0)
 
 
 def _latest(ring: Ring, begin: int, end: int) -> Ring:

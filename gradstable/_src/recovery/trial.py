@@ -22,7 +22,7 @@ class Trial(NamedTuple):
     """The losses after a return."""
 
     tries_left: jax.Array  # shape=(), dtype=jnp.int32, losses still to be seen; 0: no trial
-    high: jax.Array  # shape=(), dtype=jnp.int32, how many of them were as high as before
+    high_losses: jax.Array  # shape=(), dtype=jnp.int32, how many of them were as high as before
     limit: jax.Array  # shape=(), dtype=jnp.float32, above it they are; EMPTY: the rules decide
     undoable: jax.Array  # shape=(), dtype=jnp.bool_, the last copy is of the run before the return
 
@@ -31,7 +31,7 @@ def no_trial() -> Trial:
     """Return the trial of a run that has not begun. No two counters share a buffer."""
     return Trial(
         tries_left=jnp.zeros((), jnp.int32),
-        high=jnp.zeros((), jnp.int32),
+        high_losses=jnp.zeros((), jnp.int32),
         limit=jnp.full((), EMPTY, jnp.float32),
         undoable=jnp.zeros((), jnp.bool_),
     )
@@ -49,7 +49,7 @@ def begin(before: jax.Array, at_copy: jax.Array, undoable: jax.Array) -> Trial:
     middle = 0.5 * before + 0.5 * at_copy
     return Trial(
         tries_left=jnp.full((), TRIES, jnp.int32),
-        high=jnp.zeros((), jnp.int32),
+        high_losses=jnp.zeros((), jnp.int32),
         limit=jnp.where(known, middle, EMPTY),
         undoable=undoable,
     )
@@ -68,10 +68,10 @@ def hear(trial: Trial, loss: jax.Array | None, good: jax.Array) -> Trial:
         high = jnp.where(trial.limit != EMPTY, countable(loss) > trial.limit, high)
     return trial._replace(
         tries_left=jnp.maximum(trial.tries_left - 1, 0),
-        high=jnp.where(high, increment(trial.high), trial.high),
+        high_losses=jnp.where(high, increment(trial.high_losses), trial.high_losses),
     )
 
 
 def failed(trial: Trial) -> jax.Array:
     """Return whether most of the losses were as high as before."""
-    return 2 * trial.high > TRIES
+    return 2 * trial.high_losses > TRIES
