@@ -174,9 +174,17 @@ def slowed(run: Run) -> int:
 
 
 def is_governed(run: Run) -> bool:
-    """Return whether the factor on steps comes from a trust region, which follows their length."""
+    """Return whether the factor on steps comes from a trust region, which follows their length.
+
+    Back-off also raises it, where a rollback is undone.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return bool((run.lr_factor[1:] > _RISE * run.lr_factor[:-1]).any())
+        rises = run.lr_factor[1:] > _RISE * run.lr_factor[:-1]
+    if run.rollbacks:
+        rises &= ~_without_verdict(run)[1:]
+    for one in undone_in(run):
+        rises &= ~((run.step[:-1] < one.step) & (one.step <= run.step[1:]))
+    return bool(rises.any())
 
 
 def _without_verdict(run: Run) -> np.ndarray:
