@@ -1,6 +1,7 @@
 """The log of several runs in one state: which of them undid a rollback, and how often."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +32,12 @@ def test_each_member_is_told_of_its_own(tmp_path: Path) -> None:
     params = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), PARAMS)
 
     def step(carry: tuple, losses: jax.Array) -> tuple:
-        def one(params: dict, state: tuple, loss: jax.Array) -> tuple:
+        def one(params: Any, state: Any, loss: jax.Array) -> tuple:
             updates, state = tx.update(GRADS, state, params, value=loss)
             return optax.apply_updates(params, updates), state
 
-        return jax.vmap(one)(*carry, losses), None
+        params, state = carry
+        return jax.vmap(one)(params, state, losses), None
 
     losses = jnp.asarray(levels().T, jnp.float32)
     # The first reading finds that the members differ.
