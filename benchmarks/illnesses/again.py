@@ -35,7 +35,12 @@ def bad_stretch(seed: int) -> Case:
 
 @case
 def rolled_back_in_vain(seed: int) -> Case:
-    """Three stretches with a gain of 300, where an earlier state is no better."""
-    bad = [step for first in (40, 65, 90) for step in range(first, first + 15)]
-    tx = gs.rollback(gs.guard(optax.adamw(2e-3)), every=10, patience=6)
-    return Case(spoil(digits(seed), brighter(300.0), bad), gs.backoff(tx), steps=130)
+    """Three stretches with ever higher gains, where an earlier state is no better.
+
+    With one copy, a return cannot be undone.
+    """
+    task = digits(seed)
+    for first, gain in ((40, 30.0), (65, 1e3), (90, 3e4)):
+        task = spoil(task, brighter(gain), range(first, first + 20))
+    tx = gs.rollback(gs.guard(optax.adamw(2e-3)), every=10, patience=6, copies=1)
+    return Case(task, gs.backoff(tx), steps=130)

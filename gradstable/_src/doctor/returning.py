@@ -17,12 +17,15 @@ def rolled_back(run: Run) -> Diagnosis | None:
 
     Rule: 1 rollback or more. It helped if the median loss of the 12 steps after it is at most half
     of that of the 12 steps before it. It is serious if that is so for less than half of them, or if
-    there were 3 or more; and fatal if the run is paused at the end.
+    there were 3 or more; and fatal if the run is paused at the end. Rollbacks that were undone do
+    not count there.
     """
     back = returns_of(run)
     if back is None:
         return None
     evidence = [Evidence("rollbacks", back.times, ">=", 1)]
+    if back.undone:
+        evidence.append(Evidence("rollbacks that were undone", back.undone, ">=", 1))
     if back.in_vain:
         share = back.better / back.judged
         evidence.append(Evidence("share after which the loss was at most half", share, "<", 0.5))
@@ -46,11 +49,17 @@ def _advice(back: Returns, *, backs_off: bool) -> str:
     if back.in_vain:
         return (
             f"{look}A loss that stays high at parameters that were good has changed with the data: "
-            "then use gs.guard without gs.rollback, which only costs steps there."
+            "then use gs.guard without gs.rollback, which only costs steps there, or two copies or "
+            "more, with which gs.rollback undoes such a return."
         )
     if back.often:
         lower = "Lower the learning rate"
         return f"{look}{lower}{'' if backs_off else ', as gs.backoff around gs.rollback does'}."
+    if back.undone == back.times:
+        return (
+            f"{look}If the data were meant to change, this run needs no action: a rollback that is "
+            "undone costs a few steps. Otherwise, look for what changed in them."
+        )
     return f"{look}If it was a single fault, this run needs no action."
 
 

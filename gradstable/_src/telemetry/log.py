@@ -18,6 +18,7 @@ from gradstable._src.telemetry.leaves import recorded_header
 from gradstable._src.telemetry.outlet import Outlet
 from gradstable._src.telemetry.rows import Member, find_record, read_members
 from gradstable._src.telemetry.sink import Header, Rollback, Sink
+from gradstable._src.telemetry.undone import undone_note
 
 
 class Log:
@@ -250,11 +251,7 @@ def _undone(
 ) -> list[tuple[int, str]]:
     """Return steps and texts of the rollbacks that were undone between two readings."""
     found = {
-        (
-            now.undone_at,
-            (f"member {now.member}: " if apart and now.member else "")
-            + f"the rollback at step {now.step} did not help and was undone",
-        )
+        (now.undone_at, undone_note(now.undone - old.undone, now.member if apart else ""))
         for old, now in zip(before, after, strict=True)
         if now.undone > old.undone
     }

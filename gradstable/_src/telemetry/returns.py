@@ -1,11 +1,13 @@
 """What the library did to a recorded run: its rollbacks, whether they helped, and its back-off."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from gradstable._src.core.reasons import Reason
 from gradstable._src.telemetry.run import Run
+from gradstable._src.telemetry.undone import Undone, undone_in
 
 # The median loss of so many steps is compared, before a rollback and after it: the patience of
 # gs.rollback, which sees as many bad steps before it acts.
@@ -33,7 +35,9 @@ class Returns(NamedTuple):
       first: the step of the first one that is known.
       last: the step of the last one.
       to: the step before which the copy was taken to which the last one led.
-      judged: for how many the loss before and after is known.
+      undone: how many were undone, since the loss was as high with the older parameters.
+      undone_at: the step at which the last of these was; 0 if there was none.
+      judged: for how many of the others the loss before and after is known.
       better: after how many of these it was lower.
       held: bool ``[n]``, which steps rolled back or paused, and were no steps of the optimizer.
       paused: the step from which the run was paused to the end; 0 if it was not.
@@ -43,6 +47,8 @@ class Returns(NamedTuple):
     first: int
     last: int
     to: int
+    undone: int
+    undone_at: int
     judged: int
     better: int
     held: np.ndarray
@@ -50,13 +56,13 @@ class Returns(NamedTuple):
 
     @property
     def in_vain(self) -> bool:
-        """Whether the loss was no better after most rollbacks."""
+        """Whether the loss was no better after most rollbacks that were not undone."""
         return self.judged > 2 * self.better
 
     @property
     def often(self) -> bool:
-        """Whether there were too many for an accident."""
-        return self.times >= _OFTEN
+        """Whether there were too many for an accident, without those that were undone."""
+        return self.times - self.undone >= _OFTEN
 
     @property
     def sentence(self) -> str:
@@ -69,12 +75,33 @@ class Returns(NamedTuple):
         text += f" to the state before step {self.to:,}"
         if self.paused:
             return f"{text}; paused from step {self.paused:,} on."
+        text += self._of_undone
         if self.in_vain:
             after = "it" if self.times == 1 else "most returns"
+            if self.undone:
+                after = "the rest"
             return f"{text}. The loss was not lower after {after}: rolling back did not help."
         if self.often:
             return f"{text}. The run diverged again and again: the cause lasts."
+        if self.undone:
+            return f"{text}. After the rest, the loss was lower." if self.better else f"{text}."
         return f"{text}; the loss was lower afterward." if self.better else f"{text}."
+
+    @property
+    def _of_undone(self) -> str:
+        if not self.undone:
+            return ""
+        which = f"{self.undone:,} of these were undone, the last"
+        if self.times == 1:
+            which = "that was undone"
+        elif self.undone == 1:
+            which = "one of these was undone,"
+        elif self.undone == self.times:
+            which = "all were undone, the last"
+        return (
+            f"; {which} at step {self.undone_at:,}: the loss was as high with the older "
+            "parameters, so the data have changed"
+        )
 
 
 @np.errstate(invalid="ignore")  # infinite losses
@@ -96,17 +123,41 @@ def returns_of(run: Run) -> Returns | None:
     before = _median_loss(run, begins - _STEPS, begins)
     after = _median_loss(run, ends, np.append(begins[1:], len(held)))
     limit = np.where(np.isinf(before), before, before - (1 - _BETTER) * np.abs(before))
+    taken_back = undone_in(run)
+    undone = sum(one.times for one in taken_back)
+    improved = (after < before) & (after <= limit)
+    kept = _kept(run.step[begins], taken_back, improved)
+    judged = kept & ~np.isnan(before) & ~np.isnan(after)
+    times = max(sum([event.times for event in run.rollbacks]), len(begins), 1, undone)
     paused = bool(begins.size) and ends[-1] == len(held) > begins[-1] + _MOST_UPDATES
     return Returns(
-        times=max(sum([event.times for event in run.rollbacks]), len(begins), 1),
+        times=times,
         first=min([last.step, *run.step[begins[:1]].tolist()]),
         last=last.step,
         to=last.to,
-        judged=int((~np.isnan(before) & ~np.isnan(after)).sum()),
-        better=int(((after < before) & (after <= limit)).sum()),
+        undone=undone,
+        undone_at=taken_back[-1].step if taken_back else 0,
+        judged=int(judged.sum()),
+        better=int((judged & improved).sum()),
         held=held,
         paused=int(run.step[begins[-1]]) if paused else 0,
     )
+
+
+def _kept(begins: np.ndarray, taken_back: Sequence[Undone], improved: np.ndarray) -> np.ndarray:
+    """Return which of the rollbacks that begin at these steps were not undone.
+
+    Each note names the end of the last rollback that was undone since the note before; any others
+    are the last ones before it after which the loss was no lower.
+    """
+    kept, since = np.ones(len(begins), bool), 0
+    for one in taken_back:
+        rows = np.flatnonzero((begins > since) & (begins <= one.step))
+        others = rows[:-1][~improved[rows[:-1]]]
+        kept[rows[-1:]] = False
+        kept[others[max(len(others) - one.times + 1, 0) :]] = False
+        since = one.step
+    return kept
 
 
 def slowed(run: Run) -> int:
@@ -123,9 +174,17 @@ def slowed(run: Run) -> int:
 
 
 def is_governed(run: Run) -> bool:
-    """Return whether the factor on steps comes from a trust region, which follows their length."""
+    """Return whether the factor on steps comes from a trust region, which follows their length.
+
+    Back-off also raises it, where a rollback is undone.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return bool((run.lr_factor[1:] > _RISE * run.lr_factor[:-1]).any())
+        rises = run.lr_factor[1:] > _RISE * run.lr_factor[:-1]
+    if run.rollbacks:
+        rises &= ~_without_verdict(run)[1:]
+    for one in undone_in(run):
+        rises &= ~((run.step[:-1] < one.step) & (one.step <= run.step[1:]))
+    return bool(rises.any())
 
 
 def _without_verdict(run: Run) -> np.ndarray:
