@@ -74,8 +74,8 @@ def check(scale: Scale) -> Finding:
             "The guard judges by history, and the first gradients have none. At a radius of 2 the "
             "first gradient has a norm of up to 4e11 and passes. One SGD step with it leads to a "
             "point where no loss is finite, and everything after it is rejected. Plain SGD on such "
-            "a model needs `gs.govern` around the guard, whose first step depends on the size of the "
-            "parameters, or a fixed limit in addition to the default rule: "
+            "a model needs `gs.govern` around the guard, whose first step depends on the size of "
+            "the parameters, or a fixed limit in addition to the default rule: "
             "`gs.guard(tx, gs.rules.global_norm(1.0), gs.rules.log_mad())`."
         ),
         headings=("length", "against it", *(f"radius {radius:g}" for radius in RADII)),

@@ -230,5 +230,6 @@ def test_a_rate_that_is_too_high_is_told_by_how_much(tmp_path: Path) -> None:
         "The learning rate was too high, by a factor"
     )
     assert told["steps_shortened"].severity.name == "SERIOUS"
+    assert verdict(run).text.startswith("Troubled: The learning rate was too high")
     calm = train(tmp_path / "calm.jsonl", gs.govern(adamw()))
     assert "steps_shortened" not in found(calm)

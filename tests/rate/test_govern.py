@@ -21,8 +21,7 @@ def oracle(gradients: np.ndarray, steps: np.ndarray, params: np.ndarray) -> list
     """Return the factors of a run, in float64, from the formulas of the docstring."""
     factors, overshoot, radius = [], 0.0, 0.0
     last = extent = descent = None
-    moves = 0
-    for g, u, theta in zip(gradients, steps, params, strict=True):
+    for moves, (g, u, theta) in enumerate(zip(gradients, steps, params, strict=True)):
         if moves:
             ratio = np.clip((g @ last) / descent, -1.5, 1.5)
             overshoot = 0.8 * overshoot + 0.2 * ratio
@@ -38,7 +37,6 @@ def oracle(gradients: np.ndarray, steps: np.ndarray, params: np.ndarray) -> list
         factor = min(1.0, radius / np.linalg.norm(u))
         last = factor * u
         descent = abs(g @ last)
-        moves += 1
         factors.append(factor)
     return factors
 
@@ -203,7 +201,7 @@ def test_a_scaled_loss_makes_no_difference() -> None:
         factor = gs.scale_loss(other, jnp.float32(1.0))
         updates, other = scaled.update(factor * (its - 0.3 * step), other, its)
         its = optax.apply_updates(its, updates)
-    np.testing.assert_allclose(mine, its, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(mine), np.asarray(its), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,9 @@
 """What the library itself did to a run: rollbacks that did not help, steps that it shortened."""
 
-import numpy as np
-
 from gradstable._src.doctor.diagnosis import Diagnosis, Evidence, Severity, counted
-from gradstable._src.telemetry.returns import SMALL, Returns, is_governed, returns_of, slowed
+from gradstable._src.telemetry.returns import SMALL, Returns, returns_of, slowed
 from gradstable._src.telemetry.run import Run
-
-# A trust region begins small, and may shorten this many steps of any run.
-_WARM_UP = 20
-# From here on, shorter steps say that the learning rate is too high.
-_SHORT, _ENOUGH_SHORT = 0.5, 10
+from gradstable._src.telemetry.shortened import shortened
 
 
 def rolled_back(run: Run) -> Diagnosis | None:
@@ -95,21 +89,14 @@ def steps_shortened(run: Run) -> Diagnosis | None:
     step is below 0.5 in 10 steps or more, and it has risen by more than a tenth in one step, which
     that of back-off does not. It is serious if that is still so in the last 10 steps.
     """
-    late = run.step > _WARM_UP
-    short = late & (run.lr_factor < _SHORT)
-    number = int(short.sum())
-    if number < _ENOUGH_SHORT or not is_governed(run):
+    found = shortened(run)
+    if found is None:
         return None
-    steps = run.step[short]
-    times = 1.0 / float(np.median(run.lr_factor[short]))
-    lasts = bool(short[-_ENOUGH_SHORT:].all())
     return Diagnosis(
         "steps_shortened",
-        Severity.SERIOUS if lasts else Severity.MILD,
-        f"The learning rate was too high, by a factor of {times:,.1f} or more, from step "
-        f"{steps[0]:,} to {steps[-1]:,}: gs.govern shortened {counted(number, 'step')} to less than "
-        "half.",
-        (Evidence("steps shortened to less than half", number, ">=", _ENOUGH_SHORT),),
+        Severity.SERIOUS if found.lasts else Severity.MILD,
+        found.sentence,
+        (Evidence("steps shortened to less than half", found.steps, ">=", 10),),
         "Divide the learning rate by that factor there. The run was protected, but a schedule that "
         "fits is better than a limit.",
     )

@@ -10,6 +10,7 @@ from gradstable._src.report.frame import plain
 from gradstable._src.telemetry.patterns import Shape, patterns_of, sentence_of
 from gradstable._src.telemetry.returns import Returns, returns_of, slowed
 from gradstable._src.telemetry.run import Run
+from gradstable._src.telemetry.shortened import shortened
 
 # So many bursts are not an accident anymore.
 _OFTEN = 3
@@ -183,6 +184,9 @@ def _troubles(run: Run, back: Returns | None) -> list[str]:
         found.append(back.sentence)
     if slowed(run):
         found.append(f"Back-off left the steps at {100 * run.lr_factor[-1]:.2g} % of their size.")
+    too_long = shortened(run)
+    if too_long is not None:
+        found.append(too_long.sentence)
     return [*found, f"{_loss_path(run)[2:].capitalize()}."] if found and _loss_path(run) else found
 
 
