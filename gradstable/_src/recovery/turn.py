@@ -204,14 +204,15 @@ def _wants(state: RollbackState, limits: Limits, seen: Seen) -> jax.Array:
     # there is nothing to roll back, and the guard accepts a new level on its own. A gradient
     # that is not finite can come from a bad copy, and there is an older one.
     elsewhere = (watch.rejected < watch.age) | broken
-    # If it diverged again after the last return, the next one is likely to lead nowhere either.
-    times = 2 ** (state.doublings + jnp.minimum(state.in_vain, 3))
+    times = 2**state.doublings
     bad = (watch.bad >= limits.patience * times) & (watch.moves >= min(_MOVES, limits.patience))
     stuck = (watch.rejected >= limits.rejections) & elsewhere
     if seen.loss is None:
         return bad | stuck
     sooner = min(limits.rejections, _STUCK * limits.patience)
     bad |= (watch.rejected >= sooner * times) & elsewhere
+    # Rules get used to a loss that creeps up. After a return, the level of the copy is enough.
+    bad |= (state.in_vain > 0) & (watch.age >= limits.patience * times)
     worse = is_worse(state.level, state.snapshots[0].loss_level, limits.patience)
     worse &= state.snapshots[0].taken_at > 0  # else all that was learned would be lost
     return (bad & worse) | (stuck & broken)
