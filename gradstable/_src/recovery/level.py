@@ -139,7 +139,7 @@ def is_worse(level: Level, at_copy: jax.Array, patience: int) -> jax.Array:
         now = percentile_of(_latest(level.last_losses, 0, half), 50.0)
         before = percentile_of(_latest(level.last_losses, half, number), 50.0)
         # By a tenth of the way back in six steps: it would be there before a return pays off.
-        worse &= now >= before - 0.1 * (before - at_copy)
+        worse &= now >= 0.9 * before + 0.1 * at_copy
     return worse
 
 

@@ -87,8 +87,9 @@ def rollback(
     *undone*: the run goes on from where it was, bit for bit, with that level as usual, and it takes
     twice the patience until the next rollback (up to 32 times; each copy halves it). The oldest
     copy gives way to the state before the rollback, so with ``copies=1`` nothing can be undone. If
-    the run diverges again before a new copy is taken, patience doubles as well, and the
-    next older copy is used, if there is one. After ``max_restores`` failed rollbacks it rolls back
+    the run diverges again before a new copy is taken, the next older copy is used, if there is one;
+    until then, rules that get used to a loss that creeps up are not asked, only the level of the
+    copy. After ``max_restores`` failed rollbacks it rolls back
     once more, and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good``
     returns the parameters.
 
