@@ -32,7 +32,7 @@ NOTES = (
     "Loss ratio: final loss over that of the clean run of the same seed, median over tasks and "
     "storms; in brackets, the smallest and largest value that a single seed would give. Steps lost "
     "(in percent of all steps), steps to recover, and the spike score (percent of training losses "
-    "at least 7 sigma above the mean of the last 1,000; OLMo 2) likewise. All of these "
+    "at least 7 sigma away from the mean of the last 1,000; OLMo 2) likewise. All of these "
     "compare a contestant with itself, and do not say how well it learns.",
     "Rate sensitivity: mean over learning rates of the loss above the best one, where no loss "
     "counts more than that at the start (Wortsman et al. 2023, arXiv 2309.14322), relative to what "
