@@ -23,6 +23,7 @@ ONE_A_FRAME = {
     "precision/loss_scale.py": "loss_scale",
     "precision/stochastic_round.py": "stochastic_round",
     "rate/backoff_on_spike.py": "backoff_on_spike",
+    "rate/govern.py": "govern",
     "rate/reduce_on_plateau.py": "reduce_on_plateau",
     "recipes/schedule_free.py": "schedule_free",
     "recipes/two_sided.py": "stable_adamw",

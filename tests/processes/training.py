@@ -49,7 +49,10 @@ def transforms() -> dict[str, optax.GradientTransformationExtraArgs]:
     return {
         "guard": gs.guard(optax.adamw(rate)),
         "stable_adamw": gs.stable_adamw(rate),
-        "rollback": gs.rollback(gs.guard(optax.adamw(rate)), loss_rule, every=2, patience=2),
+        # Under a guard that accepts the gradients of targets that are far off: they lead away.
+        "rollback": gs.rollback(
+            gs.guard(optax.adamw(rate), gs.rules.global_norm(1e9)), loss_rule, every=2, patience=2
+        ),
     }
 
 

@@ -110,9 +110,9 @@ def countable(loss: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(loss) <= largest, loss, largest)
 
 
-def upper_level(level: Level) -> jax.Array:
+def upper_level(level: Level, patience: int) -> jax.Array:
     """Return the ninth decile of the usual losses, ``EMPTY`` while there are few."""
-    enough = number_held(level.usual_losses) >= _LATEST
+    enough = number_held(level.usual_losses) >= min(patience, _LATEST)
     return jnp.where(enough, percentile_of(level.usual_losses, 90.0), EMPTY)
 
 

@@ -234,7 +234,7 @@ def bring(
         (tries & (len(state.snapshots) > 1)).astype(jnp.int32),
         (lambda: jnp.asarray(False), lambda: equal(params, params, axis_name)),
     )
-    usual = upper_level(state.level)
+    usual = upper_level(state.level, patience)
     median = present_level(state.level, patience)
     lower = present_level(state.level, patience, LOWER)
 
