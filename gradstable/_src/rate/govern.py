@@ -12,6 +12,7 @@ from gradstable._src.core.act import scale_updates
 from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_number, check_transform
 from gradstable._src.core.derivatives import constant
+from gradstable._src.core.equations import as_at_init
 from gradstable._src.core.find import Snapshot, find_all
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, widest
@@ -169,7 +170,9 @@ class _Update:
     ) -> tuple[optax.Updates, GovernState]:
         old = check_state(state, GovernState, "govern")
         params = check_params(params, "govern")
-        glance = Glance(params)
+        # A number without a gradient was no parameter in ``init``.
+        known = as_at_init(params, updates)
+        glance = Glance(known)
         inner = partial(self._inner.update, **extra_args)
         with explaining(updates, params):
             stepped, inner_state, taken = run_and_take(
@@ -179,7 +182,7 @@ class _Update:
             glance.vector(updates) * extra_args.get(UNSCALE, 1.0),
             glance.joined(taken),
             old.sampled_step,
-            glance.vector(params),
+            glance.vector(known),
         )
         read, step = _read(glance, constant(vectors), old.calls, self._axis_name)
         factor, region = shorten(old.region, read, self._law)
