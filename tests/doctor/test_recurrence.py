@@ -43,7 +43,7 @@ def test_a_steady_share_is_told_with_its_size_level_and_leaf(tmp_path: Path) -> 
     assert "learned at clipped size, or a broken reader" in told
     mood, text = verdict(run)
     assert (mood, text.startswith(f"Troubled: {told}")) == ("warn", True)
-    # The page says it beside the reasons too.
+    # The page also says it next to the reasons.
     assert render([run]).count("9.2 % of the last 600 steps") == 2
 
 

@@ -179,7 +179,7 @@ def test_a_steady_share_of_large_gradients_is_told_and_check_warns() -> None:
         gs.check(state)
     rejecting = train(gs.guard(optax.sgd(0.1), gs.rules.log_mad(reject_recurring=True)), every=10)
     assert gs.health(rejecting).rejected == 10
-    # What is told is true of both.
+    # The text is true of both.
     for one in (state, rejecting):
         assert (
             "a task or a kind of batch, or a broken reader. They are clipped to it, or rejected"

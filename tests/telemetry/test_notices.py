@@ -1,4 +1,4 @@
-"""A steady share of rejected or clipped steps is told during the run, and not too often."""
+"""A steady share of rejected or clipped steps is reported during the run, but not too often."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ REJECTED = {**LET_IN, "scale": 0.0, "reason": int(Reason.SPIKE_REJECTED)}
 def told(
     number: int, faults: Iterable[int], fate: Mapping[str, Any] = LET_IN, **fields: Any
 ) -> list[str]:
-    """Return what is told of a run that is read every 64 steps."""
+    """Return what is reported about a run that is read every 64 steps."""
     notices, at = Notices(), set(faults)
     calm = {"grad_norm": 2.0, "scale": 1.0, "reason": 0, "worst_leaf": 0}
     rows = [

@@ -25,7 +25,7 @@ def sample(tree: Any) -> Any:
 
 def entries_of(shape: tuple[int, ...], wanted: int) -> tuple[slice, ...]:
     """Return the slices that keep at most this many entries of an array, at least one."""
-    return tuple(slice(None, None, step) for step in _steps_to(shape, max(wanted, 1)))
+    return tuple(slice(None, None, step) for step in _steps(shape, max(wanted, 1)))
 
 
 def sample_sizes(tree: Any) -> tuple[int, ...]:
@@ -35,18 +35,19 @@ def sample_sizes(tree: Any) -> tuple[int, ...]:
 
 def strides(shape: tuple[int, ...]) -> tuple[slice, ...]:
     """Return the slices that sample an array of this shape."""
-    return tuple(slice(None, None, step) for step in _steps(shape))
+    return entries_of(shape, _wanted(shape))
 
 
 def _left(shape: tuple[int, ...]) -> list[int]:
-    return [-(-length // step) for length, step in zip(shape, _steps(shape), strict=True)]
+    steps = _steps(shape, _wanted(shape))
+    return [-(-length // step) for length, step in zip(shape, steps, strict=True)]
 
 
-def _steps(shape: tuple[int, ...]) -> list[int]:
-    return _steps_to(shape, min(max(math.prod(shape) // _ONE_IN, _AT_LEAST), _AT_MOST))
+def _wanted(shape: tuple[int, ...]) -> int:
+    return min(max(math.prod(shape) // _ONE_IN, _AT_LEAST), _AT_MOST)
 
 
-def _steps_to(shape: tuple[int, ...], wanted: int) -> list[int]:
+def _steps(shape: tuple[int, ...], wanted: int) -> list[int]:
     steps = [1] * len(shape)
 
     def left(axis: int) -> int:

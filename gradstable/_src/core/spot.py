@@ -18,7 +18,6 @@ from gradstable._src.core.equations import (
     evaluate,
     inner_jaxpr,
     is_array,
-    is_input,
     is_variable,
     trace,
 )
@@ -60,22 +59,18 @@ def run_and_take(
       The updates, the state, and the entries of each leaf of the updates; a leaf that is not an
       array is unchanged.
     """
-    given = jax.tree.leaves((updates, state, params))
-    if not is_traced(given):
+    if not is_traced(jax.tree.leaves((updates, state, params))):
         stepped, new_state = update(updates, state, params)
         return stepped, new_state, [_taken(take, leaf) for leaf in jax.tree.leaves(stepped)]
     equations = trace(update, updates, state, params)
-    arrays = [leaf for leaf in given if is_input(leaf)]
-    jaxpr = equations.closed.jaxpr
-    known: dict[Var, Any] = dict(
-        zip((*jaxpr.constvars, *jaxpr.invars), (*equations.closed.consts, *arrays), strict=True)
-    )
+    jaxpr, given = equations.closed.jaxpr, (*equations.closed.consts, *equations.args)
+    known: dict[Var, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), given, strict=True))
 
     def remember(var: Var, value: Any) -> Any:
         known[var] = value
         return value
 
-    values = evaluate(equations.closed, equations.closed.consts, arrays, remember)
+    values = evaluate(equations.closed, equations.closed.consts, equations.args, remember)
     stepped, new_state = equations.results_of(values)
     return stepped, new_state, _entries_of_updates(equations, take, known, stepped)
 

@@ -3,7 +3,7 @@
 from gradstable._src.doctor.diagnosis import Diagnosis, Evidence, Severity, counted
 from gradstable._src.telemetry.returns import SMALL, Returns, returns_of, slowed
 from gradstable._src.telemetry.run import Run
-from gradstable._src.telemetry.shortened import shortened
+from gradstable._src.telemetry.shortened import ENOUGH, shortened
 
 
 def rolled_back(run: Run) -> Diagnosis | None:
@@ -96,7 +96,7 @@ def steps_shortened(run: Run) -> Diagnosis | None:
         "steps_shortened",
         Severity.SERIOUS if found.lasts else Severity.MILD,
         found.sentence,
-        (Evidence("steps shortened to less than half", found.steps, ">=", 10),),
+        (Evidence("steps shortened to less than half", found.steps, ">=", ENOUGH),),
         "Divide the learning rate by that factor there. The run was protected, but a schedule that "
         "fits is better than a limit.",
     )

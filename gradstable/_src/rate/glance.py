@@ -36,10 +36,11 @@ class Glance:
         self.entries = sum(leaf.size for leaf in real)
         wanted = min(max(self.entries // _ONE_IN, _AT_LEAST), _AT_MOST)
         self._share = min(1.0, wanted / max(self.entries, 1))
+        self._sizes = [0 if leaf is None else self._size(leaf) for leaf in self._leaves]
 
     def zeros(self) -> jax.Array:
         """Return the vector of a tree of zeros."""
-        return self.joined([None] * len(self._leaves))
+        return jnp.zeros((sum(self._sizes),), self.dtype)
 
     def vector(self, tree: Any) -> jax.Array:
         """Return the entries of a tree like the parameters.
@@ -51,20 +52,20 @@ class Glance:
             leaf is None or param is None or leaf.shape == param.shape
             for leaf, param in zip(leaves, self._leaves, strict=True)
         )
-        return self.joined([self.take(leaf) if same else None for leaf in leaves])
+        return self.joined(list(map(self.take, leaves))) if same else self.zeros()
 
     def take(self, leaf: Any) -> Any:
         """Return the entries of one leaf."""
         if not is_array(leaf):
             return leaf
-        return leaf[entries_of(leaf.shape, math.ceil(self._share * leaf.size))]
+        return leaf[self._slices(leaf)]
 
     def joined(self, parts: Sequence[Any]) -> jax.Array:
         """Return entries that ``take`` has taken from each leaf of a tree as one vector."""
         if len(parts) != len(self._leaves):
-            parts = [None] * len(self._leaves)
-        pairs = zip(self._leaves, parts, strict=True)
-        flat = [self._flat(param, part) for param, part in pairs if param is not None]
+            return self.zeros()
+        each = zip(self._leaves, self._sizes, parts, strict=True)
+        flat = [self._flat(*one) for one in each if one[0] is not None]
         return jnp.concatenate(flat) if flat else jnp.zeros((0,), self.dtype)
 
     def products(
@@ -74,17 +75,20 @@ class Glance:
         each = jnp.stack([x * y for x, y in pairs])
         if axis_name is None:
             return list(jnp.sum(each, axis=1))
-        real = [leaf for leaf in self._leaves if leaf is not None]
-        ends = np.cumsum([self._size(leaf) for leaf in real])[:-1]
-        sums = [jnp.sum(part, axis=1) for part in jnp.split(each, ends, axis=1)]
+        known = [index for index, leaf in enumerate(self._leaves) if leaf is not None]
+        real, sizes = [self._leaves[i] for i in known], [self._sizes[i] for i in known]
+        sums = [jnp.sum(part, axis=1) for part in jnp.split(each, np.cumsum(sizes)[:-1], axis=1)]
         return list(sum(together(sums, splits_of(real, axis_name)), jnp.zeros(len(each))))
 
-    def _size(self, param: jax.Array) -> int:
-        shape = jax.eval_shape(self.take, param).shape
-        return math.prod(shape) * (2 if jnp.iscomplexobj(param) else 1)
+    def _slices(self, leaf: jax.Array) -> tuple[slice, ...]:
+        return entries_of(leaf.shape, math.ceil(self._share * leaf.size))
 
-    def _flat(self, param: jax.Array, part: Any) -> jax.Array:
-        size = self._size(param)
+    def _size(self, param: jax.Array) -> int:
+        pairs = zip(self._slices(param), param.shape, strict=True)
+        taken = math.prod(len(range(length)[one]) for one, length in pairs)
+        return taken * (2 if jnp.iscomplexobj(param) else 1)
+
+    def _flat(self, param: jax.Array, size: int, part: Any) -> jax.Array:
         if part is None or not is_inexact(part):
             return jnp.zeros((size,), self.dtype)
         stands_for = math.sqrt(param.size / part.size) if part.size else 1.0

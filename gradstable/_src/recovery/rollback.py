@@ -89,9 +89,8 @@ def rollback(
     copy gives way to the state before the rollback, so with ``copies=1`` nothing can be undone. If
     the run diverges again before a new copy is taken, the next older copy is used, if there is one;
     until then, rules that get used to a loss that creeps up are not asked, only the level of the
-    copy. After ``max_restores`` failed rollbacks it rolls back
-    once more, and pauses the run from then on: ``gs.check`` raises, and ``gs.recovery.last_good``
-    returns the parameters.
+    copy. After ``max_restores`` failed rollbacks it rolls back once more, and pauses the run from
+    then on: ``gs.check`` raises, and ``gs.recovery.last_good`` returns the parameters.
 
     It rolls back through updates: ``u = q - p`` takes ``p`` to ``q`` where that is exact, else it
     takes a second step (proof and cases in ``gradstable/_src/recovery/snapshot.py``). The next step

@@ -12,7 +12,7 @@ from gradstable._src.telemetry.returns import Returns, returns_of, slowed
 from gradstable._src.telemetry.run import Run
 from gradstable._src.telemetry.shortened import shortened
 
-# So many bursts are not an accident anymore.
+# This many bursts are no accident.
 _OFTEN = 3
 # A run that ends with this many rejections in a row is stuck.
 _STUCK = 20

@@ -28,7 +28,7 @@ _GAP, LEAST_BURST, _IN_A_ROW = 4, 4, 10
 # A share that lasts to the end is that of this many steps, as in gs.check. One that begins shortly
 # after the first of them is that of all of them.
 MOST_RECENT, _SHORTLY = 1_000, 100
-# The usual norm: the median of this many untouched steps before, of which so many must be known.
+# The usual norm is the median of the untouched steps before: the last 32, and at least 8.
 _HISTORY, _LEAST_HISTORY = 32, 8
 # Different words for one thing: a norm far above the usual one.
 _FAR = (Reason.SPIKE_REJECTED, Reason.HISTORY_REJECTED, Reason.RECURRING_CLIPPED)
@@ -259,7 +259,11 @@ def _usual(norms: np.ndarray, untouched: np.ndarray, rows: np.ndarray) -> np.nda
     padded = np.concatenate([np.full(_HISTORY, np.nan), norms[known]])
     windows = np.lib.stride_tricks.sliding_window_view(padded, _HISTORY)
     before = np.searchsorted(known, rows)
-    # NaN goes to the end.
-    ordered, count = np.sort(windows[before], axis=1), np.minimum(before, _HISTORY)
-    middle = ordered[np.arange(len(rows)), np.maximum(count - 1, 0) // 2]
-    return np.where(count >= _LEAST_HISTORY, middle, np.nan)
+    return np.where(before >= _LEAST_HISTORY, lower_medians(windows[before]), np.nan)
+
+
+def lower_medians(values: np.ndarray) -> np.ndarray:
+    """Return the median of the numbers in each row, the lower of two; NaN if there are none."""
+    ordered = np.sort(values, axis=1)  # NaN goes to the end
+    number = (~np.isnan(values)).sum(axis=1)
+    return ordered[np.arange(len(values)), np.maximum(number - 1, 0) // 2]

@@ -6,23 +6,24 @@ from typing import NamedTuple
 import numpy as np
 
 from gradstable._src.core.reasons import Reason
+from gradstable._src.telemetry.patterns import lower_medians
 from gradstable._src.telemetry.run import Run
 from gradstable._src.telemetry.undone import Undone, undone_in
 
-# The median loss of so many steps is compared, before a rollback and after it: the patience of
+# The median losses of this many steps before and after a rollback are compared: the patience of
 # gs.rollback, which sees as many bad steps before it acts.
 _STEPS, _LEAST = 12, 4
 # It helped if the loss is at most this share of what it was: a loss spikes at twice the usual.
 _BETTER = 0.5
-# So many rollbacks are not an accident anymore.
+# This many rollbacks are no accident.
 _OFTEN = 3
 # Below this factor a run moves at another speed than its schedule says: one rollback takes
 # gs.backoff there.
 SMALL = 0.1
 # A fall of the factor from one step to the next.
+_FALL = 0.99
 # Back-off never raises the factor by more than a few percent in one step.
 _RISE = 1.1
-_FALL = 0.99
 # A rollback takes at most this many updates, as for gs.check: after more, the run is paused.
 _MOST_UPDATES = 12
 
@@ -200,8 +201,5 @@ def _median_loss(run: Run, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     # With a loss or a gradient that is not a number, a step is as bad as can be.
     broken = np.isnan(run.loss) | (run.rejected & (run.reason == Reason.NONFINITE))
     losses = np.where(broken, np.inf, run.loss)[np.where(inside, rows, 0)]
-    losses = np.where(inside, losses, np.nan)
-    medians = np.sort(losses, axis=1)  # NaN goes to the end
-    number = inside.sum(axis=1)
-    middle = medians[np.arange(len(begin)), np.maximum(number - 1, 0) // 2]
-    return np.where(run.has_loss & (number >= _LEAST), middle, np.nan)
+    middle = lower_medians(np.where(inside, losses, np.nan))
+    return np.where(run.has_loss & (inside.sum(axis=1) >= _LEAST), middle, np.nan)

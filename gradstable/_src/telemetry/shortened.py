@@ -10,7 +10,7 @@ from gradstable._src.telemetry.run import Run
 # A trust region begins small, and may shorten this many steps of any run.
 _WARM_UP = 20
 # From here on, shorter steps say that the learning rate is too high.
-_SHORT, _ENOUGH = 0.5, 10
+_SHORT, ENOUGH = 0.5, 10
 
 
 class Shortened(NamedTuple):
@@ -44,12 +44,12 @@ def shortened(run: Run) -> Shortened | None:
     """Return the steps that a trust region shortened a lot; ``None`` if there are few."""
     short = (run.step > _WARM_UP) & (run.lr_factor < _SHORT)
     number = int(short.sum())
-    if number < _ENOUGH or not is_governed(run):
+    if number < ENOUGH or not is_governed(run):
         return None
     return Shortened(
         steps=number,
         first=int(run.step[short][0]),
         last=int(run.step[short][-1]),
         times=1.0 / float(np.median(run.lr_factor[short])),
-        lasts=bool(short[-_ENOUGH:].all()),
+        lasts=bool(short[-ENOUGH:].all()),
     )

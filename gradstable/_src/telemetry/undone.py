@@ -26,7 +26,7 @@ class Undone(NamedTuple):
 
 
 def undone_note(times: int, member: str = "") -> str:
-    """Return the text of a note that so many rollbacks were undone."""
+    """Return the text of the note about rollbacks that were undone."""
     which = "a rollback" if times == 1 else f"{times} rollbacks"
     text = f"{which} did not help and {'was' if times == 1 else 'were'} undone"
     return f"member {member}: {text}" if member else text
