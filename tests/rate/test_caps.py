@@ -1,6 +1,7 @@
 """The caps on updates and steps, and the trust ratio: against oracles, at limits, in any units."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
 import gradstable as gs
 from tests.oracles import sizes as oracle
@@ -17,6 +19,7 @@ from tests.oracles import sizes as oracle
 SHAPE = (4, 3, 5)
 RNG = np.random.default_rng(0)
 PARAMS = (RNG.normal(size=SHAPE) * np.array([0.0, 1e-4, 1.0, 30.0])[:, None, None]).astype("f4")
+PARAMS_RMS = float(np.sqrt(np.mean(np.square(PARAMS))))
 
 
 def apply(
@@ -36,7 +39,7 @@ MAKE: dict[str, tuple[Callable[..., Any], Callable[..., np.ndarray]]] = {
     ),
     "cap_trust": (
         lambda units: gs.rate.cap_trust(0.2, floor=1e-2, units=units),
-        lambda u, p: oracle.cap_trust(u, p, 0.2, 1e-2),
+        lambda u, p: oracle.cap_trust(u, p, 0.2, max(1e-2, 0.1 * PARAMS_RMS)),
     ),
     "trust_ratio": (
         lambda units: gs.rate.scale_by_trust_ratio(trust_coefficient=0.5, eps=1e-3, units=units),
@@ -185,6 +188,29 @@ def test_shards_under_an_axis_name_act_as_one_leaf() -> None:
         np.testing.assert_allclose(jax.jit(act)(updates, params), wanted, rtol=1e-5)
 
 
+def test_layers_of_a_split_stack_know_the_size_of_all_parameters() -> None:
+    """Each device holds only some of them."""
+    sizes = np.array([1e-3, 1.0, 1.0, 30.0])[:, None, None]
+    params = jnp.asarray(RNG.normal(size=(4, 3, 5)) * sizes, jnp.float32)
+    updates = jnp.asarray(RNG.normal(size=(4, 3, 5)) * 100.0, jnp.float32)
+    options = {"units": "layer"}
+    mesh, spec = (
+        jax.make_mesh((2,), ("shards",), axis_types=(AxisType.Auto,)),
+        PartitionSpec("shards"),
+    )
+    for make in (gs.rate.cap_trust, partial(gs.stable_adamw, 10.0)):
+        tx, whole = make(axis_name=spec, **options), make(**options)
+        wanted = jax.jit(lambda u, p, tx=whole: tx.update(u, tx.init(p), p)[0])(updates, params)
+        act = jax.shard_map(
+            lambda u, p, tx=tx: tx.update(u, tx.init(p), p)[0],
+            mesh=mesh,
+            in_specs=(spec, spec),
+            out_specs=spec,
+        )
+        np.testing.assert_allclose(jax.jit(act)(updates, params), wanted, rtol=1e-5)
+        assert oracle.norm(np.asarray(wanted[0])) > 0.01 * 15**0.5
+
+
 def test_known_weakness_one_entry_moves_by_the_root_of_the_size() -> None:
     updates = np.zeros(10_000, "f4")
     updates[0] = 1e6
@@ -202,6 +228,26 @@ def test_known_weakness_a_leaf_of_zeros_starts_slowly() -> None:
 
     _, trail = jax.jit(lambda p: jax.lax.scan(body, p, None, length=120))(jnp.zeros(4))
     assert int(np.argmax(np.asarray(trail) >= 1.0)) == 83
+
+
+def test_a_leaf_of_zeros_moves_by_a_part_of_what_the_others_are() -> None:
+    updates = {"bias": np.ones(4, "f4"), "weights": np.zeros(100_000, "f4")}
+    params = {"bias": np.zeros(4, "f4"), "weights": np.ones(100_000, "f4")}
+    tx, steps = gs.rate.cap_trust(), 0
+    act = jax.jit(lambda p: tx.update(updates, tx.init(p), p)[0])
+    while params["bias"][0] < 1.0:
+        params, steps = optax.apply_updates(params, act(params)), steps + 1
+    assert steps == 35
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("units", UNITS)
+def test_a_broken_leaf_does_not_lift_the_cap_of_another(bad: float, units: str) -> None:
+    tx = gs.rate.cap_trust(units=units)
+    updates = {"a": jnp.ones((2, 3, 2)), "b": jnp.ones((2, 3, 2))}
+    params = {"a": jnp.zeros((2, 3, 2)), "b": jnp.full((2, 3, 2), bad)}
+    got = jax.jit(lambda p: tx.update(updates, tx.init(p), p)[0])(params)["a"]
+    np.testing.assert_allclose(got, 1e-4, rtol=1e-5)
 
 
 def test_known_weakness_trust_ratio_makes_noise_as_long_as_signal() -> None:

@@ -117,6 +117,25 @@ def test_theorem_holds_with_narrow_moments(dtype: str) -> None:
                     holds_the_theorem(run(jnp.full(SHAPE, 0.1), given), SLACK["float32"])
 
 
+def test_theorem_holds_for_the_largest_of_several_leaves() -> None:
+    """One of zeros may move by a part of what the others are, but never grows past all of them."""
+    params = {"small": jnp.full(3, 1e-6), "zeros": jnp.zeros((2, 2)), "large": jnp.full(5, 0.5)}
+    rng = np.random.default_rng(1)
+    state, act = WILD.init(params), jax.jit(WILD.update)
+
+    def largest(tree: Any) -> float:
+        return max(FLOOR, *(norm(np.asarray(x)) / x.size**0.5 for x in jax.tree.leaves(tree)))
+
+    for step in range(STEPS):
+        before = largest(params)
+        given = jax.tree.map(
+            lambda p: jnp.asarray(rng.normal(size=p.shape) * 10.0 ** rng.uniform(-30, 30)), params
+        )
+        updates, state = act(jax.tree.map(jnp.float32, given), state, params)
+        params = optax.apply_updates(params, updates)
+        assert largest(params) <= (1 + RATIO) * before * (1 + 1e-5), step
+
+
 def test_theorem_is_sharp() -> None:
     """Along the parameters, growth is by 1.1 a step, no less: the caps are all that holds it."""
     tx = gs.stable_adamw(100.0, weight_decay=0.0)

@@ -28,6 +28,7 @@ def stable_adamw(
     max_rms: ArrayLike = 1.0,
     max_ratio: ArrayLike = 0.1,
     floor: ArrayLike = 1e-3,
+    relative_floor: ArrayLike = 0.1,
     units: Units | None = None,
     rules: tuple[Rule, ...] = (),
     axis_name: AxisName = None,
@@ -42,7 +43,7 @@ def stable_adamw(
     .. math::
       \hat u &= u \min\left(1, d / RMS(u)\right), \qquad
       \Delta = -\eta\, \tau\, (\hat u + \lambda \theta) \\
-      \tau &= \min\left(1, \frac{r \max(\|\theta\|, f \sqrt n)}
+      \tau &= \min\left(1, \frac{r \sqrt n \max(RMS(\theta), f, q\, RMS(\text{all}))}
                   {\eta\, (\|\hat u\| + \lambda \|\theta\|)}\right)
 
     for each leaf (or unit) of ``n`` entries, with ``u`` from ``gs.moments.scale_by_adam``. Moments
@@ -50,25 +51,28 @@ def stable_adamw(
     StableAdamW (theirs, ``gs.moments.scale_by_clipped_adam``, divides the rate by the RMS of ``g``
     over the root of ``nu``), and that of measuring a step against its parameters from LARS.
 
-    **Theorem.** Whatever the gradients, NaN and infinity included, each leaf obeys
+    **Theorem.** Whatever the gradients, NaN and infinity included, the largest RMS of a leaf,
+    :math:`M_t`, and every leaf obey
 
     .. math::
-      \max(\|\theta_t\|, f \sqrt n) &\le (1 + r)^t \max(\|\theta_0\|, f \sqrt n) \\
+      \max(M_t, f) &\le (1 + r)^t \max(M_0, f) \\
       \|\theta_t\| &\le \|\theta_0\| + d \sqrt n\, \textstyle\sum_{k<t} \eta_k
                    \qquad (\eta_k \lambda \le 1)
 
-    *Proof.* On a rejected step nothing moves. Otherwise :math:`\|\Delta\| \le \tau \eta (\|\hat u\|
-    + \lambda \|\theta\|) \le r \max(\|\theta\|, f \sqrt n)` by the triangle inequality and the
-    choice of :math:`\tau`; add this to :math:`\|\theta\|` and iterate for the first line. For the
-    second, :math:`\theta + \Delta = (1 - \tau \eta \lambda) \theta - \tau \eta \hat u`, whose first
-    term is no longer than :math:`\theta`, and :math:`\|\hat u\| \le d \sqrt n`. Entries dropped by
-    the last line of defense make a step shorter. Rounding multiplies the bounds by at most
-    ``1 + 1e-5`` per step in float32; in narrower dtypes a capped step is rounded toward zero, and
-    adding it to bfloat16 parameters rounds by one part in 256 per step.
+    *Proof.* On a rejected step nothing moves. Otherwise :math:`\|\Delta\| \le \tau \eta (\|\hat
+    u\| + \lambda \|\theta\|) \le r \sqrt n \max(M, f)` by the triangle inequality, the choice of
+    :math:`\tau`, :math:`q \le 1`, and because the RMS of all is at most :math:`M`; add this to
+    :math:`\|\theta\| \le \sqrt n M` and iterate for the first line. For the second, :math:`\theta +
+    \Delta = (1 - \tau \eta \lambda) \theta - \tau \eta \hat u`, whose first term is no longer than
+    :math:`\theta`, and :math:`\|\hat u\| \le d \sqrt n`. Entries dropped by the last line of
+    defense make a step shorter. Rounding multiplies the bounds by at most ``1 + 1e-5`` per step in
+    float32; in narrower dtypes a capped step is rounded toward zero, and adding it to bfloat16
+    parameters rounds by one part in 256 per step.
 
-    Known weakness: a leaf that starts at zero first moves by ``max_ratio * floor`` (RMS 1e-4) and
-    needs 35 steps to reach an RMS of 0.01, where Adam with a rate of 1e-3 needs 10. Raise ``floor``
-    to the rate over ``max_ratio`` if that matters.
+    Known weakness: if all parameters start at zero, they first move by ``max_ratio * floor`` (RMS
+    1e-4) and need 35 steps to reach an RMS of 0.01, where Adam with a rate of 1e-3 needs 10. Raise
+    ``floor`` to the rate over ``max_ratio`` if that matters. A leaf that starts at zero among
+    others first moves by a hundredth of their RMS.
 
     Args:
       b2: decay of the second moment, in [0, 1). Default 0.95, with which no coordinate of ``u``
@@ -79,6 +83,8 @@ def stable_adamw(
       max_ratio: ``r``, the largest step relative to its parameters, > 0 (``inf``: no cap). Default
         0.1; see ``gs.rate.cap_trust``.
       floor: ``f``, the smallest RMS that parameters count as, > 0. Default 1e-3.
+      relative_floor: ``q``, the same relative to the RMS of all parameters, in [0, 1]. Default 0.1;
+        see ``gs.rate.cap_trust``.
       units: the parts of a leaf that are capped, and judged by rules, separately; use ``"layer"``
         for leaves that stack layers. Default ``None``: leaves are capped as a whole, and rules use
         their own units.
@@ -112,6 +118,7 @@ def stable_adamw(
     check_number("max_rms", max_rms, above=0.0, finite=False)
     check_number("max_ratio", max_ratio, above=0.0, finite=False)
     check_number("floor", floor, above=0.0)
+    check_number("relative_floor", relative_floor, at_least=0.0, at_most=1.0)
     if units is not None:
         check_units(units)
     inner = two_sided_adam(
@@ -123,7 +130,7 @@ def stable_adamw(
         nu_dtype=nu_dtype,
         weight_decay=weight_decay,
         mask=mask,
-        caps=Caps(max_rms, max_ratio, floor, "leaf" if units is None else units),
+        caps=Caps(max_rms, max_ratio, floor, relative_floor, "leaf" if units is None else units),
         axis_name=axis_name,
     )
     return guard(inner, *rules, axis_name=axis_name, units=units)

@@ -19,8 +19,8 @@ from gradstable._src.core.xla import never, once
 from gradstable._src.moments.adam import quotient, scale_by_adam
 from gradstable._src.moments.decay import Decay
 from gradstable._src.moments.engine import under_guard
-from gradstable._src.rate.cap_trust import toward_zero, trust_limit
-from gradstable._src.rate.sizes import factor_to
+from gradstable._src.rate.cap_trust import smallest_rms, toward_zero, trust_limit
+from gradstable._src.rate.sizes import factor_to, rms_of
 
 
 class Caps(NamedTuple):
@@ -29,6 +29,7 @@ class Caps(NamedTuple):
     max_rms: ArrayLike
     max_ratio: ArrayLike
     floor: ArrayLike
+    relative_floor: ArrayLike
     units: Units
 
 
@@ -77,17 +78,18 @@ def two_sided_adam(
         moved = [jax.tree.leaves(tree) for tree in (directions, new.mu, new.nu)]
         thetas = [t.astype(u.dtype) for t, u in zip(jax.tree.leaves(params), moved[0], strict=True)]
         norms = _norms(thetas, withins)
+        least = smallest_rms(_rms_of_all(norms, thetas, withins), caps.floor, caps.relative_floor)
         if _are_rounded(*moved):
             # The stored moments do not give the length of the step computed before they were
             # rounded.
             longest = _norms(moved[0], withins)
         else:
-            longest = _norms_of_adam(moved[1], moved[2], norms, least_eps, corrects, withins)
+            longest = _norms_of_adam(moved[1], moved[2], norms, least, least_eps, corrects, withins)
 
         decay = float32(decay_at(weight_decay, old.count))
         decays = jax.tree.leaves(_decays(decay, mask, params))
         rows = zip(moved[0], thetas, decays, norms, longest, withins, strict=True)
-        steps = map(_round, leaves, [_step(caps, rate, *row) for row in rows])
+        steps = map(_round, leaves, [_step(caps, rate, least, *row) for row in rows])
         return jax.tree.unflatten(structure, steps), new
 
     return optax.GradientTransformationExtraArgs(adam.init, update_fn)
@@ -96,6 +98,7 @@ def two_sided_adam(
 def _step(
     caps: Caps,
     rate: jax.Array,
+    least: jax.Array,
     u: jax.Array,
     theta: jax.Array,
     decay: jax.Array,
@@ -106,7 +109,7 @@ def _step(
     """Return the step of a leaf, and the factor by which the trust cap shortens each unit."""
     count = float32(within.entries)
     rms = factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
-    limit = trust_limit(norm, count, caps.max_ratio, caps.floor)
+    limit = trust_limit(norm, count, caps.max_ratio, least)
     trust = factor_to(limit, rate * (rms * longest + decay * norm))
     return _product(-rate * trust, _product(rms, u) + _product(decay, theta)), trust
 
@@ -132,6 +135,7 @@ def _norms_of_adam(
     mus: Sequence[jax.Array],
     nus: Sequence[jax.Array],
     norms: Sequence[jax.Array],
+    of_all: jax.Array,
     eps: jax.Array,
     corrects: jax.Array,
     withins: Sequence[Within],
@@ -140,25 +144,28 @@ def _norms_of_adam(
 
     Unlike in the update, the correction is applied outside the sum: if XLA noticed that both
     expressions are the same, it would write the update to memory.
+
+    Args:
+      mus: first moments.
+      nus: second moments.
+      norms: of the parameters, by unit.
+      of_all: a number >= 0 that depends on all of these norms.
+      eps: what is added to the root.
+      corrects: the correction of both moments.
+      withins: the units.
     """
     # No norm is negative, but XLA cannot know that. All parameter norms come first: on a mesh, they
     # are then summed over the devices together, as are these, instead of leaf by leaf.
-    total = _once_all(norms) if norms else eps
+    first = once(of_all, jnp.reshape(of_all, (1,)))
 
     def update(mu: jax.Array, nu: jax.Array, norm: jax.Array) -> jax.Array:
         # A constant shared by all leaves would be written to memory once, at the size of a leaf,
         # and read for each of them.
-        own_eps = jnp.where((norm < 0.0) | never(total), 0.0, eps)
+        own_eps = jnp.where((norm < 0.0) | never(first), 0.0, eps)
         return quotient(mu, jnp.sqrt(nu), own_eps)
 
     before = _norms(list(map(update, mus, nus, norms)), withins)
     return [norm * corrects for norm in before]
-
-
-def _once_all(norms: Sequence[jax.Array]) -> jax.Array:
-    """Return a number that depends on all norms and that XLA computes once."""
-    sums = [jnp.sum(norm) for norm in norms]
-    return once(jnp.sum(jnp.stack(sums)), jnp.stack([sums[0], sums[-1]]))
 
 
 def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.Array]:
@@ -170,6 +177,18 @@ def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.A
     ]
     totals = together(here, [Split(within.names) for within in withins])
     return [jnp.sqrt(total).astype(jnp.float32) for total in totals]
+
+
+def _rms_of_all(
+    norms: Sequence[jax.Array], leaves: Sequence[jax.Array], withins: Sequence[Within]
+) -> jax.Array:
+    """Return the RMS of all leaves, from the norms of the units that this device holds."""
+    here = [jnp.sum(jnp.square(norm)) for norm in norms]
+    # The norm of a unit is that over all devices, but each device has only some of the units.
+    rest = [[name for name in w.split.names if name not in w.names] for w in withins]
+    squares = together(here, [Split(tuple(names)) for names in rest])
+    pairs = zip(leaves, withins, strict=True)
+    return rms_of(squares, float(sum(leaf.size * w.split.parts for leaf, w in pairs)))
 
 
 def _decays(decay: jax.Array, mask: Mask, params: Any) -> Any:

@@ -48,6 +48,6 @@ PUBLISHED = {
     ),
     "skip_and_clip": _contestant(
         lambda schedule: as_published.skip_and_clip(adamw(schedule)),
-        "AdamW clipped to 1; steps above 100 times the average norm are skipped (AXLearn)",
+        "AdamW clipped to 1; steps above 20 times the average norm are skipped (AXLearn)",
     ),
 }

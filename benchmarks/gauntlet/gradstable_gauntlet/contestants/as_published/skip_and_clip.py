@@ -21,19 +21,18 @@ class SkipAndClipState(NamedTuple):
 def skip_and_clip(
     inner: optax.GradientTransformation,
     *,
-    multiple: float = 100.0,
+    multiple: float = 20.0,
     max_norm: float = 1.0,
     decay: float = 0.99,
     eps: float = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """Skip a step whose norm is 100 times the average of the steps taken; clip the others.
+    """Skip a step whose norm is 20 times the average of the steps taken; clip the others.
 
     AXLearn takes several multiples, by default 20, 40 and 100, and skips a step that reaches any of
-    them, so its default acts as 20. The gauntlet runs the loosest of the three. The average starts
-    at 1, and learns only from steps taken.
+    them, so its default acts as 20. The average starts at 1, and learns only from steps taken.
 
     With a NaN, as published: the step is skipped, and parameters, inner state and average stay as
-    they were. Skipped norms are never learned: if norms are above 100 from the first step on, all
+    they were. Skipped norms are never learned: if norms are above 20 from the first step on, all
     steps are skipped forever.
 
     Source:
