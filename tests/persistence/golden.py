@@ -48,7 +48,7 @@ RUNS = {
             gs.rules.adagc(),
         )
     ),
-    "stable_adamw": Run(gs.stable_adamw(1e-2)),
+    "stable_adamw": Run(gs.stable_adamw(1e-2, relative_floor=0.0)),
     "muon": Run(gs.muon(1e-2)),
     "schedule_free": Run(gs.recipes.schedule_free_adamw(1e-2)),
     "noise": Run(gs.guard(optax.chain(gs.clipping.add_noise(1e-3), optax.sgd(0.1)))),
@@ -111,9 +111,8 @@ def load_msgpack(name: str) -> Any:
     return flax.serialization.msgpack_restore((FOLDER / f"{name}.msgpack").read_bytes())
 
 
-def upgraded(name: str, saved: Any) -> Any:
+def upgraded(run: Run, saved: Any) -> Any:
     """Return a checkpoint in the types of this version."""
-    run = RUNS[name]
     params = jax.tree.map(jnp.asarray, saved["params"])
     return {
         "params": params,
@@ -131,7 +130,7 @@ def main() -> None:
     checkpoints = {}
     for name, run in RUNS.items():
         if name in told:
-            checkpoints[name] = upgraded(name, load_msgpack(name))
+            checkpoints[name] = upgraded(run, load_msgpack(name))
             continue
         _, saved = advance(run, start(run), STEPS)
         updates, _ = advance(run, saved, LATER)

@@ -58,7 +58,7 @@ def test_another_schema_is_named_with_the_remedy(name: str) -> None:
 @pytest.mark.parametrize("name", golden.RUNS)
 def test_every_value_that_was_saved_is_there(name: str) -> None:
     saved = golden.load_msgpack(name)
-    new = golden.upgraded(name, saved)
+    new = golden.upgraded(golden.RUNS[name], saved)
     rings = [ring for _, ring in find_all(new["opt_state"], Ring)]
     # Those of a later schema are empty.
     present = [np.asarray(ring.last_numbers[held(ring)]) for ring in rings if held(ring).any()]
@@ -67,14 +67,14 @@ def test_every_value_that_was_saved_is_there(name: str) -> None:
     # The first spread of a history that had not begun, which is none now.
     unknown = ("float32()", np.float32(0.3).tobytes())
     assert {*(values(saved) - values(new))} <= {unknown}
-    assert digest(new) == digest(golden.upgraded(name, from_orbax()[name]))
+    assert digest(new) == digest(golden.upgraded(golden.RUNS[name], from_orbax()[name]))
     gs.checkpoints.check_schema(golden.targets()[name], gs.checkpoints.state_schema(new))
 
 
 @pytest.mark.parametrize("name", golden.RUNS)
 def test_training_goes_on(name: str) -> None:
     run = golden.RUNS[name]
-    saved = golden.upgraded(name, golden.load_msgpack(name))
+    saved = golden.upgraded(golden.RUNS[name], golden.load_msgpack(name))
     assert int(gs.health(saved["opt_state"]).rejected) == (name != "accumulate")
     updates, _ = golden.advance(run, saved, golden.LATER)
     rtol = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}[run.dtype]

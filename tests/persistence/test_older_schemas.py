@@ -1,7 +1,7 @@
 """Checkpoints of older schemas, made by the code of their time.
 
 In schema 2, the rule of a guard did not know what keeps coming back; in schema 3, a rollback did
-not know how high the loss had been.
+not know how high the loss had been; in schema 4, only the default rule knew what keeps coming back.
 """
 
 import json
@@ -11,8 +11,10 @@ from typing import Any
 import flax.serialization
 import jax
 import numpy as np
+import optax
 import pytest
 
+import gradstable as gs
 from gradstable._src.core.find import find_all
 from gradstable._src.recovery.turn import RollbackState
 from tests.persistence import golden
@@ -20,7 +22,14 @@ from tests.persistence import golden
 DATA = Path(__file__).parents[1] / "data"
 UPDATES = {
     schema: json.loads((DATA / f"checkpoints_{schema}/updates.json").read_text(encoding="utf-8"))
-    for schema in (2, 3)
+    for schema in (2, 3, 4)
+}
+RUNS = golden.RUNS | {
+    "guard_loss": golden.Run(
+        gs.guard(
+            optax.adam(1e-2), gs.rules.loss_spike(warmup_steps=2), gs.rules.ema_multiple(start=None)
+        )
+    )
 }
 
 
@@ -34,18 +43,18 @@ def saved_in(schema: int, name: str) -> Any:
 )
 def test_every_value_is_there_and_training_goes_on(schema: int, name: str) -> None:
     saved = saved_in(schema, name)
-    new = golden.upgraded(name, saved)
+    new = golden.upgraded(RUNS[name], saved)
     here = {np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(new)}
     assert {np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(saved)} <= here
-    updates, _ = golden.advance(golden.RUNS[name], new, golden.LATER)
+    updates, _ = golden.advance(RUNS[name], new, golden.LATER)
     for actual, wanted in zip(golden.as_lists(updates), UPDATES[schema][name], strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_levels_of_the_copies_of_schema_3_are_learned_anew() -> None:
-    new = golden.upgraded("rollback", saved_in(3, "rollback"))
+    new = golden.upgraded(RUNS["rollback"], saved_in(3, "rollback"))
     for _ in range(7):
-        _, new = golden.advance(golden.RUNS["rollback"], new, golden.LATER)
+        _, new = golden.advance(RUNS["rollback"], new, golden.LATER)
     ((_, state),) = find_all(new["opt_state"], RollbackState)
     assert int(state.undone) == 0
     assert all(float(copy.loss_level) > 0 for copy in state.snapshots)

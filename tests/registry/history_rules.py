@@ -48,8 +48,8 @@ _WINDOW_SIGMA = {
 _EMA_MULTIPLE = {
     "family": FAMILY,
     "source": "AXLearn 2023",
-    "promise": "no norm of 20 times the mean of accepted norms passes",
-    "weakness": "locks in: a norm of 25 from the first step on is rejected forever",
+    "promise": "no norm of 20 times the mean passes; one that keeps coming back is clipped to it",
+    "weakness": "knows no spread: without a limit, a spike of 19 times the mean passes untouched",
     "numbers": {
         "max_multiple": (1.0, *_POSITIVE),
         "max_norm": _POSITIVE,
@@ -61,7 +61,7 @@ _EMA_MULTIPLE = {
 _LOSS_SPIKE = {
     "family": FAMILY,
     "source": "Ours",
-    "promise": "a step whose loss is far above its usual range or not finite changes nothing",
+    "promise": "a step whose loss is far above its range changes nothing, unless that comes back",
     "weakness": "no repair: a loss that stays high is finally accepted, with broken parameters",
     "numbers": {
         "reject_at": _POSITIVE,

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradstable as gs
+from gradstable._src.health.stories import recurs
 from gradstable.rules import LossSpikeState, Reason, loss_spike
 from tests.oracles.loss_spike import loss_spike as oracle
 from tests.rules.running import run
 
-RULE = loss_spike()
+RULE, STRICT = loss_spike(), loss_spike(reject_recurring=True)
 KINDS = {"positive": (3.0, 0.05), "negative": (-5.0, 0.2), "around zero": (0.0, 1.0)}
 
 
@@ -66,18 +67,33 @@ def test_leaves_a_falling_loss_alone(time: float) -> None:
 
 def test_pitfall_losses_of_very_small_batches_are_rejected_now_and_then() -> None:
     losses = np.exp(np.random.default_rng(0).normal(0.0, 0.6, 6_000))
-    rejected, _ = judge(losses)
+    rejected, _ = judge(losses, STRICT)
     assert rejected.mean() == pytest.approx(0.006, abs=0.001)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
-def test_contamination_never_passes(share: float) -> None:
+def test_contamination_never_passes_if_told_so(share: float) -> None:
     losses = normal(steps=5_000)
     bad = np.random.default_rng(5).random(5_000) < share
     bad[:20] = False
     losses[bad] += 2.0
-    rejected, _ = judge(losses)
+    rejected, _ = judge(losses, STRICT)
     np.testing.assert_array_equal(rejected, bad)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
+def test_what_keeps_coming_back_is_let_in_at_a_limited_size(share: float) -> None:
+    losses = normal(steps=5_000)
+    bad = np.random.default_rng(5).random(5_000) < share
+    bad[:20] = False
+    losses[bad] += 2.0
+    scales, state = run(RULE, np.ones(5_000), losses)
+    assert (scales[~bad] == 1.0).all()
+    assert (scales[bad] == 0.0).sum() <= 6
+    allowed = scales[bad][-20:] * 2.0
+    usual = 6.0 * 1.4826 * float(state.loss_spread)
+    np.testing.assert_allclose(allowed, usual, rtol=0.5)
+    assert recurs(state) == (share >= 0.1)
 
 
 @pytest.mark.parametrize(("level", "steps"), [(4.0, 41), (9.0, 99), (300.0, 229)])
@@ -86,7 +102,7 @@ def test_level_shift_is_released(level: float, steps: int, std: float) -> None:
     for at in (60, 500):
         losses = normal(std=std)
         losses[at:] += level - 3.0
-        rejected, _ = judge(losses)
+        rejected, _ = judge(losses, STRICT)
         assert not rejected[:at].any()
         assert steps - 8 <= rejected.sum() <= steps
         assert np.flatnonzero(rejected[at:]).max() < steps, "it rejects, and then no more"

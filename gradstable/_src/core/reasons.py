@@ -32,6 +32,11 @@ class Reason(enum.IntEnum):
     NORM_STABILIZED = 14
     WEIGHT_REJECTED = 15
     RECURRING_CLIPPED = 16
+    RECURRING_LOSS = 17
+
+
+# What a rule would reject, but lets in at a limited size, since it keeps coming back.
+LET_IN = (Reason.RECURRING_CLIPPED, Reason.RECURRING_LOSS)
 
 
 _SENTENCES: dict[int, str] = {
@@ -53,6 +58,9 @@ _SENTENCES: dict[int, str] = {
     Reason.WEIGHT_REJECTED: "the weight of the micro-batch was negative or not finite",
     Reason.RECURRING_CLIPPED: (
         "the gradient norm was far above its usual range, at a level that it has had before"
+    ),
+    Reason.RECURRING_LOSS: (
+        "the loss was far above its usual range, at a level that it has had before"
     ),
 }
 

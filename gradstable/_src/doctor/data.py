@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradstable._src.core.reasons import Reason
+from gradstable._src.core.reasons import LET_IN
 from gradstable._src.doctor.diagnosis import (
     Diagnosis,
     Evidence,
@@ -161,7 +161,7 @@ def bad_batches(run: Run) -> Diagnosis | None:
     rows[found.first], rows[found.end] = 1, -1
     rows = np.flatnonzero(np.cumsum(rows[:-1]))
     held = int(run.rejected[rows].sum())
-    let_in = int((run.reason[rows] == Reason.RECURRING_CLIPPED).sum())
+    let_in = int(np.isin(run.reason[rows], LET_IN).sum())
     fate = "all rejected" if held == len(rows) else f"{held:,} of them rejected"
     if let_in:
         fate = f"{held:,} of them rejected, {let_in:,} clipped to the usual size"

@@ -14,13 +14,14 @@ from gradstable._src.health.explain import story
 from gradstable._src.health.members import Member, named, shape_of
 from gradstable._src.health.read import find_ledgers
 from gradstable._src.health.stories import (
-    judges_gradients,
+    Recurring,
+    in_guards,
     recurs,
     share_recurring,
     tell_recurrence,
+    usual_log,
 )
 from gradstable._src.recovery.turn import RollbackState
-from gradstable._src.rules.log_mad import LogMadState
 
 # Two updates restore exactly; a few more are needed if they have fewer bits than the parameters.
 _MAX_ATTEMPTS = 12
@@ -92,7 +93,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     ledgers = find_all(opt_state, Ledger) if returns else find_ledgers(opt_state)
     axes = len(shape_of(ledgers[0][1])) if ledgers else 0
     sums = [one.broken for one in find_carriers(opt_state, axes=axes, sums_only=True) if one.is_sum]
-    recurring = judges_gradients(opt_state)
+    recurring = in_guards(opt_state)
     returns, runs, sums, recurring = jax.device_get(
         (returns, [ledger.consecutive_rejected for _, ledger in ledgers], sums, recurring)
     )
@@ -112,9 +113,9 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
             _warn(state)
 
 
-def _warn(recurring: LogMadState) -> None:
+def _warn(recurring: Recurring) -> None:
     """Warn of the member with the largest share."""
-    worst = np.unravel_index(np.argmax(share_recurring(recurring)), np.shape(recurring.log_center))
+    worst = np.unravel_index(np.argmax(share_recurring(recurring)), np.shape(usual_log(recurring)))
     numbers = jax.tree.map(lambda leaf: np.asarray(leaf)[worst], recurring)
     warnings.warn(" ".join(tell_recurrence(numbers)), RecurringGradients, stacklevel=3)
 

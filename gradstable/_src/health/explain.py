@@ -17,7 +17,7 @@ from gradstable._src.health.members import Member, Section, shape_of, tell_all
 from gradstable._src.health.read import find_ledgers
 from gradstable._src.health.stories import (
     TELLERS,
-    judges_gradients,
+    in_guards,
     steps,
     tell_alarms,
     tell_recurrence,
@@ -72,7 +72,7 @@ def explain(opt_state: object, params: object | None = None) -> str:
 def story(opt_state: object, params: object | None, *, only: Sequence[Member] = ()) -> list[str]:
     """Return the sentences of ``explain``, one per line, for all members or only some."""
     records = [one for _, one in find_all(opt_state, RecordState)]
-    others = [(tell_recurrence, one) for one in judges_gradients(opt_state)]
+    others = [(tell_recurrence, one) for one in in_guards(opt_state)]
     others += [(tell, slim(one)) for kind, tell in TELLERS for _, one in find_all(opt_state, kind)]
     ledgers = find_all(opt_state, Ledger) if others or records else find_ledgers(opt_state)
     namer = _namer(params, records)

@@ -14,7 +14,9 @@ from gradstable._src.recovery.accumulate import AccumulateState
 from gradstable._src.recovery.backoff import BackoffState
 from gradstable._src.recovery.hygiene import MomentHygieneState
 from gradstable._src.recovery.turn import RollbackState
+from gradstable._src.rules.ema_multiple import EmaMultipleState
 from gradstable._src.rules.log_mad import LogMadState
+from gradstable._src.rules.loss_spike import LossSpikeState, usual_level
 from gradstable._src.rules.recurrence import MEMORY, share_let_in
 from gradstable._src.telemetry.alarms import AlarmState
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
@@ -32,35 +34,56 @@ def steps(number: int) -> str:
 _WORTH_TELLING = 0.01
 
 
-def judges_gradients(opt_state: object) -> list[LogMadState]:
-    """Return the states of the default rule that judge gradients; others judge losses."""
+# The states of rules that let in what keeps coming back.
+Recurring: TypeAlias = LogMadState | EmaMultipleState | LossSpikeState
+
+
+def in_guards(opt_state: object) -> list[Recurring]:
+    """Return the states of such rules in guards; an alarm has rules of its own."""
     guards = {path.removesuffix("ledger") for path, _ in find_all(opt_state, Ledger)}
     return [
         state
-        for path, state in find_all(opt_state, LogMadState)
+        for kind in Recurring.__args__
+        for path, state in find_all(opt_state, kind)
         if path[: path.rfind("rule_state")] in guards
     ]
 
 
-def share_recurring(state: LogMadState) -> Any:
-    """Return the share of gradients that were far above the usual norm, for every member."""
-    return share_let_in(state.recurrence, state.log_center)
+def share_recurring(state: Recurring) -> Any:
+    """Return the share of norms, or losses, far above the usual ones, for every member."""
+    return share_let_in(state.recurrence, usual_log(state))
 
 
-def recurs(state: LogMadState) -> Any:
+def usual_log(state: Recurring) -> Any:
+    """Return the log of what is usual, for every member."""
+    if isinstance(state, LogMadState):
+        return state.log_center
+    if isinstance(state, LossSpikeState):
+        return usual_level(state.loss_spread, np)
+    return np.log(np.maximum(np.asarray(state.mean_norm), np.finfo(np.float32).tiny))
+
+
+def recurs(state: Recurring) -> Any:
     """Return whether that is worth a word, for every member."""
     return share_recurring(state) >= _WORTH_TELLING
 
 
-def tell_recurrence(state: LogMadState) -> list[str]:
-    """Report a steady share of gradients far above the usual norm."""
+def tell_recurrence(state: Recurring) -> list[str]:
+    """Report a steady share of gradients, or losses, far above the usual ones."""
     if not recurs(state):
         return []
     share = 100 * share_recurring(state)
+    if isinstance(state, LossSpikeState):
+        return [
+            f"Of the last {MEMORY:,} losses or so, {share:.2g} % were far above the usual loss, "
+            "again and again: a task or a kind of batch, or broken labels. Their gradients are "
+            "scaled down, or rejected by gradstable.rules.loss_spike(reject_recurring=True)."
+        ]
+    rule = "log_mad" if isinstance(state, LogMadState) else "ema_multiple"
     return [
         f"Of the last {MEMORY:,} gradients or so, {share:.2g} % were far above "
         "the usual norm, again and again: a task or a kind of batch, or a broken reader. They are "
-        "clipped to it, or rejected by gradstable.rules.log_mad(reject_recurring=True). If they "
+        f"clipped to it, or rejected by gradstable.rules.{rule}(reject_recurring=True). If they "
         "belong to a task or a part of the data, balance the losses: divide each by its usual "
         "size. If they are faults, repair the reader. Of a run with gradstable.record and a log, "
         "gradstable doctor tells their level and their leaf."

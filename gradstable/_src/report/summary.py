@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradstable._src.core.reasons import Reason, sentence
+from gradstable._src.core.reasons import LET_IN, sentence
 from gradstable._src.report.frame import plain
 from gradstable._src.telemetry.patterns import Shape, patterns_of, sentence_of
 from gradstable._src.telemetry.returns import Returns, returns_of, slowed
@@ -191,7 +191,7 @@ def _troubles(run: Run, back: Returns | None) -> list[str]:
 
 
 def _let_in(run: Run) -> np.ndarray:
-    return run.clipped & (run.reason == Reason.RECURRING_CLIPPED)
+    return run.clipped & np.isin(run.reason, LET_IN)
 
 
 def _held(run: Run, back: Returns | None) -> str:

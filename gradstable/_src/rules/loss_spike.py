@@ -1,5 +1,6 @@
 """Reject a step whose loss is far above its usual range."""
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +14,11 @@ from gradstable._src.core.shown import shown
 from gradstable._src.core.tree_checks import check_value
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
+from gradstable._src.rules.recurrence import Recurrence, appeal, new_recurrence
 from gradstable._src.rules.ring import Ring, median_and_mad, new_ring, number_held, push
 from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
+
+_TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 class LossSpikeState(NamedTuple):
@@ -24,6 +28,7 @@ class LossSpikeState(NamedTuple):
     loss_center: jax.Array  # shape=(), dtype=jnp.float32, median of the loss
     loss_spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation; 0: unknown
     first_losses: Ring  # the losses of the warm-up
+    recurrence: Recurrence  # which losses come back, by how far they are above the median
 
 
 @shown
@@ -33,6 +38,7 @@ def loss_spike(
     rate: ArrayLike = 0.03,
     min_spread: ArrayLike = 0.01,
     warmup_steps: int = 20,
+    reject_recurring: bool = False,
 ) -> Rule:
     r"""Reject a step whose loss is far above its usual range.
 
@@ -56,8 +62,13 @@ def loss_spike(
     of the first ``warmup_steps`` losses, so that a bad first batch does not open the door to the
     next. One spike of any size moves them by a fixed small step, while a lasting change widens
     :math:`s` geometrically and is eventually accepted: a loss of 3 that scatters by 0.05 and
-    rises for good to 4, 9 or 300 is rejected for 40, 98 and 227 steps. A loss that is not finite,
-    or beyond ``2**60``, rejects the step and never enters the statistics.
+    rises for good to 4, 9 or 300 is rejected for at most 40, 98 and 227 steps. A loss that is not
+    finite, or beyond ``2**60``, rejects the step and never enters the statistics.
+
+    Losses that keep coming back can belong to a task or a kind of batch. As with ``log_mad``, they
+    are *let in* once a level (within a factor of 2 or so above the median) has been met three times
+    in about a thousand steps, or in a long run. The gradient is multiplied by
+    :math:`1.4826\, c\, s / (v - \mu)`: of its excess, the loss keeps what would not be rejected.
 
     Known weakness: it repairs nothing. A loss that is high because an earlier step broke the
     parameters is rejected until it counts as normal, and the parameters stay broken. And it
@@ -72,9 +83,11 @@ def loss_spike(
       min_spread: :math:`s_{min}`, the smallest spread as a fraction of the median loss, >= 0.
         Default 0.01, so that a very steady loss can rise by 9 %.
       warmup_steps: number of initial losses that are only observed, >= 2. Default 20.
+      reject_recurring: whether to go on rejecting losses that keep coming back. Default ``False``:
+        starving a healthy task in silence is worse than learning a little from broken batches.
 
     Returns:
-      A ``Rule`` whose state is a ``LossSpikeState``. Its scale is always 1.
+      A ``Rule`` whose state is a ``LossSpikeState``.
 
     Raises:
       ValueError: if an argument is out of range, and in ``update`` if the loss is missing.
@@ -105,6 +118,7 @@ def loss_spike(
             loss_center=jnp.zeros((), jnp.float32),
             loss_spread=jnp.zeros((), jnp.float32),
             first_losses=new_ring(warmup_steps),
+            recurrence=new_recurrence(),
         )
 
     def decide(
@@ -115,16 +129,31 @@ def loss_spike(
         countable = jnp.abs(loss) <= largest_norm_in(loss.dtype)
         limit = jnp.multiply(jnp.asarray(reject_at, jnp.float32), SIGMA_PER_MAD * state.loss_spread)
         judged = (number_held(state.first_losses) >= warmup_steps) & (state.loss_spread > 0)
-        accept = countable & ~(judged & (loss - state.loss_center > limit))
+        excess = loss - state.loss_center
+        far = countable & judged & (excess > limit)
+        size = jnp.where(far, excess, 1.0)
+        level = jnp.where(far, jnp.log(size), usual_level(state.loss_spread, jnp))
+        recurs, _, recurrence = appeal(state.recurrence, level, far)
+        let_in = recurs if not reject_recurring else jnp.zeros_like(recurs)
+        accept = countable & (~far | let_in)
+        reason = jnp.where(accept, Reason.OK, Reason.LOSS_REJECTED)
         verdict = Verdict.of(
-            accept=accept, reason=jnp.where(accept, Reason.OK, Reason.LOSS_REJECTED)
+            accept=accept,
+            scale=jnp.where(let_in, limit / size, 1.0),
+            reason=jnp.where(let_in, Reason.RECURRING_LOSS, reason),
         )
         learned = _learn(state, loss, warmup_steps, rate, min_spread)
+        learned = learned._replace(recurrence=recurrence)
         return verdict, jax.tree.map(
             lambda new, old: jnp.where(countable, new, old), learned, state
         )
 
     return Rule(init=init, decide=decide)
+
+
+def usual_level(spread: Any, numpy: ModuleType) -> Any:
+    """Return the level of losses that are not far above the median: well below all others."""
+    return numpy.log(numpy.maximum(spread, _TINY)) - 2.0
 
 
 def _learn(
@@ -148,6 +177,6 @@ def _learn(
     # If a hinge is zero for most batches, the spread would vanish, and all others be rejected.
     spread = jnp.where(loss == 0, state.loss_spread, spread)
     spread = jnp.maximum(jnp.where(watching, deviation, spread), least)
-    return LossSpikeState(
+    return state._replace(
         losses_seen=count, loss_center=center, loss_spread=spread, first_losses=first
     )

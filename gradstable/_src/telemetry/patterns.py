@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradstable._src.core.reasons import Reason, sentence
+from gradstable._src.core.reasons import LET_IN, Reason, sentence
 from gradstable._src.telemetry.run import Run
 
 # Five times in 500 steps are 1 %, from which gs.check warns as well; one in a hundred at random is
@@ -135,6 +135,7 @@ def patterns(steps: Judged) -> tuple[Pattern, ...]:
     """Return the patterns of some steps; a steady share comes first."""
     touched = touched_steps(steps)
     cause = np.where(np.isin(steps.reason, _FAR), Reason.SPIKE_REJECTED, steps.reason)
+    cause = np.where(cause == Reason.RECURRING_LOSS, Reason.LOSS_REJECTED, cause)
     found: list[Pattern] = []
     for reason in np.unique(cause[touched]).tolist():
         rows = np.flatnonzero(touched & (cause == reason))
@@ -144,8 +145,8 @@ def patterns(steps: Judged) -> tuple[Pattern, ...]:
 
 
 def touched_steps(steps: Judged | Run) -> np.ndarray:
-    """Return which steps were rejected, or clipped because their norm keeps coming back."""
-    return (steps.scale == 0) | ((steps.reason == Reason.RECURRING_CLIPPED) & (steps.scale < 1))
+    """Return which steps were rejected, or clipped because what is wrong keeps coming back."""
+    return (steps.scale == 0) | (np.isin(steps.reason, LET_IN) & (steps.scale < 1))
 
 
 def tell(pattern: Pattern, leaves: Sequence[str]) -> str:
