@@ -133,7 +133,7 @@ def loss_spike(
         far = countable & judged & (excess > limit)
         size = jnp.where(far, excess, 1.0)
         level = jnp.where(far, jnp.log(size), usual_level(state.loss_spread, jnp))
-        recurs, _, recurrence = appeal(state.recurrence, level, far)
+        recurs, _medians, recurrence = appeal(state.recurrence, level, far)
         let_in = recurs if not reject_recurring else jnp.zeros_like(recurs)
         accept = countable & (~far | let_in)
         reason = jnp.where(accept, Reason.OK, Reason.LOSS_REJECTED)
