@@ -46,6 +46,7 @@ from gradstable._src.recipes.trust import lamb, lars
 from gradstable._src.recovery.accumulate import accumulate
 from gradstable._src.recovery.backoff import backoff
 from gradstable._src.recovery.rollback import rollback
+from gradstable._src.start.rescale import Rescaled, rescale_start
 from gradstable._src.telemetry.record import record
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "Health",
     "Measure",
     "RecurringGradients",
+    "Rescaled",
     "TrainingDiverged",
     "Verdict",
     "accumulate",
@@ -96,6 +98,7 @@ __all__ = [
     "recipes",
     "record",
     "recovery",
+    "rescale_start",
     "rmsprop",
     "rollback",
     "rules",

@@ -20,8 +20,10 @@ SOURCES = sorted(
 # A room imports rooms of lower floors only. A new room gets its floor here.
 FLOORS = {
     "core": 0,
+    "walk": 1,
     "rules": 1,
     "hold": 2,
+    "start": 2,
     "centering": 2,
     "clipping": 2,
     "moments": 2,

@@ -94,6 +94,7 @@ ENTRIES = [
             "max_rms": NOT_POSITIVE,
             "max_ratio": NOT_POSITIVE,
             "floor": NOT_POSITIVE,
+            "relative_floor": (*BELOW_ZERO, 1.5),
         },
         required={"learning_rate": 1e-3},
     ),

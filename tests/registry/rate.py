@@ -21,10 +21,14 @@ ENTRIES = [
         "rate.cap_trust",
         FAMILY,
         source="Ours",
-        promise="whatever the gradients, parameters grow by at most 1 + max_ratio per step",
-        weakness="a leaf that starts at zero needs 83 steps to reach an RMS of 1",
+        promise="whatever the gradients, the largest RMS of a leaf grows by at most 1 + max_ratio per step",
+        weakness="a leaf that starts at zero needs 35 steps to reach the RMS of the others",
         cases=[Case("cap_trust(layer)", gs.rate.cap_trust(units="layer"))],
-        numbers={"max_ratio": NOT_POSITIVE, "floor": (*NOT_POSITIVE, np.inf)},
+        numbers={
+            "max_ratio": NOT_POSITIVE,
+            "floor": (*NOT_POSITIVE, np.inf),
+            "relative_floor": (-1.0, 1.5),
+        },
     ),
     Entry(
         "rate.scale_by_trust_ratio",
