@@ -21,7 +21,7 @@ ENTRIES = [
         "rate.cap_trust",
         FAMILY,
         source="Ours",
-        promise="whatever the gradients, the largest RMS of a leaf grows by at most 1 + max_ratio per step",
+        promise="the largest RMS of a leaf grows by at most 1 + max_ratio per step",
         weakness="a leaf that starts at zero needs 35 steps to reach the RMS of the others",
         cases=[Case("cap_trust(layer)", gs.rate.cap_trust(units="layer"))],
         numbers={
