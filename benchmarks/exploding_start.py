@@ -1,6 +1,6 @@
 """What ``gs.rescale_start`` makes of initial parameters that are too large.
 
-Run ``python -m benchmarks.exploding_start`` (about three minutes on two cores), or with ``--quick``
+Run ``python -m benchmarks.exploding_start`` (about seven minutes on two cores), or with ``--quick``
 for one task and one seed. The final loss in calm weather, at the best rate of AdamW, median over
 seeds: from sound parameters, and from parameters 2 and 4 times as large, as they are and rescaled.
 The design notes discuss the results.

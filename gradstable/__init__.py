@@ -25,6 +25,7 @@ from gradstable import (
     sharding,
     telemetry,
 )
+from gradstable._src.autopsy.autopsy import Autopsy, autopsy
 from gradstable._src.core.norms import global_norm
 from gradstable._src.core.types import Health, Measure, Verdict
 from gradstable._src.guard import GuardState, guard
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __version__ = importlib.metadata.version("gradstable")
 
 __all__ = [
+    "Autopsy",
     "GuardState",
     "Health",
     "Measure",
@@ -71,6 +73,7 @@ __all__ = [
     "adamw",
     "adan",
     "amsgrad",
+    "autopsy",
     "backoff",
     "centering",
     "check",

@@ -24,6 +24,7 @@ FLOORS = {
     "rules": 1,
     "hold": 2,
     "start": 2,
+    "autopsy": 2,
     "centering": 2,
     "clipping": 2,
     "moments": 2,

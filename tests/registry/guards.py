@@ -45,6 +45,7 @@ ENTRIES = [
 ]
 
 OTHERS = (
+    "Autopsy",
     "GuardState",
     "Health",
     "Measure",
@@ -52,6 +53,7 @@ OTHERS = (
     "Rescaled",
     "TrainingDiverged",
     "Verdict",
+    "autopsy",
     "check",
     "explain",
     "global_norm",

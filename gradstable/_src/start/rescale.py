@@ -192,6 +192,9 @@ class _Gains:
             number, outer = self._seen[id(whole)][1]
             self._seen[id(part)] = part, (number, (*outer, index))
 
+    def stack(self, parts: Sequence[Any], whole: Any) -> None:
+        """Nothing to see: no weights are made."""
+
     def equation(
         self, eqn: JaxprEqn, inputs: Sequence[Any], outputs: list[Any], places: tuple[Place, ...]
     ) -> list[Any]:

@@ -38,6 +38,10 @@ class Visitor(Protocol):
         """Look at the part of an array that a pass of a loop gets."""
         ...
 
+    def stack(self, parts: Sequence[Any], whole: Any) -> None:
+        """Look at the array that what the passes of a loop have made is put together in."""
+        ...
+
 
 def walk(closed: ClosedJaxpr, args: Sequence[Any], visitor: Visitor) -> list[Any]:
     """Return the results of a program, after a visitor has seen each of its equations.
@@ -154,7 +158,11 @@ def _scan(
         shapes: list[Any] = [var.aval for var in eqn.outvars[num_carry:]]
         return carry + [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
     in_order = stacked[::-1] if eqn.params["reverse"] else stacked
-    return carry + [jnp.stack(column) for column in zip(*in_order, strict=True)]
+    for column in zip(*in_order, strict=True):
+        whole = jnp.stack(column)
+        visitor.stack(column, whole)
+        carry.append(whole)
+    return carry
 
 
 _ENTER: dict[str, Callable[..., list[Any]]] = {"cond": _cond, "while": _while, "scan": _scan}

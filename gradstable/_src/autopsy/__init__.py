@@ -1,0 +1,1 @@
+"""Which operation made the first value that is not finite."""

@@ -1,0 +1,112 @@
+"""Where in the source an equation comes from."""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import re
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr, JaxprEqn
+
+    from gradstable._src.walk.walk import Place
+
+_PACKAGE = str(Path(__file__).parents[1])
+_LIBRARIES = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+# JAX wraps a scope in the transformations that it went through.
+_WRAPPED = re.compile(r"\w+\((.*)\)")
+
+
+class Line(NamedTuple):
+    """A line of source.
+
+    Attributes:
+      file: its path; empty if it is not known.
+      number: the line number, from 1.
+      function: the name of the function that it is in.
+      text: the line itself, if the file can be read.
+    """
+
+    file: str
+    number: int
+    function: str
+    text: str
+
+
+def line_of(eqn: JaxprEqn, places: tuple[Place, ...] = ()) -> Line:
+    """Return the line of the user's code that an equation comes from.
+
+    It is the innermost one outside of any installed library: for a layer of Flax, the line that
+    calls the layer. For a derivative, it is the line whose derivative it is.
+    """
+    frames = _frames(eqn)
+    # JAX traces a function once: inside of one from a library, all frames outside of it are those
+    # of its first call.
+    while places and not _is_inside(places[-1], frames):
+        *rest, place = places
+        places, frames = tuple(rest), _frames(place.eqn)
+    for frame in frames:
+        text = linecache.getline(frame.file_name, frame.line_num).strip()
+        function = frame.function_name.rpartition(".")[2]
+        return Line(frame.file_name, frame.line_num, function, text)
+    return Line("", 0, "", "")
+
+
+def _frames(eqn: JaxprEqn) -> list[Any]:
+    """Return the frames of the user's code, the innermost first."""
+    traceback = eqn.source_info.traceback
+    frames = list(traceback.frames) if traceback is not None else []
+    return [frame for frame in frames if not _is_library(frame.file_name)]
+
+
+def _is_inside(place: Place, frames: Sequence[Any]) -> bool:
+    """Whether the innermost of some frames is inside of the function that was called."""
+    program = program_in(place)
+    written = getattr(program.debug_info, "func_filename", None)
+    if frames and written is not None and not _is_library(written):
+        return True
+    outer = [_key(frame) for frame in _frames(place.eqn)]
+    inner = [_key(frame) for frame in frames]
+    return len(inner) > len(outer) and inner[len(inner) - len(outer) :] == outer
+
+
+def _key(frame: Any) -> tuple[str, int]:
+    return frame.file_name, frame.line_num
+
+
+def program_in(place: Place) -> Jaxpr:
+    """Return the program that was entered."""
+    params, name = place.eqn.params, place.eqn.primitive.name
+    program: Any
+    if name == "cond":
+        program = params["branches"][place.iteration or 0]
+    elif name == "while":
+        program = params["body_jaxpr"]
+    else:
+        program = params.get("jaxpr", params.get("call_jaxpr"))
+    return getattr(program, "jaxpr", program)
+
+
+def scope_of(eqn: JaxprEqn, places: tuple[Place, ...]) -> str:
+    """Return the name scopes around an equation, without those of transformations."""
+    stacks = [str(place.eqn.source_info.name_stack) for place in places]
+    parts = "/".join([*stacks, str(eqn.source_info.name_stack)]).split("/")
+    names: list[str] = []
+    for part in parts:
+        name = part
+        while match := _WRAPPED.fullmatch(name):
+            name = match[1]
+        if name and (not names or names[-1] != name):
+            names.append(name)
+    return "/".join(names)
+
+
+@functools.cache
+def _is_library(file: str) -> bool:
+    return file.startswith((*_LIBRARIES, _PACKAGE))
