@@ -25,7 +25,7 @@ from gradstable import (
     sharding,
     telemetry,
 )
-from gradstable._src.autopsy.autopsy import Autopsy, autopsy
+from gradstable._src.autopsy.autopsy import Autopsy, Cause, autopsy
 from gradstable._src.core.norms import global_norm
 from gradstable._src.core.types import Health, Measure, Verdict
 from gradstable._src.guard import GuardState, guard
@@ -57,6 +57,7 @@ __version__ = importlib.metadata.version("gradstable")
 
 __all__ = [
     "Autopsy",
+    "Cause",
     "GuardState",
     "Health",
     "Measure",

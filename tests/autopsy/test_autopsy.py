@@ -37,7 +37,7 @@ def test_flax_modules_are_named() -> None:
     assert found.cause is not None
     assert found.cause.scope.endswith("Net/second")
     assert found.cause.leaf.startswith("['params']['second']['proj']")
-    assert "jnp.log" in found.cause.line.text
+    assert "jnp.log" in found.cause.code
 
 
 def test_nnx() -> None:

@@ -152,15 +152,15 @@ CASES = (
 def test_operation_and_line_are_found(case: Case) -> None:
     found = gs.autopsy(case.loss, W, case.x)
     assert found.cause is not None
-    assert found.cause.line.text.endswith("# here"), found
-    assert found.cause.line.file == __file__
+    assert found.cause.code.endswith("# here"), found
+    assert found.cause.file == __file__
     assert found.cause.operation == case.operation
     assert found.cause.backward == case.backward
     assert found.cause.iterations == case.iterations
     if case.examples is not None:
         assert found.cause.examples == case.examples
-    assert found.cause.output.nans + found.cause.output.infs > 0
-    assert all(one.nans == 0 for one in found.cause.inputs)
+    assert "NaN" in found.cause.output or "infinite" in found.cause.output
+    assert not any("NaN" in one for one in found.cause.inputs)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)

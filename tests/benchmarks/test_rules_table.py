@@ -89,7 +89,7 @@ def test_what_is_left_of_spikes(label: str, one: float, ten: float) -> None:
     ("label", "least", "most"),
     [
         ("log_mad()", 0, 4),
-        ("ema_multiple()", 0, 0),
+        ("ema_multiple()", 80, 90),
         (BARE_ZSCORE, 1, 1.5),
         ("percentile(90)", 45, 55),
         ("window_clip()", 70, 100),
@@ -111,7 +111,7 @@ def test_rules_that_never_follow_a_rise(label: str) -> None:
 def test_steps_until_a_rise_is_let_go() -> None:
     assert row("ema_multiple()").released[0] == 0
     assert 1 <= int(row("ema_multiple()").released[1]) <= 60
-    assert row("ema_multiple()").released[2] == "never"
+    assert 400 <= int(row("ema_multiple()").released[2]) <= 500
     assert row("adagc()").released[1:] == ("slow", "slow")
     for label, steps in (("percentile(10)", 900), ("percentile(90)", 100)):
         assert all(int(each) == pytest.approx(steps, rel=0.15) for each in row(label).released)

@@ -46,6 +46,7 @@ ENTRIES = [
 
 OTHERS = (
     "Autopsy",
+    "Cause",
     "GuardState",
     "Health",
     "Measure",

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from gradstable._src.autopsy.births import Birth, Watch
 from gradstable._src.autopsy.examples import batch_size, broken_examples, named_in
-from gradstable._src.autopsy.places import Line, line_of, scope_of
+from gradstable._src.autopsy.places import NOWHERE, line_of, scope_of
 from gradstable._src.autopsy.upstream import nearest_argument
-from gradstable._src.autopsy.values import Values, values_of
+from gradstable._src.autopsy.values import values_of
 from gradstable._src.core.eager import is_traced
 from gradstable._src.core.equations import is_input
 from gradstable._src.core.numerics import is_inexact
@@ -24,24 +24,30 @@ class Cause(NamedTuple):
 
     Attributes:
       operation: the name of its primitive; empty if an argument was not finite to begin with.
-      line: the line of source that it comes from.
+      file: path of the source that it comes from; empty if that is not known.
+      line: the number of the line in it.
+      function: the function that the line is in.
+      code: the line itself.
       scope: its name scopes: for Flax, the path of the module.
       iterations: in which pass of each loop around it, from the outside in.
       backward: whether only the gradient is broken, by the derivative of that line.
-      inputs: its inputs.
-      output: its output, or the argument.
+      inputs: what is in its inputs: dtype, shape, range, how many entries are not finite.
+      output: the same of its output, or of the argument.
       argument: path of the argument that was not finite; empty if none was.
       leaf: path of the parameters that its inputs depend on most directly; empty if on none.
       examples: which examples of the batch it concerns; empty if that is not known, or all.
     """
 
     operation: str
-    line: Line
+    file: str
+    line: int
+    function: str
+    code: str
     scope: str
     iterations: tuple[int, ...]
     backward: bool
-    inputs: tuple[Values, ...]
-    output: Values
+    inputs: tuple[str, ...]
+    output: str
     argument: str
     leaf: str
     examples: tuple[int, ...]
@@ -190,16 +196,16 @@ class _Program:
 
 
 def _cause(birth: Birth, program: _Program, *, backward: bool) -> Cause:
-    output = values_of(birth.output)
+    output = str(values_of(birth.output))
     if birth.eqn is None:
         name = program.names[birth.argument] if birth.argument >= 0 else "a constant"
-        return Cause("", Line("", 0, "", ""), "", (), False, (), output, name, "", ())
+        return Cause("", *NOWHERE, "", (), False, (), output, name, "", ())
     nearest = nearest_argument(
         program.closed.jaxpr, birth.eqn, birth.places, range(program.num_weights)
     )
     return Cause(
         operation=birth.eqn.primitive.name,
-        line=line_of(birth.eqn, birth.places),
+        **line_of(birth.eqn, birth.places)._asdict(),
         scope=scope_of(birth.eqn, birth.places),
         iterations=tuple(
             place.iteration
@@ -207,7 +213,7 @@ def _cause(birth: Birth, program: _Program, *, backward: bool) -> Cause:
             if place.iteration is not None and place.eqn.primitive.name != "cond"
         ),
         backward=backward,
-        inputs=tuple(map(values_of, birth.inputs)),
+        inputs=tuple(str(values_of(one)) for one in birth.inputs),
         output=output,
         argument="",
         leaf="" if nearest is None else program.names[nearest],
@@ -225,9 +231,9 @@ def _sentences(found: Autopsy, cause: Cause) -> list[str]:
     if not cause.operation:
         lines.append(f"{cause.argument} was not finite to begin with: {cause.output}.")
         return [*lines, *_concerned(cause)]
-    line, of = cause.line, "the derivative of " if cause.backward else ""
-    lines.append(f"It began in {of}{line.file}:{line.number}, in {line.function}:")
-    lines.append(f"    {line.text or '(no source)'}")
+    of = "the derivative of " if cause.backward else ""
+    lines.append(f"It began in {of}{cause.file}:{cause.line}, in {cause.function}:")
+    lines.append(f"    {cause.code or '(no source)'}")
     lines.append(f"  operation {cause.operation}" + (f" in {cause.scope}" if cause.scope else ""))
     if cause.iterations:
         lines[-1] += f", pass {', '.join(map(str, cause.iterations))} of the loop"

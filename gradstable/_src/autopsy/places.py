@@ -28,15 +28,18 @@ class Line(NamedTuple):
 
     Attributes:
       file: its path; empty if it is not known.
-      number: the line number, from 1.
+      line: its number, from 1.
       function: the name of the function that it is in.
-      text: the line itself, if the file can be read.
+      code: the line itself, if the file can be read.
     """
 
     file: str
-    number: int
+    line: int
     function: str
-    text: str
+    code: str
+
+
+NOWHERE = Line("", 0, "", "")
 
 
 def line_of(eqn: JaxprEqn, places: tuple[Place, ...] = ()) -> Line:
@@ -55,7 +58,7 @@ def line_of(eqn: JaxprEqn, places: tuple[Place, ...] = ()) -> Line:
         text = linecache.getline(frame.file_name, frame.line_num).strip()
         function = frame.function_name.rpartition(".")[2]
         return Line(frame.file_name, frame.line_num, function, text)
-    return Line("", 0, "", "")
+    return NOWHERE
 
 
 def _frames(eqn: JaxprEqn) -> list[Any]:

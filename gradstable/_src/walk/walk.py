@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 
@@ -68,7 +68,7 @@ def _run(
     env = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
     def read(atom: Any) -> Any:
-        return env[atom] if is_variable(atom) else cast("Any", atom).val
+        return env[atom] if is_variable(atom) else atom.val
 
     for eqn, unused in zip(jaxpr.eqns, _last_read(jaxpr), strict=True):
         inputs = [read(atom) for atom in eqn.invars]
