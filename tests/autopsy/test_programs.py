@@ -201,3 +201,32 @@ def test_what_is_legal_is_not_blamed(loss: Any) -> None:
     assert found.cause is None
     assert found.broken == ()
     assert "nothing to find" in str(found)
+
+
+def test_pitfall_a_library_function_that_was_traced_on_another_line() -> None:
+    """JAX traces it once, so that what is inside of it knows the first line only."""
+
+    def loss(p: Any, x: jax.Array) -> jax.Array:
+        sound = jnp.linalg.norm((x + 10.0) @ p["w"], axis=-1)
+        return jnp.sum(sound) + jnp.sum(jnp.linalg.norm(x @ p["w"], axis=-1))  # here
+
+    gs.autopsy(library_norm, W, X)
+    found = gs.autopsy(loss, W, ZERO_ROW)
+    assert found.cause is not None
+    assert found.cause.code.endswith("# here")
+    assert found.cause.function == "loss"
+
+
+@jax.jit
+def shared(x: jax.Array) -> jax.Array:
+    return jnp.log(x)  # here
+
+
+def test_a_function_of_the_user_that_was_traced_on_another_line() -> None:
+    def loss(p: Any, x: jax.Array) -> jax.Array:
+        return jnp.mean(shared(jnp.abs(x @ p["w"]) + 1.0)) + jnp.mean(shared(x @ p["w"]))
+
+    found = gs.autopsy(loss, W, -jnp.abs(X))
+    assert found.cause is not None
+    assert found.cause.code.endswith("# here")
+    assert found.cause.function == "shared"

@@ -151,7 +151,7 @@ class _Program:
     def __init__(
         self, loss_fn: Callable[..., Any], params: Any, args: Any, *, has_aux: bool
     ) -> None:
-        self._loss_fn, self._has_aux, self._params = loss_fn, has_aux, params
+        self._loss_fn, self._has_aux = loss_fn, has_aux
         leaves, self._structure = jax.tree.flatten(params)
         self._leaves = leaves
         self._places = [

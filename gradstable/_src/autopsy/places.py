@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
+
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr, JaxprEqn
 
     from gradstable._src.walk.walk import Place
 
 _PACKAGE = str(Path(__file__).parents[1])
+_NEVER = (_PACKAGE, str(Path(jax.__file__).parent))
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
@@ -54,7 +57,7 @@ def line_of(eqn: JaxprEqn, places: tuple[Place, ...] = ()) -> Line:
     while places and not _is_inside(places[-1], frames):
         *rest, place = places
         places, frames = tuple(rest), _frames(place.eqn)
-    for frame in frames:
+    for frame in frames or _all_frames(eqn):  # the user's code may be installed, too
         text = linecache.getline(frame.file_name, frame.line_num).strip()
         function = frame.function_name.rpartition(".")[2]
         return Line(frame.file_name, frame.line_num, function, text)
@@ -63,9 +66,13 @@ def line_of(eqn: JaxprEqn, places: tuple[Place, ...] = ()) -> Line:
 
 def _frames(eqn: JaxprEqn) -> list[Any]:
     """Return the frames of the user's code, the innermost first."""
+    return [frame for frame in _all_frames(eqn) if not _is_library(frame.file_name)]
+
+
+def _all_frames(eqn: JaxprEqn) -> list[Any]:
     traceback = eqn.source_info.traceback
-    frames = list(traceback.frames) if traceback is not None else []
-    return [frame for frame in frames if not _is_library(frame.file_name)]
+    frames = traceback.frames if traceback is not None else []
+    return [frame for frame in frames if not frame.file_name.startswith(_NEVER)]
 
 
 def _is_inside(place: Place, frames: Sequence[Any]) -> bool:
