@@ -47,6 +47,7 @@ from gradstable._src.recipes.trust import lamb, lars
 from gradstable._src.recovery.accumulate import accumulate
 from gradstable._src.recovery.backoff import backoff
 from gradstable._src.recovery.rollback import rollback
+from gradstable._src.replay.fingerprint import fingerprint
 from gradstable._src.start.rescale import Rescaled, rescale_start
 from gradstable._src.telemetry.record import record
 
@@ -81,6 +82,7 @@ __all__ = [
     "checkpoints",
     "clipping",
     "explain",
+    "fingerprint",
     "global_norm",
     "govern",
     "guard",

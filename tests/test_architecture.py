@@ -21,6 +21,7 @@ SOURCES = sorted(
 FLOORS = {
     "core": 0,
     "walk": 1,
+    "replay": 1,
     "rules": 1,
     "hold": 2,
     "start": 2,

@@ -57,6 +57,7 @@ OTHERS = (
     "autopsy",
     "check",
     "explain",
+    "fingerprint",
     "global_norm",
     "health",
     "rescale_start",

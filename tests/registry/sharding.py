@@ -9,4 +9,5 @@ OTHERS = (
     "sharding.bytes_per_device",
     "sharding.spread",
     "sharding.state_shardings",
+    "sharding.unequal_replicas",
 )

@@ -1,0 +1,1 @@
+"""Whether a computation gives the same bits again, and whether copies are still equal."""
