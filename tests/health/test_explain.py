@@ -204,6 +204,26 @@ def test_check_is_silent_about_a_level_that_has_risen_for_good(at: int, factor: 
     gs.check(train_on(gs.guard(optax.sgd(0.1)), sizes))
 
 
+@pytest.mark.parametrize("factor", [2.0, 10.0, 100.0])
+@pytest.mark.parametrize("at", [20, 100, 400])
+def test_check_is_silent_about_losses_that_have_risen_for_good(at: int, factor: float) -> None:
+    noise = np.random.default_rng(0).standard_normal(at + 500)
+    losses = 3.0 * np.where(np.arange(at + 500) < at, 1.0, factor) + 0.05 * noise
+    tx = gs.guard(optax.sgd(0.1), gs.rules.loss_spike())
+    gs.check(train_on(tx, jnp.ones(at + 500), losses=losses))
+
+
+def test_check_warns_of_losses_and_of_norms_by_the_rule_that_lets_them_in() -> None:
+    often = np.arange(1, 301) % 10 == 0
+    noise = 0.05 * np.random.default_rng(0).standard_normal(300)
+    by_loss = gs.guard(optax.sgd(0.1), gs.rules.loss_spike())
+    with pytest.warns(gs.RecurringGradients, match=r"loss_spike\(reject_recurring=True\)"):
+        gs.check(train_on(by_loss, jnp.ones(300), losses=np.where(often, 9.0, 3.0) + noise))
+    by_norm = gs.guard(optax.sgd(0.1), gs.rules.ema_multiple())
+    with pytest.warns(gs.RecurringGradients, match=r"ema_multiple\(reject_recurring=True\)"):
+        gs.check(train_on(by_norm, np.where(often, 1e3, 1.0)))
+
+
 def test_the_judge_of_a_loss_is_not_one_of_gradients() -> None:
     """Pitfall: the rule in a plateau sees losses, and was told of as if it saw gradients."""
     judge = gs.rate.reduce_on_plateau(patience=1000, rules=(gs.rules.log_mad(),))

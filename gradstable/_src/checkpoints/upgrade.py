@@ -74,7 +74,7 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
 # Our fields that did not exist in schemas 1 to 4: they begin as in a new run.
 _ADDED = frozenset(
     {"leaf_key", "leaf_keys", "updated", "unit", "mass", "recurrence", "moves"}
-    | {"level", "trial", "doublings", "undone", "last_undone", "loss_level"}
+    | {"last_far", "level", "trial", "doublings", "undone", "last_undone", "loss_level"}
 )
 _MISSING = object()
 

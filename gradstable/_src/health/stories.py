@@ -32,6 +32,8 @@ def steps(number: int) -> str:
 
 # Below this share of recent gradients, what comes back is not worth a word.
 _WORTH_TELLING = 0.01
+# From how many median deviations on a loss is far above the median; the rule rejects from 9 on.
+_FAR = 4.0
 
 
 # The states of rules that let in what keeps coming back.
@@ -51,7 +53,12 @@ def in_guards(opt_state: object) -> list[Recurring]:
 
 def share_recurring(state: Recurring) -> Any:
     """Return the share of norms, or losses, far above the usual ones, for every member."""
-    return share_let_in(state.recurrence, usual_log(state))
+    share = share_let_in(state.recurrence, usual_log(state))
+    if isinstance(state, LossSpikeState):
+        # Levels are relative to the median of their time, which may have risen for good since.
+        above = np.asarray(state.last_far) - np.asarray(state.loss_center)
+        share = np.where(above > _FAR * np.asarray(state.loss_spread), share, 0.0)
+    return share
 
 
 def usual_log(state: Recurring) -> Any:

@@ -29,6 +29,7 @@ class LossSpikeState(NamedTuple):
     loss_spread: jax.Array  # shape=(), dtype=jnp.float32, median absolute deviation; 0: unknown
     first_losses: Ring  # the losses of the warm-up
     recurrence: Recurrence  # which losses come back, by how far they are above the median
+    last_far: jax.Array  # shape=(), dtype=jnp.float32, the last loss far above it
 
 
 @shown
@@ -119,6 +120,7 @@ def loss_spike(
             loss_spread=jnp.zeros((), jnp.float32),
             first_losses=new_ring(warmup_steps),
             recurrence=new_recurrence(),
+            last_far=jnp.zeros((), jnp.float32),
         )
 
     def decide(
@@ -143,7 +145,8 @@ def loss_spike(
             reason=jnp.where(let_in, Reason.RECURRING_LOSS, reason),
         )
         learned = _learn(state, loss, warmup_steps, rate, min_spread)
-        learned = learned._replace(recurrence=recurrence)
+        last_far = jnp.where(far, loss, state.last_far)
+        learned = learned._replace(recurrence=recurrence, last_far=last_far)
         return verdict, jax.tree.map(
             lambda new, old: jnp.where(countable, new, old), learned, state
         )
