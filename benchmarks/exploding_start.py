@@ -41,11 +41,14 @@ OPTIMIZERS: dict[str, Callable[[optax.Schedule], optax.GradientTransformation]] 
 def starts(task: Task, times: float, seeds: range, *, rescaled: bool) -> list[Any]:
     """Return initial parameters, one for each seed."""
     found = []
+
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        return task.loss(params, batch, CALM)
+
     for seed in seeds:
         params = jax.tree.map(lambda leaf: times * leaf, task.init(jax.random.key(seed)))
         if rescaled:
             batch = task.batch(jax.random.key(1_000 + seed))
-            loss_fn = lambda params, batch: task.loss(params, batch, CALM)  # noqa: E731
             params = gs.rescale_start(loss_fn, params, batch).params
         found.append(params)
     return found

@@ -71,22 +71,25 @@ def test_pitfall_losses_of_very_small_batches_are_rejected_now_and_then() -> Non
     assert rejected.mean() == pytest.approx(0.006, abs=0.001)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
-def test_contamination_never_passes_if_told_so(share: float) -> None:
+def contaminated(share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return losses of which a share is far too high, and which these are."""
     losses = normal(steps=5_000)
     bad = np.random.default_rng(5).random(5_000) < share
     bad[:20] = False
     losses[bad] += 2.0
+    return losses, bad
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
+def test_contamination_never_passes_if_told_so(share: float) -> None:
+    losses, bad = contaminated(share)
     rejected, _ = judge(losses, STRICT)
     np.testing.assert_array_equal(rejected, bad)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.3])
 def test_what_keeps_coming_back_is_let_in_at_a_limited_size(share: float) -> None:
-    losses = normal(steps=5_000)
-    bad = np.random.default_rng(5).random(5_000) < share
-    bad[:20] = False
-    losses[bad] += 2.0
+    losses, bad = contaminated(share)
     scales, state = run(RULE, np.ones(5_000), losses)
     assert (scales[~bad] == 1.0).all()
     assert (scales[bad] == 0.0).sum() <= 6

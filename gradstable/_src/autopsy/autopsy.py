@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstable._src.autopsy.births import Birth, Watch
+from gradstable._src.autopsy.births import Birth, Watch, is_finite
 from gradstable._src.autopsy.examples import batch_size, broken_examples, named_in
 from gradstable._src.autopsy.places import NOWHERE, line_of, scope_of
 from gradstable._src.autopsy.upstream import nearest_argument
-from gradstable._src.autopsy.values import values_of
+from gradstable._src.autopsy.values import described
 from gradstable._src.core.eager import is_traced
 from gradstable._src.core.equations import is_input
-from gradstable._src.core.numerics import is_inexact
+from gradstable._src.core.paths import leaf_paths
 from gradstable._src.walk.walk import walk
+from gradstable._src.walk.weights import Weights
 
 
 class Cause(NamedTuple):
@@ -129,8 +130,11 @@ def autopsy(
     watch = Watch()
     watch.arguments(program.given)
     value, *gradients = walk(program.closed, program.given, watch)
-    bad = [not bool(jnp.isfinite(gradient).all()) for gradient in gradients]
-    broken = tuple(name for name, is_bad in zip(program.names, bad, strict=False) if is_bad)
+    broken = tuple(
+        name
+        for name, gradient in zip(program.names, gradients, strict=False)
+        if not is_finite(gradient)
+    )
     forward = watch.first(watch.of([value]))
     birth = forward or watch.first(watch.of(gradients))
     if birth is None:
@@ -152,51 +156,38 @@ class _Program:
         self, loss_fn: Callable[..., Any], params: Any, args: Any, *, has_aux: bool
     ) -> None:
         self._loss_fn, self._has_aux = loss_fn, has_aux
-        leaves, self._structure = jax.tree.flatten(params)
-        self._leaves = leaves
-        self._places = [
-            place for place, leaf in enumerate(leaves) if is_input(leaf) and is_inexact(leaf)
-        ]
-        paths = [
-            jax.tree_util.keystr(path) or "params"
-            for path, _ in jax.tree_util.tree_leaves_with_path(params)
-        ]
-        others = [
-            (f"args{jax.tree_util.keystr(path)}", leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(args)
-            if is_input(leaf)
-        ]
-        self.names = [paths[place] for place in self._places] + [name for name, _ in others]
-        weights = [jnp.asarray(leaves[place]) for place in self._places]
-        self.num_weights = len(weights)
-        self.given = [*weights, *(jnp.asarray(leaf) for _, leaf in others)]
+        self._weights = Weights(params)
+        weights = list(map(jnp.asarray, self._weights.leaves))
         each, structure = jax.tree.flatten(args)
+        arrays = [jnp.asarray(leaf) for leaf in each if is_input(leaf)]
+        others = zip(leaf_paths(args), each, strict=True)
+        self.num_weights = len(weights)
+        self.names = [path or "params" for path in self._weights.paths]
+        self.names += [f"args{path}" for path, leaf in others if is_input(leaf)]
+        self.given = [*weights, *arrays]
 
         def run(weights: Sequence[Any], arrays: Sequence[Any]) -> Any:
             values = iter(arrays)
             full = [next(values) if is_input(leaf) else leaf for leaf in each]
             return self._both(weights, jax.tree.unflatten(structure, full))
 
-        self.closed = jax.make_jaxpr(run)(weights, self.given[len(weights) :])
+        self.closed = jax.make_jaxpr(run)(weights, arrays)
 
     def is_sound(self, args: Any) -> bool:
         """Whether loss and gradients are finite for other arguments."""
         found = self._both(self.given[: self.num_weights], args)
-        return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(found))
+        return all(map(is_finite, jax.tree.leaves(found)))
 
     def _both(self, weights: Sequence[Any], args: Any) -> tuple[Any, Any]:
         def loss(weights: Sequence[Any]) -> Any:
-            full = list(self._leaves)
-            for place, weight in zip(self._places, weights, strict=True):
-                full[place] = weight
-            return self._loss_fn(jax.tree.unflatten(self._structure, full), *args)
+            return self._loss_fn(self._weights.replaced(weights), *args)
 
         value, gradients = jax.value_and_grad(loss, has_aux=self._has_aux)(list(weights))
         return (value[0] if self._has_aux else value), gradients
 
 
 def _cause(birth: Birth, program: _Program, *, backward: bool) -> Cause:
-    output = str(values_of(birth.output))
+    output = described(birth.output)
     if birth.eqn is None:
         name = program.names[birth.argument] if birth.argument >= 0 else "a constant"
         return Cause("", *NOWHERE, "", (), False, (), output, name, "", ())
@@ -213,7 +204,7 @@ def _cause(birth: Birth, program: _Program, *, backward: bool) -> Cause:
             if place.iteration is not None and place.eqn.primitive.name != "cond"
         ),
         backward=backward,
-        inputs=tuple(str(values_of(one)) for one in birth.inputs),
+        inputs=tuple(map(described, birth.inputs)),
         output=output,
         argument="",
         leaf="" if nearest is None else program.names[nearest],

@@ -50,7 +50,7 @@ class Watch:
     def arguments(self, arrays: Sequence[Any]) -> None:
         """Look at the arguments of the program."""
         for number, array in enumerate(arrays):
-            if not _finite(array):
+            if not is_finite(array):
                 self._know(array, self._new(Birth(None, (), (), array, number)))
 
     def of(self, arrays: Iterable[Any]) -> Births:
@@ -62,10 +62,10 @@ class Watch:
         self, eqn: JaxprEqn, inputs: Sequence[Any], outputs: list[Any], places: tuple[Place, ...]
     ) -> list[Any]:
         """Look at the outputs of an equation."""
-        bad = [output for output in outputs if not _finite(output)]
+        bad = [output for output in outputs if not is_finite(output)]
         if not bad:
             return outputs
-        reached = [x for x in _chosen(eqn, inputs) if not _finite(x)]
+        reached = [x for x in _chosen(eqn, inputs) if not is_finite(x)]
         for constant in reached:
             if id(constant) not in self._known:
                 birth = self._new(Birth(None, places, (), constant))
@@ -82,12 +82,12 @@ class Watch:
     def slice(self, whole: Any, part: Any, index: int) -> None:
         """Look at the part of an array that a pass of a loop gets."""
         del index
-        if id(whole) in self._known and not _finite(part):
+        if id(whole) in self._known and not is_finite(part):
             self._know(part, self._known[id(whole)][1])
 
     def stack(self, parts: Sequence[Any], whole: Any) -> None:
         """Look at what the passes of a loop have made."""
-        if not _finite(whole):
+        if not is_finite(whole):
             self._know(whole, self.of(parts))
 
     def first(self, births: Births) -> Birth | None:
@@ -111,12 +111,13 @@ def _chosen(eqn: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
     kept = []
     for number, case in enumerate(cases):
         here = jnp.broadcast_to(jnp.asarray(which, jnp.int32) == number, jnp.shape(case))
-        if not _finite(jnp.where(here, case, jnp.zeros_like(case))):
+        if not is_finite(jnp.where(here, case, jnp.zeros_like(case))):
             kept.append(case)
     return kept
 
 
-def _finite(array: Any) -> bool:
+def is_finite(array: Any) -> bool:
+    """Whether all entries of an array are finite numbers."""
     if not jnp.issubdtype(jnp.result_type(array), jnp.inexact):
         return True
     return bool(jnp.isfinite(array).all())

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstable._src.core.equations import is_input
+from gradstable._src.core.keys import is_key
 
 
 def batch_size(args: Any, axis: int | None) -> int:
@@ -63,5 +64,4 @@ def _batched(args: Any, axis: int) -> list[Any]:
 
 
 def _has(leaf: Any, axis: int) -> bool:
-    is_key = is_input(leaf) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return is_input(leaf) and not is_key and np.ndim(leaf) > axis
+    return is_input(leaf) and not is_key(leaf) and np.ndim(leaf) > axis

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from gradstable._src.walk.walk import bare
+
 if TYPE_CHECKING:
-    from jax.extend.core import Jaxpr, JaxprEqn
+    from jax.extend.core import JaxprEqn
 
     from gradstable._src.walk.walk import Place
 
@@ -77,8 +79,7 @@ def _all_frames(eqn: JaxprEqn) -> list[Any]:
 
 def _is_inside(place: Place, frames: Sequence[Any]) -> bool:
     """Whether the innermost of some frames is inside of the function that was called."""
-    program = program_in(place)
-    written = getattr(program.debug_info, "func_filename", None)
+    written = getattr(bare(place.program).debug_info, "func_filename", None)
     if frames and written is not None and not _is_library(written):
         return True
     outer = [_key(frame) for frame in _frames(place.eqn)]
@@ -88,19 +89,6 @@ def _is_inside(place: Place, frames: Sequence[Any]) -> bool:
 
 def _key(frame: Any) -> tuple[str, int]:
     return frame.file_name, frame.line_num
-
-
-def program_in(place: Place) -> Jaxpr:
-    """Return the program that was entered."""
-    params, name = place.eqn.params, place.eqn.primitive.name
-    program: Any
-    if name == "cond":
-        program = params["branches"][place.iteration or 0]
-    elif name == "while":
-        program = params["body_jaxpr"]
-    else:
-        program = params.get("jaxpr", params.get("call_jaxpr"))
-    return getattr(program, "jaxpr", program)
 
 
 def scope_of(eqn: JaxprEqn, places: tuple[Place, ...]) -> str:

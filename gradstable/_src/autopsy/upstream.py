@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gradstable._src.autopsy.places import program_in
 from gradstable._src.core.equations import is_variable
+from gradstable._src.walk.walk import bare
 
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr, JaxprEqn, Var
@@ -26,7 +26,7 @@ def nearest_argument(
       places: what it is inside of, from the outside in.
       wanted: numbers of arguments of the program.
     """
-    inside = [jaxpr, *(program_in(place) for place in places)]
+    inside = [jaxpr, *(bare(place.program) for place in places)]
     found = _variables(eqn)
     for depth in range(len(inside) - 1, -1, -1):
         goals = {var: number for number, var in enumerate(inside[depth].invars)}

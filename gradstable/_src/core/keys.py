@@ -11,6 +11,11 @@ from gradstable._src.core.explicit import as_laid_out
 from gradstable._src.core.layout import Split
 
 
+def is_key(array: jax.Array) -> bool:
+    """Whether an array holds keys, and not plain numbers."""
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
 def key_numbers(key: int | jax.Array) -> jax.Array:
     """Return the plain numbers of a seed or key, in a new array."""
     return jnp.array(jax.random.key_data(_typed(key)), copy=True)
@@ -41,6 +46,6 @@ def draw(
 
 def _typed(key: int | jax.Array) -> jax.Array:
     array = jnp.asarray(key)
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if is_key(array):
         return array
     return jax.random.wrap_key_data(array) if array.ndim else jax.random.key(key)

@@ -1,7 +1,7 @@
 """Reports of states other than the guard's: accumulation, loss scale, recovery, recorder."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def in_guards(opt_state: object) -> list[Recurring]:
     guards = {path.removesuffix("ledger") for path, _ in find_all(opt_state, Ledger)}
     return [
         state
-        for kind in Recurring.__args__
+        for kind in get_args(Recurring)
         for path, state in find_all(opt_state, kind)
         if path[: path.rfind("rule_state")] in guards
     ]

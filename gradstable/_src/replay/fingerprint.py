@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradstable._src.core.equations import is_array
+from gradstable._src.core.keys import is_key
 
 # Odd, so that multiplication loses no bit: the constants of MurmurHash3, and the golden ratio.
 _MIX = ((0x85EBCA6B, 0xC2B2AE35), (0xCC9E2D51, 0x1B873593))
@@ -53,7 +54,7 @@ def fingerprint(tree: Any) -> jax.Array:
     """
     total = jnp.zeros((2,), jnp.uint32)
     for number, leaf in enumerate(jax.tree.leaves(tree)):
-        if is_array(leaf) or _is_key(leaf):
+        if is_array(leaf):
             total = total + _of_leaf(_words(leaf), number)
     return total
 
@@ -90,7 +91,9 @@ def _index(shape: tuple[int, ...]) -> jax.Array:
 
 def _words(leaf: Any) -> jax.Array:
     """Return the bits of an array as 32-bit words."""
-    array = jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
+    array = jnp.asarray(leaf)
+    if is_key(array):
+        array = jax.random.key_data(array)
     if jnp.iscomplexobj(array):
         array = jnp.stack([array.real, array.imag], axis=-1)
     if array.dtype == jnp.bool_:
@@ -102,7 +105,3 @@ def _words(leaf: Any) -> jax.Array:
     if bits == 64:
         return lax.bitcast_convert_type(array, jnp.uint32)
     return lax.bitcast_convert_type(array, f"uint{bits}").astype(jnp.uint32)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradstable._src.core.paths import leaf_paths
 from gradstable._src.replay.fingerprint import fingerprint
 
 
@@ -33,11 +34,10 @@ def unequal_replicas(tree: Any) -> dict[str, tuple[str, ...]]:
       {}
     """
     found: dict[str, tuple[str, ...]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.Array):
-            odd = _odd_ones(leaf)
-            if odd:
-                found[jax.tree_util.keystr(path)] = odd
+    for path, leaf in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True):
+        odd = _odd_ones(leaf) if isinstance(leaf, jax.Array) else ()
+        if odd:
+            found[path] = odd
     return found
 
 

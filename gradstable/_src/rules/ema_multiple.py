@@ -13,6 +13,7 @@ from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
 from gradstable._src.rules.recurrence import Recurrence, appeal, new_recurrence
+from gradstable._src.rules.streaming import finite_log
 
 
 class EmaMultipleState(NamedTuple):
@@ -110,8 +111,7 @@ def ema_multiple(
         if start is None:
             limit = jnp.where(known, limit, unlimited())
         far = norm >= limit
-        log_norm = jnp.log(jnp.clip(norm, jnp.finfo(norm.dtype).tiny, jnp.finfo(norm.dtype).max))
-        recurs, medians, recurrence = appeal(state.recurrence, log_norm, far)
+        recurs, medians, recurrence = appeal(state.recurrence, finite_log(norm), far)
         let_in = recurs if not reject_recurring else jnp.zeros_like(recurs)
         accept = ~far | let_in
         size = jnp.where(let_in, jnp.minimum(norm, medians * state.mean_norm), norm)

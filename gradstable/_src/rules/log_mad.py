@@ -13,7 +13,7 @@ from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
 from gradstable._src.rules.recurrence import Recurrence, appeal, new_recurrence
-from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
+from gradstable._src.rules.streaming import SIGMA_PER_MAD, finite_log, follow
 
 # With this initial spread, four sigma are a factor of 5.9.
 _FIRST_SPREAD = 0.3
@@ -147,7 +147,7 @@ def log_mad(
         # Not by the number of norms: if it was set from outside, there may be no history.
         known, counts = state.log_spread > 0, measure.norm > 0
         state = state._replace(norms_seen=jnp.where(known, jnp.maximum(state.norms_seen, 0), 0))
-        x = _finite_log(measure.norm)
+        x = finite_log(measure.norm)
         sigma = SIGMA_PER_MAD * jnp.minimum(state.log_spread, max_spread)
         clip_above = jnp.multiply(clip_at, sigma)
         excess = jnp.where(known & counts, x - state.log_center, 0.0)
@@ -165,11 +165,6 @@ def log_mad(
         return verdict._replace(threshold=limit), state
 
     return Rule(init=init, decide=decide)
-
-
-def _finite_log(norm: jax.Array) -> jax.Array:
-    limits = jnp.finfo(norm.dtype)
-    return jnp.log(jnp.clip(norm, limits.tiny, limits.max))
 
 
 def _judge(excess: jax.Array, size: jax.Array, far: jax.Array, let_in: jax.Array) -> Verdict:

@@ -28,3 +28,9 @@ def follow(
     step = _CENTER_GAIN * gain * jnp.clip(excess, -spread, spread)
     grow = jnp.where(jnp.abs(excess) > spread, gain, -gain)
     return center + step, spread * jnp.exp(grow)
+
+
+def finite_log(norm: jax.Array) -> jax.Array:
+    """Return the log of a norm; that of 0 and of infinity is finite, too."""
+    limits = jnp.finfo(norm.dtype)
+    return jnp.log(jnp.clip(norm, limits.tiny, limits.max))

@@ -12,9 +12,9 @@ import numpy as np
 
 from gradstable._src.core.checks import check_number
 from gradstable._src.core.eager import is_traced
-from gradstable._src.core.equations import is_input
 from gradstable._src.core.numerics import is_inexact
 from gradstable._src.walk.walk import Place, walk
+from gradstable._src.walk.weights import Weights
 
 if TYPE_CHECKING:
     from jax.extend.core import JaxprEqn
@@ -117,50 +117,37 @@ def rescale_start(
       gives every layer an output of variance 1, from weights made orthogonal.
     """
     check_number("max_gain", max_gain, at_least=1.0)
-    leaves, structure = jax.tree.flatten(params)
-    if is_traced(jax.tree.leaves((params, args))):
+    if is_traced((params, args)):
         msg = "rescale_start looks at values, so call it outside of jit, before training"
         raise TypeError(msg)
-    weights = [is_input(leaf) and is_inexact(leaf) for leaf in leaves]
+    weights = Weights(params)
     found: dict[Part, float] = {}
     for _ in range(_PASSES):
-        scaled = _scaled(leaves, found)
-        gains = _look(loss_fn, structure, scaled, weights, args, max_gain)
+        gains = _look(loss_fn, weights, _scaled(weights.leaves, found), args, max_gain)
         gains.limit_growth()
         if not gains.factors:
             break
         for part, factor in gains.factors.items():
             found[part] = found.get(part, 1.0) * factor
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    names = {part: paths[part[0]] + "".join(f"[{i}]" for i in part[1]) for part in found}
+    names = {part: weights.paths[part[0]] + "".join(f"[{i}]" for i in part[1]) for part in found}
     return Rescaled(
-        params=jax.tree.unflatten(structure, _scaled(leaves, found)),
+        params=weights.replaced(_scaled(weights.leaves, found)),
         factors={names[part]: factor for part, factor in sorted(found.items())},
     )
 
 
 def _look(
     loss_fn: Callable[..., Any],
-    structure: Any,
+    weights: Weights,
     leaves: Sequence[Any],
-    weights: Sequence[bool],
     args: tuple[Any, ...],
     max_gain: float,
 ) -> _Gains:
-    """Return the gains of the weights, after one run of the loss."""
-
-    def run(given: Sequence[jax.Array]) -> Any:
-        each = iter(given)
-        full = [
-            next(each) if is_weight else leaf
-            for is_weight, leaf in zip(weights, leaves, strict=True)
-        ]
-        return loss_fn(jax.tree.unflatten(structure, full), *args)
-
-    numbers = [number for number, is_weight in enumerate(weights) if is_weight]
-    given = [jnp.asarray(leaves[number]) for number in numbers]
-    gains = _Gains(dict(zip(numbers, given, strict=True)), max_gain)
-    walk(jax.make_jaxpr(run)(given), given, gains)
+    """Return the gains of the weights, after one run of the loss with these values of them."""
+    given = list(map(jnp.asarray, leaves))
+    gains = _Gains(given, max_gain)
+    program = jax.make_jaxpr(lambda given: loss_fn(weights.replaced(given), *args))(given)
+    walk(program, given, gains)
     return gains
 
 
@@ -175,7 +162,7 @@ def _scaled(leaves: Sequence[Any], factors: dict[Part, float]) -> list[Any]:
 class _Gains:
     """A visitor that follows weights through views of them, and limits what they produce."""
 
-    def __init__(self, weights: dict[int, jax.Array], max_gain: float) -> None:
+    def __init__(self, weights: Sequence[jax.Array], max_gain: float) -> None:
         self.factors: dict[Part, float] = {}
         self._max_gain = max_gain
         self._uses: dict[Part, Any] = {}
@@ -183,7 +170,7 @@ class _Gains:
         self._signals: dict[Part, list[float]] = {}
         # By identity, together with the array, so that no other can take its place.
         self._seen: dict[int, tuple[Any, Part]] = {
-            id(array): (array, (number, ())) for number, array in weights.items()
+            id(array): (array, (number, ())) for number, array in enumerate(weights)
         }
 
     def slice(self, whole: Any, part: Any, index: int) -> None:
@@ -215,11 +202,13 @@ class _Gains:
 
     def limit_growth(self) -> None:
         """Limit the weights whose signal grew from use to use, if nothing else was wrong."""
+        if self.factors:
+            return
         for part, signals in self._signals.items():
             sizes = np.nan_to_num(np.minimum(signals, _LARGEST), nan=_LARGEST)
             last = int(np.argmax(sizes))
             growth = sizes[last] / sizes[0]
-            if not self.factors and growth > _MOST_GROWTH:
+            if growth > _MOST_GROWTH:
                 self.factors[part] = float(growth ** (-1.0 / last))
                 return
 

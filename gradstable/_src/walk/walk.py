@@ -24,6 +24,16 @@ class Place(NamedTuple):
     eqn: JaxprEqn
     iteration: int | None = None
 
+    @property
+    def program(self) -> Any:
+        """The program that was entered: of a ``while``, its body."""
+        params = self.eqn.params
+        if "branches" in params:
+            return params["branches"][self.iteration or 0]
+        return next(
+            params[name] for name in ("jaxpr", "body_jaxpr", "call_jaxpr") if name in params
+        )
+
 
 class Visitor(Protocol):
     """Looks at a program while it runs."""
@@ -101,22 +111,26 @@ def _last_read(jaxpr: Jaxpr) -> list[list[Any]]:
 
 
 def _closed(program: Any) -> tuple[Jaxpr, Sequence[Any]]:
-    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
+    return bare(program), getattr(program, "consts", ())
+
+
+def bare(program: Any) -> Jaxpr:
+    """Return a program without its constants."""
+    return getattr(program, "jaxpr", program)
 
 
 def _call(
     eqn: JaxprEqn, inputs: Sequence[Any], visitor: Visitor, places: tuple[Place, ...]
 ) -> list[Any]:
-    program = next(eqn.params[name] for name in ("jaxpr", "call_jaxpr") if name in eqn.params)
-    return _run(*_closed(program), inputs, visitor, (*places, Place(eqn)))
+    place = Place(eqn)
+    return _run(*_closed(place.program), inputs, visitor, (*places, place))
 
 
 def _cond(
     eqn: JaxprEqn, inputs: Sequence[Any], visitor: Visitor, places: tuple[Place, ...]
 ) -> list[Any]:
-    branches = eqn.params["branches"]
-    chosen = min(max(int(inputs[0]), 0), len(branches) - 1)
-    return _run(*_closed(branches[chosen]), inputs[1:], visitor, (*places, Place(eqn, chosen)))
+    place = Place(eqn, min(max(int(inputs[0]), 0), len(eqn.params["branches"]) - 1))
+    return _run(*_closed(place.program), inputs[1:], visitor, (*places, place))
 
 
 def _while(
@@ -126,11 +140,12 @@ def _while(
     of_cond, of_body = inputs[:num_cond], inputs[num_cond : num_cond + num_body]
     carry, number = list(inputs[num_cond + num_body :]), 0
     while True:
-        where = (*places, Place(eqn, number))
+        place = Place(eqn, number)
+        where = (*places, place)
         (goes_on,) = _run(*_closed(eqn.params["cond_jaxpr"]), (*of_cond, *carry), visitor, where)
         if not goes_on:
             return carry
-        carry = _run(*_closed(eqn.params["body_jaxpr"]), (*of_body, *carry), visitor, where)
+        carry = _run(*_closed(place.program), (*of_body, *carry), visitor, where)
         number += 1
 
 
@@ -150,8 +165,9 @@ def _scan(
         parts = [whole[number] for whole in each]
         for whole, part in zip(each, parts, strict=True):
             visitor.slice(whole, part, number)
-        where = (*places, Place(eqn, number))
-        results = _run(*_closed(eqn.params["jaxpr"]), (*consts, *carry, *parts), visitor, where)
+        place = Place(eqn, number)
+        given = (*consts, *carry, *parts)
+        results = _run(*_closed(place.program), given, visitor, (*places, place))
         carry = results[:num_carry]
         stacked.append(results[num_carry:])
     if not length:
