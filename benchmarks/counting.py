@@ -23,10 +23,12 @@ class Count(NamedTuple):
     compile: float  # seconds
 
 
-def large_tree(num_leaves: int = NUM_LEAVES, num_params: int = NUM_PARAMS) -> dict[str, Any]:
-    """Return the types of a tree of equal float32 matrices."""
-    rows = int((num_params / num_leaves) ** 0.5)
-    shape = (rows, num_params // num_leaves // rows)
+def large_tree(
+    num_leaves: int = NUM_LEAVES, num_params: int = NUM_PARAMS, *, multiple: int = 1
+) -> dict[str, Any]:
+    """Return the types of a tree of equal float32 matrices, with sides of a multiple of a size."""
+    rows = int((num_params / num_leaves) ** 0.5) // multiple * multiple
+    shape = (rows, num_params // num_leaves // rows // multiple * multiple)
     return {f"w{i:02}": jax.ShapeDtypeStruct(shape, jnp.float32) for i in range(num_leaves)}
 
 

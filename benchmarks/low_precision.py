@@ -52,6 +52,11 @@ CONTESTANTS: Mapping[str, Callable[[Schedule], optax.GradientTransformation]] = 
     "bfloat16, nearest": lambda schedule: adamw(
         schedule, mu_dtype=jnp.bfloat16, nu_dtype=jnp.bfloat16
     ),
+    "adamw_8bit": lambda schedule: optax.chain(
+        gs.moments.scale_by_adam_8bit(),
+        optax.add_decayed_weights(1e-4),
+        optax.scale_by_learning_rate(schedule),
+    ),
     "bfloat16": lambda schedule: gs.precision.compress_moments(adamw(schedule), to="bfloat16"),
     "int16": lambda schedule: gs.precision.compress_moments(adamw(schedule), to="int16"),
     "int8": lambda schedule: gs.precision.compress_moments(adamw(schedule)),

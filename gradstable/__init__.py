@@ -36,6 +36,7 @@ from gradstable._src.health.updated import has_updated
 from gradstable._src.precision.loss_scale import loss_scale, scale_loss, unscale
 from gradstable._src.rate.govern import govern
 from gradstable._src.recipes.adam import adam, adamw, nadam, nadamw
+from gradstable._src.recipes.adam_8bit import adamw_8bit
 from gradstable._src.recipes.adam_kin import adabelief, adamax, amsgrad, radam, yogi
 from gradstable._src.recipes.classic import adadelta, adagrad, rmsprop, sgd
 from gradstable._src.recipes.modern import adan
@@ -54,7 +55,10 @@ from gradstable._src.telemetry.record import record
 if TYPE_CHECKING:
     from gradstable import testing
 
-__version__ = importlib.metadata.version("gradstable")
+try:
+    __version__ = importlib.metadata.version("gradstable")
+except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "unknown"
 
 __all__ = [
     "Autopsy",
@@ -73,6 +77,7 @@ __all__ = [
     "adam",
     "adamax",
     "adamw",
+    "adamw_8bit",
     "adan",
     "amsgrad",
     "autopsy",

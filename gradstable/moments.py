@@ -2,6 +2,7 @@
 
 from gradstable._src.moments.adadelta import scale_by_adadelta
 from gradstable._src.moments.adam import scale_by_adam
+from gradstable._src.moments.adam_8bit import scale_by_adam_8bit
 from gradstable._src.moments.adam_atan2 import scale_by_adam_atan2
 from gradstable._src.moments.adamax import scale_by_adamax
 from gradstable._src.moments.adan import scale_by_adan
@@ -33,6 +34,7 @@ __all__ = [
     "half_life_schedule",
     "scale_by_adadelta",
     "scale_by_adam",
+    "scale_by_adam_8bit",
     "scale_by_adam_atan2",
     "scale_by_adamax",
     "scale_by_adan",

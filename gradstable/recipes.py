@@ -1,6 +1,7 @@
 """Complete optimizers, guard included, composed from the other modules."""
 
 from gradstable._src.recipes.adam import adam, adamw, nadam, nadamw
+from gradstable._src.recipes.adam_8bit import adamw_8bit
 from gradstable._src.recipes.adam_kin import adabelief, adamax, amsgrad, radam, yogi
 from gradstable._src.recipes.classic import adadelta, adagrad, rmsprop, sgd
 from gradstable._src.recipes.modern import adan, ademamix, adopt
@@ -22,6 +23,7 @@ __all__ = [
     "adam",
     "adamax",
     "adamw",
+    "adamw_8bit",
     "adan",
     "ademamix",
     "adopt",

@@ -81,5 +81,5 @@ def test_an_optimizer_takes_what_its_estimator_takes(entry: Any) -> None:
 
 # What the recipe chooses, and the estimator leaves open.
 CHOSEN = {("muon", "scale"), ("nadam", "momentum_decay")}
-# A second moment and an average of iterates; LAMB as optax has it.
-WITHOUT_MOMENTS = {"schedule_free_adamw", "lamb"}
+# A second moment and an average of iterates; LAMB as optax has it; a format of its own.
+WITHOUT_MOMENTS = {"schedule_free_adamw", "lamb", "adamw_8bit"}

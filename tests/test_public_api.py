@@ -133,6 +133,24 @@ def test_version_is_that_of_the_project_and_of_the_changelog() -> None:
     assert f"gradstable=={gs.__version__}" in gauntlet["project"]["dependencies"]
 
 
+def test_a_source_tree_that_is_not_installed_can_be_imported(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "gradstable", tmp_path / "gradstable")
+    hidden = f"""
+import importlib.metadata, sys
+known = importlib.metadata.version
+def version(name):
+    if name == "gradstable":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+importlib.metadata.version = version
+sys.path.insert(0, {str(tmp_path)!r})
+import gradstable
+print(gradstable.__version__, gradstable.__file__)
+"""
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    assert done.stdout.startswith(f"unknown {tmp_path}"), done.stderr
+
+
 def test_package_is_marked_as_typed() -> None:
     assert (ROOT / "gradstable" / "py.typed").is_file()
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from benchmarks.speed.contestants import chosen
 from benchmarks.speed.measure import Measured, Row, measure
-from benchmarks.speed.table import LEGEND, show, write_json, write_markdown
+from benchmarks.speed.table import LEGEND, show, wide_console, write_json, write_markdown
 from benchmarks.speed.timing import data_sheet
 from benchmarks.speed.trees import CPU, GPU, QUICK, TINY, trees
 
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     on_gpu = jax.default_backend() == "gpu"
     kind = jax.devices()[0].device_kind
-    console = Console()
+    console = wide_console()
     about = (
         f"jax {jax.__version__} on {jax.default_backend()} ({kind}); {device_line(kind, on_gpu)}"
     )

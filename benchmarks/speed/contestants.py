@@ -15,7 +15,7 @@ from benchmarks.cost import optax_protection
 class Contestant(NamedTuple):
     make: Callable[[Any], optax.GradientTransformation]
     # Words that no implementation can avoid: gradient, parameter, and statistics are read, and all
-    # but the gradient are written.
+    # but the gradient are written. Two bytes of statistics are half a word.
     necessary: int = 7
     ours: bool = False
 
@@ -29,6 +29,12 @@ CONTESTANTS: dict[str, Contestant] = {
     "gs.guard(optax.adamw)": Contestant(lambda rate: gs.guard(optax.adamw(rate)), ours=True),
     "gs.adamw": Contestant(gs.adamw, ours=True),
     "gs.stable_adamw": Contestant(gs.stable_adamw, ours=True),
+    "gs.adamw_8bit": Contestant(gs.adamw_8bit, necessary=4, ours=True),
+    "gs.guard(compress_moments(adamw))": Contestant(
+        lambda rate: gs.guard(gs.precision.compress_moments(optax.adamw(rate))),
+        necessary=4,
+        ours=True,
+    ),
     "chain(clip_by_global_norm, adamw)": Contestant(_clipped),
     "apply_if_finite(chain(clip, adamw))": Contestant(
         lambda rate: optax_protection(optax.adamw(rate))

@@ -47,6 +47,12 @@ COLUMNS = (
 )
 
 
+def wide_console() -> Console:
+    """Return a console on which a table keeps its columns, also where output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(150, console.width))
+
+
 def show(title: str, rows: Sequence[Row], console: Console) -> None:
     table = Table(title=title)
     for column in COLUMNS:
@@ -57,13 +63,19 @@ def show(title: str, rows: Sequence[Row], console: Console) -> None:
 
 
 def write_markdown(path: Path, titled: dict[str, Sequence[Row]], about: str) -> None:
-    lines = [about, ""]
+    lines = [about, "", *markdown(titled), LEGEND, ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def markdown(titled: dict[str, Sequence[Row]]) -> list[str]:
+    """Return the lines of a table for each tree."""
+    lines: list[str] = []
     for title, rows in titled.items():
         lines += [f"**{title}**", "", _line([column.heading for column in COLUMNS])]
         lines += [_line(["---", *["---:"] * (len(COLUMNS) - 1)])]
         lines += [_line([column.text(row) for column in COLUMNS]) for row in rows]
         lines += [""]
-    path.write_text("\n".join([*lines, LEGEND, ""]), encoding="utf-8")
+    return lines
 
 
 def write_json(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:

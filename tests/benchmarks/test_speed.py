@@ -21,7 +21,7 @@ def test_it_runs_and_writes_what_it_shows(
     main([*what, f"--json={figures}", f"--markdown={page}"])
     shown = capsys.readouterr().out
     rows = json.loads(figures.read_text(encoding="utf-8"))["rows"]
-    names = ["optax.adamw", "gs.guard(optax.adamw)"]
+    names = ["optax.adamw", "gs.guard(optax.adamw)", "gs.guard(compress_moments(adamw))"]
     assert [row["name"] for row in rows[:-1]] == names
     assert rows[-1]["name"].startswith("torch")
     for row, name in zip(rows, names, strict=False):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradstable._src.core.chance import random_bits
 from gradstable._src.precision.blocks import BLOCK, INT8, INT16, Grid, decode, encode
-from gradstable._src.precision.chance import random_bits
 from tests.oracles import block_floats
 
 GRIDS = {"int8": INT8[0], "uint8": INT8[1], "int16": INT16[0], "uint16": INT16[1]}

@@ -143,6 +143,14 @@ def test_entry_that_overflows_inside_keeps_what_it_was() -> None:
     assert after[4] == pytest.approx(1.999e-3, rel=1e-5)
 
 
+@pytest.mark.parametrize("to", ["int8", "int16"])
+def test_pitfall_compiler_does_not_compute_the_first_blocks(to: Any) -> None:
+    """XLA took 47 s to reduce the zeros of a leaf of 4096 x 4096 while it compiled ``init``."""
+    init = gs.precision.compress_moments(optax.adam(1e-3), to=to).init
+    compiled = jax.jit(init).lower(jax.ShapeDtypeStruct((64, 64), jnp.float32)).compile()
+    assert " reduce(" in compiled.as_text()
+
+
 @pytest.mark.parametrize(("to", "most"), [("int8", 2.032), ("int16", 4.032), ("bfloat16", 4.001)])
 def test_bytes_of_state(to: Any, most: float) -> None:
     state = jax.eval_shape(

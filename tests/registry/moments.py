@@ -34,6 +34,15 @@ ENTRIES = [
         numbers=ADAM,
     ),
     Entry(
+        "moments.scale_by_adam_8bit",
+        FAMILY,
+        source="Kingma 2014, arXiv:1412.6980; the format is ours",
+        promise="a step is bounded in every coordinate, by 8.27, in 2 bytes of state",
+        weakness="rounding adds noise of a fifth to every update; stale nu as in scale_by_adam",
+        cases=[Case("scale_by_adam_8bit", gs.moments.scale_by_adam_8bit())],
+        numbers=BETAS,
+    ),
+    Entry(
         "moments.ema",
         FAMILY,
         source="Kingma 2014, arXiv:1412.6980",

@@ -41,6 +41,16 @@ ENTRIES = [
         required=_ONE,
     ),
     Entry(
+        "adamw_8bit",
+        FAMILY,
+        source="Loshchilov 2017, arXiv:1711.05101",
+        promise="AdamW behind the guard with 2 bytes of state, for half the traffic of AdamW",
+        weakness="as scale_by_adam_8bit",
+        cases=[Case("adamw_8bit", gs.adamw_8bit(1e-3))],
+        numbers={**_LR, "weight_decay": BELOW_ZERO, **BETAS},
+        required=_ONE,
+    ),
+    Entry(
         "sgd",
         FAMILY,
         source="Robbins 1951",

@@ -39,6 +39,7 @@ class Slot(NamedTuple):
     dtype: DTypeLike | None = None  # default: float32, or wider for wider parameters
     squared: bool = False  # real also where the gradient is complex
     per_leaf: bool = False  # one float32 number for the whole leaf
+    coded: bool = False  # integers that only the rule understands
     start: ArrayLike = 0.0
 
 
@@ -85,7 +86,7 @@ def moments(
     """
     check_axis_name(axis_name)
     for slot in slots:
-        if slot.dtype is not None:
+        if slot.dtype is not None and not slot.coded:
             check_dtype(f"the dtype of {slot.name}", slot.dtype)
 
     def init_fn(params: optax.Params) -> Any:
@@ -179,7 +180,7 @@ def _move(
     *,
     guarded: bool,
 ) -> _Moved:
-    x = g.astype(wide(g.dtype))
+    x = _in_float32(g) if any(slot.coded for slot in slots) else g.astype(wide(g.dtype))
     old = tuple(
         leaf.astype(_compute_dtype(slot, x.dtype)) for slot, leaf in zip(slots, stored, strict=True)
     )
@@ -202,6 +203,13 @@ def _move(
     return _Moved(_store(update, g.dtype), tuple(kept))
 
 
+def _in_float32(g: jax.Array) -> jax.Array:
+    """Return a gradient in float32, where a larger entry of a wider one becomes unsound."""
+    if g.dtype.itemsize <= 4:
+        return g.astype(jnp.float32)
+    return jnp.clip(g, -2.0 * MAX_SQUARED, 2.0 * MAX_SQUARED).astype(jnp.float32)
+
+
 def _all(sound: jax.Array, split: Split) -> jax.Array:
     every = jnp.all(sound)
     return lax.pmin(every.astype(jnp.int32), split.names) > 0 if split.names else every
@@ -216,6 +224,8 @@ def _start(slot: Slot, param: ArrayLike) -> jax.Array:
 
 
 def _compute_dtype(slot: Slot, dtype: DTypeLike) -> DTypeLike:
+    if slot.coded and slot.dtype is not None:
+        return slot.dtype
     return jnp.finfo(dtype).dtype if slot.squared or slot.per_leaf else dtype
 
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from gradstable._src.core.chance import random_bits
 from gradstable._src.core.numerics import wide
 from gradstable._src.core.select import select_finite
 from gradstable._src.precision.blocks import INT8, INT16, decode, encode
-from gradstable._src.precision.chance import random_bits
 
 Storage: TypeAlias = Literal["int8", "int16", "bfloat16"]
 
@@ -32,7 +32,8 @@ def start(to: Storage, signed: bool, min_size: int, leaf: jax.Array) -> Packed:
     x = leaf.astype(wide(leaf.dtype))
     if x.size < min_size:
         return Packed(x, jnp.zeros((), jnp.float32))
-    x = x.astype(jnp.float32)
+    # Behind a barrier, or XLA would compute the blocks of a constant while it compiles.
+    x = lax.optimization_barrier(x.astype(jnp.float32))
     # Averages start at zero, which needs no random bits.
     none = jnp.zeros_like(x, jnp.uint32)
     if to == "bfloat16":
