@@ -1,6 +1,6 @@
 """Protected steps compared with bare ones, torch, and the memory bandwidth.
 
-Run ``python -m benchmarks.speed`` (about ten minutes on a CPU; ``--quick``: two) on an otherwise
+Run ``python -m benchmarks.speed`` (twenty minutes on a CPU; ``--quick``: three) on an otherwise
 idle machine. Times are medians of interleaved steps. On a GPU the trees are larger, several steps
 run before the host waits for one, and the data sheet of the device is listed next to the measured
 bandwidth.
@@ -32,6 +32,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     size.add_argument("--tiny", action="store_true", help="check that it runs; times mean nothing")
     parser.add_argument("--only", metavar="WORD", default="", help="trees whose name contains this")
     parser.add_argument("--rows", metavar="WORD", default="", help="rows whose name contains this")
+    parser.add_argument("--peers", action="store_true", help="8-bit AdamW of torchao, bitsandbytes")
     parser.add_argument("--repeats", type=int, default=15, help="timed rounds (default 15)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables")
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 chosen(args.rows),
                 repeats=args.repeats,
                 chained=10 if on_gpu else 1,
+                peers=args.peers,
                 progress=lambda what: progress.update(task, description=what),
             )
     titled: dict[str, Sequence[Row]] = {
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         show(title, rows, console)
     console.print(LEGEND)
     if args.markdown:
-        write_markdown(args.markdown, titled, about)
+        write_markdown(args.markdown, "Steps on a CPU", __doc__, about, titled)
     if args.json:
         rows = [row for each in found.values() for row in each.rows]
         measured = {name: each.bandwidth for name, each in found.items()}

@@ -1,7 +1,7 @@
 """Protected steps on a GPU, next to hand-written kernels and torch.
 
 Run ``python -m benchmarks.speed.gpu --markdown docs/gpu.md`` on a machine with a GPU and nothing
-else to do (six minutes). Times are medians of chained steps. A floor is the time of the words that
+else to do (ten minutes). Times are medians of chained steps. A floor is the time of the words that
 no implementation can avoid, at the bandwidth of a triad in the same run: 1.00 is all of it.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.counting import large_tree, size
 from benchmarks.speed import kernel
 from benchmarks.speed.contestants import CONTESTANTS, Contestant
 from benchmarks.speed.measure import RATE, Measured, Row, measure
-from benchmarks.speed.table import LEGEND, markdown, show, wide_console
+from benchmarks.speed.table import show, wide_console, write_markdown
 from benchmarks.speed.timing import data_sheet, medians, triad
 from benchmarks.speed.trees import GPU, Tree, trees
 
@@ -208,9 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = checks(interpret=interpret)
     console.print("\n".join(lines))
     if args.markdown:
-        page = ["# On a GPU", "", str(__doc__).strip(), "", f"Measured on: {about}.", ""]
-        text = "\n".join([*page, *markdown(titled), *lines, "", LEGEND, ""])
-        args.markdown.write_text(text, encoding="utf-8")
+        write_markdown(args.markdown, "Steps on a GPU", __doc__, about, titled, lines)
 
 
 if __name__ == "__main__":

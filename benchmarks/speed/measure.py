@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks.counting import Count, compile_step, count_common_path, size
-from benchmarks.speed.contestants import Contestant, recompiles
+from benchmarks.speed.contestants import Contestant, eager_ratio, recompiles
 from benchmarks.speed.timing import medians, stepping, triad
 from benchmarks.speed.torch_side import NAME as TORCH
-from benchmarks.speed.torch_side import torch_or_none, torch_step
+from benchmarks.speed.torch_side import TorchStep, torch_or_none, torch_steps
 from benchmarks.speed.trees import Tree
 
 RATE = 3e-4
@@ -29,6 +29,7 @@ class Row(NamedTuple):
     trace: float | None = None  # seconds, lowering included
     compile: float | None = None  # seconds
     state: float | None = None  # bytes per parameter
+    eager: float | None = None  # ratio to optax.adamw outside of jit, on six small leaves
     recompiles: int | None = None  # when the rate changes
     note: str = ""
 
@@ -50,6 +51,7 @@ def measure(
     *,
     repeats: int,
     chained: int,
+    peers: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Measured:
     """Measure the contestants on a tree, including the memory bandwidth and torch."""
@@ -62,9 +64,11 @@ def measure(
         compiled, whole = compile_step(tx, tree)
         counts[name] = whole, count_common_path(tx, tree) if contestant.ours else whole
         runs[name] = stepping(compiled, tx, tree, chained)
-    torch, torch_state = torch_or_none(), 0.0
+    torch = torch_or_none()
+    theirs: dict[str, TorchStep] = {}
     if torch is not None:
-        runs[TORCH], torch_state = torch_step(torch, tree, chained)
+        theirs = torch_steps(torch, tree, chained, peers=peers)
+        runs |= {name: each.run for name, each in theirs.items()}
     runs[_FLOOR], moved = triad(tree, chained)
     times = medians(runs, repeats, lambda: progress(f"{title}: stepping"))
     bandwidth = moved * chained / times[_FLOOR]
@@ -81,8 +85,9 @@ def measure(
         rows.append(timed(row, contestant.necessary))
     if torch is None:
         rows.append(Row(title, TORCH, note="torch is not installed"))
-    else:
-        rows.append(timed(Row(title, TORCH, state=torch_state), necessary=7))
+    rows += [
+        timed(Row(title, name, state=each.state), each.necessary) for name, each in theirs.items()
+    ]
     return Measured(rows, bandwidth)
 
 
@@ -94,5 +99,6 @@ def _counted(row: Row, contestant: Contestant, tree: Tree, whole: Count, common:
         trace=whole.trace,
         compile=whole.compile,
         state=state_bytes(contestant.make(RATE), tree),
+        eager=eager_ratio(contestant.make),
         recompiles=recompiles(contestant.make),
     )

@@ -130,7 +130,8 @@ def test_updates_are_those_of_adam_and_noise(b2: float) -> None:
     expected = directions(ADAM(b2=b2), gradients)[100:]
     found = directions(OURS(b2=b2), gradients)[100:]
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
-    # On average over entries and steps the noise cancels.
+    # Noise of a fifth; on average over entries and steps it cancels.
+    assert np.sqrt(((found - expected) ** 2).mean() / (expected**2).mean()) < 0.21
     assert found.mean() == pytest.approx(expected.mean(), rel=0.03)
     assert (found * expected).sum() / (expected**2).sum() == pytest.approx(1.0, abs=0.06)
 

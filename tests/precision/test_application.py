@@ -37,7 +37,7 @@ def test_pitfall_plain_bfloat16_stays_where_it_was() -> None:
 
 @LOW
 @pytest.mark.parametrize("steps", [333, STEPS])
-@pytest.mark.parametrize("kept", [None, jnp.float32])
+@pytest.mark.parametrize("kept", [None, jnp.float32, jnp.int8])
 def test_kahan_moves_low_precision_as_float32_moves(dtype: Any, steps: int, kept: Any) -> None:
     reference = descend(optax.sgd(1e-3), jnp.float32, steps)
     ours = descend(gs.guard(gs.precision.kahan(optax.sgd(1e-3), dtype=kept)), dtype, steps)
@@ -97,6 +97,60 @@ def test_kahan_loses_nothing(dtype: Any, theta: float, updates: list[float]) -> 
     assert float(params) + float(state.compensation.unnamed) == pytest.approx(
         total, rel=1e-5, abs=1e-5
     )
+
+
+@LOW
+@hypothesis.given(
+    theta=st.floats(-1e3, 1e3, width=16),
+    updates=st.lists(st.floats(-1.0, 1.0, width=32), min_size=1, max_size=8),
+)
+def test_kahan_in_a_byte_loses_a_256th_of_a_spacing(
+    dtype: Any, theta: float, updates: list[float]
+) -> None:
+    tx = gs.precision.kahan(optax.identity(), dtype=jnp.int8)
+    params = jnp.full((), theta, dtype)
+    total, lost = float(params), 0.0
+    state = tx.init(params)
+    info = jnp.finfo(dtype)
+    for one in updates:
+        u, state = tx.update(jnp.full((), one, jnp.float32), state, params)
+        params = optax.apply_updates(params, u)
+        total += float(np.float32(one))
+        exponent = np.floor(np.log2(max(abs(float(params)), float(info.smallest_normal))))
+        lost += 2.0 ** (exponent - info.nmant - 8)
+    kept = float(state.compensation.unnamed) * 2.0 ** (exponent - info.nmant - 8)
+    # And the rounding of an update itself, where it is larger than the parameter.
+    lost += sum(map(abs, updates)) * 2.0 ** -(info.nmant + 1)
+    assert abs(float(params) + kept - total) <= lost + 1e-6
+
+
+def test_kahan_in_a_byte_moves_by_far_less_than_its_unit() -> None:
+    """On average: a step of a fourth of a unit, with a rate that changes a little."""
+    params, count = jnp.ones(4096, jnp.bfloat16), 400
+    step = 0.25 * 2.0**-15
+    schedule = lambda t: step * (1.0 + 1e-3 * t / count)  # noqa: E731
+    tx = gs.precision.kahan(optax.sgd(schedule), dtype=jnp.int8)
+
+    def one(carry: Any, _: Any) -> Any:
+        params, state = carry
+        updates, state = tx.update(jnp.ones(4096), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    start = params, tx.init(params)
+    (params, state), _ = jax.jit(lambda c: jax.lax.scan(one, c, None, length=count))(start)
+    moved = 1.0 - np.asarray(params, np.float64)
+    # Below 1 the spacing is 2**-8.
+    unit = np.where(moved > 0, 2.0**-16, 2.0**-15)
+    moved -= np.asarray(state.compensation.unnamed, np.float64) * unit
+    assert moved.mean() == pytest.approx(count * step, rel=0.02)
+
+
+def test_seven_bytes_a_parameter() -> None:
+    """Parameters, gradients, and all that protected AdamW keeps."""
+    tx = gs.precision.kahan(gs.adamw_8bit(1e-3), dtype=jnp.int8)
+    params = jax.ShapeDtypeStruct((4096, 4096), jnp.bfloat16)
+    held = [params, params, *jax.tree.leaves(jax.eval_shape(tx.init, params))]
+    assert sum(leaf.size * leaf.dtype.itemsize for leaf in held) / params.size <= 7.001
 
 
 @LOW

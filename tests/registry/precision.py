@@ -1,5 +1,6 @@
 """Low-precision training: a loss scale, small moments, and parameters that keep moving."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -56,7 +57,10 @@ ENTRIES = [
         source="Zamirai et al. 2020, 2010.06192",
         promise="steps far below the spacing of bfloat16 add up instead of being lost",
         weakness="one more number per parameter, by default with as many bits as the parameter",
-        cases=[Case("kahan(adamw)", gs.precision.kahan(gs.adamw(1e-3)))],
+        cases=[
+            Case("kahan(adamw)", gs.precision.kahan(gs.adamw(1e-3))),
+            Case("kahan(8 bits)", gs.precision.kahan(gs.adamw_8bit(1e-3), dtype=jnp.int8)),
+        ],
         required=_INNER,
     ),
     Entry(

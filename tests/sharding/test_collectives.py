@@ -67,6 +67,17 @@ def test_guard_sends_one_number_a_leaf_at_once(kind: AxisType, depth: int) -> No
     assert 4 * 5 * depth <= size <= 4 * 6 * depth
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_moments_in_two_bytes_are_split_like_parameters_and_never_sent(kind: AxisType) -> None:
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+    tx, (shapes, specs) = gs.adamw_8bit(1e-3), layers(1)
+    with jax.set_mesh(mesh):
+        assert under_jit(tx, 1, mesh) == under_jit(gs.adamw(1e-3), 1, mesh)
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    state = gs.sharding.state_shardings(tx, shapes, shardings=shardings)
+    assert state.wrapped_state[0].moment_codes == shardings
+
+
 @pytest.mark.parametrize("depth", [1, 4])
 def test_stable_adamw_sends_three_times_whatever_the_depth(depth: int, mesh: Mesh) -> None:
     sent = under_jit(gs.stable_adamw(1e-3), depth, mesh)

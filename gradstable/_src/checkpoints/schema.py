@@ -11,7 +11,7 @@ import optax
 
 # The version of the structure of all states, raised when any of them changes; a test compares them
 # with tests/data/state_schemas.json. A change of meaning gives the field a new name.
-SCHEMA = 5
+SCHEMA = 6
 OLDEST = 1  # the oldest that gs.checkpoints.upgrade_state reads
 
 

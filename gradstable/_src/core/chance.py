@@ -3,10 +3,13 @@
 import math
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding
 
 from gradstable._src.core.explicit import as_laid_out
+from gradstable._src.core.layout import WHOLE, Split
 
 # What to multiply steps and places with, so that the multiples, modulo one, are spread evenly: the
 # powers of 1/1.3247 (the plastic ratio) in the first bits, and of other ratios in the last 21.
@@ -25,19 +28,14 @@ def random_bits(salt: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       salt: uint32 scalar, a different one for every array and step.
       shape: the shape of the array.
     """
-    place = jnp.zeros(shape, jnp.uint32)
-    for axis, size in enumerate(shape):
-        stride = math.prod(shape[axis + 1 :]) % 2**32
-        if size > 1:
-            place += lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
-    bits = place ^ jnp.broadcast_to(salt, shape)
+    bits = _places(shape, None, WHOLE, times=1) ^ jnp.broadcast_to(salt, shape)
     # Wellons' "prospected" hash: every bit of the result depends on every bit of the position.
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x21F0AAAD)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x735A2D97)
     return bits ^ (bits >> 15)
 
 
-def spread_bits(count: jax.Array, like: jax.Array) -> jax.Array:
+def spread_bits(count: jax.Array, like: jax.Array, split: Split = WHOLE) -> jax.Array:
     """Return 32 bits for every entry, spread evenly over steps and entries.
 
     They are not random but a Weyl sequence, which fills its range more evenly than random numbers
@@ -47,20 +45,33 @@ def spread_bits(count: jax.Array, like: jax.Array) -> jax.Array:
     Args:
       count: the number of the step, an integer.
       like: the array.
+      split: how it is split, if it is a part: an entry has the bits of its place in the whole, if
+        the dimensions are known.
     """
-    shape, there = like.shape, as_laid_out(like)
-    of_step = bits_at(count, jnp.zeros((), jnp.int32))
-    bits = lax.broadcast(of_step, shape, out_sharding=there)
-    for axis, size in enumerate(shape):
-        stride = math.prod(shape[axis + 1 :]) * _PER_PLACE % 2**32
-        if size > 1:
-            places = lax.broadcasted_iota(jnp.uint32, shape, axis, out_sharding=there)
-            bits += places * jnp.uint32(stride)
-    return bits
+    there = as_laid_out(like)
+    if there is not None and not isinstance(like, jax.core.Tracer):
+        # Outside jit the numbers made here are on one device.
+        return jax.device_put(spread_bits(count, jnp.zeros(like.shape)), there)
+    of_step = lax.broadcast(bits_at(count, jnp.int32(0)), like.shape, out_sharding=there)
+    return of_step + _places(like.shape, there, split, times=_PER_PLACE)
 
 
 def bits_at(count: jax.Array, place: jax.Array) -> jax.Array:
     """Return the bits of entries from their places in memory, int32."""
-    return count.astype(jnp.uint32) * jnp.uint32(_PER_STEP) + place.astype(jnp.uint32) * jnp.uint32(
-        _PER_PLACE
-    )
+    of_step = count.astype(jnp.uint32) * jnp.uint32(_PER_STEP)
+    return of_step + place.astype(jnp.uint32) * jnp.uint32(_PER_PLACE)
+
+
+def _places(
+    shape: tuple[int, ...], there: NamedSharding | None, split: Split, *, times: int
+) -> jax.Array:
+    """Return the place of each entry in memory, times a number, modulo ``2**32``."""
+    whole = split.whole_shape(shape)
+    total = lax.full(shape, 0, jnp.uint32, sharding=there)
+    for axis, size in enumerate(shape):
+        stride = jnp.uint32(math.prod(whole[axis + 1 :]) * times % 2**32)
+        if size > 1:
+            total += lax.broadcasted_iota(jnp.uint32, shape, axis, out_sharding=there) * stride
+        if split.dims is not None and (names := split.dims[axis]):
+            total += lax.axis_index(names).astype(jnp.uint32) * jnp.uint32(size) * stride
+    return total

@@ -8,8 +8,10 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
+from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.chance import spread_bits
 from gradstable._src.core.checks import check_number
+from gradstable._src.core.layout import WHOLE, Split
 from gradstable._src.core.numerics import float32
 from gradstable._src.core.shown import shown
 from gradstable._src.moments import codes
@@ -26,7 +28,11 @@ class ScaleByAdam8BitState(NamedTuple):
 
 @shown
 def scale_by_adam_8bit(
-    *, b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8
+    *,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Rescale gradients by Adam's rule, with both moments in two bytes.
 
@@ -64,6 +70,8 @@ def scale_by_adam_8bit(
       b2: decay of the second moment, in [0, 1). Default 0.999 (the paper's). With values above
         0.9995 a spike after calm is cut off at 8.27 roots.
       eps: added to the root, in units of the gradient, >= 0. Default 1e-8 (the paper's).
+      axis_name: as for ``gs.guard``. With ``PartitionSpec``, a part of a leaf is rounded as in the
+        whole; otherwise by places in the part, which is as good but not the same.
 
     Returns:
       A ``GradientTransformationExtraArgs`` with a ``ScaleByAdam8BitState``; updates have the
@@ -94,11 +102,11 @@ def scale_by_adam_8bit(
         first, second = Decay.of(b1, count), Decay.of(b2, count)
         of_ratio, of_root = 1.0 / first.corrects, lax.rsqrt(second.corrects)
 
-        def learn(g: jax.Array, old: jax.Array) -> tuple[jax.Array]:
+        def learn(g: jax.Array, old: jax.Array, split: Split = WHOLE) -> tuple[jax.Array]:
             ratio, root = codes.decode(old)
             mu = first.mix(ratio * root, g)
             root = jnp.sqrt(second.mix(root * root, g * g))
-            return (codes.encode(mu, root, spread_bits(count, g)),)
+            return (codes.encode(mu, root, spread_bits(count, g, split)),)
 
         def direct(_: jax.Array, new: tuple[jax.Array, ...], __: object) -> jax.Array:
             ratio, root = codes.decode(new[0])
@@ -107,4 +115,4 @@ def scale_by_adam_8bit(
         return LeafRule(learn, direct)
 
     slots = (Slot("moment_codes", codes.DTYPE, coded=True),)
-    return moments("scale_by_adam_8bit", ScaleByAdam8BitState, slots, at)
+    return moments("scale_by_adam_8bit", ScaleByAdam8BitState, slots, at, axis_name=axis_name)
