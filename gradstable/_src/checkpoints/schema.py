@@ -35,7 +35,7 @@ def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
       >>> import gradstable as gs
       >>> schema = gs.checkpoints.state_schema(optax.adam(1e-3).init(jnp.ones((2, 3))))
       >>> schema["schema"], schema["leaves"]["[0].mu"]
-      (5, 'float32[2,3]')
+      (6, 'float32[2,3]')
     """
     return {
         "schema": SCHEMA,

@@ -37,8 +37,8 @@ def scale_by_adam_8bit(
     r"""Rescale gradients by Adam's rule, with both moments in two bytes.
 
     Use it where the optimizer state does not fit, or where the step is a noticeable part of the
-    time: it takes 2 bytes per parameter where Adam takes 8, and moves 4 words per parameter where
-    Adam moves 7. ``gs.adamw_8bit`` is the optimizer. Any other optimizer fits into
+    time on a GPU: it takes 2 bytes per parameter where Adam takes 8, and moves 4 words per
+    parameter where Adam moves 7. ``gs.adamw_8bit`` is the optimizer. Any other optimizer fits into
     ``gs.precision.compress_moments``, which is slower.
 
     .. math::

@@ -24,8 +24,8 @@ def adamw_8bit(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train with AdamW behind the guard, with 2 bytes of state per parameter instead of 8.
 
-    Use it in place of ``gs.adamw`` where memory, or the time of the optimizer, matters. Learning
-    rates and decay are those of AdamW.
+    Use it in place of ``gs.adamw`` where memory matters, or the time of the optimizer on a GPU.
+    Learning rates and decay are those of AdamW.
 
     .. math:: \theta \leftarrow \theta - \eta\, (u + \lambda \theta)
 
