@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from benchmarks.speed.gpu import KERNELS, agrees, main, repeats_itself
-from benchmarks.speed.kernel import adamw, adamw_8bit
+from benchmarks.speed.kernel import Step, adamw, adamw_8bit
 
 
 @pytest.mark.slow
@@ -43,5 +43,5 @@ def test_a_step_that_does_not_repeat_itself_is_seen() -> None:
 
 
 @pytest.mark.parametrize("step", [adamw, adamw_8bit])
-def test_kernels_agree_with_xla(step: object) -> None:
-    assert agrees(step, interpret=True) < 1e-5  # type: ignore[arg-type]
+def test_kernels_agree_with_xla(step: Step) -> None:
+    assert agrees(step, interpret=True) < 1e-5

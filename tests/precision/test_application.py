@@ -128,7 +128,10 @@ def test_kahan_in_a_byte_moves_by_far_less_than_its_unit() -> None:
     """On average: a step of a fourth of a unit, with a rate that changes a little."""
     params, count = jnp.ones(4096, jnp.bfloat16), 400
     step = 0.25 * 2.0**-15
-    schedule = lambda t: step * (1.0 + 1e-3 * t / count)  # noqa: E731
+
+    def schedule(t: Any) -> Any:
+        return step * (1.0 + 1e-3 * t / count)
+
     tx = gs.precision.kahan(optax.sgd(schedule), dtype=jnp.int8)
 
     def one(carry: Any, _: Any) -> Any:
