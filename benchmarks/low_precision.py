@@ -35,12 +35,15 @@ Make = Callable[[Schedule], optax.GradientTransformation]
 LAST = 100  # steps over which the training loss is averaged
 
 
+def stepped(
+    direction: optax.GradientTransformation, schedule: Schedule
+) -> optax.GradientTransformation:
+    decay, rate = optax.add_decayed_weights(1e-4), optax.scale_by_learning_rate(schedule)
+    return optax.chain(direction, decay, rate)
+
+
 def adamw(schedule: Schedule, **options: Any) -> optax.GradientTransformation:
-    return optax.chain(
-        gs.moments.scale_by_adam(**options),
-        optax.add_decayed_weights(1e-4),
-        optax.scale_by_learning_rate(schedule),
-    )
+    return stepped(gs.moments.scale_by_adam(**options), schedule)
 
 
 def by_a_millionth(schedule: Schedule) -> Schedule:
@@ -48,11 +51,7 @@ def by_a_millionth(schedule: Schedule) -> Schedule:
 
 
 def adamw_8bit(schedule: Schedule) -> optax.GradientTransformation:
-    return optax.chain(
-        gs.moments.scale_by_adam_8bit(),
-        optax.add_decayed_weights(1e-4),
-        optax.scale_by_learning_rate(schedule),
-    )
+    return stepped(gs.moments.scale_by_adam_8bit(), schedule)
 
 
 def in_bytes(schedule: Schedule) -> optax.GradientTransformation:

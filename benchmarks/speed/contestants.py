@@ -1,8 +1,6 @@
 """The contestants: bare optimizers, optax's protection, and ours, all created from a rate."""
 
 import functools
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ import optax
 
 import gradstable as gs
 from benchmarks.cost import optax_protection
+from benchmarks.speed.timing import in_a_row, medians
 
 
 class Contestant(NamedTuple):
@@ -56,13 +55,15 @@ def eager_seconds(make: Callable[[Any], optax.GradientTransformation]) -> float:
     """Return the median time of a step outside of ``jit``, on six small leaves, in a loop."""
     tx = make(3e-4)
     params = {f"w{i}": jnp.ones((64, 64)) for i in range(6)}
-    state, times = tx.init(params), []
-    for _ in range(25):
-        begin = time.perf_counter()
-        updates, state = tx.update(params, state, params)
-        jax.block_until_ready((optax.apply_updates(params, updates), state))
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times[10:])
+
+    def step(_: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    run = in_a_row(step, (params, tx.init(params)), params, 1)
+    for _ in range(10):
+        run()
+    return medians({"eager": run}, repeats=15)["eager"]
 
 
 def eager_ratio(make: Callable[[Any], optax.GradientTransformation]) -> float:

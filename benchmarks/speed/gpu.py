@@ -21,7 +21,7 @@ from benchmarks.speed import kernel
 from benchmarks.speed.contestants import CONTESTANTS, Contestant
 from benchmarks.speed.measure import RATE, Measured, Row, measure
 from benchmarks.speed.table import show, wide_console, write_markdown
-from benchmarks.speed.timing import data_sheet, medians, triad
+from benchmarks.speed.timing import data_sheet, in_a_row, medians
 from benchmarks.speed.trees import GPU, Tree, trees
 
 CHAINED = 20
@@ -78,23 +78,19 @@ def _flat(rate: Any) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: inner.init(flat(params)), update)
 
 
-def kernel_rows(title: str, tree: Tree, *, interpret: bool) -> list[Row]:
+def kernel_rows(title: str, tree: Tree, bandwidth: float, *, interpret: bool) -> list[Row]:
     """Return how long hand-written kernels take for the step of a tree."""
     runs: dict[str, Callable[[], None]] = {}
     for name, (step, guarded, _) in KERNELS.items():
         runs[name] = _kernel_steps(step, tree, guarded=guarded, interpret=interpret)
-    runs["triad"], moved = triad(tree, CHAINED)
     try:
         times = medians(runs, 5)
     except Exception as error:  # a platform without Triton must not cost the other figures
         return [Row(title, NO_PALLAS, note=type(error).__name__)]
-    bandwidth = moved * CHAINED / times["triad"]
-    rows: list[Row] = []
-    for name, (_, _, necessary) in KERNELS.items():
-        each = times[name] / CHAINED
-        floors = each * bandwidth / (4 * size(tree) * necessary)
-        rows.append(Row(title, name, milliseconds=1e3 * each, floors=floors))
-    return rows
+    return [
+        Row(title, name).timed(times[name] / CHAINED, size(tree), necessary, bandwidth)
+        for name, (_, _, necessary) in KERNELS.items()
+    ]
 
 
 def _kernel_steps(
@@ -119,15 +115,7 @@ def _kernel_steps(
 
     gradients = {name: jnp.full(leaf.shape, 0.01) for name, leaf in tree.items()}
     carry = jnp.int32(1), {name: start(leaf) for name, leaf in tree.items()}
-    compiled = jax.jit(once, donate_argnums=(0, 1))
-
-    def run() -> None:
-        nonlocal carry
-        for _ in range(CHAINED):
-            carry = compiled(*carry, gradients)
-        jax.block_until_ready(carry)
-
-    return run
+    return in_a_row(jax.jit(once, donate_argnums=(0, 1)), carry, gradients, CHAINED)
 
 
 def repeats_itself(tx: optax.GradientTransformation) -> bool:
@@ -199,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found: Measured = measure(name, tree, contestants, repeats=5, chained=CHAINED)
         rows = found.rows
         if "small" not in name:
-            rows = rows + kernel_rows(name, tree, interpret=interpret)
+            rows = rows + kernel_rows(name, tree, found.bandwidth, interpret=interpret)
         title = f"{name}, {size(tree) / 1e6:.0f} million parameters, "
         title += f"memory at {found.bandwidth / 1e12:.2f} TB/s"
         titled[title] = rows

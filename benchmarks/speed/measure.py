@@ -33,6 +33,11 @@ class Row(NamedTuple):
     recompiles: int | None = None  # when the rate changes
     note: str = ""
 
+    def timed(self, seconds: float, entries: int, necessary: int, bandwidth: float) -> "Row":
+        """Return the row with the time of a step, given the words that it cannot avoid."""
+        floor = 4 * entries * necessary / bandwidth
+        return self._replace(milliseconds=1e3 * seconds, floors=seconds / floor)
+
 
 class Measured(NamedTuple):
     rows: list[Row]
@@ -74,10 +79,8 @@ def measure(
     bandwidth = moved * chained / times[_FLOOR]
 
     def timed(row: Row, necessary: int) -> Row:
-        each, floor = times[row.name] / chained, 4 * size(tree) * necessary / bandwidth
-        return row._replace(
-            milliseconds=1e3 * each, ratio=times[row.name] / times[BARE], floors=each / floor
-        )
+        row = row._replace(ratio=times[row.name] / times[BARE])
+        return row.timed(times[row.name] / chained, size(tree), necessary, bandwidth)
 
     rows: list[Row] = []
     for name, contestant in contestants.items():

@@ -46,15 +46,21 @@ def medians(
 def stepping(
     compiled: Any, tx: optax.GradientTransformation, tree: Tree, chained: int
 ) -> Callable[[], None]:
-    """Return a function that runs some steps in a row and waits for the last."""
+    """Return a function that runs some steps of an optimizer in a row and waits for the last."""
     params = {name: jnp.full(leaf.shape, 0.1, leaf.dtype) for name, leaf in tree.items()}
     gradients = {name: jnp.full(leaf.shape, 0.01, leaf.dtype) for name, leaf in tree.items()}
-    carry: tuple[Any, Any] = params, jax.jit(tx.init)(params)
+    return in_a_row(compiled, (params, jax.jit(tx.init)(params)), gradients, chained)
+
+
+def in_a_row(
+    step: Callable[..., Any], carry: tuple[Any, Any], gradients: Any, chained: int
+) -> Callable[[], None]:
+    """Return a function that runs ``carry = step(*carry, gradients)`` some times, and waits."""
 
     def run() -> None:
         nonlocal carry
         for _ in range(chained):
-            carry = compiled(*carry, gradients)
+            carry = step(*carry, gradients)
         jax.block_until_ready(carry)
 
     return run

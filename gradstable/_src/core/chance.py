@@ -3,12 +3,11 @@
 import math
 
 import jax
-import jax.core
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding
 
-from gradstable._src.core.explicit import as_laid_out
+from gradstable._src.core.explicit import created_like
 from gradstable._src.core.layout import WHOLE, Split
 
 # What to multiply steps and places with, so that the multiples, modulo one, are spread evenly: the
@@ -35,6 +34,11 @@ def random_bits(salt: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return bits ^ (bits >> 15)
 
 
+def fraction(bits: jax.Array) -> jax.Array:
+    """Return the first 24 of 32 bits as a float32 number in [0, 1)."""
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24
+
+
 def spread_bits(count: jax.Array, like: jax.Array, split: Split = WHOLE) -> jax.Array:
     """Return 32 bits for every entry, spread evenly over steps and entries.
 
@@ -48,12 +52,12 @@ def spread_bits(count: jax.Array, like: jax.Array, split: Split = WHOLE) -> jax.
       split: how it is split, if it is a part: an entry has the bits of its place in the whole, if
         the dimensions are known.
     """
-    there = as_laid_out(like)
-    if there is not None and not isinstance(like, jax.core.Tracer):
-        # Outside jit the numbers made here are on one device.
-        return jax.device_put(spread_bits(count, jnp.zeros(like.shape)), there)
-    of_step = lax.broadcast(bits_at(count, jnp.int32(0)), like.shape, out_sharding=there)
-    return of_step + _places(like.shape, there, split, times=_PER_PLACE)
+
+    def create(there: NamedSharding | None) -> jax.Array:
+        of_step = lax.broadcast(bits_at(count, jnp.int32(0)), like.shape, out_sharding=there)
+        return of_step + _places(like.shape, there, split, times=_PER_PLACE)
+
+    return created_like(like, create)
 
 
 def bits_at(count: jax.Array, place: jax.Array) -> jax.Array:

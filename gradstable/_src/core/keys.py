@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import jax
-import jax.core
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradstable._src.core.explicit import as_laid_out
+from gradstable._src.core.explicit import created_like
 from gradstable._src.core.layout import Split
 
 
@@ -35,11 +34,7 @@ def draw(
 ) -> jax.Array:
     """Return random numbers for every entry of a leaf, the same however it is split."""
     if not split.names:
-        where = as_laid_out(like)
-        if where is None or isinstance(like, jax.core.Tracer):
-            return sampler(key, like.shape, dtype, out_sharding=where)
-        # Outside jit the key is on one device, and the samples would stay there.
-        return jax.device_put(sampler(key, like.shape, dtype), where)
+        return created_like(like, lambda where: sampler(key, like.shape, dtype, out_sharding=where))
     split.dims_of(like.ndim)  # rejects names without dimensions
     return split.take(sampler(key, split.whole_shape(like.shape), dtype))
 

@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from gradstable._src.core.chance import fraction
 from gradstable._src.core.explicit import is_split, laid_out
 
 BLOCK = 256  # consecutive entries in memory that share a scale
@@ -75,8 +76,7 @@ def encode(grid: Grid, x: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Ar
         is_zero = lax.bitcast_convert_type(size, jnp.int32) == 0
         return jnp.where(is_zero, 0, jnp.maximum(code, 1)).astype(grid.dtype), scale
     # Between zero and the smallest number: one of these two.
-    fraction = (bits >> 8).astype(jnp.float32) * 2.0**-24
-    below = (share > fraction * grid.least).astype(jnp.int32)
+    below = (share > fraction(bits) * grid.least).astype(jnp.int32)
     magnitude = jnp.where(place >> grid.dropped > grid.first, code, below)
     return jnp.where(negative, -magnitude, magnitude).astype(grid.dtype), scale
 

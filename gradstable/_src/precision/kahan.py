@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from gradstable._src.core.act import keep_finite, unmoved
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.chance import spread_bits
+from gradstable._src.core.chance import fraction, spread_bits
 from gradstable._src.core.checks import check_dtype, check_transform
 from gradstable._src.core.equations import as_arrays, as_at_init
 from gradstable._src.core.layout import Split, splits_of
@@ -172,9 +172,8 @@ def _read(lost: jax.Array, param: jax.Array, dtype: DTypeLike) -> jax.Array:
 
 def _in_units(exact: jax.Array, unit: jax.Array, bits: jax.Array) -> jax.Array:
     """Return a compensation in int8, rounded up or down by its bits."""
-    chance = (bits >> 8).astype(jnp.float32) * 2.0**-24
     # Half a spacing is 128 units, of which the last is lost.
-    return jnp.clip(jnp.floor(exact / unit + chance), -127.0, 127.0).astype(jnp.int8)
+    return jnp.clip(jnp.floor(exact / unit + fraction(bits)), -127.0, 127.0).astype(jnp.int8)
 
 
 def _unit(param: jax.Array, dtype: DTypeLike) -> jax.Array:
