@@ -13,6 +13,7 @@ from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_transform
 from gradstable._src.core.eager import when_repeated
 from gradstable._src.core.equations import as_arrays, only_arrays
+from gradstable._src.core.in_one import in_one
 from gradstable._src.core.ledger import Ledger, enter, new_ledger
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.reach import Reach
@@ -202,7 +203,8 @@ class _Update:
         unscale, unscale_all = factors
         measured = unscale_measure(measured, unscale_all)
         verdict, rule_state = judge.decide(measured, rule_state, params=params, **extra_args)
+        ledger = enter(ledger, measured, verdict)
+        verdict, finite, ledger, rule_state = in_one((verdict, measured.finite, ledger, rule_state))
         scale = local_scale(verdict.scale, seen, axis_name=axis_name)
         scaled = scale_updates(updates, unscale_factors(scale, unscale), exact=exact)
-        ledger = enter(ledger, measured, verdict)
-        return verdict.accept, measured.finite, scaled, ledger, rule_state
+        return verdict.accept, finite, scaled, ledger, rule_state

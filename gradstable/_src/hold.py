@@ -28,6 +28,7 @@ from gradstable._src.core.equations import (
     is_variable,
     trace,
 )
+from gradstable._src.core.in_one import in_one
 from gradstable._src.core.select import select, select_finite
 from gradstable._src.core.tree_checks import check_same_tree, leaves_by_path
 
@@ -140,7 +141,7 @@ def _evaluate(
         return choose(accept, jnp.asarray(value), old)
 
     kept = list(map(held, state_outs, leaves[equations.num_updates :], old_inside))
-    new_leaves = handed_on(accept, kept, old_leaves)
+    new_leaves = in_one(handed_on(accept, kept, old_leaves))
     of_updates = jax.tree.structure(shapes[0])
     return (
         jax.tree.unflatten(of_updates, leaves[: equations.num_updates]),

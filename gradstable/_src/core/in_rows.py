@@ -21,8 +21,8 @@ from jax.sharding import PartitionSpec
 from gradstable._src.core.axis_name import names_by_dim
 from gradstable._src.core.explicit import is_split, laid_out
 
-# A copy of this few entries never matters.
-_FREE = 1 << 12
+# The library gets sums of at least this many entries.
+_LIBRARY = 1 << 12
 # How many entries are added one after the other. Each sum is rounded to 2**-24 of itself, all
 # together to 2**-16 of the last, and its root to half of that. A row needs 4 bytes.
 _MOST = 512
@@ -34,7 +34,11 @@ _DEVICES = (1024, 256, 64, 16, 8, 4, 2, 1)
 
 
 def sum_each(
-    stack: jax.Array, term: Callable[[jax.Array], jax.Array], *, in_rows: bool
+    stack: jax.Array,
+    term: Callable[[jax.Array], jax.Array],
+    *,
+    in_rows: bool,
+    large: bool = True,
 ) -> jax.Array:
     """Return the sum of ``term(entries)`` of each array in a stack.
 
@@ -43,14 +47,35 @@ def sum_each(
       term: an elementwise function.
       in_rows: whether to sum in rows on the CPU. Outside ``jit`` nothing is fused, so there is
         nothing to gain.
+      large: whether rows must be long. If its sides have no divisors for that, an array is cut.
     """
 
     def at_once(stack: jax.Array) -> jax.Array:
         return jnp.sum(term(stack), axis=range(1, stack.ndim))
 
-    if not (in_rows and stack.size > _FREE and isinstance(stack, jax.core.Tracer)):
+    if not isinstance(stack, jax.core.Tracer) or not stack.size:
         return at_once(stack)
-    return lax.platform_dependent(stack, cpu=partial(_in_rows, term=term), default=at_once)
+    if stack.size < _LIBRARY:
+        if max(stack.shape[1:], default=1) <= _SIDE or is_split(stack):
+            return at_once(stack)
+        entries = stack.size // stack.shape[0]
+        way = partial(_in_short_sides if entries <= 2 * _MOST else _in_any_rows, term=term)
+    elif in_rows:
+        way = partial(_in_rows if large else _in_any_rows, term=term)
+    else:
+        return at_once(stack)
+    return lax.platform_dependent(stack, cpu=way, default=at_once)
+
+
+def _in_short_sides(stack: jax.Array, term: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Return the sums of small arrays in one program."""
+    sides = [side for size in stack.shape[1:] for side in _sides(size)]
+    terms = term(lax.reshape(stack, (stack.shape[0], *sides)))
+    return jnp.sum(terms, axis=range(1, terms.ndim))
+
+
+def _in_any_rows(stack: jax.Array, term: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    return _sum_rows(stack, term, _rows(stack))
 
 
 def _in_rows(stack: jax.Array, term: Callable[[jax.Array], jax.Array]) -> jax.Array:

@@ -32,8 +32,8 @@ from gradstable._src.core.squares import (
 from gradstable._src.core.stacks import Stacks
 from gradstable._src.core.types import Measure
 
-# A branch can copy a leaf up to this fraction of the tree; it reads larger ones in rows.
-_COPIED = 1 / 75
+# A leaf above this fraction of the tree is read in long rows only, whose sums take no memory.
+_LARGE = 1 / 75
 
 
 class _Norms(NamedTuple):
@@ -70,31 +70,30 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
             leaf_sizes=leaf_sizes,
         )
 
-    # Stacked once for both branches: passing a thousand leaves to a branch is slow to compile.
     places = [_place(path) for path, _ in flat]
     stacks = Stacks.of(leaves, splits, places)
-    is_large = large_among(leaves)
-    sums = stacks.sums(lambda x: sum_squares(x, dtype, large=is_large(x)), dtype)
+    sums = stacks.sums(lambda x, _: sum_squares(x, dtype), dtype)
     total = jnp.sum(sums)
     huge = ~lax.is_finite(total)
+    plain = _Norms(root(total), root(sums), jnp.zeros_like(sums, jnp.bool_))
 
     def ordinary() -> _Norms:
-        nonfinite = jnp.zeros_like(sums, jnp.bool_)
-        return _Norms(norm=root(total), leaf_norms=root(sums), nonfinite=nonfinite)
+        return plain
+
+    is_large = _large_among(leaves)
 
     def shifted() -> _Norms:
         # After the shift no finite entry overflows: if a sum is not finite, an entry was not
         # finite to begin with.
         shift = Shift.to(huge, dtype)
 
-        def reduce(x: jax.Array, factor: jax.Array) -> jax.Array:
-            return sum_shifted_squares(x, factor, shift.is_up, large=is_large(x))
+        def reduce(stack: jax.Array, before: jax.Array | None) -> jax.Array:
+            return sum_shifted_squares(stack, shift.after(before), large=is_large(stack))
 
-        in_order = Stacks.of(leaves, splits, places, one_by_one=True)
-        moved = in_order.sums_in_order(reduce, shift.factor, dtype)
+        moved = stacks.sums(reduce, dtype)
         up = range_of(dtype).up
         norm, leaf_norms = root(jnp.sum(moved)), root(moved)
-        down = jnp.where(jnp.isfinite(sums), root(sums), leaf_norms * up)
+        down = jnp.where(jnp.isfinite(sums), plain.leaf_norms, leaf_norms * up)
         return _Norms(
             norm=jnp.where(huge, norm * up, put_down(norm)),
             leaf_norms=jnp.where(huge, down, put_down(leaf_norms)),
@@ -111,15 +110,9 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
     return Measure(*norms, leaf_sizes=leaf_sizes, leaf_keys=keys, limits=limits)
 
 
-def large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:
-    """Return a function that says whether a copy of an array would need too much memory."""
-    memory = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-
-    def is_large(array: jax.Array) -> bool:
-        # Narrow entries are copied as float32, complex ones as two numbers.
-        return array.size * max(4, array.dtype.itemsize) > _COPIED * memory
-
-    return is_large
+def _large_among(leaves: Sequence[jax.Array]) -> Callable[[jax.Array], bool]:
+    entries = sum(leaf.size for leaf in leaves)
+    return lambda array: array.size > _LARGE * entries
 
 
 def global_norm(tree: object, *, axis_name: AxisName = None) -> jax.Array:
@@ -165,9 +158,8 @@ def sums_of_squares(leaves: Sequence[jax.Array], splits: Sequence[Split]) -> jax
     if not leaves:
         return jnp.zeros((0,), dtype)
     nowhere = ("",) * len(leaves)
-    is_large = large_among(leaves)
     stacks = Stacks.of([jnp.asarray(leaf) for leaf in leaves], splits, nowhere)
-    return stacks.sums(lambda x: sum_squares(x, dtype, large=is_large(x)), dtype)
+    return stacks.sums(lambda x, _: sum_squares(x, dtype), dtype)
 
 
 def _place(path: tuple[object, ...]) -> str:

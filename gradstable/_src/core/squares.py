@@ -1,5 +1,6 @@
 """Sums of squares, plain and shifted by a power of two, in float32 or float64."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jax.typing import DTypeLike
 
 from gradstable._src.core.in_rows import sum_each
 from gradstable._src.core.numerics import abs_square, wide
-from gradstable._src.core.xla import apart, looked_up
+from gradstable._src.core.xla import apart, looked_up, never
 
 
 class Range(NamedTuple):
@@ -46,26 +47,27 @@ class Shift(NamedTuple):
         """Return the shift down for huge norms, else the shift up."""
         return cls(looked_up([range_of(dtype).up, range_of(dtype).down], huge, dtype), ~huge)
 
+    def after(self, sums: jax.Array | None) -> "Shift":
+        """Return the same shift, which waits for a sum of squares."""
+        if sums is None:
+            return self
+        zero = jnp.zeros_like(self.factor)
+        return self._replace(factor=lax.select(never(sums), zero, self.factor))
+
 
 def range_of(dtype: DTypeLike) -> Range:
     """Return the limits of a dtype to sum in."""
     return _F64 if np.dtype(dtype) == np.float64 else _F32
 
 
-def sum_squares(stack: jax.Array, dtype: DTypeLike, *, large: bool) -> jax.Array:
-    """Return the sum of squares of each array in a stack; it may overflow.
-
-    Args:
-      stack: arrays ``[k, *shape]``.
-      dtype: to sum in.
-      large: whether a copy of the stack would need too much memory.
-    """
+def sum_squares(stack: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Return the sum of squares of each array in a stack ``[k, *shape]``; it may overflow."""
 
     def square(x: jax.Array) -> jax.Array:
         return abs_square(as_wide(x, dtype))
 
     # For float16, the library for sums on the CPU does not accept the conversion either.
-    in_rows = large and stack.dtype.name not in ("float32", "float64", "bfloat16")
+    in_rows = stack.dtype.name not in ("float32", "float64", "bfloat16")
     return sum_each(apart(stack), square, in_rows=in_rows)
 
 
@@ -76,18 +78,23 @@ def as_wide(x: jax.Array, dtype: DTypeLike) -> jax.Array:
     return x.astype(np.complex128) if np.dtype(dtype) == np.float64 else x
 
 
-def sum_shifted_squares(
-    stack: jax.Array, factor: jax.Array, is_up: jax.Array, *, large: bool
-) -> jax.Array:
-    """Return the same for entries times a factor, with subnormal ones read by their bits."""
+@partial(jax.jit, static_argnames="large")  # traced once for all leaves of a shape
+def sum_shifted_squares(stack: jax.Array, shift: Shift, *, large: bool) -> jax.Array:
+    """Return the same for entries times a factor, with subnormal ones read by their bits.
+
+    Args:
+      stack: arrays ``[k, *shape]``.
+      shift: the factor.
+      large: whether there is no memory for sums of short rows.
+    """
 
     def square(x: jax.Array) -> jax.Array:
         if jnp.iscomplexobj(x):
             return square(x.real) + square(x.imag)
-        shifted = _shifted(x, factor, is_up)
+        shifted = _shifted(x, shift.factor, shift.is_up)
         return shifted * shifted
 
-    return sum_each(stack, square, in_rows=large)
+    return sum_each(stack, square, in_rows=True, large=large)
 
 
 def put_down(norms: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from gradstable._src.core.axis_name import AxisName
 from gradstable._src.core.checks import check_choice, check_dtype, check_size, check_transform
 from gradstable._src.core.equations import as_arrays, as_at_init, only_arrays
 from gradstable._src.core.find import find_all
+from gradstable._src.core.in_one import in_one
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.numerics import increment
 from gradstable._src.core.reach import Reach
@@ -213,6 +214,8 @@ class _Update:
         value = extra_args.get("value")
         loss = None if value is None else check_value(value, "rollback")
         new, turn = turn_to(old, self.limits, Seen(verdict.accept, measured.finite, loss))
+        own, turn = in_one((_own(new), turn))
+        new = new._replace(**own)
         new, kept_rules = bring(new, turn, known, self.limits.patience, self.dtype, self.axis_name)
         inner_state, snapshots = new.wrapped_state, new.snapshots
 
@@ -243,6 +246,7 @@ class _Update:
             ),
             wrapped_state=inner_state,
         )
+        new = new._replace(**in_one(_own(new)))
         stepped = keep_finite(turn.runs, stepped, params)
         if self.by_updates:
             wanted = params_of(snapshots[0], known)
@@ -275,3 +279,9 @@ class _Update:
         # What a rule lets in, since it keeps coming back, is still far above what is usual.
         known = jnp.any(verdict.reason == jnp.asarray(LET_IN, jnp.int32))
         return measured, verdict._replace(accept=verdict.accept & ~known), state
+
+
+def _own(state: RollbackState) -> dict[str, Any]:
+    """Return the numbers of a state that are neither copies nor those of what is inside."""
+    others = ("rule_state", "snapshots", "wrapped_state")
+    return {name: value for name, value in state._asdict().items() if name not in others}
