@@ -73,7 +73,9 @@ def cost(make: Make, num_leaves: int) -> Cost:
     lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params, loss)
     traced = time.process_time()
     compiled = lowered.compile()
-    return Cost(traced - start, time.process_time() - traced, compiled.as_text().count(" fusion("))
+    return Cost(
+        traced - start, time.process_time() - traced, str(compiled.as_text()).count(" fusion(")
+    )
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ import optax
 
 import gradstable as gs
 from gradstable_gauntlet.contestant import Contestant, Schedule
-from gradstable_gauntlet.storms import Weather
+from gradstable_gauntlet.flips import flipped
+from gradstable_gauntlet.storms import Weather, no_flips
 from gradstable_gauntlet.task import Disturbance, Task
 
 WARM_UP = 0.05
@@ -57,19 +58,25 @@ def train(task: Task, contestant: Contestant, member: Member) -> Trace:
 
     def step(carry: Any, now: Any) -> tuple[Any, Any]:
         params, state = carry
-        number, (inputs, targets, multiplier, factor) = now
-        batch = task.batch(jax.random.fold_in(key, number))
+        number, (inputs, targets, multiplier, factor), flips = now
+        of_step = jax.random.fold_in(key, number)
+        batch = task.batch(of_step)
 
         def loss_of(params: Any) -> jax.Array:
             return multiplier * task.loss(params, batch, Disturbance(inputs, targets))
 
         loss, gradients = jax.value_and_grad(loss_of)(params)
+        if flips is not None:
+            gradients = flipped(gradients, flips.gradient, flips.stride, of_step)
         updates, state = transform(factor).update(gradients, state, params, value=loss)
         seen = loss / multiplier, gs.global_norm(gradients)
-        return (optax.apply_updates(params, updates), state), seen
+        params = optax.apply_updates(params, updates)
+        if flips is not None:
+            params = flipped(params, flips.params, flips.stride, of_step)
+        return (params, state), seen
 
     begin = params, transform(1.0).init(params)
-    series = jnp.arange(task.steps), member.weather[:4]
+    series = jnp.arange(task.steps), member.weather[:4], member.weather.flips
     (last, state), (losses, norms) = jax.lax.scan(step, begin, series)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(last)]))
     return Trace(
@@ -102,6 +109,7 @@ def runner(task: Task, contestant: Contestant, *, width: int) -> Runner:
     together = jax.jit(jax.vmap(lambda member: train(task, contestant, member)))
 
     def run(members: list[Member]) -> Trace:
+        members = _alike(members, task.steps)
         rounds: list[Trace] = []
         for begin in range(0, len(members), width):
             some = members[begin : begin + width]
@@ -113,6 +121,16 @@ def runner(task: Task, contestant: Contestant, *, width: int) -> Runner:
         return jax.tree.map(lambda leaf: leaf[: len(members)], whole)
 
     return run
+
+
+def _alike(members: list[Member], steps: int) -> list[Member]:
+    """Return the same members, all with flips if one has some."""
+    if all(one.weather.flips is None for one in members):
+        return members
+    return [
+        one._replace(weather=one.weather._replace(flips=one.weather.flips or no_flips(steps)))
+        for one in members
+    ]
 
 
 def member(*, seed: int, rate: float, weather: Weather) -> Member:

@@ -1,4 +1,4 @@
-"""The storms: faults of the batch, the loss, the rate, the start and the dtype, and fair weather.
+"""The storms: faults of batch, loss, rate, start, dtype and machine, and fair weather.
 
 A storm is data, not code: for every step, the factors on inputs, targets, loss and learning rate.
 So one compiled program runs all of them side by side.
@@ -11,6 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
+class Flips(NamedTuple):
+    """Bits that are flipped, step by step, in float32 numbers.
+
+    Attributes:
+      gradient: which bits, in the gradient; 0: none.
+      params: which bits, in the parameters after the step.
+      stride: in every how many-th entry of the tree; 0: in a single one, drawn at random.
+    """
+
+    gradient: Any  # shape=(steps,), dtype=uint32
+    params: Any  # shape=(steps,), dtype=uint32
+    stride: Any  # shape=(steps,), dtype=int32
+
+
 class Weather(NamedTuple):
     """The faults of a whole run, step by step; all ones if nothing is wrong.
 
@@ -21,6 +35,7 @@ class Weather(NamedTuple):
       rate: factors on the learning rate, by step of the loop: a broken scheduler does not wait for
         rejected steps.
       start: factor on the initial parameters.
+      flips: faults of the machine; ``None`` if there are none.
     """
 
     inputs: Any  # shape=(steps,), dtype=float32
@@ -28,6 +43,7 @@ class Weather(NamedTuple):
     loss: Any  # shape=(steps,), dtype=float32
     rate: Any  # shape=(steps,), dtype=float32
     start: Any  # shape=(), dtype=float32
+    flips: Flips | None = None
 
 
 class Storm(NamedTuple):
@@ -52,11 +68,19 @@ def calm(steps: int) -> Weather:
     return Weather(*ones, start=np.float32(1.0))
 
 
+def no_flips(steps: int) -> Flips:
+    """Return the flips of a machine without faults."""
+    none = np.zeros(steps, np.uint32)
+    return Flips(none, none, none.astype(np.int32))
+
+
 def last_fault(weather: Weather) -> int:
     """Return the index of the last step with a fault; -1 if there is none."""
     faults = np.zeros(weather.inputs.shape[-1], bool)
     for series in weather[:4]:
         faults |= np.asarray(series) != 1.0  # a NaN is not 1 either
+    if weather.flips is not None:
+        faults |= (np.asarray(weather.flips.gradient) | np.asarray(weather.flips.params)) != 0
     steps = np.flatnonzero(faults)
     return int(steps[-1]) if steps.size else -1
 

@@ -97,7 +97,8 @@ def test_a_storm_is_what_it_says(name: str) -> None:
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(first))
     differs = [
-        not np.array_equal(a, b, equal_nan=True) for a, b in zip(first, calm(400), strict=True)
+        not np.array_equal(a, b, equal_nan=True)
+        for a, b in zip(first[:5], calm(400)[:5], strict=True)
     ]
     assert any(differs) == (name not in ("none", "bfloat16", "float16"))
     assert (last_fault(first) >= 0) == any(differs[:4])
