@@ -49,6 +49,7 @@ from gradstable._src.recovery.accumulate import accumulate
 from gradstable._src.recovery.backoff import backoff
 from gradstable._src.recovery.rollback import rollback
 from gradstable._src.replay.fingerprint import fingerprint
+from gradstable._src.replay.replay import Replay, replay
 from gradstable._src.start.rescale import Rescaled, rescale_start
 from gradstable._src.telemetry.record import record
 
@@ -67,6 +68,7 @@ __all__ = [
     "Health",
     "Measure",
     "RecurringGradients",
+    "Replay",
     "Rescaled",
     "TrainingDiverged",
     "Verdict",
@@ -109,6 +111,7 @@ __all__ = [
     "recipes",
     "record",
     "recovery",
+    "replay",
     "rescale_start",
     "rmsprop",
     "rollback",

@@ -7,6 +7,7 @@ ENTRIES: list[Entry] = []
 OTHERS = (
     "sharding",
     "sharding.bytes_per_device",
+    "sharding.replicas_agree",
     "sharding.spread",
     "sharding.state_shardings",
     "sharding.unequal_replicas",

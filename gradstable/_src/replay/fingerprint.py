@@ -31,7 +31,9 @@ def fingerprint(tree: Any) -> jax.Array:
     :math:`2^{-64}`.
 
     ``0.0`` and ``-0.0`` differ, and so do NaNs of different bits. Inside ``jax.shard_map`` it is
-    the hash of the part that a device holds.
+    the hash of the part that a device holds, numbered from its own beginning: ``jax.lax.psum`` of
+    it is a hash of all parts, but not that of the whole, and it does not see that two parts were
+    exchanged. Outside, it is that of the whole.
 
     Args:
       tree: tree of arrays of any dtype, and of keys; other leaves are ignored. For a hash of every
