@@ -26,6 +26,8 @@ from gradstable import (
     telemetry,
 )
 from gradstable._src.autopsy.autopsy import Autopsy, Cause, autopsy
+from gradstable._src.capture.capture import Capture, capture
+from gradstable._src.capture.read import Captured, read_capture
 from gradstable._src.core.norms import global_norm
 from gradstable._src.core.types import Health, Measure, Verdict
 from gradstable._src.guard import GuardState, guard
@@ -63,6 +65,8 @@ except importlib.metadata.PackageNotFoundError:  # a source tree that is not ins
 
 __all__ = [
     "Autopsy",
+    "Capture",
+    "Captured",
     "Cause",
     "GuardState",
     "Health",
@@ -84,6 +88,7 @@ __all__ = [
     "amsgrad",
     "autopsy",
     "backoff",
+    "capture",
     "centering",
     "check",
     "checkpoints",
@@ -107,6 +112,7 @@ __all__ = [
     "precision",
     "radam",
     "rate",
+    "read_capture",
     "recipe",
     "recipes",
     "record",

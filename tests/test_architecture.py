@@ -39,6 +39,7 @@ FLOORS = {
     "health": 5,
     "guard": 4,
     "recipes": 5,
+    "capture": 6,
     "testing": 7,
     "report": 7,
     "doctor": 7,

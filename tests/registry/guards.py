@@ -46,6 +46,8 @@ ENTRIES = [
 
 OTHERS = (
     "Autopsy",
+    "Capture",
+    "Captured",
     "Cause",
     "GuardState",
     "Health",
@@ -56,11 +58,13 @@ OTHERS = (
     "TrainingDiverged",
     "Verdict",
     "autopsy",
+    "capture",
     "check",
     "explain",
     "fingerprint",
     "global_norm",
     "health",
+    "read_capture",
     "replay",
     "rescale_start",
     "rules",

@@ -39,6 +39,16 @@ COMMANDS = {
         needs="gradstable[report]",
         summary="diagnose a recorded run, and say what to do about it",
     ),
+    "autopsy": Command(
+        module="gradstable._src.cli.autopsy",
+        needs="gradstable[report]",
+        summary="find the operation that made the NaN of a captured step",
+    ),
+    "replay": Command(
+        module="gradstable._src.cli.replay",
+        needs="gradstable[report]",
+        summary="run a captured step again: the data, or the machine",
+    ),
 }
 # Other distributions add commands under this name: NAME = "MODULE:main".
 GROUP = "gradstable.commands"

@@ -258,15 +258,15 @@ def _write(file: FileIO, data: bytes) -> int:
 
 
 def _line(event: Mapping[str, Any]) -> bytes:
-    return (json.dumps(_plain(event), allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(event), allow_nan=False) + "\n").encode()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a JSON value, with strings for special numbers and for other types."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if value is None or isinstance(value, (bool, int, str)):
         return value
     try:

@@ -1,0 +1,1 @@
+"""Keep the batch of a bad step on disk, and read it back."""
