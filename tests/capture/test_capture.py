@@ -164,14 +164,15 @@ def test_several_steps_in_a_call_share_a_batch(tmp_path: Path) -> None:
             carry = scanned(carry, xs)
             capture(carry[1], {"x": xs, "call": call}, params=carry[0])
     one = gs.read_capture(capture.folders[0])
-    assert (one.step, one.batch["call"]) == (15, 3)
+    assert (one.step, one.batch["call"], one.exact) == (15, 3, False)
 
 
-def test_several_calls_for_a_step_are_kept_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [3, 6])
+def test_several_calls_for_a_step_are_kept_together(every: int, tmp_path: Path) -> None:
     # The guard sees means of three micro-batches, of which the middle one is too large.
     tx = optax.MultiSteps(gs.guard(optax.sgd(0.1)), 3)
     state, update = tx.init(PARAMS), jax.jit(tx.update)
-    with gs.capture(tmp_path, every=6) as capture:
+    with gs.capture(tmp_path, every=every) as capture:
         for call in range(1, 13):
             bad = jax.tree.map(lambda p: jnp.full_like(p, 1e30 if call == 8 else 1.0), PARAMS)  # noqa: B023
             _, state = update(bad, state, PARAMS)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 
-def train(job: dict[str, Any], process: int) -> Any:
-    """Train one run after the other, see ``tests.processes.training``."""
+def begin(job: dict[str, Any], process: int) -> None:
+    """Join the JAX runtime of all processes."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", job["devices"])
@@ -24,11 +24,24 @@ def train(job: dict[str, Any], process: int) -> Any:
             heartbeat_timeout_seconds=job["heartbeat"],
             shutdown_timeout_seconds=30,
         )
+
+
+def train(job: dict[str, Any], process: int) -> Any:
+    """Train one run after the other, see ``tests.processes.training``."""
+    begin(job, process)
     from tests.processes import training
 
     folder = Path(job["folder"])
     runs = job["arguments"]["runs"]
     return {run["name"]: training.train(folder, training.Run(**run)) for run in runs}
+
+
+def capture(job: dict[str, Any], process: int) -> Any:
+    """Capture a step that was rejected, see ``tests.processes.capturing``."""
+    begin(job, process)
+    from tests.processes import capturing
+
+    return capturing.main(Path(job["folder"]))
 
 
 def add(job: dict[str, Any], process: int) -> int:
@@ -50,7 +63,7 @@ def wait(job: dict[str, Any], process: int) -> None:
     time.sleep(600)
 
 
-TASKS = {task.__name__: task for task in (train, add, fail, wait)}
+TASKS = {task.__name__: task for task in (train, capture, add, fail, wait)}
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import jax
 from gradstable._src.capture.describe import described
 from gradstable._src.capture.folders import Shelf
 from gradstable._src.capture.trees import Encoded, encode
-from gradstable._src.capture.watch import Event, Reading, Watch
+from gradstable._src.capture.watch import Event, Watch
 from gradstable._src.core.checks import check_number, check_size
 from gradstable._src.core.find import state_in
 from gradstable._src.health.explain import explain
@@ -24,7 +24,6 @@ _EVERY = 64
 # Of bad steps of one kind, each within this many calls of the last, this many are kept: a run that
 # is rejected forever must not push out the capture of the step with which it began.
 _GAP, _MOST_IN_SERIES = 64, 4
-
 # Room for the description of an event, in bytes.
 _DESCRIPTION = 16384
 
@@ -102,14 +101,15 @@ class Capture:
         if state is None:
             return
         try:
-            reading = self._watch.read(state, self._number)
-            if reading is None:
-                return
-            for event in reading.events:
-                if self._wanted(event):
-                    self._write(event, reading, state, params)
+            events = self._watch.read(state, self._number)
         except Exception as error:
             self._failed(error)
+            return
+        for event in filter(self._wanted, events):
+            try:
+                self._write(event, state, params)
+            except Exception as error:
+                self._failed(error)
 
     def close(self) -> None:
         """Look for bad steps since the last reading, and drop the batches."""
@@ -155,17 +155,18 @@ class Capture:
         self._series[event.kind] = (event.span[1], number)
         return number <= _MOST_IN_SERIES
 
-    def _write(self, event: Event, reading: Reading, state: Any, params: Any) -> None:
+    def _write(self, event: Event, state: Any, params: Any) -> None:
         first, last = event.span
         found = [kept for kept in self._kept if first <= kept.number <= last]
         if len(found) <= last - first:
-            self._tell_once("some batches are not kept for long enough: raise keep, or lower every")
+            self._tell_once("keep", "some batches were not kept for long enough: raise keep")
         found = [kept for kept in found if not _is_gone(kept.batch)]
         if not found:
-            self._tell_once(
+            text = (
                 "the batch of a bad step was donated to it, so that it could not be kept: leave "
                 "it out of donate_argnums, or pass a copy that is still on the host"
             )
+            self._tell_once("donated", text)
             return
         one = found[-1]
         trees = {"batch": encode(one.batch if len(found) == 1 else [each.batch for each in found])}
@@ -173,11 +174,13 @@ class Capture:
             trees["rng"] = encode(one.rng)
         room = self._max_bytes - _DESCRIPTION - sum(tree.nbytes for tree in trees.values())
         if room < 0:
-            self._tell_once(f"a batch alone has more than max_bytes, {self._max_bytes:,} bytes")
+            text = f"a batch alone has more than max_bytes, {self._max_bytes:,} bytes"
+            self._tell_once("large", text)
             return
         left_out = [f"{part}{path}" for part, tree in trees.items() for path in tree.left_out]
         if left_out:
-            self._tell_once(f"of a batch, {left_out[0]} was left out: only arrays and plain values")
+            text = f"{left_out[0]} was left out: only arrays and plain values can be kept"
+            self._tell_once("left out", text)
         for part, tree in _around(params, state).items():
             room -= tree.nbytes
             if room < 0:
@@ -189,20 +192,22 @@ class Capture:
         info = {
             **described(event, trees, left_out),
             "step": step,
-            # Nothing has changed from that step to this reading.
-            "exact": last == first and reading.unchanged > self._number - first,
+            "exact": event.unchanged,
             "later": self._number - last,
-            "explanation": explain(state, params if "params" in trees else None),
+            "explanation": self._explained(state, params if "params" in trees else None),
             "config": self._config,
         }
         self.folders.append(self._shelf.put(f"step-{step:08d}-{event.kind}", info, trees))
 
+    def _explained(self, state: Any, params: Any) -> str:
+        # Of arrays of several processes it is a computation of all, and one may not come this far.
+        return explain(state, params) if jax.process_count() == 1 else ""
+
     def _failed(self, error: Exception) -> None:
         self._failures += 1
-        self._tell_once(f"a capture could not be written: {reason_of(error)}", "failed")
+        self._tell_once("failed", f"a capture could not be written: {reason_of(error)}")
 
-    def _tell_once(self, text: str, about: str = "") -> None:
-        about = about or text[:20]
+    def _tell_once(self, about: str, text: str) -> None:
         if about not in self._told:
             self._told.add(about)
             tell(f"gradstable.capture: {text}. Training continues.")
@@ -237,7 +242,9 @@ def capture(
 
     Nothing that goes wrong while it writes ends a run: there is one warning. A folder appears
     complete or not at all, even if the process is killed. Of bad steps that follow one another,
-    the first four are kept. In a job with several processes, each writes what it holds.
+    the first four are kept. In a job with several processes, each writes what it holds. Where a
+    step takes several calls, as with ``gs.accumulate``, make ``every`` a multiple of their number:
+    then all batches of the step are kept.
 
     Args:
       folder: where to write, with one folder for each bad step.

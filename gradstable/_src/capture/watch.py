@@ -29,6 +29,7 @@ class Event(NamedTuple):
       reason: why, as a clause.
       numbers: what is known of it: the loss, the norm of the gradient, ...
       span: the first and last call of the loop that it belongs to, numbered from 1.
+      unchanged: whether nothing has changed from the begin of that step to the reading.
     """
 
     kind: str
@@ -36,18 +37,26 @@ class Event(NamedTuple):
     reason: str
     numbers: Mapping[str, float]
     span: tuple[int, int] = (0, 0)
+    unchanged: bool = False
 
 
-class Reading(NamedTuple):
-    """What was read.
+class _Place(NamedTuple):
+    """How the calls of a source between two readings belong to those of the loop."""
 
-    Attributes:
-      events: the steps that went wrong since the last reading, in order.
-      unchanged: how many calls at the end have changed nothing, by all guards.
-    """
+    before: int
+    now: int
+    first: int
+    last: int
+    unchanged: int  # how many calls of a guard at the end have changed nothing
 
-    events: tuple[Event, ...]
-    unchanged: int
+    def of(self, event: Event) -> Event:
+        """Return an event with what is known of its place."""
+        # A call can make several steps, as in a scan, or a step can take several calls.
+        made, seen = self.last - self.first, self.now - self.before
+        begin = self.first + (event.call - 1 - self.before) * made // seen + 1
+        end = self.first - (self.before - event.call) * made // seen
+        unchanged = event.kind == REJECTED and self.now - event.call < self.unchanged
+        return event._replace(span=(begin, end), unchanged=unchanged and made >= seen)
 
 
 class _Plan(NamedTuple):
@@ -70,8 +79,7 @@ class Watch:
     def __init__(self, *, clipped_below: float) -> None:
         self._clipped_below = clipped_below
         self._plan: _Plan | None = None
-        self._calls: dict[str, int] = {}
-        self._number = 0
+        self._seen: dict[str, tuple[int, int]] = {}  # calls of a source, and of the loop
 
     def capacity(self, opt_state: Any) -> float:
         """Return how many calls a state can tell of: 0 if there is nothing to be read in it."""
@@ -81,46 +89,34 @@ class Watch:
         leaves = jax.tree.leaves(state_in(opt_state))
         return min(_value(leaves[one.rows]).shape[-2] for one in plan.records.values())
 
-    def read(self, opt_state: Any, number: int) -> Reading | None:
-        """Return what happened up to this state, which is that after a number of calls.
+    def read(self, opt_state: Any, number: int) -> list[Event]:
+        """Return which steps went wrong up to this state, that after a number of calls, in order.
 
-        ``None`` if it was donated, as to a step that failed.
+        A state that was donated, as to a step that failed, tells nothing.
         """
         plan = self._planned(opt_state)
         leaves = jax.tree.leaves(state_in(opt_state))
         wanted = jax.tree.map(lambda place: _value(leaves[place]), tuple(plan[1:]))
         if any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(wanted)):
-            return None
-        records, ledgers, rollbacks, guards = jax.device_get(wanted)
-        if records:
-            found = [self._spread(key, record.calls, number, np.asarray(record.rows), self._in_rows)
-                     for key, record in records.items()]  # fmt: skip
-        else:
-            found = [self._spread(key, ledger.calls, number, ledger, self._in_ledger)
-                     for key, ledger in ledgers.items()]  # fmt: skip
-        found += [self._spread(key, state.calls, number, state, _in_rollback)
-                  for key, state in rollbacks.items()]  # fmt: skip
-        self._number = number
-        unchanged = min((int(np.min(run)) for run in guards), default=0)
-        events = sorted((event for one in found for event in one), key=lambda event: event.span)
-        return Reading(tuple(events), unchanged)
-
-    def _spread(self, key: str, calls: Any, number: int, source: Any, find: Any) -> list[Event]:
-        """Return the events of one source, each with the calls of the loop that it belongs to."""
-        now = int(np.max(calls))
-        # At the first reading, one call of the loop has been made, and earlier ones do not count.
-        before = self._calls.get(key, now - 1)
-        self._calls[key] = now
-        made, seen = number - self._number, now - before
-        if seen <= 0:
             return []
-
-        def span(call: int) -> tuple[int, int]:
-            # Several steps in a call, as in a scan, or several calls for a step.
-            first = (call - 1 - before) * made // seen + 1
-            return self._number + first, self._number - (before - call) * made // seen
-
-        return [event._replace(span=span(event.call)) for event in find(source, before, now)]
+        records, ledgers, rollbacks, guards = jax.device_get(wanted)
+        unchanged = min((int(np.min(run)) for run in guards), default=0)
+        sources: list[tuple[Any, str, Any, Any]] = []
+        sources += [(self._in_rows, key, one.calls, one.rows) for key, one in records.items()]
+        sources += [(self._in_ledger, key, one.calls, one) for key, one in ledgers.items()]
+        sources += [(_in_rollback, key, one.calls, one) for key, one in rollbacks.items()]
+        found: list[Event] = []
+        for find, key, calls, source in sources:
+            now = int(np.max(calls))
+            # At the first reading, one call was made, or the state is that before the first step.
+            # What it knows of earlier calls is old.
+            start = (now - 1, 0) if now else (now, number)
+            before, seen = self._seen.setdefault(key, start)
+            if now > before:
+                self._seen[key] = now, number
+                place = _Place(before, now, seen, number, unchanged)
+                found += map(place.of, find(source, before, now))
+        return sorted(found, key=lambda event: event.span)
 
     def _in_rows(self, rows: np.ndarray, before: int, now: int) -> list[Event]:
         capacity = rows.shape[-2]
