@@ -26,6 +26,9 @@ class Purity(NamedTuple):
     calls_host: bool
 
 
+PURE = Purity(impure=False, calls_host=False)
+
+
 def purity_of(function: Callable[..., Any], args: tuple[Any, ...]) -> Purity:
     """Trace a function twice; one that cannot be traced counts as pure."""
     # Compiled functions remember their first trace.
@@ -34,7 +37,7 @@ def purity_of(function: Callable[..., Any], args: tuple[Any, ...]) -> Purity:
     try:
         one, other = _program(bare, args), _program(bare, args)
     except Exception:
-        return Purity(impure=False, calls_host=False)
+        return PURE
     return Purity(impure=one != other, calls_host="callback" in one[0])
 
 

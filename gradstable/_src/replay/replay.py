@@ -14,7 +14,7 @@ from gradstable._src.core.eager import is_traced
 from gradstable._src.core.equations import is_array, is_input
 from gradstable._src.core.paths import leaf_paths
 from gradstable._src.replay.fingerprint import fingerprint
-from gradstable._src.replay.purity import Purity, purity_of
+from gradstable._src.replay.purity import PURE, purity_of
 from gradstable._src.replay.told import sentences
 
 _Hashes = dict[str, tuple[int, ...]]
@@ -35,7 +35,8 @@ class Replay(NamedTuple):
       same_kind: whether the other device is of the same kind.
       not_elsewhere: why it was not run on another device; empty if it was.
       compared: whether there was something expected to compare with.
-      purity: what tracing the step twice shows, if something differs.
+      impure: whether tracing the step twice gives different programs, if something differs.
+      calls_host: whether the step calls back to the host, if something differs.
       outputs: what the step returned in the first run.
     """
 
@@ -49,7 +50,8 @@ class Replay(NamedTuple):
     same_kind: bool
     not_elsewhere: str
     compared: bool
-    purity: Purity
+    impure: bool
+    calls_host: bool
     outputs: Any
 
     @property
@@ -62,7 +64,7 @@ class Replay(NamedTuple):
         """
         if not (self.unrepeated or self.unexpected or self.elsewhere):
             return "same"
-        if self.purity.impure:
+        if self.impure:
             return "impure"
         return "different" if self.unrepeated or self.unexpected else "elsewhere"
 
@@ -151,6 +153,7 @@ def replay(
         except Exception as error:  # such as constants of the step that stay where they are
             other, why_not = None, f"it cannot run on {other}: {_first_line(error)}"
     differs = unrepeated or unexpected or elsewhere
+    purity = purity_of(step_fn, args) if differs else PURE
     return Replay(
         unrepeated=unrepeated,
         unexpected=unexpected,
@@ -162,7 +165,8 @@ def replay(
         same_kind=other is not None and other.device_kind == homes[0].device_kind,
         not_elsewhere=why_not,
         compared=expected is not None,
-        purity=purity_of(step_fn, args) if differs else Purity(impure=False, calls_host=False),
+        impure=purity.impure,
+        calls_host=purity.calls_host,
         outputs=outputs,
     )
 

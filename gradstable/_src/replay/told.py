@@ -54,7 +54,7 @@ def sentences(found: Replay) -> list[str]:
         as_expected = ", and are as expected" if found.compared else ""
         lines += [f"All {found.leaves} arrays have the same bits each time{as_expected}.", _SAME]
         return lines if found.compared else [*lines, _NOT_COMPARED]
-    if found.purity.impure:
+    if found.impure:
         return [*lines, _IMPURE]
     if found.unrepeated:
         lines.append(_UNREPEATED)
@@ -62,7 +62,7 @@ def sentences(found: Replay) -> list[str]:
         lines.append(_UNEXPECTED)
     else:
         lines.append(_ELSEWHERE if found.same_kind else _OTHER_KIND)
-    if found.purity.calls_host:
+    if found.calls_host:
         lines.append(_CALLS_HOST)
     return [*lines, _GPU] if "cuda" in found.device.lower() else lines
 
