@@ -21,6 +21,7 @@ class Watch:
         self.seen: Counter[str] = Counter()
         self.where: list[tuple[int | None, ...]] = []
         self.parts: list[int] = []
+        self.moved: list[tuple[Any, Any]] = []
         self._double = double
 
     def equation(
@@ -37,6 +38,9 @@ class Watch:
 
     def stack(self, parts: Any, whole: Any) -> None:
         np.testing.assert_array_equal(jnp.stack(parts), whole)
+
+    def move(self, before: Any, after: Any) -> None:
+        self.moved.append((before.shape, after.shape))
 
 
 @jax.custom_vjp

@@ -90,6 +90,11 @@ class Watch:
         if not is_finite(whole):
             self._know(whole, self.of(parts))
 
+    def move(self, before: Any, after: Any) -> None:
+        """Look at an array that is laid out in another way."""
+        if id(before) in self._known and not is_finite(after):
+            self._know(after, self._known[id(before)][1])
+
     def first(self, births: Births) -> Birth | None:
         """Return the first of these that is a fault."""
         faults = sorted(births - self._constants) or sorted(births)
@@ -108,6 +113,8 @@ def _chosen(eqn: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
     if eqn.primitive.name != "select_n":
         return list(inputs)
     which, *cases = inputs
+    # One number can choose between arrays: of all, or of each device.
+    which = jnp.reshape(which, np.shape(which) + (1,) * (np.ndim(cases[0]) - np.ndim(which)))
     kept = []
     for number, case in enumerate(cases):
         here = jnp.broadcast_to(jnp.asarray(which, jnp.int32) == number, jnp.shape(case))

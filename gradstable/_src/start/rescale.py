@@ -182,6 +182,9 @@ class _Gains:
     def stack(self, parts: Sequence[Any], whole: Any) -> None:
         """Nothing to see: no weights are made."""
 
+    def move(self, before: Any, after: Any) -> None:
+        """Nothing to see: a weight inside of ``shard_map`` is not scaled."""
+
     def equation(
         self, eqn: JaxprEqn, inputs: Sequence[Any], outputs: list[Any], places: tuple[Place, ...]
     ) -> list[Any]:
