@@ -25,7 +25,8 @@ from gradstable import (
     sharding,
     telemetry,
 )
-from gradstable._src.autopsy.autopsy import Autopsy, Cause, autopsy
+from gradstable._src.autopsy.autopsy import autopsy
+from gradstable._src.autopsy.result import Autopsy, Cause, Spike
 from gradstable._src.capture.capture import Capture, capture
 from gradstable._src.capture.read import Captured, read_capture
 from gradstable._src.core.norms import global_norm
@@ -74,6 +75,7 @@ __all__ = [
     "RecurringGradients",
     "Replay",
     "Rescaled",
+    "Spike",
     "TrainingDiverged",
     "Verdict",
     "accumulate",

@@ -66,7 +66,8 @@ def test_the_report_of_one_bad_example() -> None:
     assert lines[3].strip() == "operation exp"
     assert lines[4].startswith("  input   float32[6,2], from ")
     assert "2 infinite" in lines[5]
-    assert lines[6:] == ["  nearest parameters: ['w']", "  example: 4"]
+    assert lines[6] == "  reason: overflow: the largest float32 is 3.40282e+38"
+    assert lines[7:] == ["  nearest parameters: ['w']", "  example: 4"]
 
 
 def test_a_broken_argument_is_told() -> None:

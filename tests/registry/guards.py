@@ -55,6 +55,7 @@ OTHERS = (
     "RecurringGradients",
     "Replay",
     "Rescaled",
+    "Spike",
     "TrainingDiverged",
     "Verdict",
     "autopsy",

@@ -25,6 +25,7 @@ class Birth(NamedTuple):
       inputs: its inputs.
       output: its first output that is not finite, or the argument.
       argument: which argument it is, -1 if it is none.
+      number: which output it is.
     """
 
     eqn: JaxprEqn | None
@@ -32,6 +33,7 @@ class Birth(NamedTuple):
     inputs: tuple[Any, ...]
     output: Any
     argument: int = -1
+    number: int = 0
 
 
 class Watch:
@@ -74,7 +76,8 @@ class Watch:
         before = self.of(reached)
         makes_nan = _any_nan(bad) and not _any_nan(reached)
         if not before or (before <= self._constants and makes_nan):
-            before = self._new(Birth(eqn, places, tuple(inputs), bad[0]))
+            number = [output is bad[0] for output in outputs].index(True)
+            before = self._new(Birth(eqn, places, tuple(inputs), bad[0], number=number))
         for output in bad:
             self._know(output, before)
         return outputs

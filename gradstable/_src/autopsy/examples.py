@@ -1,6 +1,6 @@
 """Which examples of a batch something concerns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,13 +10,22 @@ import numpy as np
 from gradstable._src.core.equations import is_input
 from gradstable._src.core.keys import is_key
 
+# More examples than this are not followed: it is not about single ones.
+_MOST = 16
+
 
 def batch_size(args: Any, axis: int | None) -> int:
     """Return the number of examples, or 0 if the arrays do not agree on one."""
     if axis is None:
         return 0
-    sizes = {leaf.shape[axis] for leaf in _batched(args, axis)}
+    sizes = {leaf.shape[axis] for leaf in jax.tree.leaves(args) if has_examples(leaf, axis)}
     return sizes.pop() if len(sizes) == 1 else 0
+
+
+def has_examples(leaf: Any, axis: int, size: int = 0) -> bool:
+    """Whether an array has an axis of examples, and as many."""
+    has = is_input(leaf) and not is_key(leaf) and np.ndim(leaf) > axis
+    return has and size in (0, np.shape(leaf)[axis])
 
 
 def named_in(output: Any, size: int) -> tuple[int, ...]:
@@ -29,39 +38,36 @@ def named_in(output: Any, size: int) -> tuple[int, ...]:
 
 
 def broken_examples(
-    is_sound: Callable[[Any], bool], args: Any, axis: int, size: int
+    is_sound: Callable[[Sequence[int]], bool], size: int, *, most_runs: int
 ) -> tuple[int, ...]:
-    """Return the examples that are broken on their own, by bisection.
+    """Return the examples that break a batch, by bisection.
 
     Args:
-      is_sound: whether loss and gradients are finite for arguments with part of the examples.
-      args: the arguments.
-      axis: the axis of the examples.
+      is_sound: whether loss and gradients are finite for a batch of some examples only.
       size: how many there are.
+      most_runs: how often it may be asked; beyond that, none are named.
     """
+    runs = 0
 
-    def part(first: int, last: int) -> Any:
-        def cut(leaf: Any) -> Any:
-            if not _has(leaf, axis):
-                return leaf
-            return jax.lax.slice_in_dim(jnp.asarray(leaf), first, last, axis=axis)
+    def asked(chosen: Sequence[int]) -> bool:
+        nonlocal runs
+        runs += 1
+        return is_sound(chosen)
 
-        return jax.tree.map(cut, args)
-
-    def search(first: int, last: int) -> list[int]:
-        if is_sound(part(first, last)):
-            return []
-        if last - first == 1:
-            return [first]
-        middle = (first + last) // 2
-        return search(first, middle) + search(middle, last)
-
-    return tuple(search(0, size)) if size > 1 else ()
-
-
-def _batched(args: Any, axis: int) -> list[Any]:
-    return [leaf for leaf in jax.tree.leaves(args) if _has(leaf, axis)]
+    suspects: list[range] = [range(size)]
+    while any(len(suspect) > 1 for suspect in suspects):
+        halves = [half for suspect in suspects for half in _halves(suspect)]
+        if len(halves) > 2 * _MOST or runs + len(halves) > most_runs:
+            return ()
+        suspects = [half for half in halves if not asked(half)]
+    found = [suspect[0] for suspect in suspects]
+    rest = [number for number in range(size) if number not in found]
+    if not rest or not found or runs + 1 + len(found) > most_runs or not asked(rest):
+        return ()
+    # A batch of one example can break by itself, as a variance does: not among the others.
+    return tuple(number for number in found if not asked([*rest, number]))
 
 
-def _has(leaf: Any, axis: int) -> bool:
-    return is_input(leaf) and not is_key(leaf) and np.ndim(leaf) > axis
+def _halves(numbers: range) -> list[range]:
+    middle = (len(numbers) + 1) // 2
+    return [half for half in (numbers[:middle], numbers[middle:]) if half]

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def described(array: Any) -> str:
-    """Return dtype, shape, range, and how many entries are not finite, of an array or a number."""
+    """Return dtype, shape, range, and how many entries are 0 or not finite, of an array."""
     dtype, shape = jnp.result_type(array), np.shape(array)
     kind = f"{dtype}[{','.join(map(str, shape))}]"
     if not math.prod(shape):
@@ -23,7 +23,10 @@ def described(array: Any) -> str:
     if finite.size:
         low, high = finite.min(), finite.max()
         parts.append(f"{low:.4g}" if low == high else f"from {low:.4g} to {high:.4g}")
-    for where, what in ((np.isnan(sizes), "NaN"), (np.isinf(sizes), "infinite")):
+    counts = [(sizes == 0, "0"), (np.isnan(sizes), "NaN"), (np.isinf(sizes), "infinite")]
+    if np.issubdtype(np.asarray(array).dtype, np.integer) or sizes.size == 1:
+        del counts[0]
+    for where, what in counts:
         if where.any():
             parts.append(f"{where.sum():,} {what}")
     return f"{kind}, {', '.join(parts)}"
