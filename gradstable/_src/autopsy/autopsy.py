@@ -18,8 +18,8 @@ from gradstable._src.autopsy.values import described
 from gradstable._src.core.eager import is_traced
 from gradstable._src.walk.walk import walk
 
-# How many equations may be run to find the examples: a few minutes.
-_MOST_EQUATIONS = 2_000_000
+# How many equations may be run to find the examples: about a minute.
+_MOST_EQUATIONS = 1_000_000
 
 
 def autopsy(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import weakref
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,13 +17,13 @@ if TYPE_CHECKING:
 
     from gradstable._src.walk.walk import Place
 
-Births = frozenset[int]
 
-
-class Birth(NamedTuple):
+@dataclasses.dataclass(eq=False, frozen=True)
+class Birth:
     """An equation that made a value that is not finite, of values that are.
 
     Attributes:
+      order: how many births there were before.
       eqn: the equation; ``None`` for an argument, or a constant, that was not finite.
       places: what it is inside of.
       inputs: its inputs.
@@ -28,12 +32,21 @@ class Birth(NamedTuple):
       number: which output it is.
     """
 
+    order: int
     eqn: JaxprEqn | None
     places: tuple[Place, ...]
     inputs: tuple[Any, ...]
     output: Any
     argument: int = -1
     number: int = 0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether this is a constant of the program, as is an infinite mask."""
+        return self.eqn is None and self.argument < 0
+
+
+Births = frozenset[Birth]
 
 
 class Watch:
@@ -44,54 +57,51 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self.births: list[Birth] = []
-        self._constants: set[int] = set()
-        # By identity, together with the array, so that no other can take its place.
+        self._order = itertools.count()
+        # By identity, for as long as the array exists: a birth that nothing goes back to any more
+        # is forgotten, with its arrays.
         self._known: dict[int, tuple[Any, Births]] = {}
 
     def arguments(self, arrays: Sequence[Any]) -> None:
         """Look at the arguments of the program."""
         for number, array in enumerate(arrays):
             if not is_finite(array):
-                self._know(array, self._new(Birth(None, (), (), array, number)))
+                self._know(array, self._new(None, (), (), array, argument=number))
 
     def of(self, arrays: Iterable[Any]) -> Births:
         """Return which births arrays go back to."""
         found = [self._known[id(array)][1] for array in arrays if id(array) in self._known]
-        return frozenset[int]().union(*found)
+        return frozenset[Birth]().union(*found)
 
     def equation(
         self, eqn: JaxprEqn, inputs: Sequence[Any], outputs: list[Any], places: tuple[Place, ...]
     ) -> list[Any]:
         """Look at the outputs of an equation."""
-        bad = [output for output in outputs if not is_finite(output)]
+        bad = [number for number, output in enumerate(outputs) if not is_finite(output)]
         if not bad:
             return outputs
         reached = [x for x in _chosen(eqn, inputs) if not is_finite(x)]
         for constant in reached:
             if id(constant) not in self._known:
-                birth = self._new(Birth(None, places, (), constant))
-                self._constants |= birth
-                self._know(constant, birth)
+                self._know(constant, self._new(None, places, (), constant))
         before = self.of(reached)
-        makes_nan = _any_nan(bad) and not _any_nan(reached)
-        if not before or (before <= self._constants and makes_nan):
-            number = [output is bad[0] for output in outputs].index(True)
-            before = self._new(Birth(eqn, places, tuple(inputs), bad[0], number=number))
-        for output in bad:
-            self._know(output, before)
+        makes_nan = _any_nan(outputs[number] for number in bad) and not _any_nan(reached)
+        if not before or (makes_nan and all(birth.is_constant for birth in before)):
+            before = self._new(eqn, places, tuple(inputs), outputs[bad[0]], number=bad[0])
+        for number in bad:
+            self._know(outputs[number], before)
         return outputs
 
     def slice(self, whole: Any, part: Any, index: int) -> None:
         """Look at the part of an array that a pass of a loop gets."""
         del index
-        if id(whole) in self._known and not is_finite(part):
-            self._know(part, self._known[id(whole)][1])
+        self.move(whole, part)
 
     def stack(self, parts: Sequence[Any], whole: Any) -> None:
         """Look at what the passes of a loop have made."""
-        if not is_finite(whole):
-            self._know(whole, self.of(parts))
+        births = self.of(parts)
+        if births and not is_finite(whole):
+            self._know(whole, births)
 
     def move(self, before: Any, after: Any) -> None:
         """Look at an array that is laid out in another way."""
@@ -100,15 +110,23 @@ class Watch:
 
     def first(self, births: Births) -> Birth | None:
         """Return the first of these that is a fault."""
-        faults = sorted(births - self._constants) or sorted(births)
-        return self.births[faults[0]] if faults else None
+        faults = [birth for birth in births if not birth.is_constant] or births
+        return min(faults, key=lambda birth: birth.order, default=None)
 
-    def _new(self, birth: Birth) -> Births:
-        self.births.append(birth)
-        return frozenset({len(self.births) - 1})
+    def _new(self, *args: Any, argument: int = -1, number: int = 0) -> Births:
+        return frozenset({Birth(next(self._order), *args, argument=argument, number=number)})
 
     def _know(self, array: Any, births: Births) -> None:
-        self._known[id(array)] = array, births
+        key, known = id(array), self._known
+
+        def forget(_: Any) -> None:
+            known.pop(key, None)
+
+        try:
+            kept = weakref.ref(array, forget)
+        except TypeError:  # a number
+            kept = array
+        known[key] = kept, births
 
 
 def _chosen(eqn: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
@@ -130,7 +148,14 @@ def is_finite(array: Any) -> bool:
     """Whether all entries of an array are finite numbers."""
     if not jnp.issubdtype(jnp.result_type(array), jnp.inexact):
         return True
-    return bool(jnp.isfinite(array).all())
+    if jax.default_backend() == "cpu":  # NumPy sees the same memory, and calls no compiled program
+        return bool(np.isfinite(np.asarray(array)).all())
+    return bool(_all_finite(array))
+
+
+@jax.jit
+def _all_finite(array: jax.Array) -> jax.Array:
+    return jnp.isfinite(array).all()
 
 
 def _any_nan(arrays: Iterable[Any]) -> bool:

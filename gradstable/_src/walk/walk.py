@@ -72,15 +72,19 @@ def walk(closed: ClosedJaxpr, args: Sequence[Any], visitor: Visitor) -> list[Any
       args: its arguments.
       visitor: is shown each equation after it was run.
     """
-    return _Walk(visitor, Whole()).run(closed, args, ())
+    return _Walk(visitor, Whole(), {}).run(closed, args, ())
 
 
 class _Walk:
     """A walk through the programs inside a program, all of them on the same devices."""
 
-    def __init__(self, visitor: Visitor, layout: Whole) -> None:
+    def __init__(
+        self, visitor: Visitor, layout: Whole, unused: dict[int, list[list[Any]]]
+    ) -> None:
         self._visitor = visitor
         self._layout = layout
+        # By identity of the program: a loop runs it in each pass.
+        self._unused = unused
 
     def run(self, program: Any, args: Iterable[Any], places: tuple[Place, ...]) -> list[Any]:
         jaxpr, consts = bare(program), getattr(program, "consts", ())
@@ -90,7 +94,9 @@ class _Walk:
         def read(atom: Any) -> Any:
             return env[atom] if is_variable(atom) else self._layout.lift(atom.val, atom)
 
-        for eqn, unused in zip(jaxpr.eqns, _last_read(jaxpr), strict=True):
+        if id(jaxpr) not in self._unused:
+            self._unused[id(jaxpr)] = _last_read(jaxpr)
+        for eqn, unused in zip(jaxpr.eqns, self._unused[id(jaxpr)], strict=True):
             outputs = self._outputs(eqn, [read(atom) for atom in eqn.invars], places)
             env.update(zip(eqn.outvars, outputs, strict=True))
             for var in unused:
@@ -122,7 +128,8 @@ class _Walk:
         given = shards.enter(inputs)
         for before, after in zip(inputs, given, strict=True):
             self._visitor.move(before, after)
-        made = _Walk(self._visitor, shards).run(eqn.params["jaxpr"], given, (*places, Place(eqn)))
+        inside, place = _Walk(self._visitor, shards, self._unused), Place(eqn)
+        made = inside.run(place.program, given, (*places, place))
         outputs = shards.leave(made)
         for before, after in zip(made, outputs, strict=True):
             self._visitor.move(before, after)
