@@ -1,5 +1,6 @@
 """Programs that break as real ones do: the operation, the line, the pass and the examples."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -148,9 +149,15 @@ CASES = (
 )
 
 
+@functools.cache
+def examined(name: str) -> gs.Autopsy:
+    (case,) = (case for case in CASES if case.loss.__name__ == name)
+    return gs.autopsy(case.loss, W, case.x)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
 def test_operation_and_line_are_found(case: Case) -> None:
-    found = gs.autopsy(case.loss, W, case.x)
+    found = examined(case.loss.__name__)
     assert found.cause is not None
     assert found.cause.code.endswith("# here"), found
     assert found.cause.file == __file__
@@ -166,7 +173,7 @@ def test_operation_and_line_are_found(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
 def test_it_sees_what_jit_sees(case: Case) -> None:
     loss, gradients = jax.jit(jax.value_and_grad(case.loss))(W, case.x)
-    found = gs.autopsy(case.loss, W, case.x)
+    found = examined(case.loss.__name__)
     assert np.isfinite(found.loss) == bool(jnp.isfinite(loss))
     bad = {f"['{name}']" for name, leaf in gradients.items() if not jnp.isfinite(leaf).all()}
     assert set(found.broken) == bad

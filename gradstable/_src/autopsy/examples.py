@@ -12,6 +12,8 @@ from gradstable._src.core.keys import is_key
 
 # More examples than this are not followed: it is not about single ones.
 _MOST = 16
+# Where this many parts of a batch are all broken, it is not about examples, either.
+_ALL = 8
 
 
 def batch_size(args: Any, axis: int | None) -> int:
@@ -60,6 +62,8 @@ def broken_examples(
         if len(halves) > 2 * _MOST or runs + len(halves) > most_runs:
             return ()
         suspects = [half for half in halves if not asked(half)]
+        if len(suspects) == len(halves) >= _ALL:
+            return ()
     found = [suspect[0] for suspect in suspects]
     rest = [number for number in range(size) if number not in found]
     if not rest or not found or runs + 1 + len(found) > most_runs or not asked(rest):

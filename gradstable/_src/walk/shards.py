@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from jax.extend.core import JaxprEqn
 
 
+_AT_ONCE = 64
+
+
 class DiffersError(Exception):
     """The devices do not agree on a condition, so that they run different programs."""
 
@@ -42,7 +45,7 @@ class Whole:
 
     def stack(self, parts: Sequence[Any]) -> Any:
         """Return what the passes of a loop have made, in one array."""
-        return jnp.stack(parts)
+        return _stacked(parts, 0)
 
 
 class Shards(Whole):
@@ -90,7 +93,7 @@ class Shards(Whole):
 
     def stack(self, parts: Sequence[Any]) -> Any:
         """Return what the passes of a loop have made, in one array."""
-        return jnp.stack(parts, axis=1)
+        return _stacked(parts, 1)
 
     def _spec(self, atom: Any) -> PartitionSpec:
         return PartitionSpec(tuple(split_over(self._eqn, atom)) or None)
@@ -163,6 +166,17 @@ def _on_each(
 @functools.lru_cache(maxsize=512)
 def _move(site: _Site, before: Any, after: Any, inward: bool) -> Callable[[Any], Any]:
     return site.map(lambda x: x[None] if inward else x[0], before, after)
+
+
+def _stacked(parts: Sequence[Any], axis: int) -> Any:
+    """Return arrays in one; XLA takes minutes to compile that for thousands at once."""
+    join: Callable[..., Any] = jnp.stack
+    while True:
+        chunks = [parts[at : at + _AT_ONCE] for at in range(0, len(parts), _AT_ONCE)]
+        parts = [join(chunk, axis=axis) for chunk in chunks]
+        if len(parts) == 1:
+            return parts[0]
+        join = jnp.concatenate
 
 
 def _bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
