@@ -38,16 +38,26 @@ def autopsy(
     mask, or the logarithm in ``jnp.where(x > 0, jnp.log(x), 0)``. The derivative of that, which is
     NaN where ``x`` is 0, is.
 
-    It goes into ``jit``, ``scan``, ``while_loop``, ``cond``, ``remat``, and functions with their
-    own derivative. ``shard_map``, kernels, and callbacks count as one operation. It takes a
-    fraction of a millisecond per equation, with every pass of a loop counted, and the time to
-    compile each kind of them once.
+    Use it as well when a gradient is finite and far too large: then it says which examples and
+    which leaves make up 90 % of the square of its norm. For that it takes the gradient of each
+    example on its own, and presumes that the loss is a mean or a sum over examples; where it cannot
+    be run on a single one, only leaves are named.
+
+    It goes into ``jit``, ``scan``, ``while_loop``, ``cond``, ``remat``, ``shard_map``, and functions
+    with their own derivative. Kernels, callbacks, a ``shard_map`` inside another, and a loop or a
+    branch that depends on the device count as one operation. The loss is traced twice: if it is
+    another one the second time, because of random numbers of the host or a counter, the report says
+    so.
+
+    It takes about half a millisecond per equation, with every pass of a loop counted, and the time
+    to compile each kind of them once; ``python -m benchmarks.autopsy`` measures that, and memory.
 
     Args:
       loss_fn: function of the parameters and further arguments to a scalar loss, or to a loss and
         anything else.
       params: tree of arrays; other leaves are passed through.
-      *args: further arguments, such as the batch and a random key: those of the broken step.
+      *args: further arguments, such as the batch and a random key: those of the broken step, not
+        donated to it.
       has_aux: whether ``loss_fn`` returns a pair.
       batch_axis: the axis of the examples in the arrays among ``args``. Default 0. ``None``: no
         examples are looked for.
@@ -56,7 +66,9 @@ def autopsy(
       An ``Autopsy``. Print it.
 
     Raises:
-      TypeError: if it is called inside ``jit``.
+      TypeError: if it is called inside ``jit``, if ``params`` has no array to take a gradient for,
+        or if ``loss_fn`` does not return a scalar, or a pair with ``has_aux``.
+      ValueError: if an array was deleted because it was donated.
 
     Example:
       >>> import jax.numpy as jnp
@@ -67,6 +79,12 @@ def autopsy(
       >>> found = gs.autopsy(loss_fn, params, jnp.array([[1.0, 2.0], [-3.0, 1.0], [0.5, 0.5]]))
       >>> found.cause.operation, found.cause.leaf, found.cause.examples
       ('sqrt', "['w']", (1,))
+      >>> found.cause.reason
+      'square root of a negative number'
+      >>> print(gs.autopsy(loss_fn, params, jnp.array([[1.0, 2.0], [1e6, 0.0], [0.5, 0.5]])))
+      The loss (334.244) and all gradients are finite.
+      The gradient norm is 166.9.
+        100 % of its square is from 1 of 3 examples: 1 (norm 500, median 0.6455)
 
     Source:
       Ours. ``jax_debug_nans`` runs operation by operation as well, and stops at the first NaN, be

@@ -52,7 +52,7 @@ def spike_lines(spike: Spike) -> list[str]:
             f" {_listed(map(str, spike.examples), _EXAMPLES)}"
             f" (norm {norms[0]:.4g}, median {usual:.4g})"
         )
-    if spike.leaves:
+    if spike.leaves and len(spike.leaf_norms) > 1:
         lines.append(
             f"  {_percent(spike.leaf_shares[name] for name in spike.leaves)} of its square is in"
             f" {len(spike.leaves)} of {len(spike.leaf_norms)} leaves:"

@@ -21,11 +21,11 @@ def described(array: Any) -> str:
     finite = sizes[np.isfinite(sizes)]
     parts: list[str] = []
     if finite.size:
-        low, high = finite.min(), finite.max()
+        low, high = finite.min() + 0.0, finite.max() + 0.0  # no negative zeros
         parts.append(f"{low:.4g}" if low == high else f"from {low:.4g} to {high:.4g}")
-    counts = [(sizes == 0, "0"), (np.isnan(sizes), "NaN"), (np.isinf(sizes), "infinite")]
-    if np.issubdtype(np.asarray(array).dtype, np.integer) or sizes.size == 1:
-        del counts[0]
+    counts = [(np.isnan(sizes), "NaN"), (np.isinf(sizes), "infinite")]
+    if sizes.size > 1 and jnp.issubdtype(dtype, jnp.inexact):
+        counts.insert(0, (sizes == 0, "zero"))
     for where, what in counts:
         if where.any():
             parts.append(f"{where.sum():,} {what}")

@@ -1,0 +1,1 @@
+"""Five programs that break, and what finds out why."""
