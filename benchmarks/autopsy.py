@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -71,24 +72,19 @@ def peak_of_arrays() -> Iterator[list[int]]:
     """Yield the largest number of bytes of all arrays at once, seen after each equation."""
     peak, equation = [0], Watch.equation
 
-    def seen(self: Watch, *args: Any) -> list[Any]:
+    def seen(*args: Any) -> list[Any]:
         peak[0] = max(peak[0], sum(array.nbytes for array in jax.live_arrays()))
-        return equation(self, *args)
+        return equation(*args)
 
-    Watch.equation = seen
-    try:
+    with mock.patch.object(Watch, "equation", seen):
         yield peak
-    finally:
-        Watch.equation = equation
 
 
 def planned(case: Case) -> int:
     """Return the bytes that XLA plans for loss and gradients, arguments and results included."""
     step = jax.jit(jax.value_and_grad(case.loss)).lower(case.params, *case.args).compile()
     plan: Any = step.memory_analysis()
-    return (
-        plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-    )
+    return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
 
 
 def main() -> None:

@@ -43,11 +43,11 @@ def autopsy(
     example on its own, and presumes that the loss is a mean or a sum over examples; where it cannot
     be run on a single one, only leaves are named.
 
-    It goes into ``jit``, ``scan``, ``while_loop``, ``cond``, ``remat``, ``shard_map``, and functions
-    with their own derivative. Kernels, callbacks, a ``shard_map`` inside another, and a loop or a
-    branch that depends on the device count as one operation. The loss is traced twice: if it is
-    another one the second time, because of random numbers of the host or a counter, the report says
-    so.
+    It goes into ``jit``, ``scan``, ``while_loop``, ``cond``, ``remat``, ``shard_map``, and into
+    functions with their own derivative. Kernels, callbacks, a ``shard_map`` inside another, and a
+    loop or a branch that depends on the device count as one operation. The loss is traced twice: if
+    it is another one the second time, because of random numbers of the host or a counter, the
+    report says so.
 
     It takes about half a millisecond per equation, with every pass of a loop counted, and the time
     to compile each kind of them once; ``python -m benchmarks.autopsy`` measures that, and memory.

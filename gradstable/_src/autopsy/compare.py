@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,27 @@ if TYPE_CHECKING:
 _VALUES = (bool, int, float, complex, str, bytes, type(None), np.dtype, enum.Enum)
 
 
-def first_difference(one: Any, two: Any) -> JaxprEqn | int | None:
-    """Return the first equation of a program that is another in a second one.
+class Difference(NamedTuple):
+    """Where two programs differ.
 
-    The numbers and arrays that the programs contain are compared, too. ``None``: there is none. 0:
-    there is no equation, only a result or a constant.
+    Attributes:
+      eqn: the first equation; ``None`` if it is only a constant or a result.
+    """
+
+    eqn: JaxprEqn | None
+
+
+def first_difference(one: Any, two: Any) -> Difference | None:
+    """Return where a program is another than a second one, with the numbers they contain.
+
+    ``None``: they are the same.
     """
     for a, b in zip_longest(_eqns(one), _eqns(two)):
         if a is None or b is None or not _same_equation(a, b):
             inner = _inner_difference(a, b) if a is not None and b is not None else None
-            return inner or a or b
+            return inner or Difference(a or b)
     one_values, two_values = _constants(one), _constants(two)
-    return None if _same(one_values, two_values) else 0
+    return None if _same(one_values, two_values) else Difference(None)
 
 
 def _eqns(program: Any) -> list[Any]:
@@ -86,13 +95,13 @@ def _is_program(value: Any) -> bool:
     return hasattr(getattr(value, "jaxpr", value), "eqns")
 
 
-def _inner_difference(a: Any, b: Any) -> JaxprEqn | int | None:
+def _inner_difference(a: Any, b: Any) -> Difference | None:
     """Return the same, inside of two equations."""
     for name in a.params:
         pair = [_programs(eqn.params.get(name)) for eqn in (a, b)]
         for one, two in zip(*pair, strict=False):
             found = first_difference(one, two)
-            if found:
+            if found is not None and found.eqn is not None:
                 return found
     return None
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from gradstable._src.autopsy.births import is_finite
 from gradstable._src.walk.shards import split_over
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def on_device(birth: Birth) -> Found:
     if birth.eqn is None:  # a constant
         return Found((), birth.output[0], ())
     axes = split_over(around[0], birth.eqn.outvars[birth.number])
-    broken = np.asarray(~jnp.isfinite(birth.output)).reshape(len(birth.output), -1).any(1)
-    numbers = np.flatnonzero(broken).tolist()
+    is_broken: list[bool] = [not is_finite(part) for part in birth.output]
+    numbers = [number for number, broken in enumerate(is_broken) if broken]
     places = [
         dict(zip(axes, map(int, np.unravel_index(number, tuple(axes.values()))), strict=True))
         for number in numbers
@@ -49,5 +49,5 @@ def on_device(birth: Birth) -> Found:
         return value[int(np.ravel_multi_index(at, tuple(own.values()))) if own else 0]
 
     inputs = tuple(map(part, birth.inputs, birth.eqn.invars))
-    shards = tuple(places) if len(numbers) < len(broken) else ()
+    shards = tuple(places) if len(numbers) < len(is_broken) else ()
     return Found(inputs, birth.output[numbers[0]], shards)

@@ -12,7 +12,7 @@ import numpy as np
 from gradstable._src.autopsy.births import is_finite
 from gradstable._src.autopsy.compare import first_difference
 from gradstable._src.autopsy.examples import has_examples
-from gradstable._src.autopsy.places import line_of
+from gradstable._src.autopsy.places import NOWHERE, line_of
 from gradstable._src.core.equations import is_array, is_input
 from gradstable._src.core.paths import leaf_paths
 from gradstable._src.walk.weights import Weights
@@ -89,8 +89,8 @@ class Program:
         """Return where the program is another when it is traced or run again; empty if nowhere."""
         found = first_difference(self.closed, self._trace())
         if found is not None:
-            place = line_of(found) if found else None
-            return f"{place.file}:{place.line}" if place and place.file else "a constant"
+            place = line_of(found.eqn) if found.eqn is not None else NOWHERE
+            return f"{place.file}:{place.line}" if place.file else "a constant"
         if self._has_callbacks:
             one, two = (self._run(*self.given) for _ in range(2))
             same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, two, strict=True))
@@ -129,8 +129,9 @@ def check_result(result: Any, *, has_aux: bool) -> None:
             "anything else; pass has_aux=False"
         )
         raise TypeError(msg)
-    value = result[0] if has_aux else result
-    if is_array(value) and jnp.shape(value) == () and jnp.issubdtype(value.dtype, jnp.floating):
+    value: Any = result[0] if has_aux else result
+    is_number = is_array(value) and jnp.shape(value) == ()
+    if is_number and jnp.issubdtype(jnp.result_type(value), jnp.floating):
         return
     remedy = "take the mean or the sum of it" if is_array(value) else "return the loss alone"
     if isinstance(value, (tuple, list)):

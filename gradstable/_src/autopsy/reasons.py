@@ -21,9 +21,11 @@ def reason(eqn: JaxprEqn, inputs: Sequence[Any], output: Any) -> str:
     numbers = [x.astype(np.float64) for x in given]
     broken = ~np.isfinite(np.asarray(output).astype(np.float64))
     name = eqn.primitive.name
+    if name == "integer_pow":
+        numbers.append(np.asarray(eqn.params["y"], np.float64))
     if name in _OUTSIDE:
         for is_cause, what in _OUTSIDE[name]:
-            if (where := is_cause(*numbers, eqn.params) & broken).any():
+            if (where := is_cause(*numbers) & broken).any():
                 return f"{what}{_times(where)}"
     elif name in _WHOLE:
         return _WHOLE[name]
@@ -39,48 +41,38 @@ def _times(where: np.ndarray) -> str:
     return f" ({where.sum():,} times)" if where.sum() > 1 else ""
 
 
-def _power(x: Any, y: Any, params: Any) -> Any:
-    del params
-    return (x == 0) & (y < 0)
+def _is(number: float) -> Callable[..., Any]:
+    return lambda x: x == number
 
 
-def _root_of_negative(x: Any, params: Any) -> Any:
-    del params
-    return x < 0
+def _outside(low: float, high: float = np.inf) -> Callable[..., Any]:
+    return lambda x: (x < low) | (x > high)
 
 
-def _at(number: float) -> Callable[..., Any]:
-    return lambda x, params: x == number
-
-
-def _beyond(low: float, high: float) -> Callable[..., Any]:
-    return lambda x, params: (x < low) | (x > high)
-
+_NEGATIVE_POWER = (lambda x, y: (x == 0) & (y < 0), "0 to a negative power")
+_NEGATIVE_ROOT = (_outside(0.0), "square root of a negative number")
 
 # For each primitive: where it has no finite value, and what to call that.
 _OUTSIDE: dict[str, tuple[tuple[Callable[..., Any], str], ...]] = {
     "div": (
-        (lambda x, y, params: (x == 0) & (y == 0), "0 divided by 0"),
-        (lambda x, y, params: (x != 0) & (y == 0), "division by 0"),
+        (lambda x, y: (x == 0) & (y == 0), "0 divided by 0"),
+        (lambda x, y: (x != 0) & (y == 0), "division by 0"),
     ),
-    "log": ((_at(0.0), "logarithm of 0"), (_root_of_negative, "logarithm of a negative number")),
-    "log1p": ((_at(-1.0), "log1p of -1"), (_beyond(-1.0, np.inf), "log1p of less than -1")),
-    "sqrt": ((_root_of_negative, "square root of a negative number"),),
-    "rsqrt": (
-        (_at(0.0), "one over the root of 0"),
-        (_root_of_negative, "square root of a negative number"),
-    ),
+    "log": ((_is(0.0), "logarithm of 0"), (_outside(0.0), "logarithm of a negative number")),
+    "log1p": ((_is(-1.0), "log1p of -1"), (_outside(-1.0), "log1p of less than -1")),
+    "sqrt": (_NEGATIVE_ROOT,),
+    "rsqrt": ((_is(0.0), "one over the root of 0"), _NEGATIVE_ROOT),
     "pow": (
-        (_power, "0 to a negative power"),
-        (lambda x, y, params: (x < 0) & (y != np.round(y)), "a negative number to a fraction"),
+        _NEGATIVE_POWER,
+        (lambda x, y: (x < 0) & (y != np.round(y)), "a negative number to a fraction"),
     ),
-    "integer_pow": ((lambda x, params: (x == 0) & (params["y"] < 0), "0 to a negative power"),),
-    "acos": ((_beyond(-1.0, 1.0), "arccos of a number outside of [-1, 1]"),),
-    "asin": ((_beyond(-1.0, 1.0), "arcsin of a number outside of [-1, 1]"),),
-    "acosh": ((_beyond(1.0, np.inf), "arccosh of less than 1"),),
+    "integer_pow": (_NEGATIVE_POWER,),
+    "acos": ((_outside(-1.0, 1.0), "arccos of a number outside of [-1, 1]"),),
+    "asin": ((_outside(-1.0, 1.0), "arcsin of a number outside of [-1, 1]"),),
+    "acosh": ((_outside(1.0), "arccosh of less than 1"),),
     "atanh": (
-        (lambda x, params: np.abs(x) == 1.0, "arctanh of 1 or -1"),
-        (_beyond(-1.0, 1.0), "arctanh of a number outside of [-1, 1]"),
+        (lambda x: np.abs(x) == 1.0, "arctanh of 1 or -1"),
+        (_outside(-1.0, 1.0), "arctanh of a number outside of [-1, 1]"),
     ),
 }
 # For operations on matrices as a whole.

@@ -85,22 +85,22 @@ def _of_each(
 def _run(
     program: Program, unit: Sequence[Any], axis: int, size: int, *, copies: int, chunk: int
 ) -> Any:
-    given = program.given
+    given = list(program.given)
     split = [
-        number >= program.num_weights and has_examples(array, axis, size)
+        number
         for number, array in enumerate(given)
+        if number >= program.num_weights and has_examples(array, axis, size)
     ]
-    batched = [jnp.moveaxis(x, axis, 0) for x, is_split in zip(given, split, strict=True) if is_split]
-    others = [x for x, is_split in zip(given, split, strict=True) if not is_split]
+    batched = [jnp.moveaxis(given[number], axis, 0) for number in split]
+    for number in split:
+        given[number] = jnp.zeros(())  # in the place of an example
 
     @jax.jit
-    def run(batched: Sequence[Any], others: Sequence[Any], unit: Sequence[Any]) -> Any:
+    def run(batched: Sequence[Any], given: Sequence[Any], unit: Sequence[Any]) -> Any:
         def of_one(example: Sequence[Any]) -> Any:
-            own, rest = iter(example), iter(others)
-            full = [
-                jnp.repeat(jnp.expand_dims(next(own), axis), copies, axis) if is_split else next(rest)
-                for is_split in split
-            ]
+            full = list(given)
+            for number, own in zip(split, example, strict=True):
+                full[number] = jnp.repeat(jnp.expand_dims(own, axis), copies, axis)
             _, gradients = program.both(full)
             products = [
                 jnp.vdot(u.astype(jnp.float32), g.astype(jnp.float32))
@@ -110,4 +110,4 @@ def _run(
 
         return jax.lax.map(of_one, batched, batch_size=chunk if chunk > 1 else None)
 
-    return run(batched, others, unit)
+    return run(batched, given, unit)

@@ -78,9 +78,7 @@ def walk(closed: ClosedJaxpr, args: Sequence[Any], visitor: Visitor) -> list[Any
 class _Walk:
     """A walk through the programs inside a program, all of them on the same devices."""
 
-    def __init__(
-        self, visitor: Visitor, layout: Whole, unused: dict[int, list[list[Any]]]
-    ) -> None:
+    def __init__(self, visitor: Visitor, layout: Whole, unused: dict[int, list[list[Any]]]) -> None:
         self._visitor = visitor
         self._layout = layout
         # By identity of the program: a loop runs it in each pass.
