@@ -117,3 +117,10 @@ def test_a_rejected_step_can_be_examined_afterwards() -> None:
 def test_it_is_refused_inside_jit() -> None:
     with pytest.raises(TypeError, match="outside of jit"):
         jax.jit(lambda w: gs.autopsy(lambda w: w.sum(), w).loss)(jnp.ones(2))
+
+
+def test_where_numpy_does_not_see_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = gs.autopsy(lambda w, x: jnp.mean(jnp.log(x @ w)), jnp.ones(4), X.at[2].set(-1.0))
+    assert found.cause is not None
+    assert found.cause.operation == "log"

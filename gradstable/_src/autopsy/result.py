@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gradstable._src.autopsy.report import cause_lines, spike_lines
+from gradstable._src.autopsy.sentences import cause_lines, spike_lines
 
 
 class Cause(NamedTuple):

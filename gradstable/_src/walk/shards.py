@@ -140,6 +140,7 @@ class _Site(NamedTuple):
     check_vma: bool
 
     def map(self, function: Callable[..., Any], before: Any, after: Any) -> Callable[..., Any]:
+        """Return a function of all devices, given that of one."""
         return jax.jit(
             jax.shard_map(
                 function,

@@ -85,6 +85,7 @@ class _Walk:
         self._unused = unused
 
     def run(self, program: Any, args: Iterable[Any], places: tuple[Place, ...]) -> list[Any]:
+        """Return the results of a program inside of these places."""
         jaxpr, consts = bare(program), getattr(program, "consts", ())
         consts = [self._layout.lift(*each) for each in zip(consts, jaxpr.constvars, strict=True)]
         env = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
