@@ -96,3 +96,46 @@ def test_ctc_targets_that_are_too_long_are_a_finite_spike() -> None:
     assert found.cause is None
     assert found.spike is not None
     assert found.spike.examples == (2,)
+
+
+def log_softmax_by_hand(w: jax.Array, x: jax.Array) -> jax.Array:
+    weights = jnp.exp((x @ w).astype(jnp.float16))
+    probs = weights / weights.sum(-1, keepdims=True)
+    return -jnp.mean(jnp.log(probs[:, 0].astype(jnp.float32)))
+
+
+def log_of_softmax(w: jax.Array, x: jax.Array) -> jax.Array:
+    return -jnp.mean(jnp.log(jax.nn.softmax(x @ w)[:, 0]))
+
+
+def product_of_likelihoods(w: jax.Array, x: jax.Array) -> jax.Array:
+    each = jax.nn.sigmoid(x @ w)
+    return -jnp.mean(jnp.log(each[:, 0] ** 3 * each[:, 1] ** 3))
+
+
+@pytest.mark.parametrize(
+    ("loss", "low", "operation"),
+    [
+        (log_softmax_by_hand, -20.0, "exp underflowed to 0 in float16"),
+        (log_of_softmax, -120.0, "exp underflowed to 0 in float32"),
+        (product_of_likelihoods, -60.0, "underflowed to 0 in float32"),
+    ],
+)
+def test_a_number_that_was_too_small_is_told(loss: Any, low: float, operation: str) -> None:
+    batch = X.at[3].set(jnp.asarray([low, low / 2.0, 0.0, 0.0]))
+    found = gs.autopsy(loss, jnp.eye(4), batch)
+    assert found.cause is not None
+    assert found.cause.operation == "log"
+    assert found.cause.examples == (3,)
+    assert found.cause.reason.startswith("logarithm of 0; ")
+    assert operation in found.cause.reason
+
+
+def test_a_zero_that_is_one_is_no_underflow() -> None:
+    def masked(w: jax.Array, x: jax.Array) -> jax.Array:
+        probs = jax.nn.softmax(jnp.where(x > 0.0, x @ w, -jnp.inf))
+        return jnp.mean(jnp.log(probs[:, 0]))
+
+    found = gs.autopsy(masked, jnp.eye(4), X.at[3, 0].set(-1.0))
+    assert found.cause is not None
+    assert found.cause.reason == "logarithm of 0"

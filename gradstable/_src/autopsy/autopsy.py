@@ -13,10 +13,11 @@ from gradstable._src.autopsy.program import Program
 from gradstable._src.autopsy.reasons import reason
 from gradstable._src.autopsy.result import Autopsy, Cause
 from gradstable._src.autopsy.spikes import spike
+from gradstable._src.autopsy.underflow import source_of_zero
 from gradstable._src.autopsy.upstream import nearest_argument
 from gradstable._src.autopsy.values import described
 from gradstable._src.core.eager import is_traced
-from gradstable._src.walk.walk import walk
+from gradstable._src.walk.walk import bare, walk
 
 # How many equations may be run to find the examples: less than a minute.
 _MOST_EQUATIONS = 500_000
@@ -109,7 +110,7 @@ def autopsy(
     if birth is None:
         found = spike(program, gradients, batch_axis, size)
         return Autopsy(float(value), broken, None, found, impure)
-    cause = _cause(birth, program, backward=forward is None)
+    cause = _cause(birth, program, watch.underflows, backward=forward is None)
     examples = _examples(birth, program, batch_axis, size)
     return Autopsy(float(value), broken, cause._replace(examples=examples), impure=impure)
 
@@ -130,7 +131,7 @@ def _examples(birth: Birth, program: Program, axis: int | None, size: int) -> tu
     return examples if len(examples) < size else ()
 
 
-def _cause(birth: Birth, program: Program, *, backward: bool) -> Cause:
+def _cause(birth: Birth, program: Program, flagged: set[int], *, backward: bool) -> Cause:
     found = on_device(birth)
     output = described(found.output)
     if birth.eqn is None:
@@ -155,5 +156,18 @@ def _cause(birth: Birth, program: Program, *, backward: bool) -> Cause:
         leaf="" if nearest is None else program.names[nearest],
         examples=(),
         shards=found.shards,
-        reason=reason(birth.eqn, found.inputs, found.output),
+        reason=reason(birth.eqn, found.inputs, found.output) + _underflow(birth, program, flagged),
     )
+
+
+def _underflow(birth: Birth, program: Program, flagged: set[int]) -> str:
+    """Return where a 0 that an equation got was a number too small for its dtype."""
+    if birth.eqn is None:
+        return ""
+    inside: Any = birth.places[-1].program if birth.places else program.closed
+    source = source_of_zero(bare(inside), birth.eqn, flagged)
+    if source is None:
+        return ""
+    made: Any = source.outvars[0].aval
+    line = line_of(source, birth.places).line
+    return f"; {source.primitive.name} underflowed to 0 in {made.dtype} on line {line}"

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstable._src.autopsy.underflow import underflows
+from gradstable._src.walk.shards import aligned
+
 if TYPE_CHECKING:
     from jax.extend.core import JaxprEqn
 
@@ -57,6 +60,8 @@ class Watch:
     """
 
     def __init__(self) -> None:
+        # By identity: equations whose result was too small for its dtype.
+        self.underflows: set[int] = set()
         self._order = itertools.count()
         # By identity, for as long as the array exists: a birth that nothing goes back to any more
         # is forgotten, with its arrays.
@@ -77,6 +82,8 @@ class Watch:
         self, eqn: JaxprEqn, inputs: Sequence[Any], outputs: list[Any], places: tuple[Place, ...]
     ) -> list[Any]:
         """Look at the outputs of an equation."""
+        if outputs and underflows(eqn, inputs, outputs[0]):
+            self.underflows.add(id(eqn))
         bad = [number for number, output in enumerate(outputs) if not is_finite(output)]
         if not bad:
             return outputs
@@ -134,11 +141,10 @@ def _chosen(eqn: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
     if eqn.primitive.name != "select_n":
         return list(inputs)
     which, *cases = inputs
-    # One number can choose between arrays: of all, or of each device.
-    which = jnp.reshape(which, np.shape(which) + (1,) * (np.ndim(cases[0]) - np.ndim(which)))
+    which = aligned(jnp.asarray(which, jnp.int32), cases[0])
     kept = []
     for number, case in enumerate(cases):
-        here = jnp.broadcast_to(jnp.asarray(which, jnp.int32) == number, jnp.shape(case))
+        here = jnp.broadcast_to(which == number, jnp.shape(case))
         if not is_finite(jnp.where(here, case, jnp.zeros_like(case))):
             kept.append(case)
     return kept

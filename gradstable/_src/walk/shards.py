@@ -113,6 +113,11 @@ def split_over(eqn: JaxprEqn, atom: Any) -> dict[str, int]:
     return {name: size for name, size in eqn.params["mesh"].shape.items() if name in among}
 
 
+def aligned(x: Any, like: Any) -> Any:
+    """Return one number, or one for each device, with as many axes as an array it goes with."""
+    return x.reshape(x.shape + (1,) * (np.ndim(like) - np.ndim(x)))
+
+
 class _Same:
     """An equation that equals others that compute the same."""
 
