@@ -84,6 +84,12 @@ def test_a_loss_that_counts_its_calls_is_told() -> None:
     assert str(found).splitlines()[-1].startswith("The loss is not the same")
 
 
+def test_a_loss_that_uses_something_up_is_told() -> None:
+    noise = iter([1.0])
+    found = gs.autopsy(lambda p, x: loss(p, x) + next(noise), PARAMS, X)
+    assert found.impure == "a second call, which raised StopIteration"
+
+
 def test_a_callback_that_returns_something_else_is_told() -> None:
     rng = np.random.default_rng(0)
 

@@ -87,7 +87,10 @@ class Program:
 
     def impure(self) -> str:
         """Return where the program is another when it is traced or run again; empty if nowhere."""
-        found = first_difference(self.closed, self._trace())
+        try:
+            found = first_difference(self.closed, self._trace())
+        except Exception as error:  # a loss that uses something up may fail in any way
+            return f"a second call, which raised {type(error).__name__}"
         if found is not None:
             place = line_of(found.eqn) if found.eqn is not None else NOWHERE
             return f"{place.file}:{place.line}" if place.file else "a constant"

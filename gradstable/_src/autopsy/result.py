@@ -98,7 +98,7 @@ class Autopsy(NamedTuple):
             lines = cause_lines(self.loss, self.broken, self.cause)
         if self.impure:
             lines.append(
-                f"The loss is not the same for the same arguments: it differs at {self.impure}. "
+                f"The loss is not the same for the same arguments: it differs in {self.impure}. "
                 "The step that broke may have been another than this one."
             )
         return "\n".join(lines)

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 if TYPE_CHECKING:
     from jax.extend.core import JaxprEqn
 
-
+# How many arrays are put together at once.
 _AT_ONCE = 64
 
 
