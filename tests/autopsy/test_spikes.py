@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradstable as gs
@@ -105,6 +105,14 @@ def test_examples_of_a_loss_on_eight_devices() -> None:
     found, wanted = spike_of(on_all, PARAMS, batch), spike_of(loss, PARAMS, batch)
     np.testing.assert_allclose(found.example_norms, wanted.example_norms, rtol=1e-5)
     assert found.examples == (7,)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_examples_of_a_batch_that_is_split_over_devices(kind: AxisType) -> None:
+    mesh = Mesh(np.asarray(jax.devices()), ("data",), axis_types=(kind,))
+    batch = jax.device_put(X.at[7].mul(1e3), NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh):
+        assert spike_of(loss, PARAMS, batch).examples == (7,)
 
 
 def test_huge_and_zero_gradients() -> None:

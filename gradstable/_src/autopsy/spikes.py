@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gradstable._src.autopsy.examples import has_examples
 from gradstable._src.autopsy.result import Spike
@@ -91,7 +92,7 @@ def _run(
         for number, array in enumerate(given)
         if number >= program.num_weights and has_examples(array, axis, size)
     ]
-    batched = [jnp.moveaxis(given[number], axis, 0) for number in split]
+    batched = [jnp.moveaxis(_whole(given[number]), axis, 0) for number in split]
     for number in split:
         given[number] = jnp.zeros(())  # in the place of an example
 
@@ -111,3 +112,10 @@ def _run(
         return jax.lax.map(of_one, batched, batch_size=chunk if chunk > 1 else None)
 
     return run(batched, given, unit)
+
+
+def _whole(array: jax.Array) -> jax.Array:
+    """Return an array that is not split over devices, so that examples can be taken one by one."""
+    if isinstance(array.sharding, NamedSharding):
+        return jax.device_put(array, NamedSharding(array.sharding.mesh, PartitionSpec()))
+    return array
