@@ -9,6 +9,7 @@ compare. Learning rates are those of AdamW in the gauntlet, for all.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,16 @@ def seen_by_fingerprint(storm: str, *, steps: int = 500) -> float:
     return float(np.mean(found))
 
 
-def row(storm: str, found: dict[tuple[str, str], dict[str, Trace]]) -> str:
+def row(
+    storm: str,
+    found: dict[tuple[str, str], dict[str, Trace]],
+    chosen: Mapping[str, str] = CHOSEN,
+) -> str:
     """Return a line of the table."""
     tasks = dict.fromkeys(task for task, _ in found)
     cells: list[str] = []
     touched: list[Any] = []
-    for name in CHOSEN:
+    for name in chosen:
         survived: list[Any] = []
         relative: list[Any] = []
         for task in tasks:

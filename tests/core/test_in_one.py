@@ -106,6 +106,13 @@ def test_any_number_of_results_is_one_program() -> None:
     assert num_programs(lambda x: in_one(many(x)), x) == 1
 
 
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_accelerators_get_the_numbers_as_they_are(platform: str) -> None:
+    traced = jax.jit(in_one).trace(numbers())
+    assert "reduce" not in traced.lower(lowering_platforms=(platform,)).as_text()
+    assert "reduce" in traced.lower(lowering_platforms=("cpu",)).as_text()
+
+
 @pytest.mark.parametrize(
     ("make", "most"),
     [

@@ -66,7 +66,8 @@ class Stacks(NamedTuple):
             before = last.get(split)
             reduced.append(reduce(self._stack(group, before), before).astype(dtype))
             last[split] = reduced[-1][0]
-        sums = jnp.concatenate(together(reduced, self.splits))
+        # Apart, or XLA reads every stack twice for the sum of these sums.
+        sums = lax.optimization_barrier(jnp.concatenate(together(reduced, self.splits)))
         order = np.concatenate(self.groups)
         return sums if np.all(order[:-1] < order[1:]) else sums[np.argsort(order)]
 
@@ -84,7 +85,7 @@ def _divided(indices: Sequence[int], leaves: Sequence[jax.Array]) -> list[list[i
     most = _STACK_SIZE // max(1, leaves[indices[0]].size)
     if len(indices) < _LEAST:
         return [[index] for index in indices]
-    length = len(indices) // -(-len(indices) // most)
+    length = max(_LEAST, len(indices) // -(-len(indices) // most))
     full = len(indices) - len(indices) % length
     stacks = [list(indices[start : start + length]) for start in range(0, full, length)]
     return [*stacks, *([index] for index in indices[full:])]
