@@ -63,8 +63,8 @@ def eigenvectors(w: jax.Array, x: jax.Array) -> jax.Array:
 
 def singular_vectors(w: jax.Array, x: jax.Array) -> jax.Array:
     """jax-ml/jax#8732: singular vectors of equal singular values."""
-    u, *_ = jnp.linalg.svd(w * x.mean())  # here
-    return jnp.sum(u[0] * jnp.arange(4.0))
+    u, *_ = jnp.linalg.svd(w[0, 0] * jnp.eye(4))  # here
+    return jnp.sum(u[0] * jnp.arange(4.0)) * x.mean()
 
 
 def fast_variance(w: jax.Array, x: jax.Array) -> jax.Array:
