@@ -68,6 +68,7 @@ def run(
 def seen_by_fingerprint(storm: str, *, steps: int = 500) -> float:
     """Return the share of strikes after which the fingerprint of a tree is another one."""
     flips = weather_of(storm, FLIPS[storm], steps=steps, seed=0).flips
+    assert flips is not None
     key = jax.random.key(0)
     tree = {"w": jax.random.normal(key, (64, 64)), "b": jax.random.normal(key, (64,))}
     sound, after = gs.fingerprint(tree), jax.jit(lambda *a: gs.fingerprint(flipped(tree, *a)))

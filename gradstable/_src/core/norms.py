@@ -77,10 +77,10 @@ def _measure(updates: object, axis_name: AxisName) -> Measure:
     huge = ~lax.is_finite(total)
     plain = _Norms(root(total), root(sums), jnp.zeros_like(sums, jnp.bool_))
 
+    is_large = _large_among(leaves)
+
     def ordinary() -> _Norms:
         return plain
-
-    is_large = _large_among(leaves)
 
     def shifted() -> _Norms:
         # After the shift no finite entry overflows: if a sum is not finite, an entry was not
