@@ -1,5 +1,6 @@
 """Adam with a step capped twice in one pass: by its own size and by that of the parameters."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from gradstable._src.moments.decay import Decay
 from gradstable._src.moments.engine import under_guard
 from gradstable._src.rate.cap_trust import smallest_rms, toward_zero, trust_limit
 from gradstable._src.rate.sizes import factor_to, rms_of
+from gradstable._src.recipes.per_unit import PerUnit
 
 
 class Caps(NamedTuple):
@@ -88,29 +90,48 @@ def two_sided_adam(
 
         decay = float32(decay_at(weight_decay, old.count))
         decays = jax.tree.leaves(_decays(decay, mask, params))
-        rows = zip(moved[0], thetas, decays, norms, longest, withins, strict=True)
-        steps = map(_round, leaves, [_step(caps, rate, least, *row) for row in rows])
+        factors = _factors(caps, rate, least, norms, longest, norms.like(decays), withins)
+        rows = zip(moved[0], thetas, decays, *factors, strict=True)
+        steps = map(_round, leaves, [_step(rate, *row) for row in rows])
         return jax.tree.unflatten(structure, steps), new
 
     return optax.GradientTransformationExtraArgs(adam.init, update_fn)
 
 
-def _step(
+def _factors(
     caps: Caps,
     rate: jax.Array,
     least: jax.Array,
+    norms: PerUnit,
+    longest: PerUnit,
+    decays: PerUnit,
+    withins: Sequence[Within],
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Return the factors by which the two caps shorten the step of each unit."""
+    counts = norms.like([float(within.entries) for within in withins])
+
+    def of_size(longest: jax.Array, count: jax.Array) -> jax.Array:
+        return factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
+
+    def of_trust(
+        norm: jax.Array, longest: jax.Array, decay: jax.Array, count: jax.Array, rms: jax.Array
+    ) -> jax.Array:
+        limit = trust_limit(norm, count, caps.max_ratio, least)
+        return factor_to(limit, rate * (rms * longest + decay * norm))
+
+    rms = longest.map(of_size, counts)
+    return rms.leaves(), norms.map(of_trust, longest, decays, counts, rms).leaves()
+
+
+def _step(
+    rate: jax.Array,
     u: jax.Array,
     theta: jax.Array,
     decay: jax.Array,
-    norm: jax.Array,
-    longest: jax.Array,
-    within: Within,
+    rms: jax.Array,
+    trust: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Return the step of a leaf, and the factor by which the trust cap shortens each unit."""
-    count = float32(within.entries)
-    rms = factor_to(float32(caps.max_rms) * jnp.sqrt(count), longest)
-    limit = trust_limit(norm, count, caps.max_ratio, least)
-    trust = factor_to(limit, rate * (rms * longest + decay * norm))
     return _product(-rate * trust, _product(rms, u) + _product(decay, theta)), trust
 
 
@@ -134,12 +155,12 @@ def _are_rounded(
 def _norms_of_adam(
     mus: Sequence[jax.Array],
     nus: Sequence[jax.Array],
-    norms: Sequence[jax.Array],
+    norms: PerUnit,
     of_all: jax.Array,
     eps: jax.Array,
     corrects: jax.Array,
     withins: Sequence[Within],
-) -> list[jax.Array]:
+) -> PerUnit:
     """Return the norms of Adam's updates, by unit.
 
     Unlike in the update, the correction is applied outside the sum: if XLA noticed that both
@@ -158,17 +179,18 @@ def _norms_of_adam(
     # are then summed over the devices together, as are these, instead of leaf by leaf.
     first = once(of_all, jnp.reshape(of_all, (1,)))
 
-    def update(mu: jax.Array, nu: jax.Array, norm: jax.Array) -> jax.Array:
-        # A constant shared by all leaves would be written to memory once, at the size of a leaf,
-        # and read for each of them.
-        own_eps = jnp.where((norm < 0.0) | never(first), 0.0, eps)
-        return quotient(mu, jnp.sqrt(nu), own_eps)
+    # A constant shared by all leaves would be written to memory once, at the size of a leaf, and
+    # read for each of them.
+    own_eps = norms.map(lambda norm: jnp.where((norm < 0.0) | never(first), 0.0, eps))
 
-    before = _norms(list(map(update, mus, nus, norms)), withins)
-    return [norm * corrects for norm in before]
+    def update(mu: jax.Array, nu: jax.Array, eps: jax.Array) -> jax.Array:
+        return quotient(mu, jnp.sqrt(nu), eps)
+
+    before = _norms(list(map(update, mus, nus, own_eps.leaves())), withins)
+    return before.map(lambda norm: norm * corrects)
 
 
-def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.Array]:
+def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> PerUnit:
     # No special path for huge numbers as in gs.global_norm: where a square overflows, the step is
     # 0.
     here = [
@@ -176,17 +198,19 @@ def _norms(leaves: Sequence[jax.Array], withins: Sequence[Within]) -> list[jax.A
         for values, within in zip(leaves, withins, strict=True)
     ]
     totals = together(here, [Split(within.names) for within in withins])
-    return [jnp.sqrt(total).astype(jnp.float32) for total in totals]
+    return PerUnit.of(totals).map(lambda total: jnp.sqrt(total).astype(jnp.float32))
 
 
 def _rms_of_all(
-    norms: Sequence[jax.Array], leaves: Sequence[jax.Array], withins: Sequence[Within]
+    norms: PerUnit, leaves: Sequence[jax.Array], withins: Sequence[Within]
 ) -> jax.Array:
     """Return the RMS of all leaves, from the norms of the units that this device holds."""
-    here = [jnp.sum(jnp.square(norm)) for norm in norms]
+    here = [jnp.sum(jnp.square(norm)) for norm in norms.others]
     # The norm of a unit is that over all devices, but each device has only some of the units.
-    rest = [[name for name in w.split.names if name not in w.names] for w in withins]
+    several = [w for w, shape in zip(withins, norms.shapes, strict=True) if math.prod(shape) != 1]
+    rest = [[name for name in w.split.names if name not in w.names] for w in several]
     squares = together(here, [Split(tuple(names)) for names in rest])
+    squares.append(jnp.sum(jnp.square(norms.whole)))
     pairs = zip(leaves, withins, strict=True)
     return rms_of(squares, float(sum(leaf.size * w.split.parts for leaf, w in pairs)))
 
