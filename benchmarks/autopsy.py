@@ -1,4 +1,4 @@
-"""Measure what an autopsy takes: seconds per equation, and memory beside that of the step.
+"""Measure what an autopsy takes: seconds per equation, and memory compared with the step.
 
 Run it with ``python -m benchmarks.autopsy``; it takes a few minutes on two cores. Each program is
 broken at its end, so that all of it is walked through. The peak of the memory is that of all arrays

@@ -24,6 +24,7 @@ from gradstable_gauntlet.storms import calm, weather_of
 from gradstable_gauntlet.tasks import TASKS
 
 import gradstable as gs
+from benchmarks.pages import write_page
 
 _RESULTS = Path(__file__).parent / "gauntlet/results/results.json.gz"
 CHOSEN = {
@@ -125,8 +126,7 @@ def main() -> None:
     print(*lines, sep="\n")
     if arguments.markdown:
         which = f"{arguments.seeds} seeds of {', '.join(arguments.tasks)}."
-        page = ["# Flipped bits", "", (__doc__ or "").strip(), "", which, "", *lines, ""]
-        arguments.markdown.write_text("\n".join(page))
+        write_page(arguments.markdown, "Flipped bits", __doc__, which, lines)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import optax
 
 import gradstable as gs
 from benchmarks.cost import optax_protection
+from benchmarks.pages import write_page
 
 LEAVES = (6, 81, 200, 1_000, 2_000)
 _SIDE = 64
@@ -57,7 +58,7 @@ class Cost(NamedTuple):
 
 
 def cost(make: Make, num_leaves: int) -> Cost:
-    """Trace and compile a step for a tree of so many equal leaves, from the beginning."""
+    """Trace and compile a step for a tree of this many equal leaves, with empty caches."""
     tx = optax.with_extra_args_support(make())
     leaf = jax.ShapeDtypeStruct((_SIDE, _SIDE), jnp.float32)
     params = {f"w{index:04}": leaf for index in range(num_leaves)}
@@ -100,8 +101,7 @@ def main() -> None:
             print(lines[-1], flush=True)
     if arguments.markdown:
         about = f"Measured on: jax {jax.__version__} on {jax.default_backend()}."
-        page = ["# Compile time", "", (__doc__ or "").strip(), "", about, "", *lines, ""]
-        arguments.markdown.write_text("\n".join(page))
+        write_page(arguments.markdown, "Compile time", __doc__, about, lines)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ SOURCES = sorted(
 FLOORS = {
     "core": 0,
     "walk": 1,
-    "replay": 1,
     "rules": 1,
+    "replay": 2,
     "hold": 2,
     "start": 2,
     "autopsy": 2,

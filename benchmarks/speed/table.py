@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.pages import write_page
 from benchmarks.speed.measure import Row
 
 LEGEND = (
@@ -73,13 +74,14 @@ def write_markdown(
     sentences: Sequence[str] = (),
 ) -> None:
     """Write a page of the documentation: what its program says, a table for each tree, the rest."""
-    lines = [f"# {heading}", "", str(program).strip(), "", f"Measured on: {about}.", ""]
+    lines: list[str] = []
     for title, rows in titled.items():
         lines += [f"**{title}**", "", _line([column.heading for column in COLUMNS])]
         lines += [_line(["---", *["---:"] * (len(COLUMNS) - 1)])]
         lines += [_line([column.text(row) for column in COLUMNS]) for row in rows]
         lines += [""]
-    path.write_text("\n".join([*lines, *sentences, "", LEGEND, ""]), encoding="utf-8")
+    lines += [*sentences, "", LEGEND]
+    write_page(path, heading, program, f"Measured on: {about}.", lines)
 
 
 def write_json(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:

@@ -195,7 +195,7 @@ def second_moment(w: jax.Array, x: jax.Array) -> jax.Array:
 
 LARGE, ONES = X.at[3].set(40.0), X.at[3].set(1.0)
 SAME = jnp.ones_like(X)
-# The same number but for the last digits, whose variance rounds to less than 0.
+# Numbers that differ only in the last digits: their variance rounds to less than 0.
 LEVEL = X.at[3].set(jnp.asarray([1000.0, 1000.1, 1000.2, 1000.1]))
 
 CASES = (

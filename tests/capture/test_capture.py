@@ -1,4 +1,4 @@
-"""Beside the loop: every bad step with its own batch, and exact parameters where it says so."""
+"""Every bad step is captured with its own batch, and with exact parameters where it says so."""
 
 import json
 from pathlib import Path

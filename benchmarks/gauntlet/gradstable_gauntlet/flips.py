@@ -52,7 +52,7 @@ def _strikes(steps: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _storm(where: str, about: str, *, bits: int | None, number: int = 1, stride: int = 0) -> Storm:
-    """Return a storm that flips a bit, or a number of bits drawn anew for each strike."""
+    """Return a storm that flips one bit, or several that are drawn again for each strike."""
 
     def make(steps: int, rng: np.random.Generator) -> Weather:
         mask, every = np.zeros(steps, np.uint32), np.zeros(steps, np.int32)

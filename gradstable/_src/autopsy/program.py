@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstable._src.autopsy.births import is_finite
-from gradstable._src.autopsy.compare import first_difference
 from gradstable._src.autopsy.examples import has_examples
 from gradstable._src.autopsy.places import NOWHERE, line_of
 from gradstable._src.core.equations import is_array, is_input
 from gradstable._src.core.paths import leaf_paths
+from gradstable._src.core.tree_checks import first_deleted
+from gradstable._src.walk.compare import first_difference
+from gradstable._src.walk.walk import bare
 from gradstable._src.walk.weights import Weights
 
 # A larger program takes longer to compile than to run, equation by equation, a few times.
@@ -113,14 +115,14 @@ def _taken(array: jax.Array, numbers: np.ndarray, axis: int) -> jax.Array:
 def check_alive(params: Any, args: Any) -> None:
     """Raise a ``ValueError`` if the memory of an array was given away."""
     for name, tree in (("params", params), ("args", args)):
-        for path, leaf in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True):
-            if isinstance(leaf, jax.Array) and leaf.is_deleted():
-                msg = (
-                    f"{name}{path} has been deleted, as is everything that a step with "
-                    "donate_argnums was called with; pass a copy from before the step, or do not "
-                    "donate it"
-                )
-                raise ValueError(msg)
+        path = first_deleted(tree)
+        if path is not None:
+            msg = (
+                f"{name}{path} has been deleted, as is everything that a step with "
+                "donate_argnums was called with; pass a copy from before the step, or do not "
+                "donate it"
+            )
+            raise ValueError(msg)
 
 
 def check_result(result: Any, *, has_aux: bool) -> None:
@@ -161,7 +163,7 @@ def _counted(jaxpr: Any) -> tuple[int, bool]:
             calls |= eqn.primitive.name in _CALLBACKS
             for value in eqn.params.values():
                 each = value if isinstance(value, (tuple, list)) else (value,)
-                inner = [getattr(one, "jaxpr", one) for one in each]
+                inner = list(map(bare, each))
                 waiting += [one for one in inner if hasattr(one, "eqns")]
     return count, calls
 

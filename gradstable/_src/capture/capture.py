@@ -1,4 +1,4 @@
-"""Beside the loop: keep the last batches, and write the one of a bad step to disk."""
+"""Keep the last batches beside the training loop, and write that of a bad step to disk."""
 
 import os
 from collections import deque
@@ -16,6 +16,7 @@ from gradstable._src.capture.trees import Encoded, encode
 from gradstable._src.capture.watch import Event, Watch
 from gradstable._src.core.checks import check_number, check_size
 from gradstable._src.core.find import state_in
+from gradstable._src.core.tree_checks import first_deleted
 from gradstable._src.health.explain import explain
 from gradstable._src.telemetry.json_lines import plain
 from gradstable._src.telemetry.telling import reason_of, tell
@@ -304,7 +305,7 @@ def capture(
 
 
 def _is_gone(tree: Any) -> bool:
-    return any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(tree))
+    return first_deleted(tree) is not None
 
 
 def _around(params: Any, state: Any) -> dict[str, Encoded]:

@@ -10,6 +10,7 @@ import numpy as np
 from gradstable._src.core.find import find_all, state_in
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.reasons import sentence
+from gradstable._src.core.tree_checks import first_deleted
 from gradstable._src.guard import GuardState
 from gradstable._src.recovery.turn import RollbackState
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, FIELDS, NUMBERS
@@ -97,7 +98,7 @@ class Watch:
         plan = self._planned(opt_state)
         leaves = jax.tree.leaves(state_in(opt_state))
         wanted = jax.tree.map(lambda place: _value(leaves[place]), tuple(plan[1:]))
-        if any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(wanted)):
+        if first_deleted(wanted) is not None:
             return []
         records, ledgers, rollbacks, guards = jax.device_get(wanted)
         unchanged = min((int(np.min(run)) for run in guards), default=0)

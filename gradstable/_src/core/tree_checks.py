@@ -173,3 +173,11 @@ def leaves_by_path(tree: object) -> dict[str, Any]:
     is_none: Callable[[object], bool] = lambda leaf: leaf is None  # noqa: E731
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)
     return {jax.tree_util.keystr(path): leaf for path, leaf in flat}
+
+
+def first_deleted(tree: Any) -> str | None:
+    """Return the path of the first array whose memory was donated; ``None`` if there is none."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.Array) and leaf.is_deleted():
+            return jax.tree_util.keystr(path).removesuffix(".value")
+    return None

@@ -31,6 +31,11 @@ class PerUnit(NamedTuple):
     others: tuple[jax.Array, ...]
     shapes: tuple[tuple[int, ...], ...]
 
+    @property
+    def is_whole(self) -> list[bool]:
+        """Which leaves are one unit."""
+        return [math.prod(shape) == 1 for shape in self.shapes]
+
     @classmethod
     def of(cls, numbers: Sequence[jax.Array]) -> "PerUnit":
         """Join the numbers of each leaf."""
@@ -43,8 +48,7 @@ class PerUnit(NamedTuple):
 
     def like(self, numbers: Sequence[jax.Array | float]) -> "PerUnit":
         """Join a number for each leaf, in the places of these."""
-        is_whole = [math.prod(shape) == 1 for shape in self.shapes]
-        pairs = list(zip(map(jnp.float32, numbers), is_whole, strict=True))
+        pairs = list(zip(map(jnp.float32, numbers), self.is_whole, strict=True))
         single = [one for one, whole in pairs if whole]
         return self._replace(
             whole=jnp.stack(single) if single else self.whole,
@@ -66,6 +70,6 @@ class PerUnit(NamedTuple):
         chunks = (single[at : at + _TOGETHER] for at in range(0, len(single), _TOGETHER))
         whole, others = itertools.chain.from_iterable(map(in_one, chunks)), iter(self.others)
         return [
-            next(whole).reshape(shape) if math.prod(shape) == 1 else next(others)
-            for shape in self.shapes
+            next(whole).reshape(shape) if is_whole else next(others)
+            for shape, is_whole in zip(self.shapes, self.is_whole, strict=True)
         ]

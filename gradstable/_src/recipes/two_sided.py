@@ -1,6 +1,5 @@
 """Adam with a step capped twice in one pass: by its own size and by that of the parameters."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -207,7 +206,7 @@ def _rms_of_all(
     """Return the RMS of all leaves, from the norms of the units that this device holds."""
     here = [jnp.sum(jnp.square(norm)) for norm in norms.others]
     # The norm of a unit is that over all devices, but each device has only some of the units.
-    several = [w for w, shape in zip(withins, norms.shapes, strict=True) if math.prod(shape) != 1]
+    several = [w for w, whole in zip(withins, norms.is_whole, strict=True) if not whole]
     rest = [[name for name in w.split.names if name not in w.names] for w in several]
     squares = together(here, [Split(tuple(names)) for names in rest])
     squares.append(jnp.sum(jnp.square(norms.whole)))

@@ -1,17 +1,12 @@
 """Whether a function is the same each time it is traced, and whether it asks the host."""
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from gradstable._src.core.equations import is_array, is_input
-from gradstable._src.replay.fingerprint import fingerprint
-
-# Where a function or a closure is in memory, in the text of a program.
-_ADDRESS = re.compile(r"\b0x[0-9a-f]+")
+from gradstable._src.walk.compare import first_difference
 
 
 class Purity(NamedTuple):
@@ -38,11 +33,11 @@ def purity_of(function: Callable[..., Any], args: tuple[Any, ...]) -> Purity:
         one, other = _program(bare, args), _program(bare, args)
     except Exception:
         return PURE
-    return Purity(impure=one != other, calls_host="callback" in one[0])
+    impure = first_difference(one, other) is not None
+    return Purity(impure=impure, calls_host="callback" in str(one))
 
 
-def _program(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str, Any]:
-    """Return the program as text, and its constants as hashes."""
+def _program(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     leaves, structure = jax.tree.flatten(args)
 
     def run(*given: Any) -> list[Any]:
@@ -51,6 +46,4 @@ def _program(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[str, 
         outputs = function(*jax.tree.unflatten(structure, full))
         return [leaf for leaf in jax.tree.leaves(outputs) if is_array(leaf)]
 
-    closed = jax.make_jaxpr(run)(*(leaf for leaf in leaves if is_input(leaf)))
-    hashes = [np.asarray(fingerprint(const)).tolist() for const in closed.consts]
-    return _ADDRESS.sub("", str(closed)), hashes
+    return jax.make_jaxpr(run)(*(leaf for leaf in leaves if is_input(leaf)))

@@ -13,6 +13,7 @@ from gradstable._src.core.checks import check_size
 from gradstable._src.core.eager import is_traced
 from gradstable._src.core.equations import is_array, is_input
 from gradstable._src.core.paths import leaf_paths
+from gradstable._src.core.tree_checks import first_deleted
 from gradstable._src.replay.fingerprint import fingerprint
 from gradstable._src.replay.purity import PURE, purity_of
 from gradstable._src.replay.told import sentences
@@ -175,14 +176,14 @@ def _check_args(args: tuple[Any, ...]) -> None:
     if is_traced(args):
         msg = "replay looks at values, so call it outside of jit, on the arguments of one step"
         raise TypeError(msg)
-    for path, leaf in zip(leaf_paths(args), jax.tree.leaves(args), strict=True):
-        if isinstance(leaf, jax.Array) and leaf.is_deleted():
-            msg = (
-                f"args{path} was donated to an earlier call, so its values are gone: pass what the "
-                "rejected step returned, which has the same bits, or keep a copy before the step, "
-                "as in jax.tree.map(jnp.copy, state)"
-            )
-            raise ValueError(msg)
+    path = first_deleted(args)
+    if path is not None:
+        msg = (
+            f"args{path} was donated to an earlier call, so its values are gone: pass what the "
+            "rejected step returned, which has the same bits, or keep a copy before the step, "
+            "as in jax.tree.map(jnp.copy, state)"
+        )
+        raise ValueError(msg)
 
 
 def _copies(args: tuple[Any, ...], device: Any = None) -> tuple[Any, ...]:

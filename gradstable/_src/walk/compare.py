@@ -13,6 +13,7 @@ import numpy as np
 
 from gradstable._src.core.equations import is_variable
 from gradstable._src.core.keys import is_key
+from gradstable._src.walk.walk import bare
 
 if TYPE_CHECKING:
     from jax.extend.core import JaxprEqn
@@ -36,7 +37,7 @@ def first_difference(one: Any, two: Any) -> Difference | None:
 
     ``None``: they are the same.
     """
-    for a, b in zip_longest(_eqns(one), _eqns(two)):
+    for a, b in zip_longest(bare(one).eqns, bare(two).eqns):
         if a is None or b is None or not _same_equation(a, b):
             inner = _inner_difference(a, b) if a is not None and b is not None else None
             return inner or Difference(a or b)
@@ -44,14 +45,9 @@ def first_difference(one: Any, two: Any) -> Difference | None:
     return None if _same(one_values, two_values) else Difference(None)
 
 
-def _eqns(program: Any) -> list[Any]:
-    return getattr(program, "jaxpr", program).eqns
-
-
 def _constants(program: Any) -> list[Any]:
     """Return the numbers that a program contains, apart from those in its equations."""
-    outvars = getattr(program, "jaxpr", program).outvars
-    return [*getattr(program, "consts", ()), *_literals(outvars)]
+    return [*getattr(program, "consts", ()), *_literals(bare(program).outvars)]
 
 
 def _literals(atoms: Sequence[Any]) -> list[Any]:
@@ -92,7 +88,7 @@ def _same_arrays(a: Any, b: Any) -> bool:
 
 
 def _is_program(value: Any) -> bool:
-    return hasattr(getattr(value, "jaxpr", value), "eqns")
+    return hasattr(bare(value), "eqns")
 
 
 def _inner_difference(a: Any, b: Any) -> Difference | None:
