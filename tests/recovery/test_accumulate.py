@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import gradstable as gs
+from gradstable._src.recovery.snapshot import state_of, take
 
 SIZE = 6
 
@@ -166,3 +167,57 @@ def test_no_copy_of_the_state_on_the_way_to_the_end_of_a_group() -> None:
     entry = compiled.as_text().split("\nENTRY")[1]
     copies = [line for line in entry.splitlines() if f"f32[{size}]" in line and " copy(" in line]
     assert not copies
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+def test_micro_batch_that_stands_out_is_named(at: int) -> None:
+    """Each is accepted, but the mean is rejected: the norms before the mean tell whose fault."""
+    tx = gs.record(gs.accumulate(gs.guard(optax.sgd(0.1)), 8), capacity=240, leaf_every=8)
+    grads = micro_batches(240)
+    grads[8 * 25 + at] *= 1e4
+    _, state, _ = run(tx, grads)
+    assert f"micro-batch {at} of 0 to 7 stood out: its gradient norm was" in gs.explain(state)
+    rows = gs.telemetry.read_rows(state).steps
+    assert {row["step"]: row["micro_batch"] for row in rows if row["micro_batch"] >= 0} == {208: at}
+
+
+def test_micro_batch_that_is_left_out_is_recorded_with_its_place() -> None:
+    grads = micro_batches(24)
+    grads[8 + 5, 0] = np.nan
+    _, state, _ = run(gs.record(gs.accumulate(gs.guard(optax.sgd(0.1)), 8)), grads)
+    rows = gs.telemetry.read_rows(state).steps
+    found = {row["step"]: row["micro_batch"] for row in rows if row["micro_batch"] >= 0}
+    # In its own row, and in that of the mean without it.
+    assert found == {8 + 6: 5, 16: 5}
+    assert rows[8 + 5]["scale"] == 0
+
+
+def test_if_no_micro_batch_stands_out_it_says_so() -> None:
+    grads = micro_batches(240)
+    grads[8 * 25 : 8 * 26] *= 1e4
+    _, state, _ = run(gs.accumulate(gs.guard(optax.sgd(0.1)), 8), grads)
+    assert "none of 8 micro-batches stood out" in gs.explain(state)
+
+
+def test_pitfall_batches_of_padding_are_no_usual_ones() -> None:
+    """Their norm is 0 or NaN, so the median is that of the others."""
+    grads = micro_batches(8)
+    grads[::2] = np.nan
+    weight = np.array([0, 1] * 4, np.float32)
+    _, state, _ = run(gs.accumulate(gs.guard(optax.sgd(0.1)), 8), grads, weight=weight)
+    present = state.outliers.present
+    assert (int(present.outlier), int(present.broken_parts)) == (-1, 0)
+    norms = np.linalg.norm(grads[1::2], axis=1)
+    np.testing.assert_allclose(present.median_norm, np.exp(np.median(np.log(norms))), rtol=1e-5)
+
+
+def test_rollback_keeps_what_was_found() -> None:
+    """A copy brings back what the run was, not what was known about it."""
+    tx = gs.accumulate(gs.guard(optax.sgd(0.1)), 4)
+    _, before, _ = run(tx, micro_batches(4))
+    _, after, _ = run(tx, micro_batches(8))
+    none = jnp.zeros(())
+    copy = take(jnp.int32(4), jnp.ones(SIZE), before, (), none, None)
+    back = state_of(copy, after)
+    chex.assert_trees_all_equal(back.outliers, after.outliers)
+    assert (int(back.emitted), int(back.calls)) == (1, 8)

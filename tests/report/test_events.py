@@ -63,3 +63,11 @@ def test_reasons_are_counted(tmp_path: Path) -> None:
         ("the gradient norm was far above its usual range", 1, 0),
         ("the gradient norm was well above its usual range", 0, 1),
     ]
+
+
+def test_part_that_stood_out_is_named(tmp_path: Path) -> None:
+    faults = {7: rejected(device=5), 8: rejected(device=5), 12: rejected(micro_batch=3)}
+    found = events(write_run(tmp_path / "run.jsonl", steps(20, faults=faults)))
+    assert [one.steps for one in found] == ["7–8", "12"]
+    assert found[0].text.endswith("(device 5 stood out)")
+    assert found[1].text.endswith("(micro-batch 3 stood out)")

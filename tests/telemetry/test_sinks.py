@@ -13,6 +13,7 @@ import pytest
 
 import gradstable as gs
 from gradstable._src.telemetry.console import sparkline
+from gradstable._src.telemetry.logger import events
 from gradstable.telemetry import Console, Log, Logging, Sink, TensorBoard, WandB
 
 PARAMS = {"bias": jnp.zeros(3), "kernel": jnp.ones((2, 3))}
@@ -110,6 +111,16 @@ def test_equal_neighbors_are_told_once(caplog: pytest.LogCaptureFixture) -> None
     rows = [{"step": step, "scale": 0.0, "reason": 1, "grad_norm": np.nan} for step in (3, 4, 5)]
     sink.steps(rows)
     assert [one.getMessage().split(":")[0] for one in caplog.records] == ["steps 3 to 5"]
+
+
+def test_part_that_stood_out_is_told() -> None:
+    rows = [
+        {"step": step, "scale": 0.0, "reason": 5, "worst_leaf": 0, "device": device, "alarms": 0}
+        for step, device in ((3, 2), (4, 2), (5, -1))
+    ]
+    told = events(rows, ["['w']"])
+    assert [(first, last) for first, last, _ in told] == [(3, 4), (5, 5)]
+    assert [text.endswith("in ['w'] (device 2 stood out)") for *_, text in told] == [True, False]
 
 
 def test_console_shows_the_run() -> None:

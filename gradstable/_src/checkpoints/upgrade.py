@@ -71,7 +71,7 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "seen_value": ("value",),
     "usual_value": ("usual",),
 }
-# Our fields that did not exist in schemas 1 to 5: they begin as in a new run.
+# Our fields that did not exist in schemas 1 to 6: they begin as in a new run.
 _ADDED = frozenset(
     {"leaf_key", "leaf_keys", "updated", "unit", "mass", "recurrence", "moves"}
     | {
@@ -83,6 +83,9 @@ _ADDED = frozenset(
         "undone",
         "last_undone",
         "loss_level",
+        "parts",
+        "outliers",
+        "part_rows",
     }
 )
 _MISSING = object()
@@ -124,7 +127,7 @@ _CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
 def upgrade_state(
     saved: Any, tx: optax.GradientTransformation, *, params: optax.Params
 ) -> optax.OptState:
-    """Return the state of a transform from a checkpoint of state schema 1 to 5, or the current one.
+    """Return the state of a transform from a checkpoint of state schema 1 to 6, or the current one.
 
     Use it for a checkpoint written by an older version of this package, in which fields of our
     states have other names. Load it *without* a target, to get dictionaries and lists:

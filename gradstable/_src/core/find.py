@@ -11,7 +11,7 @@ Found = TypeVar("Found")
 # Fields of our states that hold trees like the parameters, or wrappers around such trees.
 _LARGE = frozenset(
     {"wrapped_state", "snapshots", "rule_state", "gradient_sum"}
-    | {"rows", "leaf_rows", "sampled_params"}
+    | {"rows", "leaf_rows", "part_rows", "sampled_params"}
 )
 
 

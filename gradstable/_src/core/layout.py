@@ -138,7 +138,9 @@ class Within(NamedTuple):
         return lax.dynamic_update_slice(jnp.zeros(shape, of_units.dtype), of_units, start)
 
 
-def splits_of(tree: object, axis_name: AxisName, *, reduces: bool = True) -> tuple[Split, ...]:
+def splits_of(
+    tree: object, axis_name: AxisName, *, reduces: bool = True, apart: Names = ()
+) -> tuple[Split, ...]:
     """Return how each leaf of a tree is split.
 
     Where JAX tracks over which axes a value varies (``jax.shard_map`` does, unless ``check_vma``
@@ -148,6 +150,7 @@ def splits_of(tree: object, axis_name: AxisName, *, reduces: bool = True) -> tup
       tree: the leaves.
       axis_name: as for ``gs.guard``.
       reduces: whether more than one entry is read at a time, so that all axes must be named.
+      apart: axes that need not be, because devices along them have leaves of their own.
 
     Raises:
       TypeError: if ``axis_name`` is neither names nor specs.
@@ -162,7 +165,8 @@ def splits_of(tree: object, axis_name: AxisName, *, reduces: bool = True) -> tup
     else:
         splits = _by_names(leaves, names)
     if reduces:
-        check_all_named(tree, [split.names if names is None else names for split in splits])
+        named = [split.names if names is None else names for split in splits]
+        check_all_named(tree, [(*of_leaf, *apart) for of_leaf in named])
     return splits
 
 

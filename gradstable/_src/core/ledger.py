@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradstable._src.core.find import find_all
 from gradstable._src.core.numerics import (
     increment,
     looks_for_infinities,
@@ -160,6 +161,12 @@ def enter(ledger: Ledger, measure: Measure, verdict: Verdict) -> Ledger:
             else ledger.last_rejection,
         ),
     )
+
+
+def rejections(opt_state: object) -> jax.Array:
+    """Return how many steps all guards in a state have rejected (int32 scalar)."""
+    totals = [ledger.rejected for _, ledger in find_all(opt_state, Ledger)]
+    return sum(totals, jnp.zeros((), jnp.int32))
 
 
 def _increment_if(condition: jax.Array, counter: jax.Array) -> jax.Array:

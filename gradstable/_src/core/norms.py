@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradstable._src.core.axis_name import AxisName
+from gradstable._src.core.axis_name import AxisName, Names
 from gradstable._src.core.derivatives import constant
 from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.numerics import largest_norm_in, root, widest
@@ -42,21 +42,22 @@ class _Norms(NamedTuple):
     nonfinite: jax.Array
 
 
-def measure(updates: object, *, axis_name: AxisName = None) -> Measure:
+def measure(updates: object, *, axis_name: AxisName = None, apart: Names = ()) -> Measure:
     """Read the gradients once and return the few numbers that rules decide on.
 
     Args:
       updates: a tree of floating-point or complex arrays.
       axis_name: as for ``gs.guard``; every device then gets the same ``Measure``.
+      apart: mesh axes along which each device has gradients of its own, to be measured apart.
 
     Returns:
       A ``Measure`` with ``L`` the number of leaves, a constant to any derivative.
     """
-    return _measure(constant(updates), axis_name)
+    return _measure(constant(updates), axis_name, apart)
 
 
-def _measure(updates: object, axis_name: AxisName) -> Measure:
-    splits = splits_of(updates, axis_name)
+def _measure(updates: object, axis_name: AxisName, apart: Names = ()) -> Measure:
+    splits = splits_of(updates, axis_name, apart=apart)
     flat = jax.tree_util.tree_leaves_with_path(updates)
     leaves = [jnp.asarray(leaf) for _, leaf in flat]
     dtype = widest(leaves)

@@ -7,6 +7,7 @@ import numpy as np
 
 from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.parts import FEWEST, Outlier
 from gradstable._src.core.reasons import sentence
 from gradstable._src.precision.loss_scale import LossScaleState
 from gradstable._src.rate.govern import GovernState
@@ -18,6 +19,7 @@ from gradstable._src.rules.ema_multiple import EmaMultipleState
 from gradstable._src.rules.log_mad import LogMadState
 from gradstable._src.rules.loss_spike import LossSpikeState, usual_level
 from gradstable._src.rules.recurrence import MEMORY, share_let_in
+from gradstable._src.sharding.average import AverageState
 from gradstable._src.telemetry.alarms import AlarmState
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
 
@@ -103,6 +105,49 @@ def _tell_dropped(state: AccumulateState) -> list[str]:
         f"{totals[code]} of {state.calls} micro-batches {'was' if totals[code] == 1 else 'were'} "
         f"left out because {sentence(code)}."
         for code in np.flatnonzero(totals)
+    ]
+
+
+def _tell_micro_batches(state: AccumulateState) -> list[str]:
+    return tell_outlier(state.outliers.at_rejection, "micro-batch", "micro-batches")
+
+
+def _tell_devices(state: AverageState) -> list[str]:
+    story = []
+    if state.left_out:
+        one = state.left_out == 1
+        story.append(
+            f"{state.left_out} gradient{' of a single device was' if one else 's of single '}"
+            f"{'' if one else 'devices were'} left out of the mean because "
+            f"{'it was' if one else 'they were'} broken, the last that of device "
+            f"{state.left_out_last}."
+        )
+    return story + tell_outlier(state.outliers.at_rejection, "device", "devices")
+
+
+def tell_outlier(found: Outlier, one: str, many: str) -> list[str]:
+    """Report which part stood out at the last rejection, or that none did."""
+    if not found.of_parts:
+        return []
+    number, index = int(found.of_parts), int(found.outlier)
+    which = f"{one} {index} of 0 to {number - 1}"
+    if index < 0:
+        if number < FEWEST or not found.median_norm or found.broken_parts:
+            return []
+        times = found.highest_norm / found.median_norm
+        return [
+            f"At the last rejection, none of {number} {many} stood out (the largest norm was "
+            f"{times:.2g} times the median): it was not a single example. Look at the parameters "
+            "and the learning rate."
+        ]
+    if found.broken_parts:
+        also = int(found.broken_parts) - 1
+        others = f", and so was that of {also} more" if also else ""
+        return [f"At the last rejection, the gradient of {which} was broken{others}."]
+    times = found.highest_norm / found.median_norm
+    return [
+        f"At the last rejection, {which} stood out: its gradient norm was "
+        f"{found.highest_norm:.3g}, {times:,.3g} times the median."
     ]
 
 
@@ -198,6 +243,8 @@ def _number(number: int, what: str) -> str:
 
 TELLERS: tuple[tuple[type[Any], Teller], ...] = (
     (AccumulateState, _tell_dropped),
+    (AccumulateState, _tell_micro_batches),
+    (AverageState, _tell_devices),
     (LossScaleState, _tell_scale),
     (RollbackState, _tell_rollback),
     (MomentHygieneState, _tell_hygiene),

@@ -14,13 +14,15 @@ from gradstable._src.core.agreed import agreed, mean_over
 from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.checks import check_size, check_transform
 from gradstable._src.core.equations import as_arrays, is_array, only_arrays
+from gradstable._src.core.ledger import rejections
+from gradstable._src.core.parts import keep, outlier_of
 from gradstable._src.core.reach import Reach
 from gradstable._src.core.scale import ScaleAwareTransformation, unscale_factors, unscale_measure
 from gradstable._src.core.select import own_arrays, run_branch, take_types
 from gradstable._src.core.shown import shown
 from gradstable._src.core.taken import check_taken, takes
 from gradstable._src.core.tree_checks import check_state, check_value
-from gradstable._src.core.types import Verdict
+from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.core.unit_norms import local_scale, measure_for
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.precision.inside import has_loss_scale, unscale_inside
@@ -159,11 +161,11 @@ class _Update:
         weighed = self.nested and weight is not None
         of_inner = {**extra_args, "weight": weight} if weighed else extra_args
         seen = self.reach.look(inner, updates, old.wrapped_state, params, of_inner).judged
-        verdict, rule_state = self._judge(seen, old, params, unscale, extra_args)
+        measured, verdict, rule_state = self._judge(seen, old, params, unscale, extra_args)
         loss = _loss(extra_args, old.loss_sum.dtype)
         share = share_of(old, mean_over(weight, self.axis_name))
         rule_state = unless_empty(share, rule_state, old.rule_state)
-        new = gather(old, seen, judge_rest(verdict, loss, share), loss, share)
+        new = gather(old, seen, measured, judge_rest(verdict, loss, share), loss, share)
         every = self.every(old.emitted) if callable(self.every) else self.every
         full, scaled = new.position >= every, has_loss_scale(old.wrapped_state)
         emit = full & has_news(new, scaled=scaled)
@@ -185,7 +187,10 @@ class _Update:
         with explaining(updates, params):
             new_updates, inner_state, total = run_branch(emit.astype(jnp.int32), (wait, step))
         new_updates = _put_back(new_updates, updates)
-        new = begin_again(new._replace(gradient_sum=total), full, emit)
+        more = rejections(inner_state) != rejections(old.wrapped_state)
+        outliers = keep(old.outliers, outlier_of(new.parts), ended=full, rejected=more)
+        new = new._replace(gradient_sum=total, outliers=outliers)
+        new = begin_again(new, full, emit)
         return new_updates, new._replace(rule_state=rule_state, wrapped_state=inner_state)
 
     def _judge(
@@ -195,15 +200,15 @@ class _Update:
         params: Any,
         unscale: ArrayLike | None,
         extra_args: dict[str, Any],
-    ) -> tuple[Verdict, tuple[Any, ...]]:
-        """Return the verdict on a gradient; its scale also undoes a loss scale outside."""
+    ) -> tuple[Measure, Verdict, tuple[Any, ...]]:
+        """Return the measure and the verdict, whose scale also undoes a loss scale outside."""
         measured = measure_for(self.judge.needs, updates, params, axis_name=self.axis_name)
         measured = unscale_measure(measured, unscale_inside(old.wrapped_state, unscale))
         verdict, rule_state = self.judge.decide(
             measured, old.rule_state, params=params, **extra_args
         )
         scale = local_scale(verdict.scale, updates, axis_name=self.axis_name)
-        return verdict._replace(scale=unscale_factors(scale, unscale)), rule_state
+        return measured, verdict._replace(scale=unscale_factors(scale, unscale)), rule_state
 
 
 def _still(stepped: Any, updates: Any) -> Any:

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from gradstable._src.core.act import scale_updates
 from gradstable._src.core.checks import check_number, check_transform
 from gradstable._src.core.find import find_all
-from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.ledger import Ledger, rejections
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment
 from gradstable._src.core.scale import wrapping
@@ -20,7 +20,7 @@ from gradstable._src.core.shown import shown
 from gradstable._src.core.tree_checks import check_state
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.rate.backoff_on_spike import growth
-from gradstable._src.recovery.counts import rejections, returns
+from gradstable._src.recovery.counts import returns
 from gradstable._src.recovery.turn import RollbackState
 
 

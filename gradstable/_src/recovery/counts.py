@@ -6,18 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from gradstable._src.core.find import find_all
-from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.numerics import increment, unlimited
 from gradstable._src.core.types import Measure
 from gradstable._src.recovery.turn import RollbackState
 
 _OURS = "gradstable."
-
-
-def rejections(inner_state: object) -> jax.Array:
-    """Return how many steps all guards inside have rejected (int32 scalar)."""
-    totals = [ledger.rejected for _, ledger in find_all(inner_state, Ledger)]
-    return sum(totals, jnp.zeros((), jnp.int32))
 
 
 def returns(inner_state: object) -> jax.Array:
@@ -49,7 +42,8 @@ def pass_by(inner_state: Any, idle: jax.Array, measured: Measure) -> Any:
                 "reason": jnp.int32(0),
             }
         if "rows" in node._fields:
-            new |= {name: _empty_row(getattr(node, name), node) for name in ("rows", "leaf_rows")}
+            rings = ("rows", "leaf_rows", "part_rows")
+            new |= {name: _empty_row(getattr(node, name), node) for name in rings}
         changed = {name: jnp.where(idle, value, getattr(node, name)) for name, value in new.items()}
         if "wrapped_state" in node._fields and "gradient_sum" not in node._fields:
             changed["wrapped_state"] = pass_by(node.wrapped_state, idle, measured)
@@ -62,4 +56,6 @@ def _empty_row(ring: jax.Array, record: Any) -> jax.Array:
     """Return a ring of a record with an empty row for this call."""
     every = record.rows.shape[0] // ring.shape[0]
     index = (record.calls // every) % ring.shape[0]
-    return ring.at[index].set(jnp.where(record.calls % every == 0, 0.0, ring[index]))
+    return ring.at[index].set(
+        jnp.where(record.calls % every == 0, jnp.zeros((), ring.dtype), ring[index])
+    )

@@ -10,9 +10,10 @@ from gradstable._src.core.equations import as_arrays
 from gradstable._src.core.ledger import Dropped, drop, new_dropped
 from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._src.core.numerics import increment, wide, widest
+from gradstable._src.core.parts import Outliers, Parts, no_outliers, no_parts, with_part
 from gradstable._src.core.reasons import Reason
 from gradstable._src.core.tree_checks import check_weight
-from gradstable._src.core.types import Verdict
+from gradstable._src.core.types import Measure, Verdict
 
 _LEAST = 2.0**-126  # the smallest weight that XLA does not treat as 0
 _FURTHEST = 2.0**60
@@ -32,6 +33,8 @@ class AccumulateState(NamedTuple):
     mass: jax.Array  # shape=(), dtype=jnp.float32, the sum of its weights, in units of the first
     gradient_sum: Unnamed  # weighted sum, a tree like the parameters, float32 or wider
     loss_sum: jax.Array  # shape=(), float32 (float64 if a leaf is), weighted sum of the losses
+    parts: Parts  # those of the current group
+    outliers: Outliers
     rule_state: tuple[Any, ...]
     wrapped_state: Any
 
@@ -52,6 +55,8 @@ def start(params: Any, rule_state: tuple[Any, ...], inner_state: Any) -> Accumul
             params,
         ),
         loss_sum=jnp.zeros((), widest(params)),
+        parts=no_parts(),
+        outliers=no_outliers(),
         rule_state=rule_state,
         wrapped_state=inner_state,
     )
@@ -81,6 +86,7 @@ def begin_again(state: AccumulateState, full: jax.Array, emit: jax.Array) -> Acc
         unit=jnp.where(full, 0.0, state.unit),
         mass=jnp.where(full, 0.0, state.mass),
         loss_sum=jnp.where(full, 0.0, state.loss_sum),
+        parts=jax.tree.map(lambda new, old: jnp.where(full, new, old), no_parts(), state.parts),
     )
 
 
@@ -148,7 +154,12 @@ def judge_rest(verdict: Verdict, loss: jax.Array | None, share: Share) -> Verdic
 
 
 def gather(
-    old: AccumulateState, updates: Any, verdict: Verdict, loss: jax.Array | None, share: Share
+    old: AccumulateState,
+    updates: Any,
+    measured: Measure,
+    verdict: Verdict,
+    loss: jax.Array | None,
+    share: Share,
 ) -> AccumulateState:
     """Return the state with one more micro-batch in its sum, or in its count of bad ones."""
     count, counts = increment(old.calls), verdict.accept & ~share.empty
@@ -168,4 +179,9 @@ def gather(
         mass=jnp.where(counts, old.mass + share.ratio, old.mass),
         gradient_sum=without_names(total, updates),
         loss_sum=old.loss_sum if loss is None else add(old.loss_sum, loss),
+        parts=with_part(
+            old.parts,
+            jnp.where(share.empty, 0.0, measured.norm),
+            measured.finite | share.empty,
+        ),
     )

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from gradstable._src.core.checks import check_number, check_size, check_transform
 from gradstable._src.core.equations import as_at_init
 from gradstable._src.core.find import Snapshot, find_all
-from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.ledger import Ledger, rejections
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, is_inexact, wide
 from gradstable._src.core.scale import wrapping
@@ -18,7 +18,7 @@ from gradstable._src.core.select import own_arrays, run_if, take_types
 from gradstable._src.core.shown import shown
 from gradstable._src.core.tree_checks import check_params, check_state
 from gradstable._src.core.wrapped import explaining
-from gradstable._src.recovery.counts import rejections, returns
+from gradstable._src.recovery.counts import returns
 
 # Fields of optax's states and of ours: averages of gradients, and other statistics of them. A state
 # with a field of either kind is an estimator, and is reset as a whole.

@@ -7,7 +7,7 @@ import numpy as np
 
 from gradstable._src.core.reasons import Reason, sentence
 from gradstable._src.report.summary import broken_steps, leaf_name, plain_short
-from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm
+from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm, which_part
 from gradstable._src.telemetry.run import Note, Run
 
 MOST_ROWS = 200
@@ -123,17 +123,18 @@ def reasons(run: Run) -> list[tuple[str, int, int]]:
 
 
 def _verdicts(run: Run, where: np.ndarray, kind: str) -> _Kind:
-    begin, end = _stretches(run, where, run.reason, run.worst_leaf)
+    begin, end = _stretches(run, where, run.reason, run.worst_leaf, run.micro_batch, run.device)
 
     def tell(place: int) -> Event:
         row, last = int(begin[place]), int(end[place])
         reason, leaf = int(run.reason[row]), int(run.worst_leaf[row])
+        part = which_part({"micro_batch": run.micro_batch[row], "device": run.device[row]})
         which = "first in" if reason == Reason.NONFINITE else "largest in"
         return Event(
             first=int(run.step[row]),
             last=int(run.step[last]),
             kind=kind,
-            text=f"{sentence(reason)}{_norm(run, slice(row, last + 1))}",
+            text=f"{sentence(reason)}{_norm(run, slice(row, last + 1))}{part}",
             leaf=f"{which} {leaf_name(run, leaf)}" if leaf >= 0 else "",
         )
 

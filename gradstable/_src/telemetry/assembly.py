@@ -6,14 +6,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from gradstable._src.telemetry.fields import FORMAT, INTEGERS, LINES, NUMBERS
+from gradstable._src.telemetry.fields import FORMAT, INTEGERS, LINES, NUMBERS, PARTS
 from gradstable._src.telemetry.lines import Damage, objects
 from gradstable._src.telemetry.sink import Rollback
 from gradstable._src.telemetry.values import as_number, column, fields, rows_of, taken
 
 # Lines converted to columns in one go, which bounds the memory of Python objects.
 _BATCH = 2048
-_COLUMNS = ("step", *NUMBERS, *INTEGERS)
+_COLUMNS = ("step", *NUMBERS, *INTEGERS, *PARTS)
 
 
 class LaterFormatError(ValueError):

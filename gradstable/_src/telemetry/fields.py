@@ -11,6 +11,8 @@ FORMAT = 1
 NUMBERS = ("loss", "grad_norm", "threshold", "scale", "update_ratio", "rms", "lr_factor")
 # Small integers, exact in float32; -1 means none.
 INTEGERS = ("reason", "worst_leaf", "rms_leaf", "alarms")
+# Parts of the gradient that stood out, in a ring of their own, where 0 means none.
+PARTS = ("micro_batch", "device")
 # The last column has a bit for each number that is known: a NaN loss is known, a loss that was not
 # passed is not.
 FIELDS = (*NUMBERS, *INTEGERS, "known")
@@ -53,7 +55,7 @@ LINES: Mapping[str, Mapping[str, Field]] = {
     "step": {
         "step": Field(Kind.STEP, required=True),
         **{name: Field(Kind.NUMBER) for name in NUMBERS},
-        **{name: Field(Kind.INDEX) for name in INTEGERS},
+        **{name: Field(Kind.INDEX) for name in (*INTEGERS, *PARTS)},
         "leaf_norms": Field(Kind.NUMBERS),
     },
     # Replaces the leaves of the header if the recorder sees others.
@@ -92,6 +94,13 @@ ALARM_SENTENCES = {
     Alarm.RMS: "the second moment lagged behind the gradient (RMS_t)",
     Alarm.UPDATE_RATIO: "updates were large relative to the parameters",
 }
+
+
+def which_part(row: Mapping[str, Any]) -> str:
+    """Return the part of a gradient that stood out, to be added to a sentence; else nothing."""
+    named = (("micro-batch", row.get("micro_batch", -1)), ("device", row.get("device", -1)))
+    found = [f"{what} {index}" for what, index in named if index >= 0]
+    return f" ({', '.join(found)} stood out)" if found else ""
 
 
 def member_of(row: Mapping[str, Any]) -> str:

@@ -91,6 +91,20 @@ def _drop_reason(before: Any, opt_state: Any) -> jax.Array:
     return reason
 
 
+def outlying_micro_batch(before: Any, opt_state: Any) -> jax.Array:
+    """Return the micro-batch of its group that stands out; -1 if there is none.
+
+    It does so when its group is complete, or when it is left out.
+    """
+    found = jnp.int32(-1)
+    olds, news = (find_all(state, AccumulateState) for state in (before, opt_state))
+    for (_, old), (_, new) in zip(olds, news, strict=True):
+        of_group = jnp.where(new.position == 0, new.outliers.present.outlier, -1)
+        left_out = new.dropped.last_dropped == new.calls
+        found = jnp.maximum(found, jnp.where(left_out, old.position, of_group))
+    return found
+
+
 def lr_factor(opt_state: Any) -> jax.Array:
     """Return the factor by which back-off, plateaus and ``govern`` have lowered the step."""
     factor = jnp.float32(1.0)

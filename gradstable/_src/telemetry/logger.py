@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradstable._src.core.reasons import sentence
-from gradstable._src.telemetry.fields import ALARM_SENTENCES, member_of
+from gradstable._src.telemetry.fields import ALARM_SENTENCES, member_of, which_part
 from gradstable._src.telemetry.notices import Notices
 from gradstable._src.telemetry.sink import Header
 
@@ -103,7 +103,7 @@ def _unusual(row: Mapping[str, Any], leaves: Sequence[str]) -> list[str]:
     if row.get("scale") == 0:
         leaf = row.get("worst_leaf", -1)
         place = f", in {leaves[leaf]}" if 0 <= leaf < len(leaves) else ""
-        found.append(f"rejected: {sentence(row['reason'])}{place}")
+        found.append(f"rejected: {sentence(row['reason'])}{place}{which_part(row)}")
     bits = row.get("alarms", 0)
     found += [f"early warning: {text}" for alarm, text in ALARM_SENTENCES.items() if bits & alarm]
     return [f"{_whose(row)}{text}" for text in found]

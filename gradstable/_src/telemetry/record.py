@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -29,6 +30,7 @@ from gradstable._src.telemetry.gauges import (
     last_verdict,
     leaf_rms,
     lr_factor,
+    outlying_micro_batch,
     update_ratio,
     worst_rms,
 )
@@ -78,7 +80,7 @@ def record(
     Args:
       inner: any optax transform; usually a guard.
       capacity: number of steps to keep, a multiple of ``leaf_every``. Default 128: read the log at
-        least that often. Each step costs 44 bytes, and each ``leaf_every``-th step 4 more bytes per
+        least that often. Each step costs 52 bytes, and each ``leaf_every``-th step 4 more bytes per
         leaf.
       leaf_every: interval, in steps, at which the norms of single leaves are kept, >= 1. Default 4.
       rms_limit: multiple of its usual value at which ``RMS_t`` triggers a warning, > 1. Default
@@ -153,6 +155,7 @@ class _Update:
         params: optax.Params | None = None,
         *,
         unscale: ArrayLike | None = None,
+        outlying_device: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, RecordState]:
         old = check_state(state, RecordState, "record")
@@ -194,10 +197,13 @@ class _Update:
         row |= {"grad_norm": measured.norm, "worst_leaf": places.column_of(measured.worst_leaf)}
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         norms = places.spread(measured.leaf_norms, 0.0)
+        device = jnp.int32(-1) if outlying_device is None else outlying_device
+        parts = jnp.stack([outlying_micro_batch(old.wrapped_state, inner_state), device])
         new_state = RecordState(
             calls=count,
             rows=put(old.rows, pack(row, old.rows.dtype), at=old.calls),
             leaf_rows=put_every(old.leaf_rows, norms, at=old.calls, every=self.leaf_every),
+            part_rows=put(old.part_rows, parts + 1, at=old.calls),
             alarms=alarms,
             second_moment=moment,
             leaf_keys=old.leaf_keys,

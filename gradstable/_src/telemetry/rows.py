@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from gradstable._src.core.find import find_all
-from gradstable._src.telemetry.fields import FIELDS, INTEGERS, NUMBERS
+from gradstable._src.telemetry.fields import FIELDS, INTEGERS, NUMBERS, PARTS
 from gradstable._src.telemetry.state import RecordState
 
 # Which of several runs, by its index along each axis; () for a single run.
@@ -75,8 +75,8 @@ def read_members(
     """
     state = find_record(opt_state)
     # Only these are fetched: the state of the inner optimizer stays on the device.
-    count, rows, leaf_rows = jax.device_get((state.calls, state.rows, state.leaf_rows))
-    rings = (np.asarray(count), rows, leaf_rows)
+    count, *kept = jax.device_get((state.calls, state.rows, state.part_rows, state.leaf_rows))
+    rings = (np.asarray(count), *kept)
     num_leaves = state.alarms.steps_seen.shape[-1] - 1
     members: list[Member] = list(np.ndindex(rings[0].shape))
     if not apart and all(_alike(ring, rings[0].ndim) for ring in rings):
@@ -96,13 +96,15 @@ def _alike(ring: np.ndarray, axes: int) -> bool:
 
 
 def _rows(rings: tuple[np.ndarray, ...], num_leaves: int, *, since: int) -> Rows:
-    count, rows, leaf_rows = rings
+    count, rows, part_rows, leaf_rows = rings
     count, capacity = int(count), rows.shape[0]
     first = max(since, count - capacity) + 1
     every = capacity // leaf_rows.shape[0]
     steps: list[dict[str, Any]] = []
     for step in range(first, count + 1):
-        row = _named(step, rows[(step - 1) % capacity])
+        place = (step - 1) % capacity
+        parts = zip(PARTS, (part_rows[place] - 1).tolist(), strict=True)
+        row = _named(step, rows[place]) | dict(parts)
         if (step - 1) % every == 0:
             norms = leaf_rows[(step - 1) // every % leaf_rows.shape[0], :num_leaves]
             row["leaf_norms"] = [_short(norm) for norm in norms]

@@ -51,6 +51,8 @@ class Run:
       worst_leaf: int64 ``[n]``, the first non-finite leaf, or else the largest.
       rms_leaf: int64 ``[n]``, the leaf of ``rms``; -1 if there is none.
       alarms: int64 ``[n]``, bits of ``gs.telemetry.Alarm``.
+      micro_batch: int64 ``[n]``, the micro-batch of its group that stood out; -1 if none did.
+      device: int64 ``[n]``, the device that stood out (``gs.sharding.average``); -1 if none did.
       leaf_steps: int64 ``[m]``, the steps of ``leaf_norms``.
       leaf_norms: float64 ``[m, L]``, gradient norms of all leaves.
       scalars: other reported numbers, by name.
@@ -83,6 +85,8 @@ class Run:
     worst_leaf: np.ndarray
     rms_leaf: np.ndarray
     alarms: np.ndarray
+    micro_batch: np.ndarray
+    device: np.ndarray
     leaf_steps: np.ndarray
     leaf_norms: np.ndarray
     scalars: Mapping[str, Scalars]

@@ -14,7 +14,7 @@ from gradstable._src.core.paths import leaf_keys
 from gradstable._src.core.sample import sample
 from gradstable._src.core.select import own_arrays
 from gradstable._src.telemetry.alarms import AlarmState, new_alarms
-from gradstable._src.telemetry.fields import FIELDS, NUMBERS
+from gradstable._src.telemetry.fields import FIELDS, NUMBERS, PARTS
 
 
 class SecondMoment(NamedTuple):
@@ -31,6 +31,7 @@ class RecordState(NamedTuple):
     calls: jax.Array  # shape=(), dtype=jnp.int32
     rows: jax.Array  # shape=(capacity, len(FIELDS)), dtype=jnp.float32
     leaf_rows: jax.Array  # shape=(capacity // leaf_every, L), dtype=jnp.float32
+    part_rows: jax.Array  # shape=(capacity, len(PARTS)), dtype=jnp.int32, counted from 1; 0: none
     alarms: AlarmState
     second_moment: SecondMoment
     leaf_keys: jax.Array  # shape=(L,), dtype=jnp.int32, numeric keys of the paths of the parameters
@@ -47,6 +48,7 @@ def new_record(params: Any, inner_state: Any, *, capacity: int, leaf_every: int)
         calls=jnp.zeros((), jnp.int32),
         rows=jnp.zeros((capacity, len(FIELDS)), dtype),
         leaf_rows=jnp.zeros((capacity // leaf_every, max(num_leaves, 1)), dtype),
+        part_rows=jnp.zeros((capacity, len(PARTS)), jnp.int32),
         alarms=new_alarms(num_leaves),
         second_moment=SecondMoment(
             moment_weight=jnp.zeros((), jnp.float32), moment_decay=jnp.zeros((), jnp.float32)
