@@ -31,6 +31,7 @@ ONE_A_FRAME = {
     "recovery/backoff.py": "backoff",
     "recovery/hygiene.py": "moment_hygiene",
     "recovery/rollback.py": "rollback",
+    "sharding/average.py": "average",
     "telemetry/record.py": "record",
 }
 WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}

@@ -20,6 +20,7 @@ from tests.registry.entry import for_specs
 
 # Inside ``jax.shard_map`` these are something else, as their docstrings say.
 NOT_INSIDE = {
+    "average": "gradients along its axis are those of different examples, and become their mean",
     "compress_moments": "blocks and rounding are those of the part that a device holds",
     "govern": "samples are those of the part that a device holds",
     "record": "samples are those of the part that a device holds",

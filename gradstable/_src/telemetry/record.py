@@ -175,15 +175,8 @@ class _Update:
             new_updates, inner_state = run(given, old.wrapped_state, params)
 
         verdict, made = last_verdict(old.wrapped_state, inner_state)
-        moment, rms = leaf_rms(
-            old.second_moment,
-            seen,
-            inner_state,
-            verdict,
-            self.axis_name,
-            made=made,
-            unscale=factor,
-        )
+        about = (old.second_moment, seen, inner_state, verdict, self.axis_name)
+        moment, rms = leaf_rms(*about, made=made, unscale=factor)
         bits, alarms = watch(
             old.alarms,
             (rms := places.spread(rms, unknown()), ratio),
@@ -193,17 +186,16 @@ class _Update:
             count=count,
         )
         loss = _loss(extra_args.get("value"), old.rows.dtype)
+        parts = _parts(outlying_micro_batch(old.wrapped_state, inner_state), outlying_device)
         row: dict[str, Any] = {"loss": loss, "update_ratio": ratio, "alarms": bits}
         row |= {"grad_norm": measured.norm, "worst_leaf": places.column_of(measured.worst_leaf)}
         row |= {**verdict, **worst_rms(rms), "lr_factor": lr_factor(inner_state)}
         norms = places.spread(measured.leaf_norms, 0.0)
-        device = jnp.int32(-1) if outlying_device is None else outlying_device
-        parts = jnp.stack([outlying_micro_batch(old.wrapped_state, inner_state), device])
         new_state = RecordState(
             calls=count,
             rows=put(old.rows, pack(row, old.rows.dtype), at=old.calls),
             leaf_rows=put_every(old.leaf_rows, norms, at=old.calls, every=self.leaf_every),
-            part_rows=put(old.part_rows, parts + 1, at=old.calls),
+            part_rows=put(old.part_rows, parts, at=old.calls),
             alarms=alarms,
             second_moment=moment,
             leaf_keys=old.leaf_keys,
@@ -217,6 +209,11 @@ def _sampled(updates: Any, axis_name: AxisName) -> tuple[int, ...]:
     """Return how many entries of each leaf are sampled across all devices."""
     rows = zip(sample_sizes(updates), splits_of(updates, axis_name), strict=True)
     return tuple(size * split.parts for size, split in rows)
+
+
+def _parts(micro_batch: jax.Array, device: ArrayLike | None) -> jax.Array:
+    """Return the parts that stand out, int32 ``[2]``, counted from 1; 0: none."""
+    return jnp.stack([micro_batch, jnp.asarray(-1 if device is None else device, jnp.int32)]) + 1
 
 
 def _check_sizes(capacity: int, leaf_every: int) -> None:
