@@ -132,7 +132,7 @@ docs: venv ## build the documentation into docs/_build/html
 
 lock: venv ## resolve requirements/dev.txt anew, keeping pins that still hold (UPGRADE=1: newest)
 	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-	  --all-extras --group dev $(if $(UPGRADE),--upgrade) --custom-compile-command "make lock" \
+	  --extra all --group dev $(if $(UPGRADE),--upgrade) --custom-compile-command "make lock" \
 	  --output-file $(LOCK)
 
 clean: ## remove virtual environments, caches and everything built

@@ -65,7 +65,8 @@ def test_lines_are_those_of_the_table(tmp_path: Path) -> None:
         train(log, steps=3)
         log.note(3, "done")
         log._outlets[0].lost(4, 5)
-        log._outlets[0].rollback(gs.telemetry.Rollback(3, to=1))
+        row = {"step": 3, "to": 1, "times": 1}
+        log._outlets[0].event(gs.telemetry.Event("rolled_back", 3, 3, "rolled back", row))
         log._outlets[0].leaves(log._header)
     events = [json.loads(line) for line in file.read_text().splitlines()]
     assert {event["event"] for event in events} == LINES.keys() - {"scalars"}

@@ -1,6 +1,5 @@
 """A steady share of rejected or clipped steps is reported during the run, but not too often."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytest
 
 from gradstable._src.telemetry.notices import Notices
 from gradstable.rules import Reason
-from gradstable.telemetry import Logging
 
 LEAVES = ("trunk", "head")
 LET_IN = {
@@ -30,7 +28,9 @@ def told(
     readings: list[Sequence[Mapping[str, Any]]] = [
         rows[begin : begin + 64] for begin in range(0, number, 64)
     ]
-    return [text for one in readings for text in notices.after(one, LEAVES)]
+    found = [event for one in readings for event in notices.after(one, LEAVES)]
+    assert all(event.kind == "recurring" and event.step % 64 == 0 for event in found[:-1])
+    return [event.note for event in found]
 
 
 def test_a_share_is_told_early_and_then_once_in_a_thousand_steps() -> None:
@@ -69,17 +69,3 @@ def test_members_are_told_apart() -> None:
 def test_rows_without_numbers_are_no_trouble(row: Mapping[str, Any]) -> None:
     assert Notices().after([row], ()) == []
     assert Notices().after([], ()) == []
-
-
-def test_logging_warns_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    rows = [
-        {"step": step, "grad_norm": 2.0, "scale": 1.0, "reason": 0}
-        | (LET_IN if step % 10 == 0 else {})
-        for step in range(1, 65)
-    ]
-    sink = Logging()
-    with caplog.at_level(logging.WARNING):
-        sink.steps(rows)
-        sink.steps([{**row, "step": row["step"] + 64} for row in rows])
-    (record,) = caplog.records
-    assert record.message.startswith("step 64: 9.4 % of the last 64 steps had a gradient norm")

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from gradstable.telemetry import Header, Log, Rollback, read_run
+from gradstable.telemetry import Event, Header, Log, Rollback, read_run
 
 PARAMS = {"w": jnp.ones(3)}
 TX = gs.record(gs.guard(optax.sgd(0.1)), capacity=16)
@@ -164,15 +164,17 @@ def test_tensorboard_with_a_full_disk_neither_raises_nor_waits(tmp_path: Path) -
 def test_a_rollback_is_an_event_where_it_is_taken_and_a_note_elsewhere(tmp_path: Path) -> None:
     """That of one of several runs is in its file alone."""
     sink = Fragile("never", ValueError())
-    events = (Rollback(30, to=21), Rollback(70, to=41, times=2, member="3"))
+    events = [
+        Event("rolled_back", 30, 30, "rolled back", {"step": 30, "to": 21, "times": 1}),
+        Event("rolled_back", 70, 70, "rolled back", {"step": 70, "to": 41, "times": 2}, "3"),
+    ]
     with Log(PARAMS, tmp_path / "run.jsonl", sinks=[sink]) as log:
         for outlet in log._outlets:
             for event in events:
-                outlet.rollback(event)
+                outlet.event(event)
     assert [call for call in sink.calls if call[0] == "note"] == [
-        ("note", 30, "rolled back to the state before step 21"),
-        ("note", 70, "member 3: rolled back to the state before step 41 (the last of 2)"),
-    ]
+        ("note", 30, "rolled back"), ("note", 70, "member 3: rolled back"),
+    ]  # fmt: skip
     assert read_run(tmp_path / "run.jsonl").rollbacks == (Rollback(30, to=21),)
     own = read_run(tmp_path / "run.member3.jsonl").rollbacks
     assert own == (Rollback(70, to=41, times=2),)

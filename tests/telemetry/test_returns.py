@@ -149,8 +149,8 @@ def test_of_two_the_one_that_was_undone_does_not_count(undone: int, tmp_path: Pa
 
 def test_notes_of_other_members_and_of_people_undo_nothing(tmp_path: Path) -> None:
     notes = [
-        noted(10, undone_note(1, "3")),
-        noted(20, undone_note(2, "1-3")),
+        noted(10, f"member 3: {undone_note(1)}"),
+        noted(20, f"member 1-3: {undone_note(2)}"),
         noted(30, f"I saw: {undone_note(1)}"),
         noted(40, undone_note(12)),
     ]

@@ -13,8 +13,7 @@ import pytest
 
 import gradstable as gs
 from gradstable._src.telemetry.console import sparkline
-from gradstable._src.telemetry.logger import events
-from gradstable.telemetry import Console, Log, Logging, Sink, TensorBoard, WandB
+from gradstable.telemetry import Console, Log, Logging, MLflow, Sink, TensorBoard, Trackio, WandB
 
 PARAMS = {"bias": jnp.zeros(3), "kernel": jnp.ones((2, 3))}
 STEPS, BAD = 12, 5
@@ -67,7 +66,12 @@ def test_wandb_is_sent_steps_and_numbers() -> None:
             self.summary: dict[str, str] = {}
             self.finished = False
 
+            self.alerts: list[tuple[str, str, str]] = []
+
         def define_metric(self, name: str, **_: object) -> None: ...
+
+        def alert(self, title: str, text: str, level: str) -> None:
+            self.alerts.append((title, text, level))
 
         def log(self, row: dict[str, float]) -> None:
             self.rows.append(row)
@@ -82,6 +86,10 @@ def test_wandb_is_sent_steps_and_numbers() -> None:
     assert rows[-1]["gradstable/rejected"] == 1
     assert {"accuracy": 0.75, "gradstable/step": STEPS} in run.rows
     assert run.summary["gradstable/last_rejection"].startswith(f"step {BAD}: ")
+    assert run.summary["gradstable/last_event"] == run.alerts[0][1]
+    ((title, text, level),) = run.alerts
+    assert (title, level) == ("gradstable: rejected", "WARN")
+    assert text.startswith(f"step {BAD}: rejected: the gradient had NaN")
     assert not run.finished, "it belongs to the caller"
 
 
@@ -106,21 +114,12 @@ def test_logging_tells_what_a_person_wants_to_know(caplog: pytest.LogCaptureFixt
                          f"ended after {STEPS} steps"]  # fmt: skip
 
 
-def test_equal_neighbors_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    sink = Logging()
-    rows = [{"step": step, "scale": 0.0, "reason": 1, "grad_norm": np.nan} for step in (3, 4, 5)]
-    sink.steps(rows)
-    assert [one.getMessage().split(":")[0] for one in caplog.records] == ["steps 3 to 5"]
-
-
-def test_part_that_stood_out_is_told() -> None:
-    rows = [
-        {"step": step, "scale": 0.0, "reason": 5, "worst_leaf": 0, "device": device, "alarms": 0}
-        for step, device in ((3, 2), (4, 2), (5, -1))
+def test_logging_tells_what_ends_a_run_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ZeroDivisionError), Log(PARAMS, sinks=[Logging()]):
+        raise ZeroDivisionError
+    assert [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR] == [
+        "step 0: ended by ZeroDivisionError: "
     ]
-    told = events(rows, ["['w']"])
-    assert [(first, last) for first, last, _ in told] == [(3, 4), (5, 5)]
-    assert [text.endswith("in ['w'] (device 2 stood out)") for *_, text in told] == [True, False]
 
 
 def test_console_shows_the_run() -> None:
@@ -143,6 +142,8 @@ def test_sparkline() -> None:
     [
         (lambda: TensorBoard("x"), "tensorboardX", "tensorboard"),
         (WandB, "wandb", "wandb"),
+        (Trackio, "trackio", "trackio"),
+        (MLflow, "mlflow", "mlflow"),
         (Console, "rich", "console"),
     ],
 )

@@ -4,9 +4,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.extras import need
-from gradstable._src.telemetry.logger import events
-from gradstable._src.telemetry.notices import Notices
 from gradstable._src.telemetry.sink import Header
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -39,7 +38,6 @@ class Console:
         self._header = Header("run", (), (), (), {})
         self._live: Any = None
         self._events: deque[str] = deque(maxlen=events_shown)
-        self._notices = Notices()
         self._numbers: dict[str, float] = {}
         self._curves: dict[str, deque[float]] = {
             name: deque(maxlen=256) for name in ("loss", "grad_norm")
@@ -68,10 +66,12 @@ class Console:
             for name, curve in self._curves.items():
                 if name in row:
                     curve.append(row[name])
-        for first, last, text in events(rows, self._header.leaves):
-            self._events.append(f"{first if first == last else f'{first}-{last}'}: {text}")
-        for text in self._notices.after(rows, self._header.leaves):
-            self._events.append(f"{self._step}: {text}")
+        self._draw()
+
+    def event(self, event: Event) -> None:
+        """Show it among the events."""
+        steps = f"{event.step}" if event.step == event.last else f"{event.step}-{event.last}"
+        self._events.append(f"{steps}: {event.note}")
         self._draw()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -106,3 +106,10 @@ def which_part(row: Mapping[str, Any]) -> str:
 def member_of(row: Mapping[str, Any]) -> str:
     """Return which of several runs a row belongs to: ``3``, or ``1-3`` for two axes; else empty."""
     return "-".join(map(str, row.get("member", ())))
+
+
+def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a row under the names that tracking services get."""
+    member = member_of(row)
+    whose = f"/member_{member}" if member else ""
+    return {f"gradstable/{name}{whose}": row[name] for name in NUMBERS if name in row}

@@ -1,24 +1,25 @@
 """The host side of telemetry: read the recorder every few steps and write to all sinks."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from gradstable._src.core.checks import check_size
-from gradstable._src.core.find import find_all
 from gradstable._src.core.paths import leaf_paths
-from gradstable._src.recovery.turn import RollbackState
+from gradstable._src.telemetry.event import Event
+from gradstable._src.telemetry.events import Events
 from gradstable._src.telemetry.json_lines import JsonLines
 from gradstable._src.telemetry.leaves import recorded_header
+from gradstable._src.telemetry.on_event import OnEvent
 from gradstable._src.telemetry.outlet import Outlet
+from gradstable._src.telemetry.restores import Restores, events_between, restores
 from gradstable._src.telemetry.rows import Member, find_record, read_members
-from gradstable._src.telemetry.sink import Header, Rollback, Sink
-from gradstable._src.telemetry.undone import undone_note
+from gradstable._src.telemetry.sink import Header, Sink
 
 
 class Log:
@@ -45,6 +46,10 @@ class Log:
       name: the name of the run. Default: the name of the file.
       config: settings worth knowing later, such as ``{"b2": 0.999}``; ``gradstable doctor`` looks
         at ``b2``, ``learning_rate``, ``warmup_steps``, ``loss_scale`` and ``compute_dtype``.
+      on_event: a function that is called with each ``gs.telemetry.Event``, in order and once: steps
+        were rejected, an early warning, a rollback, the run has diverged, ... It is called at a
+        reading, in the thread of the loop, so let it return soon. If it raises, there is one
+        warning and training continues. To stop the loop from it, set a flag.
 
     Example:
       >>> import tempfile
@@ -73,6 +78,7 @@ class Log:
         every: int | None = None,
         name: str | None = None,
         config: Mapping[str, Any] | None = None,
+        on_event: Callable[[Event], object] | None = None,
     ) -> None:
         if every is not None:
             check_size("every", every, at_least=1)
@@ -84,7 +90,8 @@ class Log:
         self._calls = 0
         self._seen: dict[Member, int] = {}
         self._last: Any = None
-        self._returns: list[_Return] = []
+        self._restores: list[Restores] = []
+        self._events = Events()
         self._checked = False
         header = self._header = Header(
             name=name or (os.path.splitext(os.path.basename(path))[0] if path else "run"),
@@ -94,7 +101,7 @@ class Log:
             config=dict(config or {}),
         )
         self._outlets: list[Outlet] = []
-        self._open(header)
+        self._open(header, on_event)
 
     def __call__(self, opt_state: object) -> None:
         """Note a step; every few calls, read and write."""
@@ -111,21 +118,18 @@ class Log:
             return  # the last one was donated to a step that failed
         apart = len(self._seen) > 1
         found = read_members(self._last, since=self._seen, apart=apart)
-        returns = _returns(self._last)
+        now = restores(self._last)
         self._last = None
         self._seen = {member: rows.count for member, rows in found.items()}
         rows = [row for one in found.values() for row in one.steps]
+        events = self._events.after(rows, self._header.leaves)
+        events += events_between(self._restores, now, apart=len(found) > 1)
+        self._restores = now
         for outlet in self._outlets:
             for lost in dict.fromkeys(one.lost for one in found.values() if one.lost):
                 outlet.lost(*lost)
             outlet.steps(rows)
-        for event in _rollbacks(self._returns, returns, apart=len(found) > 1):
-            for outlet in self._outlets:
-                outlet.rollback(event)
-        for step, text in _undone(self._returns, returns, apart=len(found) > 1):
-            for outlet in self._outlets:
-                outlet.note(step, text)
-        self._returns = returns
+        self._tell(events)
 
     def scalars(self, step: int, **values: Any) -> None:
         """Write numbers of your own: a metric, the learning rate, the loss scale."""
@@ -166,8 +170,11 @@ class Log:
         if error is None:
             self.close()
             return
-        self.note(self._step, f"ended by {type(error).__name__}: {error}")
         # The failure may have invalidated the last state, and is the error to show.
+        with suppress(Exception):
+            self.flush()
+        text, step = f"ended by {type(error).__name__}: {error}", self._step
+        self._tell([Event("ended", step, step, text)])
         with suppress(Exception):
             self.close()
 
@@ -176,10 +183,17 @@ class Log:
         """The last step that has been read."""
         return max(self._seen.values(), default=0)
 
-    def _open(self, header: Header) -> None:
+    def _tell(self, events: Sequence[Event]) -> None:
+        for event in sorted(events, key=lambda event: event.step):
+            for outlet in self._outlets:
+                outlet.event(event)
+
+    def _open(self, header: Header, on_event: Callable[[Event], object] | None) -> None:
+        outlets = [Outlet(sink) for sink in self._sinks]
+        if on_event is not None:
+            outlets.append(Outlet(OnEvent(on_event), name="on_event"))
         try:
-            for sink in self._sinks:
-                outlet = Outlet(sink)
+            for outlet in outlets:
                 outlet.open(header)
                 self._outlets.append(outlet)
         except BaseException:
@@ -199,60 +213,17 @@ class Log:
                 f"got every={self._every}, capacity={capacity}"
             )
             raise ValueError(msg)
-        # A resumed run continues where it was: earlier steps were written before.
-        self._seen = {(): max(int(np.min(record.calls)) - 1, 0)}
-        self._returns = _returns(opt_state)
         header = recorded_header(record, self._params, self._header)
         if header is not None:
+            self._header = header
             for outlet in self._outlets:
                 outlet.leaves(header)
+        # A resumed run continues where it was: earlier steps were written before, and told.
+        known = max(int(np.min(record.calls)) - 1, 0)
+        self._seen = {(): known}
+        self._restores = restores(opt_state)
+        if known:
+            before = [row for one in read_members(opt_state, since={}).values()
+                      for row in one.steps if row["step"] <= known]  # fmt: skip
+            self._events.after(before, self._header.leaves)
         self._checked = True
-
-
-class _Return(NamedTuple):
-    member: str
-    total: int
-    step: int
-    target: int
-    undone: int
-    undone_at: int
-
-
-def _returns(opt_state: object) -> list[_Return]:
-    """Return the counts, last steps and target of every rollback of every member."""
-    found = [state for _, state in find_all(opt_state, RollbackState)]
-    numbers = [
-        (one.restores, one.last_restore, one.restored_to, one.undone, one.last_undone)
-        for one in found
-    ]
-    returns: list[_Return] = []
-    for fetched in jax.device_get(numbers) if numbers else []:
-        arrays = [np.asarray(number) for number in fetched]
-        for member in np.ndindex(arrays[0].shape):
-            name = "-".join(map(str, member))
-            returns.append(_Return(name, *(int(array[member]) for array in arrays)))
-    return returns
-
-
-def _rollbacks(
-    before: Sequence[_Return], after: Sequence[_Return], *, apart: bool
-) -> list[Rollback]:
-    """Return the rollbacks between two readings; runs not kept apart rolled back together."""
-    found = {
-        Rollback(now.step, max(now.target, 1), now.total - old.total, now.member if apart else "")
-        for old, now in zip(before, after, strict=True)
-        if now.total > old.total
-    }
-    return sorted(found)
-
-
-def _undone(
-    before: Sequence[_Return], after: Sequence[_Return], *, apart: bool
-) -> list[tuple[int, str]]:
-    """Return steps and texts of the rollbacks that were undone between two readings."""
-    found = {
-        (now.undone_at, undone_note(now.undone - old.undone, now.member if apart else ""))
-        for old, now in zip(before, after, strict=True)
-        if now.undone > old.undone
-    }
-    return sorted(found)

@@ -6,8 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.fields import member_of
-from gradstable._src.telemetry.patterns import MOST_RECENT, Judged, Shape, patterns, sentence_of
+from gradstable._src.telemetry.patterns import (
+    MOST_RECENT,
+    Judged,
+    Shape,
+    causes,
+    patterns,
+    sentence_of,
+)
 
 _COLUMNS = {
     "step": 0,
@@ -25,25 +33,31 @@ class Notices:
         self._rows: dict[str, deque[tuple[Any, ...]]] = {}
         self._told: dict[tuple[str, int], int] = {}
 
-    def after(self, rows: Sequence[Mapping[str, Any]], leaves: Sequence[str]) -> list[str]:
+    def told(self, member: str, reason: int, step: int) -> bool:
+        """Return whether it is told of a step, or of one shortly before, that this recurs."""
+        at = self._told.get((member, int(causes(np.asarray(reason)))))
+        return at is not None and step - at < MOST_RECENT
+
+    def after(self, rows: Sequence[Mapping[str, Any]], leaves: Sequence[str]) -> list[Event]:
         """Return what to tell after these rows.
 
         Args:
           rows: what a sink receives, also of several members.
           leaves: the paths of the leaves.
         """
-        found: list[str] = []
+        found: list[Event] = []
+        newest = {member_of(row): row for row in rows}
         for row in rows:
             kept = self._rows.setdefault(member_of(row), deque(maxlen=MOST_RECENT))
             kept.append(tuple(row.get(name, without) for name, without in _COLUMNS.items()))
-        for member in dict.fromkeys(map(member_of, rows)):
+        for member, row in newest.items():
             step, *others = map(np.array, zip(*self._rows[member], strict=True))
             for one in patterns(Judged(step, *others)):
-                told = self._told.get((member, one.reason))
+                now = int(step[-1])
                 if one.shape != Shape.STEADY or not one.lasts:
                     continue
-                if told is None or not 0 <= step[-1] - told < MOST_RECENT:
-                    self._told[member, one.reason] = int(step[-1])
-                    whose = f"member {member}: " if member else ""
-                    found.append(f"{whose}{sentence_of(one, leaves)}: {one.meaning}")
+                if not self.told(member, one.reason, now):
+                    self._told[member, one.reason] = now
+                    text = f"{sentence_of(one, leaves)}: {one.meaning}"
+                    found.append(Event("recurring", now, now, text, row, member))
         return found

@@ -3,24 +3,29 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.sink import (
     MISTAKES,
     Header,
     NamesLeaves,
     Rollback,
     Sink,
+    TakesEvents,
     TakesRollbacks,
 )
 from gradstable._src.telemetry.telling import reason_of, steps_of, tell
 from gradstable._src.telemetry.waiting import Spans, add_span
 
+# What cannot be found in the rows.
+_NOTED = ("rolled_back", "undone", "paused", "ended")
+
 
 class Outlet:
-    """A sink that may fail."""
+    """A sink that may fail; ``name`` is what warnings call it."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, name: str | None = None) -> None:
         self._sink = sink
-        self._name = type(sink).__name__
+        self._name = name or type(sink).__name__
         self._missed: Spans = []
         self._failures = 0
         self._works = False
@@ -68,12 +73,15 @@ class Outlet:
         """Pass on a text."""
         self._call("note", step, text)
 
-    def rollback(self, event: Rollback) -> None:
-        """Pass on that the run rolled back, as a note if the sink takes nothing else."""
-        if isinstance(self._sink, TakesRollbacks):
-            self._call("rollback", event)
-        else:
-            self.note(event.step, event.text)
+    def event(self, event: Event) -> None:
+        """Pass on what happened; a sink that takes no events gets what is not in the rows."""
+        if isinstance(self._sink, TakesEvents):
+            self._call("event", event)
+        elif event.kind == "rolled_back" and isinstance(self._sink, TakesRollbacks):
+            times, to = event.row["times"], event.row["to"]
+            self._call("rollback", Rollback(event.step, to, times, event.member))
+        elif event.kind in _NOTED:
+            self.note(event.step, event.note)
 
     def close(self, step: int) -> None:
         """Close the sink; report what it missed."""

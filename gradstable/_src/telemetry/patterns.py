@@ -24,7 +24,7 @@ LEAST_TIMES, _WITHIN = 5, 500
 # Touched steps closer than this belong together, since a rollback in a burst leaves a gap. A burst
 # has more steps than the few bad batches in a row that the doctor calls isolated. Of a minority of
 # a third, ten in a row are one in 59,000: these are a burst, however often it comes back.
-_GAP, LEAST_BURST, _IN_A_ROW = 4, 4, 10
+GAP, LEAST_BURST, _IN_A_ROW = 4, 4, 10
 # A share that lasts to the end is that of this many steps, as in gs.check. One that begins shortly
 # after the first of them is that of all of them.
 MOST_RECENT, _SHORTLY = 1_000, 100
@@ -134,14 +134,19 @@ def in_bursts(run: Run) -> np.ndarray:
 def patterns(steps: Judged) -> tuple[Pattern, ...]:
     """Return the patterns of some steps; a steady share comes first."""
     touched = touched_steps(steps)
-    cause = np.where(np.isin(steps.reason, _FAR), Reason.SPIKE_REJECTED, steps.reason)
-    cause = np.where(cause == Reason.RECURRING_LOSS, Reason.LOSS_REJECTED, cause)
+    cause = causes(steps.reason)
     found: list[Pattern] = []
     for reason in np.unique(cause[touched]).tolist():
         rows = np.flatnonzero(touched & (cause == reason))
         for shape, parts in _shapes(rows):
             found += [_pattern(steps, touched, shape, reason, part) for part in parts]
     return tuple(sorted(found, key=lambda one: (one.shape, -len(one.rows))))
+
+
+def causes(reasons: np.ndarray) -> np.ndarray:
+    """Return reasons with one code for each cause."""
+    found = np.where(np.isin(reasons, _FAR), Reason.SPIKE_REJECTED, reasons)
+    return np.where(found == Reason.RECURRING_LOSS, Reason.LOSS_REJECTED, found)
 
 
 def touched_steps(steps: Judged | Run) -> np.ndarray:
@@ -202,7 +207,7 @@ def _rounded(level: float) -> str:
 
 def _shapes(rows: np.ndarray) -> list[tuple[Shape, list[np.ndarray]]]:
     """Sort touched rows by shape; bursts are one part, and so are isolated steps."""
-    begin = np.append(0, np.flatnonzero(np.diff(rows) >= _GAP) + 1)
+    begin = np.append(0, np.flatnonzero(np.diff(rows) >= GAP) + 1)
     time_of = np.repeat(np.arange(len(begin)), np.diff(np.append(begin, len(rows))))
     solid = np.zeros(len(begin), bool)
     in_a_row = rows[_IN_A_ROW - 1 :] - rows[: 1 - _IN_A_ROW] < _IN_A_ROW
@@ -243,7 +248,7 @@ def _pattern(
         shape=shape,
         reason=reason,
         rows=rows,
-        times=int((np.diff(rows) >= _GAP).sum()) + 1,
+        times=int((np.diff(rows) >= GAP).sum()) + 1,
         of_steps=end - begin,
         first=int(steps.step[begin]),
         last=int(steps.step[end - 1]),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from gradstable._src.telemetry.event import Event
+
 # Mistakes in how a log is set up, which will not go away. Of all errors in a sink, only these are
 # raised, and only when it is opened: a sink never ends a run that has started.
 MISTAKES = (
@@ -65,6 +67,11 @@ class Sink(Protocol):
 
     A sink may raise: the log continues without it, warns once, and calls ``lost`` with the steps it
     missed as soon as it works again. Only mistakes in ``open`` are raised.
+
+    Two more methods are optional. ``event(event)`` gets what a person wants to know, after the
+    rows that it was found in, see ``gs.telemetry.Event``; without it, rollbacks and the exception
+    that ended the loop arrive as notes. ``leaves(header)`` is called if the recorder sees other
+    leaves than those in the header; without it, rows then have no leaf columns.
     """
 
     def open(self, header: Header) -> None:
@@ -93,8 +100,17 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class TakesEvents(Protocol):
+    """A sink with a method for events; other sinks find most of them in the rows."""
+
+    def event(self, event: Event) -> None:
+        """Tell that something happened."""
+        ...
+
+
+@runtime_checkable
 class TakesRollbacks(Protocol):
-    """A sink with a method for rollbacks; other sinks receive a note."""
+    """A sink with a method for rollbacks alone; other sinks receive a note."""
 
     def rollback(self, event: Rollback) -> None:
         """Record that the run rolled back."""

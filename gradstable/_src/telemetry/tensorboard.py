@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradstable._src.core.reasons import sentence
+from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.extras import need
 from gradstable._src.telemetry.fields import NUMBERS, member_of
 from gradstable._src.telemetry.sink import Header
@@ -16,9 +16,9 @@ class TensorBoard:
     """Write event files for TensorBoard with ``tensorboardX``.
 
     Scalars are ``train/loss``, ``gradient/norm`` and so on; numbers from ``log.scalars`` go to
-    ``metrics/``. Leaf norms are histograms of their base-10 logarithms, and a rejected step is a
-    text under ``events``. TensorBoard omits non-finite values: such steps are counted in
-    ``guard/not_finite``.
+    ``metrics/``. Leaf norms are histograms of their base-10 logarithms, and each
+    ``gs.telemetry.Event`` is a text under ``events``. TensorBoard omits non-finite values: such
+    steps are counted in ``guard/not_finite``.
 
     Needs the extra ``gradstable[tensorboard]``.
 
@@ -54,7 +54,7 @@ class TensorBoard:
         del header
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write scalars, histograms and events."""
+        """Write scalars and histograms."""
         self._revive()
         for row in rows:
             step, member = row["step"], member_of(row)
@@ -66,10 +66,6 @@ class TensorBoard:
             if not np.isfinite(row.get("grad_norm", 0.0)):
                 self._not_finite += 1
                 self._writer.add_scalar("guard/not_finite", self._not_finite, step)
-            if row.get("scale") == 0:
-                self._writer.add_text(
-                    f"events{whose}", f"rejected: {sentence(row['reason'])}", step
-                )
             norms = np.asarray(row.get("leaf_norms", ()), np.float64)
             norms = norms[np.isfinite(norms) & (norms > 0)]
             if norms.size:
@@ -83,6 +79,13 @@ class TensorBoard:
         for name, value in values.items():
             if np.isfinite(value):
                 self._writer.add_scalar(f"metrics/{name}", value, step)
+
+    def event(self, event: Event) -> None:
+        """Write a text."""
+        whose = f"/member_{event.member}" if event.member else ""
+        self._revive()
+        self._writer.add_text(f"events{whose}", event.sentence, event.step)
+        self._writer.flush()
 
     def note(self, step: int, text: str) -> None:
         """Write a text."""

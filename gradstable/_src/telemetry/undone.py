@@ -25,11 +25,10 @@ class Undone(NamedTuple):
     times: int
 
 
-def undone_note(times: int, member: str = "") -> str:
+def undone_note(times: int) -> str:
     """Return the text of the note about rollbacks that were undone."""
     which = "a rollback" if times == 1 else f"{times} rollbacks"
-    text = f"{which} did not help and {'was' if times == 1 else 'were'} undone"
-    return f"member {member}: {text}" if member else text
+    return f"{which} did not help and {'was' if times == 1 else 'were'} undone"
 
 
 def undone_in(run: Run) -> list[Undone]:

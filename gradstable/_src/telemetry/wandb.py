@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradstable._src.core.reasons import sentence
+from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.extras import need
-from gradstable._src.telemetry.fields import NUMBERS, member_of
+from gradstable._src.telemetry.fields import member_of, metrics_of
 from gradstable._src.telemetry.sink import Header
 
 
@@ -15,7 +16,8 @@ class WandB:
     Numbers of a step go to ``gradstable/<name>`` over their own axis ``gradstable/step``, since
     they arrive some steps late, and the step of Weights & Biases must ascend. Numbers that your
     loop reports keep their names and use the same axis. Rejected steps are counted, and the summary
-    contains the reason for the last one.
+    contains the reason for the last one. Each ``gs.telemetry.Event`` is an alert, which Weights &
+    Biases sends by mail or to Slack if your settings there ask for it.
 
     Needs the extra ``gradstable[wandb]``. To run offline, set ``WANDB_MODE=offline`` as usual.
 
@@ -54,17 +56,21 @@ class WandB:
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Send the numbers of each step."""
         for row in rows:
-            member = member_of(row)
-            whose = f"/member_{member}" if member else ""
-            values = {f"gradstable/{name}{whose}": row[name] for name in NUMBERS if name in row}
             if row.get("scale") == 0:
+                member = member_of(row)
                 self._rejected += 1
                 self._run.summary["gradstable/last_rejection"] = (
                     f"step {row['step']}{f' of member {member}' if member else ''}: "
                     f"{sentence(row['reason'])}"
                 )
-            values["gradstable/rejected"] = self._rejected
-            self._run.log({**values, _STEP: row["step"]})
+            counted = {"gradstable/rejected": self._rejected}
+            self._run.log({**metrics_of(row), **counted, _STEP: row["step"]})
+
+    def event(self, event: Event) -> None:
+        """Send an alert, and put it into the summary."""
+        self._run.summary["gradstable/last_event"] = event.sentence
+        level = "ERROR" if event.is_serious else "WARN"
+        self._run.alert(event.title, event.sentence, level=level)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Send numbers of the training loop."""
