@@ -55,6 +55,7 @@ from gradstable._src.replay.fingerprint import fingerprint
 from gradstable._src.replay.replay import Replay, replay
 from gradstable._src.start.rescale import Rescaled, rescale_start
 from gradstable._src.telemetry.record import record
+from gradstable._src.watch.watch import Watch, watch
 
 if TYPE_CHECKING:
     from gradstable import testing
@@ -78,6 +79,7 @@ __all__ = [
     "Spike",
     "TrainingDiverged",
     "Verdict",
+    "Watch",
     "accumulate",
     "adabelief",
     "adadelta",
@@ -131,6 +133,7 @@ __all__ = [
     "telemetry",
     "testing",
     "unscale",
+    "watch",
     "yogi",
 ]
 

@@ -43,9 +43,10 @@ FLOORS = {
     "testing": 7,
     "report": 7,
     "doctor": 7,
-    "front": 8,
-    "cli": 9,
-    "door": 10,
+    "watch": 8,
+    "front": 9,
+    "cli": 10,
+    "door": 11,
 }
 ON_DEMAND = {"testing", "report", "doctor", "cli"}
 # What all other rooms may load; the rest is loaded where it is needed.

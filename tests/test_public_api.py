@@ -81,10 +81,12 @@ def test_docstrings_have_an_example_that_runs() -> None:
     assert not [name for name, example in examples.items() if ">>> " not in example]
 
 
-# What takes the place of a function of optax takes by position what that does.
-AS_OPTAX = {
+# What takes the place of a function of optax takes by position what that does, and the companion of
+# an optimizer what a log does.
+AS_OTHERS = {
     "losses.smooth_labels": ["labels", "alpha"],
     "losses.softmax_cross_entropy": ["logits", "labels", "axis", "where"],
+    "watch": ["tx", "params", "path"],
 }
 
 
@@ -93,8 +95,8 @@ def test_only_the_first_arguments_go_by_position() -> None:
         parameters = inspect.signature(resolve(name)).parameters.values()
         positional = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
         names = [p.name for p in positional]
-        if name in AS_OPTAX:
-            assert names == AS_OPTAX[name]
+        if name in AS_OTHERS:
+            assert names == AS_OTHERS[name]
             continue
         assert len(names) <= 2, (name, names)
         assert all(p.default in (inspect.Parameter.empty, None) for p in positional[1:]), name

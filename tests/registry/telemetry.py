@@ -29,6 +29,7 @@ ENTRIES = [
 ]
 
 OTHERS = (
+    "Watch",
     "telemetry",
     "telemetry.Alarm",
     "telemetry.Blame",
@@ -52,4 +53,5 @@ OTHERS = (
     "telemetry.blame",
     "telemetry.read_rows",
     "telemetry.read_run",
+    "watch",
 )

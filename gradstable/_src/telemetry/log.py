@@ -88,6 +88,7 @@ class Log:
         self._sinks = [*([] if path is None else [JsonLines(path)]), *sinks]
         self._every = every
         self._calls = 0
+        self._readings = 0
         self._seen: dict[Member, int] = {}
         self._last: Any = None
         self._restores: list[Restores] = []
@@ -120,6 +121,7 @@ class Log:
         found = read_members(self._last, since=self._seen, apart=apart)
         now = restores(self._last)
         self._last = None
+        self._readings += 1
         self._seen = {member: rows.count for member, rows in found.items()}
         rows = [row for one in found.values() for row in one.steps]
         events = self._events.after(rows, self._header.leaves)
@@ -130,6 +132,12 @@ class Log:
                 outlet.lost(*lost)
             outlet.steps(rows)
         self._tell(events)
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write steps that no recorder kept: dictionaries with ``step`` and, say, ``loss``."""
+        for outlet in self._outlets:
+            outlet.steps(rows)
+        self._tell(self._events.after(rows, self._header.leaves))
 
     def scalars(self, step: int, **values: Any) -> None:
         """Write numbers of your own: a metric, the learning rate, the loss scale."""
@@ -177,6 +185,11 @@ class Log:
         self._tell([Event("ended", step, step, text)])
         with suppress(Exception):
             self.close()
+
+    @property
+    def readings(self) -> int:
+        """How often it has read."""
+        return self._readings
 
     @property
     def _step(self) -> int:

@@ -1,0 +1,1 @@
+"""One companion for the training loop: log, panel, capture, check, and report."""
