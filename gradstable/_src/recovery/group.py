@@ -82,7 +82,7 @@ def begin_again(state: AccumulateState, full: jax.Array, emit: jax.Array) -> Acc
         position=jnp.where(full, 0, state.position),
         kept=jnp.where(full, 0, state.kept),
         emitted=jnp.where(emit, increment(state.emitted), state.emitted),
-        updated=emit,
+        updated=emit & (state.kept > 0),
         unit=jnp.where(full, 0.0, state.unit),
         mass=jnp.where(full, 0.0, state.mass),
         loss_sum=jnp.where(full, 0.0, state.loss_sum),

@@ -103,7 +103,8 @@ def watch(
     leaf = (
         jnp.argmax(jnp.where(raised[:-1], excess[:-1], -unlimited())) if rms.size else jnp.array(-1)
     )
-    bits = Alarm.RMS * jnp.any(raised[:-1]) + Alarm.UPDATE_RATIO * raised[-1]
+    bits = jnp.where(jnp.any(raised[:-1]), Alarm.RMS, 0)
+    bits = bits | jnp.where(raised[-1], Alarm.UPDATE_RATIO, 0)
     return bits.astype(jnp.int32), learned._replace(
         rms=_note(state.rms, jnp.any(raised[:-1]), count, leaf, values, usual),
         ratio=_note(state.ratio, raised[-1], count, jnp.array(-1), values, usual),

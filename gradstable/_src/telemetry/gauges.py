@@ -176,7 +176,8 @@ def leaf_rms(
     moment = _age(moment, sums_of_squares(g, splits), roots, accepted)
     weight = jnp.where(moment.moment_weight > 0, moment.moment_weight, 1.0)
     each = [x / jnp.maximum(jnp.sqrt(y / weight), _EPS) for x, y in zip(g, v, strict=True)]
-    sizes = jnp.asarray([x.size * split.parts for x, split in zip(each, splits, strict=True)])
+    entries = [x.size * split.parts for x, split in zip(each, splits, strict=True)]
+    sizes = jnp.asarray(entries, jnp.float32)
     roots = jnp.sqrt(sums_of_squares(each, splits) / sizes).astype(jnp.float32)
     return moment, jnp.where(made, roots, unknown())
 
