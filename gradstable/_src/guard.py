@@ -10,12 +10,12 @@ from jax.typing import ArrayLike
 from gradstable._src.core.act import keep_finite, scale_updates
 from gradstable._src.core.agreed import agreed
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_transform
 from gradstable._src.core.eager import when_repeated
 from gradstable._src.core.equations import as_arrays, only_arrays
 from gradstable._src.core.in_one import in_one
 from gradstable._src.core.ledger import Ledger, enter, new_ledger
 from gradstable._src.core.names import answers_as_inner
+from gradstable._src.core.order import inside
 from gradstable._src.core.reach import Reach
 from gradstable._src.core.scale import ScaleAwareTransformation, unscale_factors, unscale_measure
 from gradstable._src.core.select import own_arrays
@@ -118,7 +118,7 @@ def guard(
     Source:
       Our own; see ``docs/design`` for the measurements behind it.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("guard", inner)
     check_rules(rules)
     check_axis_name(axis_name)
     if units is not None:

@@ -126,8 +126,8 @@ WRAPPED: dict[str, Callable[[Any], Any]] = {
     "behind stochastic_round": lambda inner: optax.chain(
         gs.guard(inner), gs.precision.stochastic_round()
     ),
-    "loss_scale(kahan)": lambda inner: gs.loss_scale(
-        gs.precision.kahan(gs.guard(inner)), init_scale=1.0
+    "kahan(loss_scale)": lambda inner: gs.precision.kahan(
+        gs.loss_scale(gs.guard(inner), init_scale=1.0)
     ),
     "loss_scale(accumulate)": lambda inner: gs.loss_scale(
         gs.accumulate(gs.guard(inner), 1), init_scale=1.0

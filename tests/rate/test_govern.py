@@ -183,7 +183,7 @@ def test_gradients_that_do_not_look_like_parameters_are_no_witness() -> None:
 
 def test_it_must_be_inside_a_rollback() -> None:
     """Pitfall: updates that lead back to a copy would be shortened, and miss it."""
-    with pytest.raises(ValueError, match=r"rollback\(gradstable.guard\(gradstable.govern"):
+    with pytest.raises(ValueError, match=r"rollback\(gradstable\.govern\(gradstable\.guard"):
         gs.govern(gs.rollback(gs.guard(optax.sgd(0.1)))).init(jnp.ones(2))
     gs.rollback(gs.govern(gs.guard(optax.sgd(0.1)))).init(jnp.ones(2))
 

@@ -33,7 +33,7 @@ NESTINGS = {
     "record(loss_scale(rollback(guard)))": lambda: gs.record(
         gs.loss_scale(rolled(guarded()), init_scale=1.0, growth_interval=1000)
     ),
-    "rollback(record(backoff(guard)))": lambda: rolled(gs.record(gs.backoff(guarded()))),
+    "backoff(rollback(record(guard)))": lambda: gs.backoff(rolled(gs.record(guarded()))),
     "record(rollback(guard(kahan)))": lambda: gs.record(
         rolled(gs.guard(gs.precision.kahan(optax.adam(1e-2))))
     ),

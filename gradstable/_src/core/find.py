@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from gradstable._src.core.names import Unnamed
 
@@ -37,6 +38,13 @@ def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
     return [
         (jax.tree_util.keystr(path), _bare(node)) for path, node in flat if isinstance(node, kind)
     ]
+
+
+def leads_back(inner_state: object) -> jax.Array | None:
+    """Return whether the updates of a rollback inside lead back to a copy; ``None`` if none is."""
+    nodes = jax.tree.leaves(inner_state, is_leaf=_is_rollback)
+    going = [node.attempts > 0 for node in nodes if _is_rollback(node)]
+    return jnp.any(jnp.stack(going)) if going else None
 
 
 def state_in(holder: Any) -> Any:
@@ -78,6 +86,10 @@ def slim(state: Any) -> Any:
     """
     large = _LARGE.intersection(getattr(state, "_fields", ()))
     return state._replace(**dict.fromkeys(large)) if large else state
+
+
+def _is_rollback(node: object) -> bool:
+    return "snapshots" in getattr(node, "_fields", ())
 
 
 def _bare(node: Found) -> Found:

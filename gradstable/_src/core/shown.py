@@ -8,7 +8,7 @@ the defaults. Nothing is formatted until it is printed.
 
 import functools
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
@@ -42,7 +42,8 @@ def shown(factory: Factory) -> Factory:
     def make(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
         made = factory(*args, **kwargs)
         base = made.base if isinstance(made, _Shown) else type(made)
-        return _restore(base, made, _Call(make, args, kwargs))
+        within = made.call if isinstance(made, _Shown) else None
+        return _restore(base, made, _Call(make, args, kwargs, within))
 
     return cast("Factory", make)
 
@@ -53,12 +54,26 @@ class _Call(NamedTuple):
     factory: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    within: "_Call | None" = None  # the call whose result the factory returned
 
     @property
     def name(self) -> str:
         """The factory as users type it, with the room that publishes it."""
         _, _, *room, _ = self.factory.__module__.split(".")
         return ".".join([*room, self.factory.__name__])
+
+
+def factories_in(made: object) -> Iterator[str]:
+    """Yield the names of the factories that a transform is made by, as far as calls show it.
+
+    What was passed to functions of optax, such as ``optax.chain``, is not shown.
+    """
+    call = made.call if isinstance(made, _Shown) else None
+    while call is not None:
+        yield call.factory.__name__
+        for given in (*call.args, *call.kwargs.values()):
+            yield from factories_in(given)
+        call = call.within
 
 
 class _Shown:

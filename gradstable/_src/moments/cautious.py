@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_transform
 from gradstable._src.core.layout import splits_of, together
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, saturate, wide
+from gradstable._src.core.order import inside
 from gradstable._src.core.shown import shown
 from gradstable._src.core.tree_checks import check_real, check_state, check_updates
 
@@ -75,7 +75,7 @@ def cautious(
       Liang et al., "Cautious Optimizers: Improving Training with One Line of Code", 2024,
       arXiv:2411.16085; the least mean as in timm.
     """
-    full = check_transform("inner", inner)
+    full = inside("cautious", inner)
     check_axis_name(axis_name)
 
     def init_fn(params: optax.Params) -> CautiousState:

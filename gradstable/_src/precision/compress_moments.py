@@ -13,10 +13,10 @@ from gradstable._src.core.checks import (
     check_key,
     check_name,
     check_size,
-    check_transform,
 )
 from gradstable._src.core.keys import key_numbers, key_of
 from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, without_names
+from gradstable._src.core.order import inside
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
 from gradstable._src.core.tree_checks import check_state
@@ -128,7 +128,7 @@ def compress_moments(
       rounding: Zamirai, Zhang, Aberger, De Sa, "Revisiting BFloat16 Training", 2020,
       arXiv:2010.06192.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("compress_moments", inner)
     check_choice("to", to, ("int8", "int16", "bfloat16"))
     check_size("min_size", min_size, at_least=1)
     check_key("key", key)

@@ -10,11 +10,13 @@ from jax.typing import DTypeLike
 from gradstable._src.core.act import keep_finite, unmoved
 from gradstable._src.core.axis_name import AxisName, check_axis_name
 from gradstable._src.core.chance import fraction, spread_bits
-from gradstable._src.core.checks import check_dtype, check_transform
+from gradstable._src.core.checks import check_dtype
 from gradstable._src.core.equations import as_arrays, as_at_init
+from gradstable._src.core.find import leads_back
 from gradstable._src.core.layout import Split, splits_of
 from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, without_names
 from gradstable._src.core.numerics import increment, is_low_precision, power_of_two, rounded
+from gradstable._src.core.order import inside
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
 from gradstable._src.core.tree_checks import check_params, check_state
@@ -52,7 +54,8 @@ def kahan(
 
     The updates are :math:`\operatorname{r}(t)`: ``optax.apply_updates`` then turns them into
     :math:`\theta'`, bit for bit, inside and outside ``jit``. Leaves in float32 or wider pass
-    unchanged. Where an update is zero, as in a rejected step, or not finite, nothing moves.
+    unchanged. Where an update is zero, as in a rejected step, or not finite, nothing moves. While
+    a ``gs.rollback`` inside leads back to a copy, :math:`c` is zero, or it would miss the copy.
 
     Args:
       inner: any optax transform, including the learning rate. It sees the parameters as they are.
@@ -88,7 +91,7 @@ def kahan(
     Source:
       Zamirai, Zhang, Aberger, De Sa, "Revisiting BFloat16 Training", 2020, arXiv:2010.06192.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("kahan", inner)
     if dtype is not None and not _is_int8(dtype):
         check_dtype("dtype", dtype)
     check_axis_name(axis_name)
@@ -116,7 +119,8 @@ def kahan(
         check_results(stepped, updates, params)
         known = as_at_init(params, stepped)
         leaves, structure = jax.tree.flatten(stepped)
-        kept = structure.flatten_up_to(with_names(old.compensation, known))
+        going = leads_back(inner_state)
+        kept = _unless(going, structure.flatten_up_to(with_names(old.compensation, known)))
         splits = splits_of(stepped, axis_name, reduces=False)
         pairs = [
             _compensate(u, c, p, old.additions, split)
@@ -124,7 +128,7 @@ def kahan(
                 leaves, kept, structure.flatten_up_to(known), splits, strict=True
             )
         ]
-        lost = jax.tree.unflatten(structure, [lost for _, lost in pairs])
+        lost = jax.tree.unflatten(structure, _unless(going, [lost for _, lost in pairs]))
         return (
             jax.tree.unflatten(structure, [new for new, _ in pairs]),
             KahanState(increment(old.additions), without_names(lost, params), inner_state),
@@ -138,6 +142,13 @@ def _nothing(param: jax.Array, dtype: DTypeLike | None) -> jax.Array:
     if not is_low_precision(param.dtype):
         return jnp.zeros((), param.dtype)
     return jnp.zeros_like(param, dtype)
+
+
+def _unless(going: jax.Array | None, kept: list[jax.Array]) -> list[jax.Array]:
+    """Return compensations, or zeros while parameters go back to where they are unknown."""
+    if going is None:
+        return kept
+    return [jnp.where(going, jnp.zeros_like(lost), lost) for lost in kept]
 
 
 def _compensate(

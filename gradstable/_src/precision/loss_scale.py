@@ -8,12 +8,13 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.core.act import is_gradient, keep_finite
-from gradstable._src.core.checks import check_number, check_order, check_size, check_transform
+from gradstable._src.core.checks import check_number, check_order, check_size
 from gradstable._src.core.equations import as_arrays
 from gradstable._src.core.find import find_all, find_one
 from gradstable._src.core.ledger import Dropped, Ledger
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, wide
+from gradstable._src.core.order import inside
 from gradstable._src.core.reasons import Reason
 from gradstable._src.core.scale import UNSCALE, ScaleAwareTransformation
 from gradstable._src.core.select import own_arrays
@@ -108,7 +109,7 @@ def loss_scale(
       Wu, "Mixed Precision Training", 2017, arXiv:1710.03740; ``torch.amp.GradScaler``; Megatron's
       ``DynamicGradScaler`` for the hysteresis.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("loss_scale", inner)
     check_number("init_scale", init_scale, at_least=1e-30, at_most=1e30)
     check_number("growth_factor", growth_factor, above=1.0)
     check_size("growth_interval", growth_interval, at_least=1)

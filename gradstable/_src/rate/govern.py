@@ -10,12 +10,12 @@ from jax.typing import ArrayLike
 
 from gradstable._src.core.act import scale_updates
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_number, check_transform
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.derivatives import constant
 from gradstable._src.core.equations import as_at_init
-from gradstable._src.core.find import Snapshot, find_all
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, widest
+from gradstable._src.core.order import inside
 from gradstable._src.core.scale import UNSCALE, wrapping
 from gradstable._src.core.select import own_arrays, run_branch
 from gradstable._src.core.shown import shown
@@ -133,11 +133,10 @@ def govern(
     check_number("growth", growth, above=0.0)
     check_number("large", large, above=0.0)
     check_axis_name(axis_name)
-    inner = check_transform("inner", inner)
+    inner = inside("govern", inner)
 
     def init_fn(params: optax.Params) -> GovernState:
         inner_state = own_arrays(inner.init(params))
-        _check_order(inner_state)
         return GovernState(
             calls=jnp.zeros((), jnp.int32),
             step_factor=jnp.ones((), jnp.float32),
@@ -216,12 +215,3 @@ def _read(
     along, descent, length, extent = glance.products(pairs, axis_name)
     entries = jnp.mean(moves, dtype=step.dtype) * float(glance.entries)
     return Reading(along, descent, jnp.sqrt(length), jnp.sqrt(extent), entries), step
-
-
-def _check_order(inner_state: object) -> None:
-    if find_all(inner_state, Snapshot):
-        msg = (
-            "govern must be inside rollback, whose updates lead back to a copy and must not be "
-            "shortened: gradstable.rollback(gradstable.guard(gradstable.govern(inner)))"
-        )
-        raise ValueError(msg)

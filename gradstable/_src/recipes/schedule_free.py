@@ -14,10 +14,10 @@ from gradstable._src.core.checks import (
     check_number,
     check_rate,
     check_size,
-    check_transform,
 )
 from gradstable._src.core.equations import as_arrays, with_gradient
 from gradstable._src.core.numerics import wide, widen
+from gradstable._src.core.order import inside
 from gradstable._src.core.tree_checks import check_params
 from gradstable._src.core.types import Tree
 from gradstable._src.core.weight_decay import check_weight_decay, decay_weights
@@ -84,7 +84,7 @@ def schedule_free(
     Source:
       Defazio et al., "The Road Less Scheduled", 2024, arXiv:2405.15682.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("schedule_free", inner)
     check_rate("learning_rate", learning_rate)
     check_rules(rules)
     check_number("b1", b1, above=0.0, below=1.0)

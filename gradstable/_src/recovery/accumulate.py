@@ -12,9 +12,10 @@ from jax.typing import ArrayLike, DTypeLike
 from gradstable._src.core.act import keep_finite, unmoved
 from gradstable._src.core.agreed import agreed, mean_over
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_size, check_transform
+from gradstable._src.core.checks import check_size
 from gradstable._src.core.equations import as_arrays, is_array, only_arrays
 from gradstable._src.core.ledger import rejections
+from gradstable._src.core.order import inside
 from gradstable._src.core.parts import keep, outlier_of
 from gradstable._src.core.reach import Reach
 from gradstable._src.core.scale import ScaleAwareTransformation, unscale_factors, unscale_measure
@@ -114,7 +115,7 @@ def accumulate(
     Source:
       Our own; the interface is that of ``optax.MultiSteps``.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("accumulate", inner)
     if not callable(every):
         check_size("every", every, at_least=1)
     rules = tuple(rules)

@@ -9,11 +9,12 @@ import optax
 from jax.typing import ArrayLike
 
 from gradstable._src.core.act import scale_updates
-from gradstable._src.core.checks import check_number, check_transform
+from gradstable._src.core.checks import check_number
 from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Ledger, rejections
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment
+from gradstable._src.core.order import inside
 from gradstable._src.core.scale import wrapping
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
@@ -98,7 +99,7 @@ def backoff(
       Our own: the outlier timeout of MosaicML's AdaLR-Lion (llm-foundry, 2023), made smooth; OPT
       (2022, arXiv:2205.01068) lowers the rate when it returns to a checkpoint.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("backoff", inner)
     check_number("factor", factor, above=0.0, below=1.0)
     check_number("after", after, at_least=1)
     check_number("rollback_factor", rollback_factor, above=0.0, at_most=1.0)

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gradstable._src.core.checks import check_number, check_size, check_transform
+from gradstable._src.core.checks import check_number, check_size
 from gradstable._src.core.equations import as_at_init
 from gradstable._src.core.find import Snapshot, find_all
 from gradstable._src.core.ledger import Ledger, rejections
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, is_inexact, wide
+from gradstable._src.core.order import inside
 from gradstable._src.core.scale import wrapping
 from gradstable._src.core.select import own_arrays, run_if, take_types
 from gradstable._src.core.shown import shown
@@ -103,7 +104,7 @@ def moment_hygiene(
     Source:
       Our own; the reset is that of SPAM (Huang et al., 2025, arXiv:2501.06842), but only on demand.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("moment_hygiene", inner)
     check_number("damp", damp, at_least=0.0, at_most=1.0)
     check_size("damp_after", damp_after, at_least=1)
     check_size("reset_after", reset_after, at_least=1)

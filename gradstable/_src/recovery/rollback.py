@@ -11,12 +11,13 @@ from jax.typing import DTypeLike
 from gradstable._src.core.act import keep_finite
 from gradstable._src.core.agreed import agreed
 from gradstable._src.core.axis_name import AxisName
-from gradstable._src.core.checks import check_choice, check_dtype, check_size, check_transform
+from gradstable._src.core.checks import check_choice, check_dtype, check_size
 from gradstable._src.core.equations import as_arrays, as_at_init, only_arrays
 from gradstable._src.core.find import find_all
 from gradstable._src.core.in_one import in_one
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.core.numerics import increment
+from gradstable._src.core.order import inside
 from gradstable._src.core.reach import Reach
 from gradstable._src.core.reasons import LET_IN, Reason
 from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
@@ -152,7 +153,7 @@ def rollback(
       Our own. Others do it by hand: PaLM (2022, arXiv:2204.02311) rolls back about 100 steps and
       skips 200 to 500 batches; OPT (2022, arXiv:2205.01068) rolls back and lowers the rate.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("rollback", inner)
     check_rules(rules)
     for name, number in (
         ("every", every),
