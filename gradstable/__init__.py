@@ -44,6 +44,7 @@ from gradstable._src.recipes.adam_kin import adabelief, adamax, amsgrad, radam, 
 from gradstable._src.recipes.classic import adadelta, adagrad, rmsprop, sgd
 from gradstable._src.recipes.modern import adan
 from gradstable._src.recipes.muon import muon
+from gradstable._src.recipes.protect import protect
 from gradstable._src.recipes.recipe import recipe
 from gradstable._src.recipes.signs import lion
 from gradstable._src.recipes.stable_adamw import stable_adamw
@@ -114,6 +115,7 @@ __all__ = [
     "nadam",
     "nadamw",
     "precision",
+    "protect",
     "radam",
     "rate",
     "read_capture",

@@ -135,10 +135,8 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
         gs.rate.backoff_on_spike(),
         gs.precision.stochastic_round(),
     ),
-    "all": lambda inner: gs.record(
-        gs.accumulate(
-            gs.loss_scale(gs.backoff(gs.rollback(gs.guard(gs.precision.kahan(inner))))), 2
-        )
+    "all": lambda inner: gs.protect(
+        inner, kahan=True, loss_scale=True, accumulate=2, backoff=True, rollback=True, govern=True
     ),
 }
 

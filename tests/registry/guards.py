@@ -3,7 +3,7 @@
 import optax
 
 import gradstable as gs
-from tests.registry.entry import Case, Entry
+from tests.registry.entry import Case, Entry, bind
 
 FAMILY = "Guards"
 
@@ -23,6 +23,31 @@ ENTRIES = [
             Case(
                 "guard(sgd, two rules)",
                 gs.guard(optax.sgd(0.1), gs.rules.global_norm(1.0), gs.rules.log_mad()),
+            ),
+        ],
+    ),
+    Entry(
+        "protect",
+        FAMILY,
+        source="Ours",
+        promise="all wrappers for a run in the one order that is right, measured for all orders",
+        weakness="as each of them; without options, those of the guard",
+        cases=[
+            Case("protect(adamw)", gs.protect(gs.moments.scale_by_adam())),
+            Case(
+                "protect(adamw, everything)",
+                bind(
+                    gs.protect(
+                        optax.chain(gs.moments.scale_by_adam(), optax.scale(-1e-3)),
+                        govern=True,
+                        rollback=True,
+                        backoff=True,
+                        accumulate=2,
+                        loss_scale=True,
+                        kahan=True,
+                    ),
+                    value=1.0,
+                ),
             ),
         ],
     ),

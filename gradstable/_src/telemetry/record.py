@@ -10,11 +10,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradstable._src.core.agreed import agreed
 from gradstable._src.core.axis_name import AxisName, check_axis_name
-from gradstable._src.core.checks import check_number, check_size, check_transform
+from gradstable._src.core.checks import check_number, check_size
 from gradstable._src.core.equations import as_arrays, as_at_init
 from gradstable._src.core.layout import splits_of
 from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import float32, increment, unknown
+from gradstable._src.core.order import inside
 from gradstable._src.core.reach import Reach
 from gradstable._src.core.sample import sample_sizes
 from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
@@ -115,7 +116,7 @@ def record(
       ``RMS_t`` and its limit: Wortsman et al., "Stable and low-precision training for
       large-scale vision-language models", 2023 (arXiv:2304.13013). The rest is ours.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("record", inner)
     _check_sizes(capacity, leaf_every)
     check_axis_name(axis_name)
     limits = _limits(rms_limit=rms_limit, ratio_limit=ratio_limit)
