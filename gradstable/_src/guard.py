@@ -76,7 +76,8 @@ def guard(
 
     Args:
       inner: any optax transform, unmodified: an optimizer or a whole chain. Put the guard
-        around everything that has a state.
+        around everything that has a state, except for the wrappers that have to hear of rejected
+        steps, and so come outside: ``gs.protect`` knows the order.
       *rules: decisions, in order of precedence, from ``gs.rules``. Default: ``log_mad()``.
       axis_name: mesh axes over which the gradient leaves are *split* inside ``jax.shard_map``, so
         that all devices decide alike: a name or several; or the ``PartitionSpec`` of the leaves,
@@ -99,7 +100,8 @@ def guard(
     Raises:
       TypeError: if ``inner`` is not a transform, a rule is not a ``Rule``, or ``units`` or
         ``axis_name`` is of the wrong type.
-      ValueError: if a kind of units is unknown; in ``update``, if an axis is.
+      ValueError: if a kind of units is unknown, or ``inner`` contains a record, a rollback, a
+        back-off, or an accumulation; in ``update``, if an axis is unknown.
 
     Example:
       >>> import jax.numpy as jnp

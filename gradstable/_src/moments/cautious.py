@@ -61,6 +61,7 @@ def cautious(
 
     Raises:
       TypeError: if ``inner`` is not a transform.
+      ValueError: if it contains a rollback or ``kahan``, whose updates must not be changed.
 
     Example:
       >>> import jax.numpy as jnp

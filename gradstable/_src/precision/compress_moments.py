@@ -109,8 +109,8 @@ def compress_moments(
 
     Raises:
       TypeError: if ``inner`` is not a transform, or a name is not a string.
-      ValueError: if an argument is out of its range, a name is in both lists, or, at ``init``, if
-        ``inner`` has none of the fields.
+      ValueError: if an argument is out of its range, a name is in both lists, ``inner`` contains a
+        rollback, or, at ``init``, if it has none of the fields.
 
     Example:
       >>> import jax.numpy as jnp

@@ -42,7 +42,8 @@ def kahan(
     r"""Add small updates to low-precision parameters without losing them (Kahan summation).
 
     Use it when parameters are kept in bfloat16 or float16 without a float32 copy. Put it around the
-    whole optimizer, as in ``gs.guard(gs.precision.kahan(optax.adamw(3e-4)))``, or around a recipe.
+    whole optimizer, as in ``gs.guard(gs.precision.kahan(optax.adamw(3e-4)))``, or around a recipe,
+    and around all that changes updates: ``gs.govern``, ``gs.backoff``, and ``gs.loss_scale``.
     ``1 + 1e-3`` is 1 in bfloat16: without ``kahan``, a parameter stops moving once the step is
     below 1/512 of it.
 
@@ -55,7 +56,8 @@ def kahan(
     The updates are :math:`\operatorname{r}(t)`: ``optax.apply_updates`` then turns them into
     :math:`\theta'`, bit for bit, inside and outside ``jit``. Leaves in float32 or wider pass
     unchanged. Where an update is zero, as in a rejected step, or not finite, nothing moves. While
-    a ``gs.rollback`` inside leads back to a copy, :math:`c` is zero, or it would miss the copy.
+    a ``gs.rollback`` inside leads back to a copy, :math:`c` is zero, or it would miss the copy;
+    that loses up to half a spacing once. A rollback around it restores :math:`c` too.
 
     Args:
       inner: any optax transform, including the learning rate. It sees the parameters as they are.
@@ -73,7 +75,7 @@ def kahan(
 
     Raises:
       TypeError: if ``inner`` is not a transform, or ``dtype`` is neither floating nor ``int8``.
-      ValueError: if ``params`` is missing at ``update``.
+      ValueError: if ``inner`` contains another ``kahan``, or ``params`` is missing at ``update``.
 
     Example:
       >>> import jax.numpy as jnp

@@ -90,7 +90,8 @@ def loss_scale(
 
     Raises:
       TypeError: if ``inner`` is not a transform.
-      ValueError: if a number is out of its range, or, at ``init``, if ``inner`` contains no guard.
+      ValueError: if a number is out of its range, if ``inner`` contains another loss scale or
+        ``kahan``, or, at ``init``, if it contains no guard.
 
     Example:
       >>> import jax.numpy as jnp

@@ -105,8 +105,8 @@ def govern(
 
     Raises:
       TypeError: if ``inner`` is not a transform, or ``axis_name`` is of the wrong type.
-      ValueError: if a number is out of range, or at ``init`` if there is a rollback in ``inner``;
-        in ``update`` if ``params`` are missing.
+      ValueError: if a number is out of range, or ``inner`` contains a rollback or ``kahan``; in
+        ``update`` if ``params`` are missing.
 
     Example:
       >>> import jax

@@ -74,7 +74,8 @@ def schedule_free(
 
     Raises:
       TypeError: if ``inner`` is not a transform.
-      ValueError: if a number is out of its range.
+      ValueError: if a number is out of its range, or ``inner`` contains ``kahan`` or what must not
+        be inside a guard.
 
     Example:
       >>> import optax

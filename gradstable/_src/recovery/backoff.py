@@ -64,8 +64,8 @@ def backoff(
     do not move meanwhile. A run shorter than ``after`` does not count: then the batches are bad,
     not the rate. Updates that roll back to a copy are left unchanged, or they would miss it.
 
-    Put it outside: a guard around it would hold its factor in the very steps that should lower it,
-    and a rollback would restore the old factor. For a chain without a guard use
+    A guard around it would hold its factor in the very steps that should lower it, and a rollback
+    would restore the old factor: both are refused. For a chain without a guard use
     ``gs.rate.backoff_on_spike``, which detects spikes on its own.
 
     Args:
@@ -82,7 +82,8 @@ def backoff(
 
     Raises:
       TypeError: if ``inner`` is not a transform.
-      ValueError: if a number is out of range, or at ``init`` if nothing in ``inner`` judges.
+      ValueError: if a number is out of range, if ``inner`` contains ``kahan``, or at ``init`` if
+        nothing in it judges.
 
     Example:
       >>> import jax.numpy as jnp

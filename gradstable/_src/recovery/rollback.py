@@ -130,8 +130,8 @@ def rollback(
     Raises:
       TypeError: if ``inner`` is not a transform, a rule is not a ``Rule``, or ``dtype`` is not a
         floating-point dtype.
-      ValueError: if a number is out of range; in ``update`` if ``params`` are missing, or if a rule
-        needs ``value`` and it is missing.
+      ValueError: if a number is out of range, or ``inner`` contains a rollback or a back-off; in
+        ``update`` if ``params`` are missing, or if a rule needs ``value`` and it is missing.
 
     Example:
       >>> import jax.numpy as jnp
