@@ -23,6 +23,7 @@ from tests.registry import entries, resolve
 PARAMS = {"w": jnp.ones(8)}
 # What wraps others but is not in the matrix.
 COMPANIONS: dict[str, Callable[[Any], Any]] = {
+    "average": lambda inner: gs.sharding.average(inner, "data"),
     "moment_hygiene": gs.recovery.moment_hygiene,
     "cautious": lambda inner: gs.moments.cautious(inner, descends=True),
     "schedule_free": lambda inner: gs.recipes.schedule_free(inner, 1e-3),

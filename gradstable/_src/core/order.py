@@ -17,6 +17,7 @@ from gradstable._src.core.shown import factories_in
 
 # All wrappers, the outermost first: one order that is right, and how each is called in it.
 ORDER = {
+    "average": "gradstable.sharding.average({}, 'data')",
     "record": "gradstable.record({})",
     "kahan": "gradstable.precision.kahan({})",
     "loss_scale": "gradstable.loss_scale({})",
@@ -93,6 +94,11 @@ _WRONG = (
         "what is inside sees float16 parameters in float32, where there is nothing to compensate",
     ),
     _wrong(
+        "record loss_scale accumulate rollback govern guard schedule_free cautious",
+        "average",
+        "each device would judge its own gradient, and decide for itself",
+    ),
+    _wrong(
         "compress_moments",
         "rollback",
         "the copies would hold the moments in float32",
@@ -106,6 +112,11 @@ _WRONG = (
         "loss_scale",
         "loss_scale",
         "gs.scale_loss could not tell by which of them to multiply the loss",
+    ),
+    _wrong(
+        "average",
+        "average",
+        "gradients are the same on all devices after the first mean",
     ),
     _wrong(
         "rollback",

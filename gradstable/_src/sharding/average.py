@@ -11,13 +11,13 @@ from jax import lax
 
 from gradstable._src.core.act import is_gradient
 from gradstable._src.core.axis_name import AxisName, Names, as_names, check_axis_name, is_inside
-from gradstable._src.core.checks import check_transform
 from gradstable._src.core.equations import as_arrays
 from gradstable._src.core.ledger import rejections
 from gradstable._src.core.manual import check_bound, varying
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.norms import measure
 from gradstable._src.core.numerics import increment, largest_norm_in
+from gradstable._src.core.order import inside
 from gradstable._src.core.parts import (
     OUTLYING,
     Outliers,
@@ -89,8 +89,8 @@ def average(
 
     Raises:
       TypeError: if ``inner`` is not a transform, or ``over`` not the name of an axis.
-      ValueError: in ``update``, if the axis is unknown, or if JAX knows that a gradient is already
-        the same on all devices along it.
+      ValueError: if ``inner`` averages already; in ``update``, if the axis is unknown, or if JAX
+        knows that a gradient is already the same on all devices along it.
 
     Example:
       >>> import jax
@@ -117,7 +117,7 @@ def average(
     Source:
       Our own.
     """
-    inner = check_transform("inner", inner)
+    inner = inside("average", inner)
     names = as_names(over)
     if not names:
         msg = f"over must be the name of a mesh axis or a tuple of names, got {over!r}"
