@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -15,19 +16,25 @@ import gradstable as gs
 
 def main() -> None:
     assert "site-packages" in Path(gs.__file__).parts, gs.__file__
-    tx = gs.guard(optax.adamw(1e-2))
+    tx = gs.record(gs.guard(optax.adamw(1e-2)))
     params = {"kernel": jnp.ones(3)}
     state = tx.init(params)
     update = jax.jit(tx.update)
-    for step in range(10):
-        gradient = {"kernel": jnp.full(3, jnp.nan if step == 5 else 1.0)}
-        updates, state = update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
+    file = f"{tempfile.mkdtemp()}/run.jsonl"
+    with gs.telemetry.Log(params, file) as log:
+        for step in range(10):
+            gradient = {"kernel": jnp.full(3, jnp.nan if step == 5 else 1.0)}
+            updates, state = update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+            log(state)
     assert int(gs.health(state).rejected) == 1
     assert bool(jnp.isfinite(params["kernel"]).all())
     print(gs.explain(state, params))
     check_page_of_the_index()
     tells("--version", f"gradstable {gs.__version__}")
+    tells("doctor", "10 steps recorded, 1 to 10", file)
+    tells("autopsy", "--fn must be module:function", file, "--fn", "loss_fn")
+    tells("replay", "--fn must be module:function", file, "--fn", "step")
     tells("report", "pip install 'gradstable[report]'")
     tells("demo", "pip install 'gradstable[demo]'")
     tells("gauntlet", "it comes with gradstable-gauntlet")
@@ -43,9 +50,9 @@ def check_page_of_the_index() -> None:
     assert "<!--" not in page
 
 
-def tells(word: str, expected: str) -> None:
+def tells(word: str, expected: str, *args: str) -> None:
     """Run a command of the package; it must say something."""
-    command = [sys.executable, "-m", "gradstable", word]
+    command = [sys.executable, "-m", "gradstable", word, *args]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert expected in ran.stdout + ran.stderr, ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr, ran.stderr

@@ -1,5 +1,7 @@
 """The door of the command line: help, unknown commands, missing extras, what is loaded when."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import gradstable as gs
 from gradstable._src.cli import commands, main
 from gradstable._src.cli.commands import COMMANDS
+from tests.doctor.expected import RUNS
 
 
 @pytest.mark.parametrize("args", [[], ["--help"], ["-h"], ["help"]])
@@ -30,8 +33,7 @@ def test_main_can_be_called_again(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dmeo"]) == 2
     shown = capsys.readouterr()
-    assert "'dmeo'" in shown.err
-    assert "demo" in shown.err
+    assert "there is no command 'dmeo'; did you mean demo?" in shown.err
     assert not shown.out
 
 
@@ -58,7 +60,7 @@ def test_other_distributions_add_commands(
     assert capsys.readouterr().out == "sunny today\n"
 
 
-@pytest.mark.parametrize("missing", ["tyro", "sklearn", "flax", "rich", "matplotlib"])
+@pytest.mark.parametrize("missing", ["sklearn", "flax", "rich", "matplotlib"])
 def test_a_missing_extra_is_named(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,11 +86,81 @@ def test_a_defect_of_our_own_is_not_called_a_missing_extra(
         main(["demo"])
 
 
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_a_terminal_and_lists_the_exit_statuses(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*([command] if command else []), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert not re.search(r"\{|None|default: \)|[╭│]", shown), "left over from a generator"
+    statuses = shown.partition("exit status:\n")[2]
+    assert re.findall(r"^  (\d+) ", statuses, re.MULTILINE)[:3] == ["0", "1", "2"]
+    page = Path("docs/command_line.md").read_text()
+    assert command in page
+
+
+def test_statuses_of_the_program_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    shown = capsys.readouterr().out
+    page = Path("docs/command_line.md").read_text()
+    for status in commands.EXITS:
+        assert re.search(rf"^  {status} ", shown, re.MULTILINE)
+        assert re.search(rf"(\| |\b){status}\b", page)
+
+
+def piped(args: str, into: str) -> tuple[int, str]:
+    """Run a command in a shell; return its own exit status, and all that was said."""
+    line = f'{shlex.quote(sys.executable)} -m gradstable {args} {into}; echo "${{PIPESTATUS[0]}}"'
+    ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    *said, status = (ran.stderr + ran.stdout).splitlines()
+    return int(status), "\n".join(said)
+
+
+def test_a_pipe_that_closes_early_is_no_error_with_a_traceback() -> None:
+    """Pitfall: ``doctor --json | head -1`` ended with a BrokenPipeError."""
+    runs = " ".join(shlex.quote(str(path)) for path in sorted(RUNS.glob("*.jsonl")))
+    assert piped(f"doctor --json {runs}", "| head -1") == (141, "[")
+    assert piped("--help", "| true") == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_output_on_a_full_disk_is_told() -> None:
+    status, said = piped("--version", "> /dev/full")
+    assert status == 1
+    assert said == (
+        "gradstable --version: cannot write to the standard output: No space left on device"
+    )
+
+
+def test_an_interrupted_command_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gradstable._src.cli.doctor.main", interrupted)
+    assert main(["doctor", "run.jsonl"]) == 130
+    assert capsys.readouterr().err == "\ngradstable doctor: stopped\n"
+
+
+@pytest.mark.parametrize("command", ["doctor", "autopsy", "replay"])
+def test_a_bare_install_is_enough(command: str) -> None:
+    extras = ("tyro", "rich", "matplotlib", "flax", "sklearn", "chex")
+    script = (
+        f"import sys\nfor name in {extras}: sys.modules[name] = None\n"
+        f"from gradstable.cli import main\nsys.exit(main(['{command}', '--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_extras_are_loaded_by_the_command_only() -> None:
     script = (
         "import sys, gradstable, gradstable.cli\n"
         "gradstable.cli.main([])\n"
-        "extras = {'flax', 'sklearn', 'rich', 'tyro', 'matplotlib'}\n"
+        "extras = {'flax', 'sklearn', 'rich', 'matplotlib'}\n"
         "sys.exit(', '.join(extras & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -6,20 +6,20 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import optax
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import gradstable
+from gradstable._src.cli.options import Parser
 from gradstable_gauntlet.cell import Plan
 from gradstable_gauntlet.contestants import CONTESTANTS
 from gradstable_gauntlet.entries import FAIR_TASKS, Entries, choose, entries, storms_for, with_bases
+from gradstable_gauntlet.listing import listing
 from gradstable_gauntlet.markdown import to_markdown
 from gradstable_gauntlet.measures import CLEAN
 from gradstable_gauntlet.page import to_html
@@ -41,57 +41,116 @@ TUNING_TASKS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Options:
-    """Send optimizers through every storm, on small real models, and see which survive.
+_WRITTEN, _FAILED, _REFUSED = 0, 1, 2
+_TEXT = """\
+Send optimizers through every storm, on small real models, and see which survive.
 
-    Writes results.json, results.md and index.html. Finished parts are not run again: you can stop
-    it at any time and call it again.
-    """
+Writes results.json, results.md and index.html. Finished parts are not run again: you can stop it \
+at any time and call it again.
 
-    quick: bool = False
-    """Five contestants, two tasks, five storms: less than five minutes on two cores."""
-    full: bool = False
-    """Everything; takes hours. If you choose nothing by name, the default is --quick."""
-    tasks: tuple[str, ...] = ()
-    """Only these tasks."""
-    contestants: tuple[str, ...] = ()
-    """Only these contestants."""
-    storms: tuple[str, ...] = ()
-    """Only these storms."""
-    bring: tuple[Path, ...] = ()
-    """Python files with your own CONTESTANTS, TASKS or STORMS, which take part."""
-    seeds: int = len(Plan().seeds)
-    """Number of runs of every storm."""
-    processes: Annotated[int, tyro.conf.arg(aliases=["-j"])] = os.cpu_count() or 1
-    """Number of cells to run at a time."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("gauntlet-out")
-    """Folder to write to."""
-    fresh: bool = False
-    """Run finished parts again; they may come from other code."""
-    list: bool = False
-    """List all choices, and run nothing."""
+Several names follow one another, or are joined by commas; --list shows how to write them."""
+_EXITS = {
+    _WRITTEN: "the results were written, whatever they are",
+    _FAILED: "the results cannot be written",
+    _REFUSED: "a name or a file cannot be found, or the options are wrong",
+}
+
+
+def _parser() -> Parser:
+    parser = Parser("gauntlet", _TEXT, exits=_EXITS)
+
+    def add(*names: str, **how: Any) -> None:
+        parser.add_argument(*names, **how)
+
+    several: dict[str, Any] = {"nargs": "+", "default": (), "metavar": "NAME"}
+    add(
+        "--quick",
+        action="store_true",
+        help="five contestants, two tasks, five storms: less than five minutes on two cores",
+    )
+    add(
+        "--full",
+        action="store_true",
+        help="everything; takes hours. If you choose nothing by name, the default is --quick",
+    )
+    add("--tasks", **several, help="only these tasks")
+    add("--contestants", **several, help="only these contestants")
+    add("--storms", **several, help="only these storms")
+    add(
+        "--bring",
+        nargs="+",
+        default=(),
+        type=Path,
+        metavar="FILE",
+        help="Python files with your own CONTESTANTS, TASKS or STORMS, which take part",
+    )
+    add(
+        "--seeds",
+        type=int,
+        default=len(Plan().seeds),
+        metavar="N",
+        help="number of runs of every storm, 5 by default",
+    )
+    add(
+        "-j",
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="number of cells to run at a time; by default, one for each core",
+    )
+    add(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("gauntlet-out"),
+        metavar="FOLDER",
+        help="folder to write to, gauntlet-out by default",
+    )
+    add(
+        "--fresh",
+        action="store_true",
+        help="run finished parts again; they may come from other code",
+    )
+    add("--list", action="store_true", help="list all choices, and run nothing")
+    return parser
 
 
 def main(args: Sequence[str]) -> int:
     """Run the gauntlet with these arguments; return the exit status."""
-    options = tyro.cli(Options, prog=PROG, args=list(args))
+    parser = _parser()
+    options = parser.parse(args)
     console = Console()
+    for name in ("seeds", "processes"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
     try:
         known = entries(options.bring)
         chosen = _chosen(options, known)
-    except (OSError, ValueError) as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        parser.error(f"cannot read {error.filename}: {error.strerror}")
+    except ValueError as error:
+        parser.error(str(error))
     if options.list:
-        _print_choices(known, console)
-        return 0
+        print(listing(known))
+        return _WRITTEN
+    try:
+        _run(options, args, chosen, console)
+    except OSError as error:
+        where = error.filename or options.out
+        print(f"{PROG}: cannot write {where}: {error.strerror or error}", file=sys.stderr)
+        return _FAILED
+    return _WRITTEN
+
+
+def _run(options: Any, args: Sequence[str], chosen: Entries, console: Console) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
     cells_folder = options.out / "cells"
     if options.fresh:
         shutil.rmtree(cells_folder, ignore_errors=True)
     plan = Plan(seeds=tuple(range(100, 100 + options.seeds)))
     jobs = [
-        Job(task, contestant, tuple(chosen.storms), options.bring, plan)
+        Job(task, contestant, tuple(chosen.storms), tuple(options.bring), plan)
         for task in chosen.tasks
         for contestant in chosen.contestants
     ]
@@ -102,10 +161,9 @@ def main(args: Sequence[str]) -> int:
     (options.out / "results.md").write_text(to_markdown(results), encoding="utf-8")
     (options.out / "index.html").write_text(to_html(results), encoding="utf-8")
     console.print(f"wrote {options.out}/results.json, results.md and index.html")
-    return 0
 
 
-def _chosen(options: Options, known: Entries) -> Entries:
+def _chosen(options: Any, known: Entries) -> Entries:
     """Return what to run: the named entries; otherwise all of them, or the quick part."""
     if options.quick and options.full:
         msg = "--quick and --full cannot be combined"
@@ -114,7 +172,7 @@ def _chosen(options: Options, known: Entries) -> Entries:
     quick = options.quick or not (options.full or any(named))
     brought = tuple(name for name in known.contestants if name not in CONTESTANTS)
 
-    def some(kind: str, given: tuple[str, ...], few: tuple[str, ...], every: Any) -> Any:
+    def some(kind: str, given: Sequence[str], few: tuple[str, ...], every: Any) -> Any:
         return choose(kind, given or (few if quick else every), every)
 
     return Entries(
@@ -181,11 +239,3 @@ def _results(chosen: Entries, plan: Plan, cells: Sequence[Cell], made: dict[str,
         for name, one in chosen.contestants.items()
     }
     return Results(made, tasks, contestants, storms, plan.rates, cells)
-
-
-def _print_choices(known: Entries, console: Console) -> None:
-    for kind, named in zip(Entries._fields, known, strict=True):
-        console.print(f"[bold]{kind}")
-        for name, entry in named.items():
-            about = (entry.__doc__ or "").splitlines()[:1] if callable(entry) else [entry.about]
-            console.print(f"  {name}: {about[0] if about else ''}", highlight=False)

@@ -1,6 +1,10 @@
 """What takes part: the entries of this package, and those that users bring in files."""
 
+import difflib
+import errno
+import os
 import runpy
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +51,7 @@ def entries(files: Iterable[Path] = ()) -> Entries:
     """
     known = Entries(dict(TASKS), dict(CONTESTANTS), dict(STORMS))
     for file in files:
-        found = runpy.run_path(str(file))
+        found = _executed(file)
         brought = Entries(
             tasks=found.get("TASKS", {}),
             contestants=_contestants(file, found),
@@ -82,17 +86,33 @@ def storms_for(task: str, storms: Mapping[str, Storm]) -> dict[str, Storm]:
 
 
 def choose(kind: str, names: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the named entries, in the order of ``known``.
+    """Return the named entries, in the order of ``known``; names can be joined by commas.
 
     Raises:
       ValueError: if a name is unknown.
     """
-    wanted = list(names)
-    for name in wanted:
-        if name not in known:
-            msg = f"there is no {kind} {name!r}; choose from: {', '.join(known)}"
+    wanted: set[str] = set()
+    for text in names:
+        found = _split(text.strip(), known)
+        if found is None:
+            near = difflib.get_close_matches(text, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            msg = f"there is no {kind} {text!r}: {hint}--list shows all"
             raise ValueError(msg)
+        wanted.update(found)
     return {name: entry for name, entry in known.items() if name in wanted}
+
+
+def _split(text: str, known: Mapping[str, Any]) -> list[str] | None:
+    """Return the names that make up a text; a name may itself have commas."""
+    if text in known:
+        return [text]
+    for comma in (at for at, letter in enumerate(text) if letter == ","):
+        first = text[:comma].strip()
+        rest = _split(text[comma + 1 :].strip(), known) if first in known else None
+        if rest is not None:
+            return [first, *rest]
+    return None
 
 
 def with_bases(contestants: Mapping[str, Contestant]) -> dict[str, Contestant]:
@@ -106,6 +126,21 @@ def with_bases(contestants: Mapping[str, Contestant]) -> dict[str, Contestant]:
         else one._replace(base=DEFAULT_BASE if DEFAULT_BASE in contestants else name)
         for name, one in contestants.items()
     }
+
+
+def _executed(file: Path) -> dict[str, Any]:
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    try:
+        return runpy.run_path(str(file))
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__)
+                 if one.filename == str(file)]  # fmt: skip
+        where = f"{file}, line {lines[-1]}" if lines else f"{file}"
+        msg = f"{where}: {type(error).__name__}: {error}"
+        raise ValueError(msg) from error
 
 
 def _contestants(file: Path, found: Mapping[str, Any]) -> dict[str, Contestant]:

@@ -12,7 +12,8 @@ def main(args: Sequence[str] | None = None) -> int:
       args: the arguments after the program name. Default: those of ``sys.argv``.
 
     Returns:
-      0 on success, 1 if the command failed, 2 for wrong usage.
+      0 on success, 1 if the command failed, 2 for wrong usage, 130 if it was interrupted, 141 if
+      its output was not read to the end, as by ``head``.
 
     Example:
       >>> from gradstable.cli import main

@@ -1,44 +1,37 @@
 """``gradstable autopsy``: find the operation that made the NaN of a captured step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
+from typing import Any
 
 from gradstable._src.autopsy.autopsy import autopsy
-from gradstable._src.cli.captured import Part, arguments, called, function, load, run
+from gradstable._src.cli.captured import Part, arguments, called, function, load, parser_of, run
 
-
-@dataclass(frozen=True)
-class Options:
-    """Find the operation that made the first NaN or infinity of a captured step.
-
-    Exit status: 0 if there is a report, whatever it says; 1 if the function fails; 2 if the
-    capture or the function cannot be found, or the options are wrong.
-    """
-
-    folder: tyro.conf.Positional[Path]
-    """The folder of one step, as gs.capture has written it."""
-    fn: str
-    """The loss, as module:function, such as train:loss_fn; the current folder is searched first."""
-    args: tuple[Part, ...] = ()
-    """What it takes, in order, with the parameters first. Default: params batch, and rng if it was
-    captured."""
-    has_aux: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """The function returns the loss and something else."""
-    batch_axis: int = 0
-    """The axis of the examples in the batch."""
+_TEXT = "Find the operation that made the first NaN or infinity of a captured step."
+_FN = "the loss, such as train:loss_fn; the current folder is searched first"
+_ARGS = """what it takes, in order, with the parameters first: params, opt_state, batch or rng. By \
+default params batch, and rng if it was captured"""
 
 
 def main(args: Sequence[str]) -> int:
     """Run ``gradstable autopsy`` with these arguments; return the exit status."""
-    options = tyro.cli(Options, prog="gradstable autopsy", args=list(args))
+    parser = parser_of("autopsy", _TEXT, fn=_FN, args=_ARGS)
+    parser.add_argument(
+        "--has-aux",
+        action="store_true",
+        help="the function returns the loss and something else",
+    )
+    parser.add_argument(
+        "--batch-axis",
+        type=int,
+        default=0,
+        metavar="AXIS",
+        help="the axis of the examples in the batch, 0 by default",
+    )
+    options = parser.parse(args)
     return run("autopsy", lambda: _report(options))
 
 
-def _report(options: Options) -> str:
+def _report(options: Any) -> str:
     loss_fn = function(options.fn)  # first, so that the classes of its states are known
     captured = load(options.folder)
     rng: tuple[Part, ...] = () if captured.rng is None else ("rng",)

@@ -7,9 +7,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from gradstable._src.capture.read import Captured, read_capture
+from gradstable._src.cli.options import Parser
 
 Part: TypeAlias = Literal["params", "opt_state", "batch", "rng"]
 READ, FAILED, REFUSED = 0, 1, 2
@@ -19,6 +20,31 @@ _HINT = {
     "batch": "see what gs.capture says about batches that it cannot keep",
     "rng": "pass rng= to the capture",
 }
+
+
+_EXITS = {
+    READ: "there is a report, whatever it says",
+    FAILED: "the function fails",
+    REFUSED: "the capture or the function cannot be found, or the options are wrong",
+}
+
+
+def parser_of(name: str, text: str, *, fn: str, args: str) -> Parser:
+    """Return a parser with the options that both commands have.
+
+    Args:
+      name: the name of the command.
+      text: what it does.
+      fn: the help about the function.
+      args: the help about its arguments.
+    """
+    parser = Parser(name, text, exits=_EXITS)
+    parser.add_argument(
+        "folder", type=Path, help="the folder of one step, as gs.capture has written it"
+    )
+    parser.add_argument("--fn", required=True, metavar="MODULE:FUNCTION", help=fn)
+    parser.add_argument("--args", nargs="+", choices=get_args(Part), metavar="PART", help=args)
+    return parser
 
 
 class Refused(Exception):

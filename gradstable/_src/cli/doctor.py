@@ -5,12 +5,10 @@ import math
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
+from gradstable._src.cli.options import Parser
 from gradstable._src.cli.reading import read
 from gradstable._src.doctor.diagnosis import Diagnosis, Severity
 from gradstable._src.doctor.table import diagnose
@@ -21,31 +19,32 @@ _WIDTH, _INDENT = 96, "   "
 _READ, _NO_RECORD, _NO_FILE = 0, 1, 2
 
 
-@dataclass(frozen=True)
-class Options:
-    """Diagnose a recorded run, and say what to do about it.
+_TEXT = """\
+Diagnose a recorded run, and say what to do about it.
 
-    Every diagnosis follows a documented rule: a number of the run and a threshold, shown with it.
-    Causes come before their effects.
-
-    Exit status: 0 if all files were read, whatever was found in them; 1 if a file is not a record
-    of a run; 2 if a file cannot be opened, or the options are wrong. Other files are judged anyway.
-    """
-
-    runs: Annotated[
-        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(name="run", metavar="RUN [RUN ...]")
-    ]
-    """One or more files written by gs.telemetry.Log."""
-    as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
-    """Write JSON for programs instead of sentences: a list with an object for each file."""
+Every diagnosis follows a documented rule: a number of the run and a threshold, shown with it. \
+Causes come before their effects."""
+_EXITS = {
+    _READ: "all files were read, whatever was found in them",
+    _NO_RECORD: "a file is not a record of a run; the other files are judged anyway",
+    _NO_FILE: "a file cannot be opened, or the options are wrong",
+}
 
 
 def main(args: Sequence[str]) -> int:
     """Run ``gradstable doctor`` with these arguments; return the exit status."""
-    options = tyro.cli(Options, prog="gradstable doctor", args=list(args))
+    parser = Parser("doctor", _TEXT, exits=_EXITS)
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN", help="a file written by gs.telemetry.Log"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="write JSON for programs instead of sentences: a list with an object for each file",
+    )
+    options = parser.parse(args)
     if not options.runs:
-        print("gradstable doctor: pass a file written by gs.telemetry.Log", file=sys.stderr)
-        return _NO_FILE
+        parser.error("pass a file written by gs.telemetry.Log")
     status, reports = _READ, []
     for path in options.runs:
         try:
@@ -58,8 +57,8 @@ def main(args: Sequence[str]) -> int:
             status = max(status, _NO_RECORD)
         else:
             found = diagnose(run)
-            reports.append(_report(run, found) if options.as_json else _text(run, found))
-    if options.as_json:
+            reports.append(_report(run, found) if options.json else _text(run, found))
+    if options.json:
         print(json.dumps(reports, indent=2, allow_nan=False))
     elif reports:
         print("\n\n\n".join(reports))

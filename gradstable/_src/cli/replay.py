@@ -1,16 +1,13 @@
 """``gradstable replay``: run a captured step again, and tell the data from the machine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from gradstable._src.capture.read import Captured
-from gradstable._src.cli.captured import Part, arguments, called, function, load, run
+from gradstable._src.cli.captured import Part, arguments, called, function, load, parser_of, run
 from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Ledger
 from gradstable._src.replay.replay import replay
@@ -23,35 +20,32 @@ _MACHINE = (
 )
 
 
-@dataclass(frozen=True)
-class Options:
-    """Run a captured step again, and say whether the data or the machine is at fault.
+_TEXT = """\
+Run a captured step again, and say whether the data or the machine is at fault.
 
-    The step runs on this machine, on another device if there is one, and the results are compared
-    bit by bit; what was measured at the time is compared as well, if the parameters are those that
-    the step began with.
-
-    Exit status: 0 if there is a report, whatever it says; 1 if the function fails; 2 if the
-    capture or the function cannot be found, or the options are wrong.
-    """
-
-    folder: tyro.conf.Positional[Path]
-    """The folder of one step, as gs.capture has written it."""
-    fn: str
-    """The step, as module:function, such as train:step; the current folder is searched first."""
-    args: tuple[Part, ...] = ()
-    """What it takes, in order. Default: params opt_state batch, and rng if it was captured."""
-    times: int = 2
-    """How often to run it on its device, at least 2."""
+The step runs on this machine, on another device if there is one, and the results are compared bit \
+by bit; what was measured at the time is compared as well, if the parameters are those that the \
+step began with."""
+_FN = "the step, such as train:step; the current folder is searched first"
+_ARGS = """what it takes, in order: params, opt_state, batch or rng. By default params opt_state \
+batch, and rng if it was captured"""
 
 
 def main(args: Sequence[str]) -> int:
     """Run ``gradstable replay`` with these arguments; return the exit status."""
-    options = tyro.cli(Options, prog="gradstable replay", args=list(args))
+    parser = parser_of("replay", _TEXT, fn=_FN, args=_ARGS)
+    parser.add_argument(
+        "--times",
+        type=int,
+        default=2,
+        metavar="N",
+        help="how often to run it on its device, at least 2, which is the default",
+    )
+    options = parser.parse(args)
     return run("replay", lambda: _report(options))
 
 
-def _report(options: Options) -> str:
+def _report(options: Any) -> str:
     step_fn = function(options.fn)  # first, so that the classes of its states are known
     captured = load(options.folder)
     rng: tuple[Part, ...] = () if captured.rng is None else ("rng",)

@@ -1,73 +1,89 @@
 """``gradstable report``: show one or more recorded runs on one page."""
 
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import tyro
-
+from gradstable._src.cli.options import Parser
 from gradstable._src.cli.reading import read
 from gradstable._src.report.page import render
 from gradstable._src.report.summary import verdict
 from gradstable._src.telemetry.run import Run
 
+_WRITTEN, _FAILED, _REFUSED = 0, 1, 2
+_TEXT = """\
+Make a page of a recorded run, or one that compares several.
 
-@dataclass(frozen=True)
-class Options:
-    """Make a page of a recorded run, or one that compares several.
-
-    The page is one self-contained file: open it in any browser, online or offline, or send it to
-    someone.
-    """
-
-    run: tyro.conf.Positional[Path | None] = None
-    """A file written by gs.telemetry.Log."""
-    compare: tuple[Path, ...] = ()
-    """Two or more such files: overlay their curves, and show their numbers side by side."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("report.html")
-    """Where to write the page; an existing file is overwritten."""
-    title: str | None = None
-    """The title of the page; by default, the names of the runs."""
+The page is one self-contained file: open it in any browser, online or offline, or send it to \
+someone."""
+_EXITS = {
+    _WRITTEN: "the page was written, whatever is on it",
+    _FAILED: "a file is not a record of a run, or the page cannot be written",
+    _REFUSED: "a file cannot be opened, or the options are wrong",
+}
 
 
 def main(args: Sequence[str]) -> int:
     """Run ``gradstable report`` with these arguments; return the exit status."""
-    options = tyro.cli(Options, prog="gradstable report", args=list(args))
-    paths = options.compare or (() if options.run is None else (options.run,))
-    problem = _problem_with(options, paths)
-    if problem:
-        print(f"gradstable report: {problem}", file=sys.stderr)
-        return 2
+    parser = Parser("report", _TEXT, exits=_EXITS)
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN", help="a file written by gs.telemetry.Log"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="RUN",
+        help="two or more such files: overlay their curves, and show their numbers side by side",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        default=Path("report.html"),
+        type=Path,
+        metavar="FILE",
+        help="where to write the page, report.html by default; an existing file is overwritten",
+    )
+    parser.add_argument(
+        "--title", metavar="TEXT", help="the title of the page; by default, the names of the runs"
+    )
+    options = parser.parse(args)
+    _check(parser, options)
     try:
-        runs = [read(path) for path in paths]
+        runs = [read(path) for path in options.compare or options.runs]
     except ValueError as error:
         print(f"gradstable report: cannot read: {error}", file=sys.stderr)
-        return 1
+        return _FAILED
     except OSError as error:
         print(f"gradstable report: cannot read {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _REFUSED
     try:
         options.out.write_text(render(runs, title=options.title), encoding="utf-8")
     except OSError as error:
-        print(f"gradstable report: cannot write: {error}", file=sys.stderr)
-        return 1
+        why = error.strerror or error
+        print(f"gradstable report: cannot write {options.out}: {why}", file=sys.stderr)
+        return _FAILED
     _tell(runs, options.out)
-    return 0
+    return _WRITTEN
 
 
-def _problem_with(options: Options, paths: Sequence[Path]) -> str | None:
-    """Return what is wrong with the options, if anything."""
-    if options.run is not None and options.compare:
-        return "pass one file, or several after --compare, but not both"
+def _check(parser: Parser, options: Any) -> None:
+    """Exit with a sentence if the options do not go together."""
+    paths = [*options.runs, *options.compare]
+    if options.runs and options.compare:
+        parser.error("pass one file, or several after --compare, but not both")
     if not paths:
-        return "pass a file written by gs.telemetry.Log, or several after --compare"
+        parser.error("pass a file written by gs.telemetry.Log, or several after --compare")
+    if len(options.runs) > 1:
+        names = shlex.join(map(str, options.runs))
+        parser.error(f"to compare several runs: gradstable report --compare {names}")
     if len(options.compare) == 1:
-        return "--compare needs two or more files; for a single file, leave out --compare"
+        parser.error("--compare needs two or more files; for a single file, leave out --compare")
     if options.out.resolve() in [path.resolve() for path in paths]:
-        return f"--out {options.out} would overwrite the run itself"
-    return None
+        parser.error(f"--out {options.out} would overwrite the run itself")
 
 
 def _tell(runs: Sequence[Run], out: Path) -> None:

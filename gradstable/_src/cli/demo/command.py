@@ -4,10 +4,9 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from gradstable._src.cli.demo.faults import Fault, bad_steps, planted
 from gradstable._src.cli.demo.train import CONTESTANTS, Contestant, Result, train
+from gradstable._src.cli.options import Parser
 from gradstable._src.report.page import render
 from gradstable._src.telemetry.run import Run, read_run
 
@@ -22,32 +22,51 @@ _MAX_SEED = 2**32 - 1  # the range that scikit-learn and JAX both accept
 _PLAIN_WIDTH = 120  # so that tables do not wrap if the width is unknown
 
 
-@dataclass(frozen=True)
-class Options:
-    """Train a small network through a storm of bad batches, with and without the guard.
+_WRITTEN, _FAILED, _REFUSED = 0, 1, 2
+_TEXT = """\
+Train a small network through a storm of bad batches, with and without the guard.
 
-    A convolutional network learns handwritten digits (they come with scikit-learn), and some
-    batches are bad: a sensor with the wrong gain at step 20, later a NaN pixel, wrong labels
-    with huge weights, and a dead sensor. Bare AdamW, AdamW behind clip_by_global_norm and
-    apply_if_finite, and guarded AdamW all see the same batches. It takes less than two
-    minutes on two cores.
-    """
-
-    seed: int = 0
-    """Seed for the data split, the order of batches, and the initial parameters."""
-    steps: int = 500
-    """Number of steps to train each contestant; faults beyond the end are not planted."""
-    out: Path = Path("gradstable-demo")
-    """Folder for demo.html and a record of each run; only these files are overwritten."""
+A convolutional network learns handwritten digits (they come with scikit-learn), and some batches \
+are bad: a sensor with the wrong gain at step 20, later a NaN pixel, wrong labels with huge \
+weights, and a dead sensor. Bare AdamW, AdamW behind clip_by_global_norm and apply_if_finite, and \
+guarded AdamW all see the same batches. It takes less than two minutes on two cores."""
+_EXITS = {
+    _WRITTEN: "all contestants were trained, and the page was written",
+    _FAILED: "a file cannot be written",
+    _REFUSED: "the options are wrong, or nothing can be written to the folder",
+}
 
 
 def main(args: Sequence[str]) -> int:
     """Run ``gradstable demo`` with these arguments; return the exit status."""
-    options = tyro.cli(Options, prog="gradstable demo", args=list(args))
+    parser = Parser("demo", _TEXT, exits=_EXITS)
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed for the data split, the order of batches, and the initial parameters; default 0",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=500,
+        metavar="N",
+        help="number of steps to train each contestant, 500 by default; faults beyond the end are "
+        "not planted",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("gradstable-demo"),
+        metavar="FOLDER",
+        help="folder for demo.html and a record of each run, gradstable-demo by default; only "
+        "these files are overwritten",
+    )
+    options = parser.parse(args)
     problem = _problem_with(options)
     if problem:
-        print(f"gradstable demo: {problem}", file=sys.stderr)
-        return 2
+        parser.error(problem)
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PLAIN_WIDTH)
@@ -59,17 +78,18 @@ def main(args: Sequence[str]) -> int:
         text = render(list(runs.values()), title="Bad batches, with and without a guard")
         page.write_text(text, encoding="utf-8")
     except OSError as error:
-        print(f"gradstable demo: cannot write: {error}", file=sys.stderr)
-        return 1
+        where = error.filename or options.out
+        print(f"gradstable demo: cannot write {where}: {error.strerror or error}", file=sys.stderr)
+        return _FAILED
     console.print(_table(results, runs))
     for line in (results["guard"].explanation or "", "", *_conclusions(results, runs, faults)):
         console.print(line, markup=False, soft_wrap=True)
     # Not through the console, which would wrap a path.
     print(f"\nwrote {page}, and a record of each run next to it")
-    return 0
+    return _WRITTEN
 
 
-def _problem_with(options: Options) -> str | None:
+def _problem_with(options: Any) -> str | None:
     """Return what is wrong with the options; tries the folder before any work is done."""
     if options.steps < 1:
         return f"--steps must be at least 1, got {options.steps}"
@@ -84,7 +104,7 @@ def _problem_with(options: Options) -> str | None:
     return None
 
 
-def _train_all(options: Options, faults: Sequence[Fault], console: Console) -> dict[str, Result]:
+def _train_all(options: Any, faults: Sequence[Fault], console: Console) -> dict[str, Result]:
     columns = TextColumn(f"{{task.description:{_widest()}}}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=console) as progress:
         return {
