@@ -4,18 +4,15 @@ Text and docstrings write a name as users type it, ``gs.guard``. Here it becomes
 that does not exist becomes a warning.
 """
 
-import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from docutils import nodes
+from gradstable_names import names_by_object, resolve
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
-
-import gradstable
 
 _logger = logging.getLogger(__name__)
 # A name alone, or a call of it; a pattern such as gs.moments.scale_by_* is not a name.
@@ -23,24 +20,10 @@ _NAME = re.compile(r"gs\.([A-Za-z](?:[\w.]*\w)?)(\(.*\))?", re.DOTALL)
 _LINKED_OR_TITLE = (nodes.reference, nodes.title)
 
 
-def public_names() -> list[str]:
-    """Return every public name: modules and their contents."""
-    names: list[str] = []
-    for name in gradstable.__all__:
-        names.append(name)
-        value = getattr(gradstable, name)
-        if inspect.ismodule(value):
-            names += [f"{name}.{inner}" for inner in value.__all__]
-    return names
-
-
 def check_documented(_: Sphinx, env: BuildEnvironment) -> None:
     """Warn about every public object that is undocumented or documented twice."""
     known = env.domains["py"].data["objects"]
-    names: dict[int, list[str]] = {}
-    for name in public_names():  # some objects have two names
-        names.setdefault(id(_resolve(name)), []).append(name)
-    for same in names.values():
+    for same in names_by_object():
         found = [name for name in same if f"gradstable.{name}" in known]
         if len(found) != 1:
             where = f"as {found}" if found else "nowhere"
@@ -53,18 +36,10 @@ def link_names(app: Sphinx, page: nodes.document, docname: str) -> None:
         match = _NAME.fullmatch(literal.astext())
         if not match or any(isinstance(node, _LINKED_OR_TITLE) for node in _above(literal)):
             continue
-        if _resolve(match[1]) is None:
+        if resolve(match[1]) is None:
             _logger.warning("there is no gs.%s", match[1], location=literal)
         elif link := _link(app, docname, match[1], literal):
             literal.replace_self(link)
-
-
-def _resolve(name: str) -> Any:
-    """Return what ``gs.<name>`` is, or ``None``."""
-    found: Any = gradstable
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
 
 
 def _link(app: Sphinx, docname: str, name: str, shown: nodes.literal) -> nodes.Node | None:

@@ -1,14 +1,11 @@
 """Every public name has its place in the documentation, and only one."""
 
-import collections
-import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-import gradstable as gs
-from tests.registry import resolve
+from docs._extensions.gradstable_names import names_by_object, public_names
 
 PAGES = Path(__file__).parents[2] / "docs" / "api"
 DIRECTIVE = re.compile(r"^\.\. auto(\w+):: gradstable(?:\.([\w.]+))?$", re.MULTILINE)
@@ -22,26 +19,7 @@ def documented() -> list[str]:
     return [name for _, name in DIRECTIVE.findall(blocks)]
 
 
-def public_names() -> list[str]:
-    """Return every public name: rooms, and what is in them."""
-    names: list[str] = []
-    for name in gs.__all__:
-        value = resolve(name)
-        names.append(name)
-        if inspect.ismodule(value):
-            names += [f"{name}.{inner}" for inner in value.__all__]
-    return names
-
-
-def by_object() -> dict[int, list[str]]:
-    """Return the names of every public object; a few have two."""
-    names: dict[int, list[str]] = collections.defaultdict(list)
-    for name in public_names():
-        names[id(resolve(name))].append(name)
-    return names
-
-
-@pytest.mark.parametrize("names", by_object().values(), ids=lambda names: names[0])
+@pytest.mark.parametrize("names", names_by_object(), ids=lambda names: names[0])
 def test_is_documented_once(names: list[str]) -> None:
     found = [name for name in documented() if name in names]
     assert found, f"docs/api does not document gs.{names[0]}"
