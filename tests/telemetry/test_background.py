@@ -33,7 +33,7 @@ def test_a_server_that_hangs_holds_up_nobody() -> None:
     back.set()
     assert [str(one.message) for one in told] == [
         "Server failed, but training continues: 3 calls are waiting.",
-        "Server failed in 5 calls. It lacks steps 1 to 5.",
+        "Server failed 5 times. It lacks steps 1 to 5.",
     ]
     assert here not in threads
 
@@ -55,7 +55,7 @@ def test_what_fails_is_one_warning_and_the_rest_is_sent() -> None:
     assert made == [1, 2, 5, 6, 7, 8]
     assert [str(one.message) for one in told] == [
         "Server failed, but training continues: ConnectionError: refused.",
-        "Server failed in 2 calls. It lacks steps 3 to 4.",
+        "Server failed 2 times. It lacks steps 3 to 4.",
     ]
 
 

@@ -60,6 +60,12 @@ def test_steps_four_apart_are_two_episodes_and_three_apart_are_one() -> None:
     assert spans(told(rows(40, at((10, 13, 17))))) == [("rejected", 10, 13), ("rejected", 17, 17)]
 
 
+def test_an_episode_that_goes_on_is_told_again_after_a_thousand_steps() -> None:
+    """Pitfall: a share of one in three is one long episode, and was told once in a whole run."""
+    found = told(rows(2500, at(range(3, 2501, 3))))
+    assert [one.step for one in found] == [3, 1005, 2007]
+
+
 def test_causes_and_members_have_their_own() -> None:
     two = rows(40, {**at((10,)), **at((11,), FAR)})
     assert [one.text.split(": ")[1].split(",")[0] for one in told(two)] == [

@@ -1,5 +1,9 @@
 """``Log(on_event=...)``: called in order, once, and never the end of a training."""
 
+import http.server
+import json
+import threading
+import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,39 @@ def test_a_nan_and_a_spike_are_told_in_order_and_once() -> None:
     assert told[0].sentence.endswith("rejected: the gradient had NaN or infinite entries, in ['w']")
     assert told[1].row["grad_norm"] > 1e9
     assert "far above its usual range" in told[1].text
+
+
+def test_a_chat_gets_the_sentence() -> None:
+    """As on the page about telemetry, with a server in place of the chat."""
+    posted: list[dict[str, str]] = []
+
+    class Chat(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            posted.append(json.loads(self.rfile.read(length)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Chat) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def post(event: Event) -> None:
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{server.server_port}",
+                data=json.dumps({"text": event.sentence}).encode(),
+                headers={"Content-Type": "application/json"},
+            )
+            direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            direct.open(request, timeout=30).close()
+
+        with Log(PARAMS, on_event=post) as log:
+            train(log, 80)
+        server.shutdown()
+    assert [one["text"].split(",")[0] for one in posted] == [
+        "steps 70 to 72: rejected: the gradient had NaN or infinite entries"
+    ]
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), KeyError("text"), TypeError("none")])

@@ -251,6 +251,27 @@ def test_a_run_that_is_no_longer_active_is_ended_all_the_same(fake_mlflow: FakeM
     assert (first.info.status, other.info.status) == ("FINISHED", "RUNNING")
 
 
+def test_mlflow_that_is_away_is_told_and_the_rest_goes_on(
+    fake_mlflow: FakeMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = FakeMLflow.log_batch
+
+    def away(self: FakeMLflow, run_id: str, metrics: Any = (), params: Any = ()) -> None:
+        if metrics and metrics[0].step == 17:
+            raise ConnectionError("refused")
+        send(self, run_id, metrics, params)
+
+    monkeypatch.setattr(FakeMLflow, "log_batch", away)
+    with pytest.warns(RuntimeWarning) as warned:
+        train(MLflow())
+    (run,) = fake_mlflow.runs.values()
+    assert [step for step, _ in run.of("gradstable/loss")] == [*range(1, 17), *range(33, STEPS + 1)]
+    assert [str(one.message) for one in warned] == [
+        "MLflow failed, but training continues: ConnectionError: refused.",
+        "MLflow failed once. It lacks steps 17 to 32.",
+    ]
+
+
 def test_long_readings_are_sent_in_parts(fake_mlflow: FakeMLflow) -> None:
     """Pitfall: MLflow takes 1,000 metrics and 100 parameters in one request."""
     config = {f"setting {number}": number for number in range(250)}

@@ -66,7 +66,8 @@ class Background:
             for span in sorted(self._lost):
                 add_span(spans, span)
             missing = f" It lacks {steps_of(spans)}." if spans else ""
-            tell(f"{self._name} failed in {self._failures:,} calls.{missing}")
+            times = "once" if self._failures == 1 else f"{self._failures:,} times"
+            tell(f"{self._name} failed {times}.{missing}")
         return done
 
     def _work(self) -> None:

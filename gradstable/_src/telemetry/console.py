@@ -61,8 +61,8 @@ class Console:
         self._live.start()
 
     def leaves(self, header: Header) -> None:
-        """Use these names."""
-        self._header = header
+        """Do nothing: events name leaves."""
+        del header
 
     def steps(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Count and redraw."""

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from gradstable._src.core.reasons import sentence
 from gradstable._src.telemetry.event import Event, EventKind
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, member_of, which_part
 from gradstable._src.telemetry.notices import Notices
-from gradstable._src.telemetry.patterns import GAP
+from gradstable._src.telemetry.patterns import GAP, MOST_RECENT
 
 # As many rejections in a row as gs.check allows by default.
 _MOST_REJECTED, _REJECTED = 200, "the last {} steps were all rejected"
@@ -24,16 +24,28 @@ class _Sign(NamedTuple):
     text: str
 
 
+_Key: TypeAlias = tuple[str, EventKind, int]
+
+
+class _Episode(NamedTuple):
+    told: int
+    latest: int
+
+    def goes_on(self, step: int) -> bool:
+        return step - self.latest < GAP and step - self.told < MOST_RECENT
+
+
 class Events:
     """Follow the rows of a log, and tell of each episode once.
 
     Steps with the same cause belong to one episode if they are closer together than four steps, as
-    in the report. Once a steady share has been told, its single steps are no news for as long.
+    in the report; one that goes on is told again after 1,000 steps. Where a steady share is told,
+    its single steps are no news.
     """
 
     def __init__(self) -> None:
         self._notices = Notices()
-        self._latest: dict[tuple[str, EventKind, int], int] = {}
+        self._episodes: dict[_Key, _Episode] = {}
         self._in_a_row: dict[tuple[str, str], int] = {}
 
     def after(self, rows: Sequence[Mapping[str, Any]], leaves: Sequence[str]) -> list[Event]:
@@ -44,18 +56,21 @@ class Events:
           leaves: the paths of the leaves.
         """
         found = self._notices.after(rows, leaves)
-        begun: dict[tuple[str, EventKind, int], int] = {}
+        here: dict[_Key, int] = {}  # which of those found is of this episode
         for row in rows:
             step, member = row["step"], member_of(row)
             for sign in _signs(row, leaves):
                 key = member, sign.kind, sign.cause
-                before = self._latest.get(key, -GAP)
-                self._latest[key] = step
-                if abs(step - before) < GAP:
-                    if key in begun:
-                        found[begun[key]] = found[begun[key]]._replace(last=step)
-                elif sign.kind != "rejected" or not self._notices.told(member, sign.cause, step):
-                    begun[key] = len(found)
+                known = self._episodes.get(key)
+                if known is not None and known.goes_on(step):
+                    self._episodes[key] = known._replace(latest=step)
+                    if key in here:
+                        found[here[key]] = found[here[key]]._replace(last=step)
+                    continue
+                self._episodes[key] = _Episode(told=step, latest=step)
+                here.pop(key, None)
+                if sign.kind != "rejected" or not self._notices.told(member, sign.cause, step):
+                    here[key] = len(found)
                     found.append(Event(sign.kind, step, step, sign.text, row, member))
             found += self._lost(row, member)
         return sorted(found, key=lambda event: event.step)

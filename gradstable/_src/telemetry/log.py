@@ -124,8 +124,9 @@ class Log:
         self._readings += 1
         self._seen = {member: rows.count for member, rows in found.items()}
         rows = [row for one in found.values() for row in one.steps]
-        events = self._events.after(rows, self._header.leaves)
-        events += events_between(self._restores, now, apart=len(found) > 1)
+        events = events_between(self._restores, now, apart=len(found) > 1)
+        if any(outlet.takes_events for outlet in self._outlets):
+            events += self._events.after(rows, self._header.leaves)
         self._restores = now
         for outlet in self._outlets:
             for lost in dict.fromkeys(one.lost for one in found.values() if one.lost):

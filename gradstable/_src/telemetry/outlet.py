@@ -31,6 +31,11 @@ class Outlet:
         self._works = False
         self._unnamed = False
 
+    @property
+    def takes_events(self) -> bool:
+        """Whether the sink has a method for events."""
+        return isinstance(self._sink, TakesEvents)
+
     def open(self, header: Header) -> None:
         """Open the sink; raises only mistakes in how it was set up."""
         try:
@@ -75,7 +80,7 @@ class Outlet:
 
     def event(self, event: Event) -> None:
         """Pass on what happened; a sink that takes no events gets what is not in the rows."""
-        if isinstance(self._sink, TakesEvents):
+        if self.takes_events:
             self._call("event", event)
         elif event.kind == "rolled_back" and isinstance(self._sink, TakesRollbacks):
             times, to = event.row["times"], event.row["to"]
