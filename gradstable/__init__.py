@@ -23,6 +23,7 @@ from gradstable import (
     recovery,
     rules,
     sharding,
+    taps,
     telemetry,
 )
 from gradstable._src.autopsy.autopsy import autopsy
@@ -55,6 +56,7 @@ from gradstable._src.recovery.rollback import rollback
 from gradstable._src.replay.fingerprint import fingerprint
 from gradstable._src.replay.replay import Replay, replay
 from gradstable._src.start.rescale import Rescaled, rescale_start
+from gradstable._src.taps.tap import tap
 from gradstable._src.telemetry.record import record
 from gradstable._src.watch.watch import Watch, watch
 
@@ -132,6 +134,8 @@ __all__ = [
     "sgd",
     "sharding",
     "stable_adamw",
+    "tap",
+    "taps",
     "telemetry",
     "testing",
     "unscale",

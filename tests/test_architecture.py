@@ -35,6 +35,7 @@ FLOORS = {
     "precision": 2,
     "recovery": 3,
     "checkpoints": 4,
+    "taps": 2,
     "telemetry": 4,
     "health": 5,
     "guard": 4,
