@@ -13,6 +13,7 @@ from gradstable._src.telemetry.rows import Rows, read_rows
 from gradstable._src.telemetry.run import Note, Run, Scalars, read_run
 from gradstable._src.telemetry.sink import Header, Rollback, Sink
 from gradstable._src.telemetry.state import RecordState
+from gradstable._src.telemetry.tap_columns import TapRecord
 from gradstable._src.telemetry.tensorboard import TensorBoard
 from gradstable._src.telemetry.trackio import Trackio
 from gradstable._src.telemetry.wandb import WandB
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "Scalars",
     "Sink",
+    "TapRecord",
     "TensorBoard",
     "Trackio",
     "WandB",

@@ -47,6 +47,7 @@ OTHERS = (
     "telemetry.Run",
     "telemetry.Scalars",
     "telemetry.Sink",
+    "telemetry.TapRecord",
     "telemetry.TensorBoard",
     "telemetry.Trackio",
     "telemetry.WandB",

@@ -142,6 +142,41 @@ def test_a_scan_over_time_adds_up_and_bounds_the_maximum() -> None:
     assert true <= here["max_abs"] <= true * here["max_factor"]
 
 
+def runs(w: jax.Array, x: jax.Array) -> Any:
+    def loss_fn(w: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.sum(jax.vmap(lambda x: layer_of(w, x))(x) ** 2)
+
+    return gs.taps.value_and_grad(loss_fn)(w, x)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+def test_a_vmap_around_the_call_keeps_runs_apart(axes: tuple[Any, Any], jit: bool) -> None:
+    xs = jnp.stack([X, 2 * X, -3 * X])
+    given = (W if axes[0] == 0 else W[0], xs if axes[1] == 0 else X)
+    _, taps = jax.vmap(jax.jit(runs) if jit else runs, in_axes=axes)(*given)
+    for run in range(3):
+        w, x = (one if axis is None else one[run] for one, axis in zip(given, axes, strict=True))
+        found = gs.taps.read(jax.tree.map(lambda sums, run=run: sums[run], taps))["h"]["forward"]
+        agree(found, jnp.tanh(x @ w))
+        assert found["calls"] == 1
+
+
+def test_runs_in_runs_are_kept_apart() -> None:
+    xs = jnp.stack([X, 2 * X])
+    _, taps = jax.vmap(jax.vmap(runs, in_axes=(None, 0)), in_axes=(0, None))(W, xs)
+    found = gs.taps.read(jax.tree.map(lambda sums: sums[2, 1], taps))["h"]["forward"]
+    agree(found, jnp.tanh(xs[1] @ W[2]))
+
+
+def test_a_vmap_that_the_arguments_do_not_show_is_refused() -> None:
+    def of(x: jax.Array) -> Any:
+        return gs.taps.value_and_grad(lambda w: jnp.sum(layer_of(w, x) ** 2))(W[0])
+
+    with pytest.raises(ValueError, match="pass it to the loss as an argument"):
+        jax.vmap(of)(jnp.stack([X, 2 * X]))
+
+
 def test_a_branch_that_is_not_taken_leaves_nothing() -> None:
     found = differentiated(lambda w: lax.cond(X[0, 0] > 99, alone, lambda w: X @ w[0], w))
     assert found["h"]["forward"]["calls"] == 0

@@ -239,6 +239,8 @@ def test_every_field_may_be_anything(event: str, field: str, tmp_path: Path) -> 
         sound = ALLOWED[kind.kind](value) and not (kind.required and value is None)
         # Another number of leaves than all others have, and a stretch that ends before it begins.
         sound &= not (field == "leaf_norms" and isinstance(value, list) and len(value) != 4)
+        # Taps are lists of so many numbers by name.
+        sound &= not (field == "taps" and bool(value))
         sound &= not (event == "lost" and sound and changed["last"] < changed["first"])
         assert run.damaged == (not sound), value
         assert verdict(run)

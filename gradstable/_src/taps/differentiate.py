@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradstable._src.taps.kinds import Spec, Sums
-from gradstable._src.taps.tap import Probes, visible
+from gradstable._src.taps.probe import Probes, checked, outside_of, visible
 
 
 def value_and_grad(
@@ -72,14 +72,17 @@ def value_and_grad(
         specs = specs_of(loss_fn, args, kwargs, positions)
         probes = {name: spec.zeros() for name, spec in specs.items()}
 
+        outside = outside_of((args, kwargs, measured))
+
         def probed(probes: dict[str, Sums], *args: Any) -> Any:
-            with visible(Probes({}, probes, measured)):
+            with visible(Probes({}, probes, measured, outside)):
                 return loss_fn(*args, **kwargs)
 
         shifted = (0, *(at % max(len(args), 1) + 1 for at in positions))
         value, (taps, *grads) = jax.value_and_grad(probed, argnums=shifted, has_aux=has_aux)(
             probes, *args
         )
+        taps = checked(taps, outside, value[0] if has_aux else value)
         return (value, tuple(grads) if several else grads[0]), taps
 
     return run
@@ -120,7 +123,7 @@ def specs_of(
     traced = {at % max(len(args), 1) for at in positions}
 
     def look(given: tuple[Any, ...], named: Any) -> Any:
-        with visible(Probes(found, None, None)):
+        with visible(Probes(found, None, None, None)):
             return loss_fn(*given, **named)
 
     leaves, structure = jax.tree.flatten((args, kwargs))

@@ -1,57 +1,12 @@
-"""A tap: the identity, which leaves statistics of its value and of its gradient.
-
-Only differentiation carries them. The tap has a second argument, a probe of zeros, and says that
-the cotangent of the probe is the statistics. The probe is an ordinary constant to every function
-in between, so ``jit``, ``scan``, ``cond``, ``remat``, ``vmap`` and ``shard_map`` handle it.
-"""
-
-import dataclasses
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
+"""The taps that a model has: the identity wherever nobody looks."""
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.custom_batching import custom_vmap
 
 from gradstable._src.core.checks import check_name, check_number, check_size
-from gradstable._src.core.manual import varying
-from gradstable._src.taps.kinds import HEADS, Spec, Sums
-from gradstable._src.taps.sums import logits_row_of, row_of
-
-
-@dataclasses.dataclass(eq=False)
-class Probes:
-    """What taps find inside of a tapped call; each is a key of its own in the caches of JAX.
-
-    Attributes:
-      specs: the taps that were found so far, while they are looked for.
-      sums: the probe of each; ``None`` while they are looked for.
-      when: whether to measure; ``None`` for always.
-    """
-
-    specs: dict[str, Spec]
-    sums: Mapping[str, Sums] | None
-    when: jax.Array | None
-
-
-# Part of the key under which JAX caches traces: a function that is jitted inside of the loss is
-# traced again, with the probes of this call.
-active = jax.make_user_context(None)
-
-
-@contextmanager
-def visible(probes: Probes) -> Generator[None]:
-    """Let taps find the probes; afterward the caches of JAX hold nothing but an empty key."""
-    try:
-        with active(probes):
-            yield
-    finally:
-        probes.sums = None
+from gradstable._src.taps.kinds import HEADS, Spec
+from gradstable._src.taps.probe import Probes, active, tapped
 
 
 def tap(
@@ -230,79 +185,4 @@ def _tap(x: jax.Array, spec: Spec, layer: jax.Array | int | None) -> jax.Array:
         return x
     if spec.name not in probes.sums:  # found only where derivatives are taken
         return x
-    place = jnp.asarray(0 if layer is None else layer, jnp.int32)
-    return _tapped(spec, jnp.asarray(x), probes.sums[spec.name], probes.when, place)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _tapped(
-    spec: Spec, x: jax.Array, probe: Sums, when: jax.Array | None, layer: jax.Array
-) -> jax.Array:
-    del spec, probe, when, layer
-    return x
-
-
-def _forward(
-    spec: Spec, x: jax.Array, probe: Sums, when: jax.Array | None, layer: jax.Array
-) -> tuple[jax.Array, Any]:
-    seen = _measure(spec, x, when, layer, logits=spec.heads is not None)
-    # A tap again, for whoever differentiates this once more.
-    return _tapped(spec, x, probe, when, layer), (seen, when, layer)
-
-
-def _backward(spec: Spec, residuals: Any, gradient: jax.Array) -> tuple[Any, ...]:
-    seen, when, layer = residuals
-    kind = type(spec.zeros())
-    return gradient, kind(seen, _measure(spec, gradient, when, layer, logits=False)), None, None
-
-
-_tapped.defvjp(_forward, _backward)
-
-
-def _measure(
-    spec: Spec, x: jax.Array, when: jax.Array | None, layer: jax.Array, *, logits: bool
-) -> jax.Array:
-    """Return the statistics of one call in its slot; zeros where it does not measure."""
-    x = lax.stop_gradient(x)
-
-    def measure(x: jax.Array) -> jax.Array:
-        return _sums(spec, x, layer, logits=logits)
-
-    def skip(x: jax.Array) -> jax.Array:
-        del x
-        return spec.zeros().forward
-
-    return measure(x) if when is None else lax.cond(when, measure, skip, x)
-
-
-def _sums(spec: Spec, x: jax.Array, layer: jax.Array, *, logits: bool) -> jax.Array:
-    axis = None if spec.heads is None else HEADS
-
-    def plain(x: jax.Array, layer: jax.Array) -> jax.Array:
-        # Devices that hold different layers have different slots.
-        apart = varying(layer)
-        names = varying(x) - apart
-        if logits and axis is not None:
-            row = logits_row_of(x, axis=axis, names=names)
-        else:
-            row = row_of(x, axis=axis, saturated_at=spec.saturated_at, names=names)
-        if spec.layers is None:
-            return row
-        here = layer == np.arange(spec.layers)
-        here = here.reshape(-1, *(1,) * row.ndim)
-        placed = jnp.where(here, row, jnp.zeros_like(row))
-        return lax.psum(placed, tuple(sorted(apart))) if apart else placed
-
-    collect = custom_vmap(plain)
-
-    @collect.def_vmap
-    def _(size: int, batched: list[bool], x: jax.Array, layer: jax.Array) -> tuple[jax.Array, bool]:
-        of_x, of_layer = batched
-        if of_layer:
-            return jax.vmap(plain, in_axes=(0 if of_x else None, 0))(x, layer), True
-        # One call: all examples together, in the place of the first.
-        whole = collect(x, layer)
-        others = jnp.zeros((size - 1, *whole.shape), whole.dtype)
-        return jnp.concatenate([whole[None], others]), True
-
-    return collect(x, layer)
+    return tapped(spec, x, probes, layer)

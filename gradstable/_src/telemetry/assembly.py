@@ -9,6 +9,7 @@ import numpy as np
 from gradstable._src.telemetry.fields import FORMAT, INTEGERS, LINES, NUMBERS, PARTS
 from gradstable._src.telemetry.lines import Damage, objects
 from gradstable._src.telemetry.sink import Rollback
+from gradstable._src.telemetry.tap_columns import TapColumns, TapRecord
 from gradstable._src.telemetry.values import as_number, column, fields, rows_of, taken
 
 # Lines converted to columns in one go, which bounds the memory of Python objects.
@@ -29,6 +30,7 @@ class Read(NamedTuple):
     leaf_rows: np.ndarray  # int64 [m], the rows of leaf_norms
     leaf_norms: np.ndarray  # float64 [m, L]
     known: frozenset[str]
+    taps: Mapping[str, TapRecord]
     scalars: Mapping[str, tuple[np.ndarray, np.ndarray]]
     notes: list[tuple[int, str]]
     rollbacks: list[Rollback]
@@ -77,6 +79,7 @@ class _Assembly:
         # By number of leaves: there should be only one, and most rows show which.
         self._norms: dict[int, tuple[_Growing, _Growing]] = {}
         self._known: set[str] = set()
+        self._taps = TapColumns()
         self._scalars: dict[str, tuple[_Growing, _Growing]] = {}
         self._notes: list[tuple[int, str]] = []
         self._rollbacks: list[Rollback] = []
@@ -123,6 +126,7 @@ class _Assembly:
             leaf_rows=rows,
             leaf_norms=norms,
             known=frozenset(self._known),
+            taps=self._taps.finish(),
             scalars={
                 name: (steps.finish(), values.finish())
                 for name, (steps, values) in self._scalars.items()
@@ -153,6 +157,7 @@ class _Assembly:
                     self._known.add(name)
         norms, broken = rows_of([row.get("leaf_norms") for row in rows])
         why |= {place: "leaf_norms is broken" for place in broken}
+        why |= self._take_taps(rows, why)
         for place in sorted(why):
             self.damage.add(lines[place], why[place])
         kept = np.ones(len(rows), bool)
@@ -168,6 +173,18 @@ class _Assembly:
             )
             at.extend(index[places][sound])
             flat.extend(matrix[sound])
+
+    def _take_taps(self, rows: list[dict[str, Any]], broken: Mapping[int, str]) -> dict[int, str]:
+        """Keep the taps of these rows; return which are broken, and why."""
+        why: dict[int, str] = {}
+        for place, row in enumerate(rows):
+            if row.get("taps") is None or place in broken:
+                continue
+            try:
+                self._taps.add(int(row["step"]), row["taps"])
+            except (ValueError, OverflowError) as error:
+                why[place] = str(error)
+        return why
 
     def _finish_norms(self) -> tuple[int | None, np.ndarray, np.ndarray]:
         """Return the most frequent number of leaves, the rows that have it, and their norms."""

@@ -57,6 +57,7 @@ LINES: Mapping[str, Mapping[str, Field]] = {
         **{name: Field(Kind.NUMBER) for name in NUMBERS},
         **{name: Field(Kind.INDEX) for name in (*INTEGERS, *PARTS)},
         "leaf_norms": Field(Kind.NUMBERS),
+        "taps": Field(Kind.OBJECT),  # lists of numbers by name
     },
     # Replaces the leaves of the header if the recorder sees others.
     "leaves": {
@@ -106,10 +107,3 @@ def which_part(row: Mapping[str, Any]) -> str:
 def member_of(row: Mapping[str, Any]) -> str:
     """Return which of several runs a row belongs to: ``3``, or ``1-3`` for two axes; else empty."""
     return "-".join(map(str, row.get("member", ())))
-
-
-def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a row under the names that tracking services get."""
-    member = member_of(row)
-    whose = f"/member_{member}" if member else ""
-    return {f"gradstable/{name}{whose}": row[name] for name in NUMBERS if name in row}

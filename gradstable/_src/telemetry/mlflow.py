@@ -10,8 +10,8 @@ from typing import Any
 from gradstable._src.telemetry.background import Background
 from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.extras import need
-from gradstable._src.telemetry.fields import metrics_of
 from gradstable._src.telemetry.json_lines import plain
+from gradstable._src.telemetry.metrics import metrics_of
 from gradstable._src.telemetry.sink import Header
 
 # The most metrics and parameters that MLflow takes in one request.

@@ -1,6 +1,7 @@
 """Record what happens in every step, in ring buffers in the optimizer state."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,10 +22,12 @@ from gradstable._src.core.sample import sample_sizes
 from gradstable._src.core.scale import UNSCALE, unscale_measure, wrapping
 from gradstable._src.core.select import own_arrays
 from gradstable._src.core.shown import shown
+from gradstable._src.core.taken import takes
 from gradstable._src.core.tree_checks import check_state, check_value
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.core.xla import after
 from gradstable._src.precision.inside import check_one_loss_scale, unscale_inside
+from gradstable._src.taps.kinds import Sums
 from gradstable._src.telemetry.alarms import watch
 from gradstable._src.telemetry.gauges import (
     has_guard,
@@ -37,6 +40,7 @@ from gradstable._src.telemetry.gauges import (
 )
 from gradstable._src.telemetry.places import Places
 from gradstable._src.telemetry.state import RecordState, new_record, pack, put, put_every
+from gradstable._src.telemetry.tap_ring import check_taps, keep_taps
 
 
 @shown
@@ -47,6 +51,7 @@ def record(
     leaf_every: int = 4,
     rms_limit: ArrayLike = 2.3,
     ratio_limit: ArrayLike = 4.0,
+    taps: Mapping[str, Sums] | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Record every step of an optimizer, and warn before the loss does.
@@ -87,6 +92,9 @@ def record(
       rms_limit: multiple of its usual value at which ``RMS_t`` triggers a warning, > 1. Default
         2.3, the limit of Wortsman et al. for a value that is usually 1.
       ratio_limit: the same for the update ratio, > 1. Default 4.
+      taps: the shapes of taps to keep, from ``gs.taps.shapes``. The update then takes ``taps=``,
+        and keeps those of steps that measure, at most every ``leaf_every`` steps. Each row costs 60
+        bytes per tap and layer. Default: none.
       axis_name: as for ``gs.guard``. Each device then samples its own part, so create the state
         inside ``jax.shard_map`` too.
 
@@ -96,9 +104,10 @@ def record(
       ``params``. (In Adamax ``nu`` is not a second moment: its ``RMS_t`` is meaningless.)
 
     Raises:
-      TypeError: if ``inner`` is not a transform.
-      ValueError: if a number is out of its range, or the loss is not a scalar; in ``init``, if
-        ``inner`` contains several loss scales.
+      TypeError: if ``inner`` is not a transform, or ``taps`` are not taps.
+      ValueError: if a number is out of its range, the loss is not a scalar, or the taps of an
+        update are not those it was built for; in ``init``, if ``inner`` contains several loss
+        scales.
 
     Example:
       >>> import jax.numpy as jnp
@@ -120,6 +129,9 @@ def record(
     _check_sizes(capacity, leaf_every)
     check_axis_name(axis_name)
     limits = _limits(rms_limit=rms_limit, ratio_limit=ratio_limit)
+    if taps is not None:
+        rows = capacity // leaf_every
+        inner = keep_taps(inner, check_taps(taps), rows=rows, every=leaf_every)
 
     def init_fn(params: optax.Params) -> RecordState:
         inner_state = own_arrays(inner.init(params))
@@ -160,6 +172,7 @@ class _Update:
         **extra_args: Any,
     ) -> tuple[optax.Updates, RecordState]:
         old = check_state(state, RecordState, "record")
+        _check_keeps_taps(self.inner, extra_args)
         extra_args, count = agreed(extra_args, self.axis_name), increment(old.calls)
         passed = extra_args if unscale is None else {**extra_args, UNSCALE: unscale}
         updates = as_arrays(updates)
@@ -222,6 +235,15 @@ def _check_sizes(capacity: int, leaf_every: int) -> None:
     check_size("capacity", capacity, at_least=1)
     if capacity % leaf_every:
         msg = f"capacity must be a multiple of leaf_every ({leaf_every}), got {capacity}"
+        raise ValueError(msg)
+
+
+def _check_keeps_taps(inner: optax.GradientTransformation, extra_args: dict[str, Any]) -> None:
+    if "taps" in extra_args and not takes([inner.update], "taps"):
+        msg = (
+            "this record was built without taps: pass their shapes, "
+            "record(..., taps=gradstable.taps.shapes(loss_fn, ...)), or leave out taps= here"
+        )
         raise ValueError(msg)
 
 

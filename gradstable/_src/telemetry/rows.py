@@ -7,8 +7,11 @@ import jax
 import numpy as np
 
 from gradstable._src.core.find import find_all
+from gradstable._src.core.names import named_again
+from gradstable._src.taps.summary import short
 from gradstable._src.telemetry.fields import FIELDS, INTEGERS, NUMBERS, PARTS
 from gradstable._src.telemetry.state import RecordState
+from gradstable._src.telemetry.tap_ring import TapRingState
 
 # Which of several runs, by its index along each axis; () for a single run.
 Member: TypeAlias = tuple[int, ...]
@@ -19,8 +22,9 @@ class Rows(NamedTuple):
 
     Attributes:
       steps: one dictionary per step, oldest first: ``step``, the columns that are known, and on
-        some steps ``leaf_norms``. If the state holds several runs (``vmap``, ``pmap``) that differ,
-        they follow one another, and ``member`` is the index of each.
+        some steps ``leaf_norms`` and ``taps``, lists of numbers by name. If the state holds several
+        runs (``vmap``, ``pmap``) that differ, they follow one another, and ``member`` is the index
+        of each.
       lost: the first and last step that were overwritten before they were read, or ``None``.
       count: the number of steps so far; pass it as ``since`` the next time.
     """
@@ -75,17 +79,19 @@ def read_members(
     """
     state = find_record(opt_state)
     # Only these are fetched: the state of the inner optimizer stays on the device.
-    count, *kept = jax.device_get((state.calls, state.rows, state.part_rows, state.leaf_rows))
-    rings = (np.asarray(count), *kept)
+    wanted = (state.calls, state.rows, state.part_rows, state.leaf_rows, *_taps_of(state))
+    count, *others = jax.device_get(wanted)
+    rings = (np.asarray(count), *others)
+    names = _names_of_taps(state)
     num_leaves = state.alarms.steps_seen.shape[-1] - 1
     members: list[Member] = list(np.ndindex(rings[0].shape))
     if not apart and all(_alike(ring, rings[0].ndim) for ring in rings):
         first = tuple(ring[members[0]] for ring in rings)
-        return {(): _rows(first, num_leaves, since=since.get((), start))}
+        return {(): _rows(first, num_leaves, names, since=since.get((), start))}
     found: dict[Member, Rows] = {}
     for member in members:
         known = since.get(member, since.get((), start))
-        here = _rows(tuple(ring[member] for ring in rings), num_leaves, since=known)
+        here = _rows(tuple(ring[member] for ring in rings), num_leaves, names, since=known)
         found[member] = here._replace(steps=[{**row, "member": member} for row in here.steps])
     return found
 
@@ -95,8 +101,23 @@ def _alike(ring: np.ndarray, axes: int) -> bool:
     return bool(np.array_equal(each, np.broadcast_to(each[:1], each.shape), equal_nan=True))
 
 
-def _rows(rings: tuple[np.ndarray, ...], num_leaves: int, *, since: int) -> Rows:
-    count, rows, part_rows, leaf_rows = rings
+def _taps_of(state: RecordState) -> list[jax.Array]:
+    """Return the steps of the rows of taps, and the ring of each tap; nothing if none is kept."""
+    kept = state.wrapped_state
+    if not isinstance(kept, TapRingState):
+        return []
+    return [kept.row_calls, *jax.tree.leaves(kept.tap_rows)]
+
+
+def _names_of_taps(state: RecordState) -> list[str]:
+    kept = state.wrapped_state
+    return sorted(named_again(kept.tap_rows)) if isinstance(kept, TapRingState) else []
+
+
+def _rows(
+    rings: tuple[np.ndarray, ...], num_leaves: int, names: Sequence[str], *, since: int
+) -> Rows:
+    count, rows, part_rows, leaf_rows, *tap_rings = rings
     count, capacity = int(count), rows.shape[0]
     first = max(since, count - capacity) + 1
     every = capacity // leaf_rows.shape[0]
@@ -107,9 +128,25 @@ def _rows(rings: tuple[np.ndarray, ...], num_leaves: int, *, since: int) -> Rows
         row = _named(step, rows[place]) | dict(parts)
         if (step - 1) % every == 0:
             norms = leaf_rows[(step - 1) // every % leaf_rows.shape[0], :num_leaves]
-            row["leaf_norms"] = [_short(norm) for norm in norms]
+            row["leaf_norms"] = list(map(short, norms))
         steps.append(row)
+    if tap_rings:
+        _add_taps(steps, tap_rings[0], dict(zip(names, tap_rings[1:], strict=True)))
     return Rows(steps, (since + 1, first - 1) if first > since + 1 else None, count)
+
+
+def _add_taps(steps: list[dict[str, Any]], at: np.ndarray, rings: Mapping[str, np.ndarray]) -> None:
+    """Give each step the rows of taps that were kept there."""
+    places = {int(step): place for place, step in enumerate(at)}
+    for row in steps:
+        if row["step"] not in places:
+            continue
+        row["taps"] = {}
+        for name, ring in rings.items():
+            here = ring[places[row["step"]]]
+            labels = [name] if here.ndim == 1 else [f"{name}/{at}" for at in range(len(here))]
+            for label, numbers in zip(labels, here.reshape(-1, here.shape[-1]), strict=True):
+                row["taps"][label] = list(map(short, numbers))
 
 
 def find_record(opt_state: object) -> RecordState:
@@ -131,10 +168,5 @@ def _named(step: int, row: np.ndarray) -> dict[str, Any]:
     named: dict[str, Any] = {"step": step}
     for bit, name in enumerate(NUMBERS):
         if known >> bit & 1:
-            named[name] = _short(values[name])
+            named[name] = short(values[name])
     return named | {name: int(values[name]) for name in INTEGERS}
-
-
-def _short(number: np.floating[Any]) -> float:
-    # As many digits as float32 holds, without the tail that float64 would show.
-    return float(str(number))

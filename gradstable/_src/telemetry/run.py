@@ -11,6 +11,7 @@ import numpy as np
 from gradstable._src.telemetry.assembly import LaterFormatError, Read, read_file
 from gradstable._src.telemetry.fields import NUMBERS
 from gradstable._src.telemetry.sink import Rollback
+from gradstable._src.telemetry.tap_columns import TapRecord
 
 
 class Note(NamedTuple):
@@ -64,6 +65,7 @@ class Run:
       known: the names of the columns that hold values; a NaN in one of these was recorded as NaN.
       damaged: how many lines of the file were broken; their content is left out.
       remarks: what is wrong with the file: reports on the first few broken lines.
+      taps: what each tap has measured, by its name, or by ``name/layer``.
     """
 
     path: str
@@ -97,6 +99,7 @@ class Run:
     known: frozenset[str]
     damaged: int = 0
     remarks: tuple[str, ...] = ()
+    taps: Mapping[str, TapRecord] = dataclasses.field(default_factory=dict[str, TapRecord])
 
     @property
     def rejected(self) -> np.ndarray:
@@ -215,6 +218,7 @@ def _build(path: str, read: Read) -> Run:
         known=read.known & frozenset(NUMBERS),
         damaged=read.damage.lines,
         remarks=tuple(read.damage.remarks),
+        taps=read.taps,
     )
 
 

@@ -10,15 +10,16 @@ from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.extras import need
 from gradstable._src.telemetry.fields import NUMBERS, member_of
 from gradstable._src.telemetry.sink import Header
+from gradstable._src.telemetry.tap_ring import tap_numbers
 
 
 class TensorBoard:
     """Write event files for TensorBoard with ``tensorboardX``.
 
     Scalars are ``train/loss``, ``gradient/norm`` and so on; numbers from ``log.scalars`` go to
-    ``metrics/``. Leaf norms are histograms of their base-10 logarithms, and each
-    ``gs.telemetry.Event`` is a text under ``events``. TensorBoard omits non-finite values: such
-    steps are counted in ``guard/not_finite``.
+    ``metrics/``, and those of taps to ``taps/``. Leaf norms are histograms of their base-10
+    logarithms, and each ``gs.telemetry.Event`` is a text under ``events``. TensorBoard omits
+    non-finite values: such steps are counted in ``guard/not_finite``.
 
     Needs the extra ``gradstable[tensorboard]``.
 
@@ -71,6 +72,9 @@ class TensorBoard:
             if norms.size:
                 tag = f"gradient/log10_leaf_norms{whose}"
                 self._writer.add_histogram(tag, np.log10(norms), step)
+            for tag, value in tap_numbers(row).items():
+                if np.isfinite(value):
+                    self._writer.add_scalar(f"taps/{tag}{whose}", value, step)
         self._writer.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.extras import need
-from gradstable._src.telemetry.fields import metrics_of
 from gradstable._src.telemetry.json_lines import plain
+from gradstable._src.telemetry.metrics import metrics_of
 from gradstable._src.telemetry.sink import Header
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from gradstable._src.core.reasons import sentence
 from gradstable._src.telemetry.event import Event
 from gradstable._src.telemetry.extras import need
-from gradstable._src.telemetry.fields import member_of, metrics_of
+from gradstable._src.telemetry.fields import member_of
+from gradstable._src.telemetry.metrics import metrics_of
 from gradstable._src.telemetry.sink import Header
 
 
