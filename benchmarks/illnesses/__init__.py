@@ -12,8 +12,8 @@ writes elsewhere::
 """
 
 # A case enters the table when its module is imported.
-from benchmarks.illnesses import again, data, healthy, settings
+from benchmarks.illnesses import again, architecture, data, healthy, settings
 from benchmarks.illnesses.case import CASES
 from benchmarks.illnesses.train import write
 
-__all__ = ["CASES", "again", "data", "healthy", "settings", "write"]
+__all__ = ["CASES", "again", "architecture", "data", "healthy", "settings", "write"]

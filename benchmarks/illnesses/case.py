@@ -25,6 +25,7 @@ class Case:
     tells_loss: bool = True
     calls_every: int = 1  # steps between two calls of the log
     closes: bool = True
+    taps_every: int = 0  # steps between two measurements of its taps; 0: none
 
 
 CASES: dict[str, Callable[[int], Case]] = {}

@@ -18,26 +18,32 @@ DIGITS_OF_A_NUMBER = 4
 
 def train(one: Case, path: Path, *, name: str) -> None:
     """Train it, and write the raw record."""
-    tx = gs.record(one.tx, capacity=one.capacity, leaf_every=one.leaf_every)
+    every = one.taps_every
+    taps = gs.taps.shapes(one.task.loss, one.task.params, one.task.batch(1)) if every else None
+    tx = gs.record(one.tx, capacity=one.capacity, leaf_every=one.leaf_every, taps=taps)
 
     @jax.jit
-    def step(params: Any, state: Any, batch: Batch, scale: float) -> tuple[Any, Any, jax.Array]:
+    def step(
+        params: Any, state: Any, batch: Batch, scale: float, number: int
+    ) -> tuple[Any, Any, jax.Array]:
         def scaled(params: Any) -> jax.Array:
             return one.task.loss(params, batch) * scale
 
-        loss, gradients = jax.value_and_grad(scaled)(params)
+        when = number % every == 1 if every else False
+        (loss, gradients), taps = gs.taps.value_and_grad(scaled, when=when)(params)
         gradients = jax.tree.map(lambda g: g / scale, gradients)
-        extra = {"value": loss / scale} if one.tells_loss else {}
+        extra: dict[str, Any] = {"value": loss / scale} if one.tells_loss else {}
+        extra |= {"taps": taps} if every else {}
         updates, state = tx.update(gradients, state, params, **extra)
         norm = gs.global_norm(gradients)
         return optax.apply_updates(params, updates), state, jnp.isfinite(norm)
 
     params, state = one.task.params, tx.init(one.task.params)
-    every = 1 if one.calls_every > 1 else None
-    log = gs.telemetry.Log(params, path, name=name, config=one.config, every=every)
+    reads = 1 if one.calls_every > 1 else None
+    log = gs.telemetry.Log(params, path, name=name, config=one.config, every=reads)
     scale, good = one.loss_scale, 0
     for number in range(1, one.steps + 1):
-        params, state, finite = step(params, state, one.task.batch(number), scale)
+        params, state, finite = step(params, state, one.task.batch(number), scale, number)
         if one.scale_grows_every:
             good = good + 1 if finite else 0
             factor = 2.0 if good and good % one.scale_grows_every == 0 else 1.0

@@ -16,6 +16,7 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "sensible_clip": ("healthy",),
     "hardly_learnable": ("healthy",),
     "likelihood": ("healthy",),
+    "normed_attention": ("healthy",),
     # data and numbers
     "bad_batches": ("bad_batches",),
     "bad_batches_bare": ("bad_batches",),
@@ -30,6 +31,15 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "starved_minority": ("recurring_gradients",),
     "bad_stretch": ("burst",),
     "rolled_back_in_vain": ("burst", "rolled_back", "small_steps"),
+    # what no optimizer cures
+    "growing_attention": ("attention_logits_grow",),
+    "growing_residual": ("activations_grow",),
+    "pole_in_the_model": (
+        "architecture_not_optimizer",
+        "rolled_back",
+        "small_steps",
+        "diverged",
+    ),
     # steps and settings
     "too_fast_adam": ("learning_rate_too_high",),
     "too_fast_adamw": ("learning_rate_too_high",),

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from gradstable.telemetry import Run
+from gradstable.telemetry import Run, TapRecord
 
 
 def cut(run: Run, rows: slice | np.ndarray) -> Run:
@@ -17,5 +17,15 @@ def cut(run: Run, rows: slice | np.ndarray) -> Run:
     }
     kept = np.isin(run.leaf_steps, fields["step"])
     return dataclasses.replace(
-        run, leaf_steps=run.leaf_steps[kept], leaf_norms=run.leaf_norms[kept], **fields
+        run,
+        leaf_steps=run.leaf_steps[kept],
+        leaf_norms=run.leaf_norms[kept],
+        taps={name: _cut_tap(tap, fields["step"]) for name, tap in run.taps.items()},
+        **fields,
     )
+
+
+def _cut_tap(tap: TapRecord, steps: np.ndarray) -> TapRecord:
+    kept = np.isin(tap.step, steps)
+    sides = ({name: one[kept] for name, one in side.items()} for side in tap[1:3])
+    return TapRecord(tap.step[kept], *sides, tap.head[kept])

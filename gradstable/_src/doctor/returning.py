@@ -1,5 +1,6 @@
 """What the library itself did to a run: rollbacks that did not help, steps that it shortened."""
 
+from gradstable._src.doctor.architecture import architecture_not_optimizer
 from gradstable._src.doctor.diagnosis import Diagnosis, Evidence, Severity, counted
 from gradstable._src.telemetry.returns import SMALL, Returns, returns_of, slowed
 from gradstable._src.telemetry.run import Run
@@ -29,11 +30,21 @@ def rolled_back(run: Run) -> Diagnosis | None:
         Severity.FATAL if back.paused else severity,
         back.sentence,
         tuple(evidence),
-        _advice(back, backs_off=bool((run.lr_factor < 1).any())),
+        _advice(back, _cure(run)),
     )
 
 
-def _advice(back: Returns, *, backs_off: bool) -> str:
+def _cure(run: Run) -> str:
+    """Say what to change where a run diverges again and again."""
+    if architecture_not_optimizer(run) is not None:
+        return "A lower learning rate does not help; see architecture_not_optimizer."
+    backs_off = bool((run.lr_factor < 1).any())
+    return (
+        f"Lower the learning rate{'' if backs_off else ', as gs.backoff around gs.rollback does'}."
+    )
+
+
+def _advice(back: Returns, cure: str) -> str:
     look = f"Look at what happened before step {back.first:,}: the batches, the learning rate. "
     if back.paused:
         return (
@@ -47,8 +58,7 @@ def _advice(back: Returns, *, backs_off: bool) -> str:
             "more, with which gs.rollback undoes such a return."
         )
     if back.often:
-        lower = "Lower the learning rate"
-        return f"{look}{lower}{'' if backs_off else ', as gs.backoff around gs.rollback does'}."
+        return f"{look}{cure}"
     if back.undone == back.times:
         return (
             f"{look}If the data were meant to change, this run needs no action: a rollback that is "

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from gradstable._src.doctor.architecture import architecture_not_optimizer
 from gradstable._src.doctor.data import bad_batches, broken_loss, gradient_overflows
 from gradstable._src.doctor.diagnosis import Diagnosis, Evidence, Severity, counted
 from gradstable._src.doctor.ending import dead, diverged, locked_in, log_incomplete
@@ -17,6 +18,7 @@ from gradstable._src.doctor.recurrence import burst, recurring_gradients
 from gradstable._src.doctor.returning import rolled_back, small_steps, steps_shortened
 from gradstable._src.doctor.signals import ENOUGH, first_loss, last_loss, remembering
 from gradstable._src.doctor.start import exploding_initialization, warmup_too_short
+from gradstable._src.doctor.taps import activations_grow, attention_logits_grow
 from gradstable._src.telemetry.run import Run
 
 # Causes come before their effects, and the log comes last.
@@ -28,6 +30,8 @@ RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
         exploding_initialization,
         warmup_too_short,
         learning_rate_jump,
+        attention_logits_grow,
+        activations_grow,
         second_moment_lags,
         layer_grows_first,
         learning_rate_too_high,
@@ -35,6 +39,7 @@ RULES: Mapping[str, Callable[[Run], Diagnosis | None]] = {
         recurring_gradients,
         bad_batches,
         burst,
+        architecture_not_optimizer,
         rolled_back,
         small_steps,
         steps_shortened,
