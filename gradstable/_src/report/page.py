@@ -13,6 +13,7 @@ from gradstable._src.report.histogram import norms
 from gradstable._src.report.leaves import leaf_norms
 from gradstable._src.report.panel import Panel, section, shape
 from gradstable._src.report.summary import pattern_sentences, tiles, verdict
+from gradstable._src.report.taps import tap_gradients, tap_values
 from gradstable._src.report.template import facts, page
 from gradstable._src.telemetry.run import Run
 
@@ -65,6 +66,7 @@ def _one(run: Run, title: str) -> str:
         curves.grad_norm(run),
         curves.warnings(run),
         leaf_norms(run),
+        *(panel for panel in (tap_values(run), tap_gradients(run)) if panel is not None),
     ]
     parts = [
         _verdict(run),
