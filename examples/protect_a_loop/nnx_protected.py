@@ -1,0 +1,40 @@
+"""The same loop, protected, with a log and a report."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import gradstable as gs
+
+
+def batches(steps: int = 200) -> np.ndarray:
+    x = np.random.default_rng(0).normal(size=(steps, 32, 4)).astype(np.float32)
+    x[120, 7, 1] = np.nan
+    return x
+
+
+@nnx.jit
+def train_step(model: nnx.Module, optimizer: nnx.Optimizer, x: jnp.ndarray) -> jnp.ndarray:
+    def loss_fn(model: nnx.Module) -> jnp.ndarray:
+        return jnp.mean((model(x) - jnp.sin(x.sum(axis=1, keepdims=True))) ** 2)
+
+    loss, gradients = nnx.value_and_grad(loss_fn)(model)
+    optimizer.update(model, gradients, value=loss)
+    return loss
+
+
+def main() -> float:
+    rngs = nnx.Rngs(0)
+    model = nnx.Sequential(nnx.Linear(4, 32, rngs=rngs), nnx.tanh, nnx.Linear(32, 1, rngs=rngs))
+    tx = gs.protect(optax.adamw(1e-2))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    with gs.watch(tx, nnx.state(model, nnx.Param), "run.jsonl") as watch:
+        for x in batches():
+            loss = train_step(model, optimizer, x)
+            watch(optimizer)
+    return float(loss)
+
+
+if __name__ == "__main__":
+    print(f"loss {main():.4f}")
