@@ -32,6 +32,7 @@ class _Episode(NamedTuple):
     latest: int
 
     def goes_on(self, step: int) -> bool:
+        """Return whether a step belongs to it, and is no news yet."""
         return step - self.latest < GAP and step - self.told < MOST_RECENT
 
 
