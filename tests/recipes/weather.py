@@ -2,11 +2,15 @@
 
 Gradients do not depend on the parameters, so that runs of two nestings can be compared step by
 step. A step is a group of micro-batches if the nesting accumulates.
+
+``python -m tests.recipes.weather`` runs all orders of up to four wrappers that are made, in half an
+hour, and prints those that do something wrong.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +21,7 @@ import optax
 import gradstable as gs
 from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Dropped, Ledger
+from gradstable._src.core.order import is_wrong
 from gradstable._src.recovery.turn import RollbackState
 
 SIZE, RATE = 64, 2e-3
@@ -52,6 +57,32 @@ def optimizer() -> optax.GradientTransformation:
 
 def nested(order: Sequence[str], wrappers: Any = WRAPPERS) -> Any:
     return functools.reduce(lambda tx, name: wrappers[name](tx), reversed(order), optimizer())
+
+
+def orders(most: int) -> Iterator[tuple[str, ...]]:
+    """Yield all orders of up to ``most`` wrappers, and those with one of them twice."""
+    for size in range(1, most + 1):
+        yield from itertools.permutations(WRAPPERS, size)
+    for name in WRAPPERS:
+        for others in itertools.permutations(WRAPPERS.keys() - {name}, most - 2):
+            for first, second in itertools.combinations(range(most), 2):
+                given = iter(others)
+                yield tuple(name if i in (first, second) else next(given) for i in range(most))
+
+
+def is_refused(order: Sequence[str]) -> bool:
+    return any(itertools.starmap(is_wrong, itertools.combinations(order, 2)))
+
+
+def lacks_a_judge(order: Sequence[str]) -> bool:
+    """Whether a wrapper asks in vain for one that tells it of trouble; ``init`` says so."""
+    judges = {"backoff": {"guard", "rollback"}, "loss_scale": {"guard", "accumulate"}}
+    places = [(judges[name], set(order[i:])) for i, name in enumerate(order) if name in judges]
+    return any(not wanted & inside for wanted, inside in places)
+
+
+def runs(order: Sequence[str]) -> bool:
+    return not is_refused(order) and not lacks_a_judge(order)
 
 
 def _gradients() -> np.ndarray:
@@ -314,3 +345,13 @@ def _read(done: Run, *, guards: int) -> list[str]:
         except ValueError as error:
             found.append(f"{name} raises {error}")
     return found
+
+
+def main() -> None:
+    for order in dict.fromkeys([*orders(3), *itertools.permutations(WRAPPERS, 4)]):
+        if runs(order) and (found := wrongs(order)):
+            print(f"{'('.join(order)}: {'; '.join(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

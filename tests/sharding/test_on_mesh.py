@@ -24,6 +24,7 @@ NOT_INSIDE = {
     "compress_moments": "blocks and rounding are those of the part that a device holds",
     "govern": "samples are those of the part that a device holds",
     "record": "samples are those of the part that a device holds",
+    "protect": "it has a record",
 }
 # In every run: under ``jit``, where XLA splits the work, what names shardings or has a branch to
 # itself; explicit axes for the few that could fail there and for reasons of their own (the contract
