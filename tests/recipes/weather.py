@@ -26,14 +26,14 @@ from gradstable._src.recovery.turn import RollbackState
 
 SIZE, RATE = 64, 2e-3
 CALM, STEPS = 30, 130
-NAN, SPIKE, OVERFLOWS, LOST, STUCK = 30, 45, range(60, 63), range(75, 92), range(104, 120)
+NAN, SPIKE, OVERFLOWS, LOST, STUCK = 30, 45, range(60, 63), range(75, 92), range(104, 122)
 WRAPPERS = {
-    "record": lambda inner: gs.record(inner, capacity=512),
+    "record": lambda inner: gs.record(inner, capacity=1024),
     "kahan": gs.precision.kahan,
     "loss_scale": lambda inner: gs.loss_scale(inner, init_scale=2.0**10, growth_interval=16),
     "accumulate": lambda inner: gs.accumulate(inner, 2),
     "backoff": lambda inner: gs.backoff(inner, after=2, recovery=200.0),
-    "rollback": lambda inner: gs.rollback(inner, every=5, patience=4, rejections=8),
+    "rollback": lambda inner: gs.rollback(inner, every=5, patience=4, rejections=13),
     "govern": gs.govern,
     "guard": gs.guard,
     "compress_moments": lambda inner: gs.precision.compress_moments(inner, to="int16", min_size=1),
@@ -288,8 +288,9 @@ def _scaled(done: Run, *, judged: bool) -> str:
 
 def _recorded(done: Run, *, judged: bool) -> str:
     order = done.order
-    by_call = "accumulate" not in order[: order.index("record")]
-    group = done.group if by_call else 1
+    within = order[order.index("record") :]
+    group = 2 ** within.count("accumulate")  # calls of the record in a step
+    by_call = group == done.group
     rows = gs.telemetry.read_rows(done.state).steps
     calm = CALM * group
     norms = np.linalg.norm(given(group)["gradient"][:calm].astype("f8"), axis=1)
