@@ -151,7 +151,7 @@ def protect(
     return optax.with_extra_args_support(tx)
 
 
-def _is_wanted(name: str, options: _Options) -> bool:
+def _is_wanted(name: str, options: object) -> bool:
     if isinstance(options, bool):
         return options
     if isinstance(options, Mapping):

@@ -20,9 +20,10 @@ def check_optax_readers(tx: optax.GradientTransformation, params: Any) -> None:
     A field of your state that has the name of one of ours would be found twice.
     """
     bare = state = jax.eval_shape(tx.init, params)
-    for wrap in (guard, rollback, record, partial(accumulate, every=2)):
+    wrappers = {"guard": guard, "rollback": rollback, "record": record}
+    for name, wrap in {**wrappers, "accumulate": partial(accumulate, every=2)}.items():
         # One of our own transforms can be in the way.
-        if may_be_around(getattr(wrap, "func", wrap).__name__, state):
+        if may_be_around(name, state):
             tx = wrap(tx)
             state = jax.eval_shape(tx.init, params)
     for name in sorted(_names(bare)):
