@@ -47,30 +47,28 @@ def _wrong(outer: str, inner: str, why: str) -> _Wrong:
     return _Wrong(frozenset(outer.split()), frozenset(inner.split()), why)
 
 
+_HELD = "a guard holds everything inside it in a step that it rejects, "
 _WRONG = (
     _wrong(
         "guard schedule_free",
         "rollback",
-        "a guard holds everything inside it in a step that it rejects, and a run whose gradients "
-        "have become large or broken would never be rolled back",
+        _HELD + "and a run whose gradients have become large or broken would never be rolled back",
     ),
     _wrong(
         "guard schedule_free",
         "record",
-        "a guard holds everything inside it in a step that it rejects, so the record would miss "
-        "these steps",
+        _HELD + "so the record would miss these steps",
     ),
     _wrong(
         "guard schedule_free",
         "backoff moment_hygiene",
-        "a guard holds everything inside it in a step that it rejects, so these steps would not "
-        "be counted",
+        _HELD + "so these steps would not be counted",
     ),
     _wrong(
         "guard schedule_free",
         "accumulate",
-        "a guard holds everything inside it in a step that it rejects, so a rejected micro-batch "
-        "would not count as one of its group, and gs.has_updated would be wrong after it",
+        _HELD + "so a rejected micro-batch would not count as one of its group, and "
+        "gs.has_updated would be wrong after it",
     ),
     _wrong(
         "rollback",
