@@ -1,6 +1,7 @@
 """A part of a recorded run."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -27,5 +28,8 @@ def cut(run: Run, rows: slice | np.ndarray) -> Run:
 
 def _cut_tap(tap: TapRecord, steps: np.ndarray) -> TapRecord:
     kept = np.isin(tap.step, steps)
-    sides = ({name: one[kept] for name, one in side.items()} for side in tap[1:3])
-    return TapRecord(tap.step[kept], *sides, tap.head[kept])
+
+    def part(side: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: one[kept] for name, one in side.items()}
+
+    return TapRecord(tap.step[kept], part(tap.forward), part(tap.gradient), tap.head[kept])

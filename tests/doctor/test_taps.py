@@ -104,6 +104,7 @@ def largest(run: Run) -> float:
     return max(float(one.forward["max_abs"][-1]) for one in run.taps.values())
 
 
+@pytest.mark.slow  # of QK-norm there is a recorded run as well, normed_attention
 @pytest.mark.parametrize("remedy", ["qk_norm", "soft_cap"])
 def test_remedies_in_the_model_stop_the_growth(remedy: str, tmp_path: Path) -> None:
     arguments: Any = {"qk_norm": {"qk_norm": True}, "soft_cap": {"cap": 50.0}}[remedy]
@@ -115,6 +116,7 @@ def test_remedies_in_the_model_stop_the_growth(remedy: str, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_normalization_stops_the_growth_of_activations(tmp_path: Path) -> None:
     case = dataclasses.replace(growing_residual(0), task=residual(0, normalized=True))
     run = recorded(case, tmp_path)

@@ -211,6 +211,21 @@ def test_a_tapped_call_inside_of_shard_map_measures_all_devices() -> None:
     )
 
 
+def test_without_its_check_the_taps_of_devices_can_be_added() -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+    def step_fn(w: jax.Array, x: jax.Array) -> Any:
+        _, taps = gs.taps.value_and_grad(lambda w: jnp.sum(layer_of(w, x)))(w)
+        return lax.psum(taps, "data")
+
+    specs: Any = {"in_specs": (P(), P("data")), "out_specs": P(), "check_vma": False}
+    taps = jax.jit(jax.shard_map(step_fn, mesh=mesh, **specs))(W[0], X)
+    here, h = gs.taps.read(taps)["h"]["forward"], jnp.tanh(X @ W[0])
+    agree(here, h)
+    true = float(jnp.max(jnp.abs(h)))
+    assert true <= here["max_abs"] <= true * here["max_factor"]
+
+
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_sharded_arrays_under_jit(kind: AxisType) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))

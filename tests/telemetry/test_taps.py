@@ -33,12 +33,19 @@ def loss_fn(params: Any, size: jax.Array) -> jax.Array:
 SHAPES = gs.taps.shapes(loss_fn, PARAMS, 1.0)
 
 
-def run(tx: Any, log: Log | None, steps: int, *, every: int = 1, size: float = 1.0) -> Any:
+def simple(params: Any, size: jax.Array) -> jax.Array:
+    return jnp.mean(gs.tap("out", size * params["w"]) ** 2)
+
+
+SIMPLE = gs.taps.shapes(simple, PARAMS, 1.0)
+
+
+def run(tx: Any, log: Log | None, steps: int, *, every: int = 1, loss_fn: Any = loss_fn) -> Any:
     @jax.jit
     @chex.assert_max_traces(1)
     def train_step(params: Any, state: Any, step: jax.Array) -> Any:
         grads_of = gs.taps.value_and_grad(loss_fn, when=step % every == 0)
-        (loss, grads), taps = grads_of(params, size * (1 + step))
+        (loss, grads), taps = grads_of(params, 1.0 + step)
         updates, state = tx.update(grads, state, params, value=loss, taps=taps)
         return optax.apply_updates(params, updates), state
 
@@ -52,6 +59,11 @@ def run(tx: Any, log: Log | None, steps: int, *, every: int = 1, size: float = 1
 
 def recorder(**kwargs: Any) -> Any:
     return gs.record(gs.guard(optax.sgd(1e-3)), taps=SHAPES, **kwargs)
+
+
+def run_simple(log: Log | None, steps: int, *, every: int = 1, **kwargs: Any) -> Any:
+    tx = gs.record(optax.sgd(1e-3), taps=SIMPLE, **kwargs)
+    return run(tx, log, steps, every=every, loss_fn=simple)
 
 
 def test_rows_are_those_that_read_shows() -> None:
@@ -89,7 +101,7 @@ def test_without_taps_the_state_is_the_same() -> None:
 
 @pytest.mark.parametrize(("every", "leaf_every"), [(1, 4), (5, 4), (3, 1)])
 def test_steps_are_kept_that_measure_but_not_too_often(every: int, leaf_every: int) -> None:
-    rows = read_rows(run(recorder(leaf_every=leaf_every, capacity=32), None, 20, every=every)).steps
+    rows = read_rows(run_simple(None, 20, every=every, leaf_every=leaf_every, capacity=32)).steps
     kept = [row["step"] for row in rows if "taps" in row]
     measured = range(1, 21, every)
     expected: list[int] = []
@@ -102,7 +114,7 @@ def test_steps_are_kept_that_measure_but_not_too_often(every: int, leaf_every: i
 def test_ring_never_overflows_between_two_readings(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     with Log(PARAMS, file) as log:
-        run(recorder(capacity=16, leaf_every=4), log, 50)
+        run_simple(log, 50, capacity=16, leaf_every=4)
     found = read_run(file)
     assert found.taps["out"].step.tolist() == list(range(1, 51, 4))
     assert not found.damaged
@@ -125,18 +137,21 @@ def test_log_writes_and_reads_back(tmp_path: Path) -> None:
 
 
 def test_several_runs_in_one_state(tmp_path: Path) -> None:
-    tx = recorder(leaf_every=1)
+    tx = gs.record(optax.sgd(1e-3), taps=SHAPES, leaf_every=1)
 
-    def one(scale: jax.Array) -> Any:
+    @jax.jit
+    @jax.vmap
+    def states(scale: jax.Array) -> Any:
         (_, grads), taps = gs.taps.value_and_grad(loss_fn)(PARAMS, scale)
         return tx.update(grads, tx.init(PARAMS), PARAMS, taps=taps)[1]
 
-    rows = read_rows(jax.jit(jax.vmap(one))(jnp.array([0.1, 1.0]))).steps
+    state = states(jnp.array([0.1, 1.0]))
+    rows = read_rows(state).steps
     assert [row["member"] for row in rows] == [(0,), (1,)]
     small, large = (row["taps"]["layers/0"][SIDE.index("rms")] for row in rows)
     assert small < large
     with Log(PARAMS, tmp_path / "run.jsonl") as log:
-        log(jax.jit(jax.vmap(one))(jnp.array([0.1, 1.0])))
+        log(state)
     assert read_run(tmp_path / "run.member1.jsonl").taps["layers/0"].step.tolist() == [1]
 
 
@@ -188,7 +203,7 @@ def test_broken_taps_are_damage_and_no_more(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     sink = JsonLines(file)
     with Log(PARAMS, sinks=[sink]) as log:
-        run(recorder(leaf_every=1), log, 3)
+        run_simple(log, 3, leaf_every=1)
     lines = file.read_text().splitlines()
     at = next(place for place, line in enumerate(lines) if '"taps"' in line)
     for bad in ([1], "x", {"out": [1.0] * (TAP_WIDTH - 1)}, {"out": ["x"] * TAP_WIDTH}, 3):
@@ -201,16 +216,11 @@ def test_broken_taps_are_damage_and_no_more(tmp_path: Path) -> None:
 
 
 def test_other_sinks_receive_curves(tmp_path: Path) -> None:
-    module = pytest.importorskip("tensorboardX")
-    del module
-    from tensorboard.backend.event_processing import event_accumulator
-
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     sink = gs.telemetry.TensorBoard(tmp_path)
     with Log(PARAMS, sinks=[sink]) as log:
         run(recorder(leaf_every=1), log, 3)
-    events = event_accumulator.EventAccumulator(str(tmp_path))
-    events.Reload()
-    tags = events.Tags()["scalars"]
+    tags = accumulator.EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
     assert "taps/layers/0/forward_max_abs" in tags
     assert "taps/attention/forward_max_abs" in tags
     assert "taps/attention/forward_rms" not in tags

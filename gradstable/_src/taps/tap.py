@@ -33,7 +33,8 @@ def tap(
     If a tap runs several times, as in a scan over time, its statistics are those of all these calls
     together, and the largest value becomes an upper bound: see ``max_factor`` in ``gs.taps.read``.
     The same holds if the same name is used twice. A whole ``vmap`` is a single call, and so are all
-    devices of a ``shard_map``, unless it is told not to check (``check_vma=False``).
+    devices of a ``shard_map``. With ``check_vma=False`` there is a call on each device; if the
+    whole step is inside, add the taps with ``jax.lax.psum``.
 
     What the loss does not depend on leaves nothing: the result of the tap has to be used. What is
     computed from constants and from frozen parameters does leave statistics, for which the backward

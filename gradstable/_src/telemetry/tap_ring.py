@@ -20,7 +20,7 @@ from gradstable._src.taps.sums import CALLS
 
 # A row of a slot: the numbers of the value, then those of its gradient, then the head that they
 # are of: that with the largest logit, -1 if there are no heads.
-SIDE = COLUMNS[1:]
+SIDE: tuple[str, ...] = COLUMNS[1:]
 TAP_WIDTH = 2 * len(SIDE) + 1
 
 
