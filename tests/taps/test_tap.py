@@ -81,6 +81,24 @@ def test_structure_is_that_of_shapes_and_taps_can_be_donated(w: jax.Array, x: ja
     assert gs.taps.read(sums)["h"]["forward"]["calls"] == 3
 
 
+def test_arguments_that_are_not_differentiated_may_steer_the_loss(x: jax.Array) -> None:
+    def loss_fn(scale: jax.Array, x: jax.Array, *, layers: np.ndarray, train: bool) -> jax.Array:
+        for layer in range(int(layers)):
+            x = gs.tap(f"layer_{layer}", jnp.tanh(scale * x))
+        return jnp.sum(gs.tap("scale", scale) * x) if train else jnp.sum(x)
+
+    arguments: Any = {"layers": np.array(2), "train": True}
+    _, taps = gs.taps.value_and_grad(loss_fn)(2.0, x, **arguments)
+    assert list(taps) == ["layer_0", "layer_1", "scale"]
+    types = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct(x.shape, x.dtype)
+    assert list(gs.taps.shapes(loss_fn, *types, **arguments)) == list(taps)
+
+    def by_name(w: jax.Array, *, x: jax.Array) -> jax.Array:
+        return jnp.sum(gs.tap("h", w * x))
+
+    assert list(gs.taps.shapes(by_name, 1.0, x=types[1])) == ["h"]
+
+
 def test_a_loss_without_taps_has_none(w: jax.Array) -> None:
     (value, _), taps = gs.taps.value_and_grad(lambda w: jnp.sum(w**2))(w)
     assert taps == {} == gs.taps.read(taps)

@@ -117,29 +117,27 @@ def specs_of(
 ) -> dict[str, Spec]:
     """Return the taps of a function in sorted order, found by tracing it once.
 
-    Only the arguments at these positions become abstract: others may steer the function.
+    Only the arguments at these positions become abstract, and shapes: others may steer it.
     """
     found: dict[str, Spec] = {}
     traced = {at % max(len(args), 1) for at in positions}
-
-    def look(given: tuple[Any, ...], named: Any) -> Any:
-        with visible(Probes(found, None, None, None)):
-            return loss_fn(*given, **named)
-
     leaves, structure = jax.tree.flatten((args, kwargs))
-    owners = jax.tree.leaves([jax.tree.map(lambda _, i=i: i, arg) for i, arg in enumerate(args)])
+    owners = [path[1].idx if path[0].idx == 0 else -1
+              for path, _ in jax.tree_util.tree_leaves_with_path((args, kwargs))]  # fmt: skip
     abstract = [
-        at for at, leaf in enumerate(leaves)
-        if (at >= len(owners) or owners[at] in traced) and hasattr(leaf, "dtype")
-    ]  # fmt: skip
+        at
+        for at, (leaf, owner) in enumerate(zip(leaves, owners, strict=True))
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+        or (owner in traced and (hasattr(leaf, "dtype") or isinstance(leaf, float)))
+    ]
 
-    def trace(arrays: list[Any]) -> Any:
+    def trace(arrays: list[Any]) -> None:
         filled = list(leaves)
         for at, array in zip(abstract, arrays, strict=True):
             filled[at] = array
-        args, kwargs = jax.tree.unflatten(structure, filled)
-        # What else the loss returns need not be arrays.
-        look(args, kwargs)
+        given, named = jax.tree.unflatten(structure, filled)
+        with visible(Probes(found, None, None, None)):
+            loss_fn(*given, **named)  # what it returns need not be arrays
 
     jax.eval_shape(trace, [leaves[at] for at in abstract])
     return dict(sorted(found.items()))

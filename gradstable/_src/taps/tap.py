@@ -79,7 +79,6 @@ def tap(
     """
     _check(name, x)
     if saturated_at is None:
-        # Rounded down in the few dtypes that have no such number.
         saturated_at = float(jnp.finfo(x.dtype).max) / 2
     check_number("saturated_at", saturated_at, above=0.0)
     return _tap(x, _spec(name, layer, layers, None, float(saturated_at)), layer)
