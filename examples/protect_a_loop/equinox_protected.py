@@ -1,6 +1,6 @@
 """The same loop, protected, with a log and a report."""
 
-import equinox as eqx
+import equinox as eqx  # type: ignore[import-not-found]
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +30,7 @@ def train_step(model, opt_state, x):
 
 
 def main() -> float:
+    loss = jnp.zeros(())
     model = eqx.nn.MLP(4, 1, width_size=32, depth=1, key=jax.random.key(0))
     opt_state = tx.init(eqx.filter(model, eqx.is_inexact_array))
     with gs.watch(tx, eqx.filter(model, eqx.is_inexact_array), "run.jsonl") as watch:

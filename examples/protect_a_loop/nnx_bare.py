@@ -23,6 +23,7 @@ def train_step(model: nnx.Module, optimizer: nnx.Optimizer, x: jnp.ndarray) -> j
 
 
 def main() -> float:
+    loss = jnp.zeros(())
     rngs = nnx.Rngs(0)
     model = nnx.Sequential(nnx.Linear(4, 32, rngs=rngs), nnx.tanh, nnx.Linear(32, 1, rngs=rngs))
     optimizer = nnx.Optimizer(model, optax.adamw(1e-2), wrt=nnx.Param)

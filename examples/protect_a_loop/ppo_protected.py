@@ -74,7 +74,7 @@ def main() -> float:
         name: 0.3 * jax.random.normal(key, shape)
         for key, (name, shape) in zip(keys, shapes.items(), strict=True)
     }
-    carry = params, tx.init(params), jnp.zeros((ENVS, 2))
+    carry, reward = (params, tx.init(params), jnp.zeros((ENVS, 2))), jnp.zeros(())
     with gs.watch(tx, params, "run.jsonl", every=16) as watch:
         for number, key in enumerate(jax.random.split(jax.random.key(1), STEPS)):
             carry, reward = train_step(carry, (key, number))

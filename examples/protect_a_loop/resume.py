@@ -57,7 +57,7 @@ def placed(make: Callable[[], Any]) -> Any:
 
 def main(folder: Path, killed_at: int = 0) -> Any:
     folder = folder.absolute()
-    with ocp.training.Checkpointer(folder / "checkpoints") as checkpointer:
+    with ocp.training.Checkpointer(str(folder / "checkpoints")) as checkpointer:
         latest = checkpointer.latest
         first = 0 if latest is None else latest.step
         state = init() if latest is None else checkpointer.load(first, placed(init))

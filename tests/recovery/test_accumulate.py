@@ -221,3 +221,18 @@ def test_rollback_keeps_what_was_found() -> None:
     back = state_of(copy, after)
     chex.assert_trees_all_equal(back.outliers, after.outliers)
     assert (int(back.emitted), int(back.calls)) == (1, 8)
+
+
+def test_check_learns_that_nothing_is_sound_any_more() -> None:
+    """Padding is neither sound nor left out, and does not hide it."""
+    tx = gs.accumulate(gs.guard(optax.sgd(0.1)), 4)
+    grads = micro_batches(60)
+    grads[20:, 0] = np.nan
+    weight = np.where(np.arange(60) % 5 == 2, 0.0, 1.0).astype(np.float32)
+    _, state, _ = run(tx, grads, weight=weight)
+    assert int(state.dropped.consecutive_dropped) == 32
+    gs.check(state, patience=33)
+    with pytest.raises(gs.TrainingDiverged, match="the last 32 micro-batches were all left out"):
+        gs.check(state, patience=32)
+    _, state = tx.update(jnp.ones(SIZE), state, jnp.ones(SIZE))
+    gs.check(state, patience=1)

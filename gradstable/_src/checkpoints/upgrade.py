@@ -86,6 +86,7 @@ _ADDED = frozenset(
         "parts",
         "outliers",
         "part_rows",
+        "consecutive_dropped",
     }
 )
 _MISSING = object()

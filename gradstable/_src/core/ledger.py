@@ -68,19 +68,30 @@ class Dropped(NamedTuple):
 
     by_reason: jax.Array  # shape=(NUM_REASONS,), dtype=jnp.int32
     last_dropped: jax.Array  # shape=(), dtype=jnp.int32, the number of the last one (-1: never)
+    consecutive_dropped: jax.Array  # shape=(), dtype=jnp.int32, since the last sound one
 
 
 def new_dropped() -> Dropped:
     """Return the record of a run in which nothing was left out."""
-    return Dropped(jnp.zeros((NUM_REASONS,), jnp.int32), jnp.full((), -1, jnp.int32))
+    return Dropped(
+        by_reason=jnp.zeros((NUM_REASONS,), jnp.int32),
+        last_dropped=jnp.full((), -1, jnp.int32),
+        consecutive_dropped=jnp.zeros((), jnp.int32),
+    )
 
 
-def drop(dropped: Dropped, count: jax.Array, verdict: Verdict) -> Dropped:
-    """Return the record after a micro-batch with this number and verdict."""
+def drop(dropped: Dropped, count: jax.Array, verdict: Verdict, *, counts: jax.Array) -> Dropped:
+    """Return the record after a micro-batch with this number and verdict.
+
+    ``counts``: whether it is sound, and not empty.
+    """
     here = jnp.arange(NUM_REASONS) == verdict.reason
     return Dropped(
         by_reason=_increment_if(here & ~verdict.accept, dropped.by_reason),
         last_dropped=jnp.where(verdict.accept, dropped.last_dropped, count),
+        consecutive_dropped=jnp.where(
+            counts, 0, _increment_if(~verdict.accept, dropped.consecutive_dropped)
+        ),
     )
 
 

@@ -16,7 +16,7 @@ _BEGINS = 0.1
 # It is steady if so many pairs of records are in order: noise around a level gives a half.
 _STEADY = 0.8
 # It goes on if the last third is this share of the way above the middle one: in the logarithm, a
-# line has a third, and a steady slope from 1 to 100 has 0.07.
+# line has a third, and a steady slope from 1 to 100 a tenth.
 _GOES_ON = 0.05
 # Attention logits are too large from here on, where QK-clip acts (Kimi K2); and they have grown by
 # this factor.

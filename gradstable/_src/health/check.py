@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstable._src.core.checks import check_number
 from gradstable._src.core.find import find_all, slim
-from gradstable._src.core.ledger import Ledger
+from gradstable._src.core.ledger import Dropped, Ledger
 from gradstable._src.health.carriers import find_carriers
 from gradstable._src.health.explain import story
 from gradstable._src.health.members import Member, named, shape_of
@@ -41,6 +41,7 @@ _IN_VAIN = "it diverged {} times in a row, each time after a rollback"
 _LOST = "{} updates have not restored the last good parameters"
 _POISONED = "optax.MultiSteps has accumulated a NaN or an infinity, which it never clears"
 _REJECTED = "the last {} steps were all rejected"
+_LEFT_OUT = "the last {} micro-batches were all left out"
 _EMPTY = "Parameters and optimizer state are those of the last good step."
 
 
@@ -61,11 +62,11 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
 
     A guard never gives up: it holds the last good parameters for as long as it takes. With
     ``check``, the training loop learns that waiting is useless: ``patience`` steps in a row were
-    rejected, or ``gs.rollback`` has rolled back as often as it is allowed to. Call it every few
-    hundred steps; it fetches a few scalars. Parameters and state are intact when it raises, and
-    after a rollback ``gs.recovery.last_good`` returns the parameters that were kept. It also
-    raises if ``optax.MultiSteps`` around a guard has accumulated a NaN, which no later gradient can
-    remove.
+    rejected, or as many micro-batches left out by ``gs.accumulate``, or ``gs.rollback`` has rolled
+    back as often as it is allowed to. Call it every few hundred steps; it fetches a few scalars.
+    Parameters and state are intact when it raises, and after a rollback ``gs.recovery.last_good``
+    returns the parameters that were kept. It also raises if ``optax.MultiSteps`` around a guard has
+    accumulated a NaN, which no later gradient can remove.
 
     It warns with ``RecurringGradients`` where a run can continue, but 1 % of all recent gradients
     or more were far above the usual norm: a healthy minority of the data, or a recurring fault.
@@ -74,8 +75,9 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
       opt_state: as for ``gs.health``. Every guard in it is checked, and for a state of several
         runs every member. If one of them cannot continue it raises, and says which.
       params: as for ``gs.explain``.
-      patience: rejected steps in a row that are still normal, >= 1. Default 200: the default rule
-        accepts a change of level by a factor of 1000 sooner than that (``docs/figures``).
+      patience: rejected steps, or micro-batches that are left out, in a row that are still normal,
+        >= 1. Default 200: the default rule accepts a change of level by a factor of 1000 sooner
+        than that (``docs/figures``).
 
     Raises:
       TrainingDiverged: with the text of ``gs.explain``.
@@ -94,8 +96,10 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
     axes = len(shape_of(ledgers[0][1])) if ledgers else 0
     sums = [one.broken for one in find_carriers(opt_state, axes=axes, sums_only=True) if one.is_sum]
     recurring = in_guards(opt_state)
-    returns, runs, sums, recurring = jax.device_get(
-        (returns, [ledger.consecutive_rejected for _, ledger in ledgers], sums, recurring)
+    dropped = [one.consecutive_dropped for _, one in find_all(opt_state, Dropped)]
+    rejected = [ledger.consecutive_rejected for _, ledger in ledgers]
+    returns, runs, dropped, sums, recurring = jax.device_get(
+        (returns, rejected, dropped, sums, recurring)
     )
     for why in (
         *(_Why(state.exhausted, state.in_vain, _IN_VAIN, _KEPT) for state in returns),
@@ -105,6 +109,7 @@ def check(opt_state: object, params: object | None = None, *, patience: int = 20
         ),
         *(_Why(np.any(broken, axis=0), 0, _POISONED, _EMPTY) for broken in sums),
         *(_Why(run >= patience, run, _REJECTED, _HELD) for run in runs),
+        *(_Why(run >= patience, run, _LEFT_OUT, _HELD) for run in dropped),
     ):
         if np.any(why.ends):
             _give_up(why, opt_state, params)

@@ -174,7 +174,7 @@ def gather(
         calls=count,
         position=increment(old.position),
         kept=jnp.where(counts, increment(old.kept), old.kept),
-        dropped=drop(old.dropped, count, verdict),
+        dropped=drop(old.dropped, count, verdict, counts=counts),
         unit=jnp.where(counts & (old.unit == 0), share.weight, old.unit),
         mass=jnp.where(counts, old.mass + share.ratio, old.mass),
         gradient_sum=without_names(total, updates),
