@@ -9,6 +9,7 @@ numbers are final losses relative to the better of AdamW and AdamW with a norm l
 """
 
 import argparse
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -143,7 +144,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "`gs.guard(optax.adamw(r), gs.rules.global_norm(1.0), gs.rules.log_mad())`. To fine-tune, "
         "begin with the row of the model that you tune: that was not measured."
     )
-    write_page(path, "Settings by situation", __doc__, about, found)
+    write_page(path, "Settings by situation", __doc__, textwrap.fill(about, 125), found)
 
 
 if __name__ == "__main__":
