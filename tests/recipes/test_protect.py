@@ -99,7 +99,6 @@ def test_an_optimizer_with_a_guard_gets_no_second_one(optimizer: Any) -> None:
         ({"rules": [gs.rules.log_mad]}, TypeError, "rule 0 .* call it first"),
         ({"axis_name": 3}, TypeError, "axis_name must be"),
     ],
-    ids=str,
 )
 def test_what_is_no_option_is_told(given: Any, error: Any, told: str) -> None:
     with pytest.raises(error, match=told):
