@@ -17,8 +17,15 @@ SLOW_AS_USERS := tests/benchmarks tests/cli tests/docs tests/persistence example
 # All that pytest collects by itself (testpaths in pyproject.toml).
 TESTS := tests gradstable examples README.md docs
 
-BIN := $(VENV)/bin
 LOCK := requirements/dev.txt
+
+# Tests of other frameworks have an environment of their own, whoever asks for them.
+ifneq (,$(findstring tests/frameworks,$(ARGS)))
+VENV := .venv-frameworks$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+LOCK := requirements/frameworks.txt
+endif
+
+BIN := $(VENV)/bin
 
 # Tests of one file stay with one worker for as long as they can: what they compile is shared.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -32,10 +39,10 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test durations quick slow gauntlet lowest wheel lint format bench speed catalog docs lock clean
+.PHONY: help venv demo test durations quick slow frameworks gauntlet lowest wheel lint format bench speed catalog docs lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.installed ## create the virtual environment from the lock (once)
 
@@ -80,7 +87,11 @@ ifdef ARGS
 else
 	$(QUICKLY) $(PYTEST) -m slow $(TESTS) $(SLOW_AS_USERS:%=--ignore=%)
 	$(PYTEST) -m slow $(SLOW_AS_USERS)
+	$(MAKE) frameworks
 endif
+
+frameworks: ## train with Equinox, Haiku, NumPyro, Keras, Tunix, ... in an environment of their own
+	$(MAKE) slow ARGS="tests/frameworks $(ARGS)"
 
 gauntlet: venv ## test benchmarks/gauntlet, which is a distribution of its own
 	$(PYTEST) benchmarks/gauntlet/tests $(ARGS)
@@ -134,6 +145,9 @@ lock: venv ## resolve requirements/dev.txt anew, keeping pins that still hold (U
 	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	  --extra all --group dev $(if $(UPGRADE),--upgrade) --custom-compile-command "make lock" \
 	  --output-file $(LOCK)
+	$(BIN)/uv pip compile --group frameworks --quiet --universal --python-version 3.11 --generate-hashes \
+	  --constraints $(LOCK) $(if $(UPGRADE),--upgrade) --custom-compile-command "make lock" \
+	  --output-file requirements/frameworks.txt
 
 clean: ## remove virtual environments, caches and everything built
 	rm -rf .venv .venv-* build dist demo-out gauntlet-out docs/_build .pytest_cache .ruff_cache .hypothesis
