@@ -74,6 +74,12 @@ def test_a_loss_by_another_name_is_passed_on(call: Any) -> None:
     assert gs.telemetry.read_rows(state).steps[-1]["loss"] == 0.5
 
 
+def test_the_learning_rate_is_where_trackers_look_for_it() -> None:
+    # Tunix and Levanter log opt_state.hyperparams.
+    tx = gs.protect(optax.inject_hyperparams(optax.adam)(learning_rate=1e-2), rollback=True)
+    assert tx.init(PARAMS).hyperparams["learning_rate"] == jnp.float32(1e-2)
+
+
 def test_without_parameters_govern_says_what_is_missing() -> None:
     tx = gs.protect(optax.adam(1e-2), govern=True)
     with pytest.raises(ValueError, match="needs them: call update"):

@@ -26,7 +26,11 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("KERAS_HOME", f"{tempfile.gettempdir()}/gradstable-keras")
 keras: Any = pytest.importorskip("keras")
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Its own, in saving.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 
 class OptaxOptimizer(keras.optimizers.Optimizer):
@@ -122,7 +126,6 @@ def test_keras_owns_accumulation(tmp_path: Path) -> None:
     assert is_finite(named(model.trainable_variables))
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_the_state_is_saved_with_the_weights(tmp_path: Path) -> None:
     def made() -> Any:
         model = network()
@@ -137,6 +140,32 @@ def test_the_state_is_saved_with_the_weights(tmp_path: Path) -> None:
     other.load_weights(tmp_path / "run.weights.h5")
     assert int(gs.health(other.optimizer).rejected) == 1
     assert bits(other.optimizer.opt_state) == bits(model.optimizer.opt_state)
+
+
+def test_a_run_that_was_interrupted_goes_on(tmp_path: Path) -> None:
+    x, y = (np.concatenate(part) for part in zip(*batches()[:130], strict=True))
+
+    def train_to(epoch: int) -> Any:
+        model = network()
+        model.compile(optimizer=OptaxOptimizer(protected()), loss="mse")
+        backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+        model.fit(x, y, batch_size=32, shuffle=False, verbose=0, epochs=epoch, callbacks=[backup])
+        return gs.health(model.optimizer)
+
+    train_to(1)
+    health = train_to(2)
+    assert (int(health.count), int(health.rejected)) == (260, 2)
+
+
+def test_a_loss_scale_leaves_out_the_nan_before_the_guard() -> None:
+    optimizer = keras.optimizers.LossScaleOptimizer(OptaxOptimizer(protected()))
+    model = network()
+    model.compile(optimizer=optimizer, loss="mse")
+    for x, y in batches():
+        model.train_on_batch(x, y)
+    assert is_finite(named(model.trainable_variables))
+    health = gs.health(optimizer.inner_optimizer)
+    assert (int(health.count), int(health.rejected)) == (STEPS - 1, 1)
 
 
 def test_rules_that_need_a_loss_say_that_there_is_none() -> None:
