@@ -97,7 +97,10 @@ def check_value(value: object, factory: str, dtype: DTypeLike = jnp.float32) -> 
     """
     remedy = "call update(updates, state, params, value=loss)"
     if value is None:
-        msg = f"{factory} judges the loss, but value is missing: {remedy}"
+        msg = (
+            f"{factory} judges the loss, but value is missing: {remedy}. If a framework makes "
+            "that call and passes no loss, use what needs none"
+        )
         raise ValueError(msg)
     if isinstance(value, (str, tuple, list, dict)):
         aux = ", without the extra output of has_aux=True" if isinstance(value, tuple) else ""
