@@ -33,6 +33,7 @@ ONE_A_FRAME = {
     "recovery/rollback.py": "rollback",
     "sharding/average.py": "average",
     "telemetry/record.py": "record",
+    "telemetry/tap_ring.py": "record",
 }
 WHOLE = {*ONE_A_FRAME.values(), "adamw", "muon"}
 

@@ -95,6 +95,12 @@ def test_if_all_are_broken_none_stands_out() -> None:
     assert all(np.isfinite(number) for number in found)
 
 
+def test_pitfall_the_median_of_norms_at_the_end_of_float32_is_finite() -> None:
+    found = outlier_of(all_parts(jnp.full(4, jnp.finfo(jnp.float32).max), jnp.ones(4, jnp.bool_)))
+    assert np.isfinite(found.median_norm)
+    np.testing.assert_allclose(found.median_norm, 3.4e38, rtol=0.01)
+
+
 def test_pitfall_a_norm_beyond_float32_is_still_compared() -> None:
     found = outlier_of(all_parts(jnp.array([1.0, 1.0, 2.0, jnp.inf]), jnp.ones(4, jnp.bool_)))
     assert int(found.outlier) == 3

@@ -1,12 +1,14 @@
 """The recorder, and what reads and writes its records."""
 
+import jax.numpy as jnp
 import optax
 
 import gradstable as gs
-from tests.registry.entry import Case, Entry
+from tests.registry.entry import Case, Entry, bind
 from tests.registry.guards import FAMILY
 
 _PROMOTES = {"strict_promotion": "optax's own bias correction mixes floats and integers"}
+_TAPPED = (lambda x: jnp.sum(gs.tap("hidden", x)), jnp.ones(3))
 
 ENTRIES = [
     Entry(
@@ -17,6 +19,14 @@ ENTRIES = [
         weakness="the update ratio and RMS_t are estimates from one entry in 128 of large leaves",
         cases=[
             Case("record(guard(adamw))", gs.record(gs.guard(optax.adamw(1e-3))), _PROMOTES),
+            Case(
+                "record(guard(adamw), taps)",
+                bind(
+                    gs.record(gs.guard(optax.adamw(1e-3)), taps=gs.taps.shapes(*_TAPPED)),
+                    taps=gs.taps.value_and_grad(_TAPPED[0])(_TAPPED[1])[1],
+                ),
+                _PROMOTES,
+            ),
         ],
         numbers={
             "capacity": (0, -1, 1.5),

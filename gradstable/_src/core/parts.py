@@ -25,6 +25,7 @@ _SIGMA_PER_MAD = 1.4826
 # Of a healthy batch, parts differ by this much or more, unless they are the same.
 _LEAST_SPREAD = 0.05
 _LARGEST = float(jnp.finfo(jnp.float32).max)
+_LOG_LARGEST = 88.72  # of which exp is finite
 
 
 class Parts(NamedTuple):
@@ -134,7 +135,7 @@ def outlier_of(parts: Parts) -> Outlier:
         of_parts=parts.seen_parts,
         broken_parts=parts.broken_parts,
         highest_norm=parts.highest_norm,
-        median_norm=jnp.where(number > 0, jnp.exp(center), 0.0),
+        median_norm=jnp.where(number > 0, jnp.exp(jnp.minimum(center, _LOG_LARGEST)), 0.0),
     )
 
 
