@@ -194,6 +194,12 @@ def test_nothing_to_write_is_told_with_the_remedy() -> None:
         watch(BARE.init(PARAMS))
 
 
+@pytest.mark.parametrize("name", ["loss", "accuracy"])
+def test_arrays_are_refused_at_once_and_not_at_the_next_reading(name: str) -> None:
+    with gs.watch(BARE, PARAMS) as watch, pytest.raises(ValueError, match=f"{name} must be a num"):
+        watch(BARE.init(PARAMS), **{"loss": 1.0, name: jnp.ones(3)})
+
+
 def test_batches_to_be_captured_must_be_passed(tmp_path: Path) -> None:
     with (
         gs.watch(RECORDED, PARAMS, capture_to=tmp_path / "bad") as watch,

@@ -43,9 +43,15 @@ class Watch:
     __module__ = "gradstable"
 
     def __init__(
-        self, log: Log, *, capture: Capture | None, file: Path | None, report: Path | None,
-        patience: int, has_panel: bool,
-    ) -> None:  # fmt: skip
+        self,
+        log: Log,
+        *,
+        capture: Capture | None,
+        file: Path | None,
+        report: Path | None,
+        patience: int,
+        has_panel: bool,
+    ) -> None:
         self.log, self.capture, self.report = log, capture, report
         self._file, self._patience = file, patience
         self._has_panel = has_panel
@@ -77,8 +83,9 @@ class Watch:
 
         Raises:
           TrainingDiverged: when the run cannot continue, as ``gs.check`` does.
-          ValueError: if there is nothing to write, or no batch to capture.
+          ValueError: if there is nothing to write, no batch to capture, or a number is an array.
         """
+        _check_numbers({**scalars, "loss": loss})
         if not self._calls:
             self._begin(opt_state, loss)
         self._calls += 1
@@ -180,6 +187,14 @@ class Watch:
             tell(f"the report {self.report} could not be written: {reason_of(error)}.")
             return
         print(f"{run.name}: {verdict(run).text} See {self.report}.")
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` now for what could not be written later."""
+    for name, value in given.items():
+        if np.ndim(value):
+            msg = f"{name} must be a number, got shape {np.shape(value)}: take its mean"
+            raise ValueError(msg)
 
 
 def watch(
