@@ -23,8 +23,20 @@ def _probe() -> optax.GradientTransformation:
 
 
 # What is around the guard; anything else is around the optimizer itself.
-AROUND = {"accumulate", "backoff", "loss_scale", "recovery.moment_hygiene", "record", "rollback"}
-MORE = {"accumulate": {"every": 1}, "recipes.schedule_free": {"learning_rate": 0.1}}
+AROUND = {
+    "accumulate",
+    "backoff",
+    "loss_scale",
+    "record",
+    "recovery.moment_hygiene",
+    "rollback",
+    "sharding.average",
+}
+MORE = {
+    "accumulate": {"every": 1},
+    "recipes.schedule_free": {"learning_rate": 0.1},
+    "sharding.average": {"over": "data"},
+}
 
 
 def _wrappers() -> list[str]:
