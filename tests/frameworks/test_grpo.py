@@ -35,7 +35,8 @@ def train(
     def update(carry: Any, key: jax.Array) -> Any:
         params, opt_state = carry
         answers = answer(params, key)
-        rewards = jnp.mean(answers == target[:, None, None], axis=-1)
+        # Whole numbers, whose mean and deviation are exact however they are computed.
+        rewards = jnp.sum(answers == target[:, None, None], axis=-1, dtype=jnp.float32)
         old = log_prob(params, answers)
 
         def loss_fn(params: Any) -> jax.Array:
@@ -45,7 +46,7 @@ def train(
 
         loss, gradients = jax.value_and_grad(loss_fn)(params)
         updates, opt_state = tx.update(gradients, opt_state, params, value=loss)
-        return (optax.apply_updates(params, updates), opt_state), rewards.mean()
+        return (optax.apply_updates(params, updates), opt_state), rewards.mean() / LENGTH
 
     params = {"logits": jnp.zeros((PROMPTS, LENGTH, TOKENS))}
     (params, opt_state), rewards = jax.lax.scan(
