@@ -63,8 +63,8 @@ class Watch:
         # By identity: equations whose result was too small for its dtype.
         self.underflows: set[int] = set()
         self._order = itertools.count()
-        # By identity, for as long as the array exists: a birth that no array goes back to is
-        # forgotten, with its own arrays.
+        # By identity, for as long as the array exists. Once no array depends on a birth, the birth
+        # and its own arrays are forgotten.
         self._known: dict[int, tuple[Any, Births]] = {}
 
     def arguments(self, arrays: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Keep the last batches beside the training loop, and write that of a bad step to disk."""
+"""Keep the last batches of a training loop, and write the batch of a bad step to disk."""
 
 import os
 from collections import deque

@@ -37,6 +37,10 @@ def statistic(value: ArrayLike) -> jax.Array:
     return jnp.asarray(value, np.float64 if double else np.float32)
 
 
+# The standard deviation of a normal variable over its median absolute deviation.
+SIGMA_PER_MAD = 1.4826
+
+
 def largest_norm_in(dtype: DTypeLike) -> float:
     """Return the largest norm whose square leaves room in a second moment of this dtype.
 

@@ -10,18 +10,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstable._src.core.numerics import increment
+from gradstable._src.core.numerics import SIGMA_PER_MAD, increment
 
 # The keyword of ``update`` that tells a recorder which device stands out.
 OUTLYING = "outlying_device"
-# The norms of so many parts are kept, which is enough for a median; the largest is always found.
+# How many norms are kept: enough for a median. The largest is found wherever it is.
 SLOTS = 64
-# A part stands out if it is so many robust standard deviations of the logarithm above the median,
-# as an alarm is raised, and has so many times its norm: few parts can agree by chance.
+# A part stands out if its log norm is this many robust standard deviations above the median, the
+# limit of the alarms, and its norm this many times the median: a few parts can agree by chance.
 _DEVIATIONS, _TIMES = 6.0, 3.0
 # With two parts, one cannot tell which of them is the odd one.
 FEWEST = 3
-_SIGMA_PER_MAD = 1.4826
 # Of a healthy batch, parts differ by this much or more, unless they are the same.
 _LEAST_SPREAD = 0.05
 _LARGEST = float(jnp.finfo(jnp.float32).max)
@@ -56,11 +55,11 @@ class Outliers(NamedTuple):
     at_rejection: Outlier  # of the last one that a guard inside rejected
 
 
-def no_parts(number: int = SLOTS) -> Parts:
+def no_parts() -> Parts:
     """Return the parts of a gradient of which none was seen. No two numbers share a buffer."""
     return Parts(
         seen_parts=jnp.zeros((), jnp.int32),
-        part_norms=jnp.zeros((number,), jnp.float32),
+        part_norms=jnp.zeros((SLOTS,), jnp.float32),
         highest_norm=jnp.zeros((), jnp.float32),
         highest_part=jnp.zeros((), jnp.int32),
         broken_parts=jnp.zeros((), jnp.int32),
@@ -120,7 +119,7 @@ def outlier_of(parts: Parts) -> Outlier:
     number = jnp.sum(known, dtype=jnp.int32)
     logs = jnp.log(jnp.where(known, parts.part_norms, 1.0))
     center = _median(logs, known, number)
-    spread = _SIGMA_PER_MAD * _median(jnp.abs(logs - center), known, number)
+    spread = SIGMA_PER_MAD * _median(jnp.abs(logs - center), known, number)
     above = jnp.log(jnp.where(number > 0, parts.highest_norm, 1.0)) - center
     limit = jnp.maximum(_DEVIATIONS * jnp.maximum(spread, _LEAST_SPREAD), jnp.log(_TIMES))
     far = (number >= FEWEST) & (above > limit)

@@ -13,6 +13,9 @@ from gradstable._src.core.tree_checks import check_same_tree, leaves_by_path
 
 Tree = TypeVar("Tree")
 
+# Compiled, so that jax_debug_nans does not see a NaN that is not selected.
+compiled_where = jax.jit(jnp.where)
+
 
 def select(accept: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     """Return ``new`` where the step is accepted, else ``old``.

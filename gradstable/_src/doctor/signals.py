@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradstable._src.core.numerics import SIGMA_PER_MAD
 from gradstable._src.doctor.order import medians_before
 from gradstable._src.telemetry.patterns import around_steady
 from gradstable._src.telemetry.run import Run
@@ -27,9 +28,8 @@ LOSS_SPIKE = 2.0
 RMS_LAGS = 2.3
 # The update ratio is unusual at this multiple of its usual value: gs.record's limit.
 RATIO_JUMP = 4.0
-# Converts a median absolute deviation to a standard deviation; and the least spread counted as
-# noise.
-_SIGMA_PER_MAD, _LEAST_SPREAD = 1.4826, 0.05
+# The least spread counted as noise.
+_LEAST_SPREAD = 0.05
 # Rows of a sliding window that are sorted in one go: 16 MB.
 _CHUNK = 65_536
 
@@ -87,7 +87,7 @@ def sigmas(values: np.ndarray) -> np.ndarray:
     """
     deviation = np.maximum(_deviations(values), _LEAST_SPREAD)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (np.log(values) - _centers(values)) / (_SIGMA_PER_MAD * deviation)
+        return (np.log(values) - _centers(values)) / (SIGMA_PER_MAD * deviation)
 
 
 def multiple(values: np.ndarray) -> np.ndarray:

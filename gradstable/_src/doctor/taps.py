@@ -13,7 +13,7 @@ from gradstable._src.telemetry.tap_columns import TapRecord
 _RECORDS, _GROWING = 8, 6
 # Growth begins where the logarithm has left the lowest tenth of its way for good.
 _BEGINS = 0.1
-# It is steady if so many pairs of records are in order: noise around a level gives a half.
+# Growth is steady if this share of all pairs of records is in order; noise around a level has half.
 _STEADY = 0.8
 # It goes on if the last third is this share of the way above the middle one: in the logarithm, a
 # line has a third, and a steady slope from 1 to 100 a tenth.

@@ -12,6 +12,7 @@ from gradstable._src.core.names import Unnamed, answers_as_inner, with_names, wi
 from gradstable._src.core.numerics import increment, wide, widest
 from gradstable._src.core.parts import Outliers, Parts, no_outliers, no_parts, with_part
 from gradstable._src.core.reasons import Reason
+from gradstable._src.core.select import compiled_where
 from gradstable._src.core.tree_checks import check_weight
 from gradstable._src.core.types import Measure, Verdict
 
@@ -124,7 +125,7 @@ def means(
     If nothing in the group is sound, means are ``of_none``.
     """
     sound = state.mass > 0
-    part = _where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
+    part = compiled_where(sound, 1.0 / jnp.where(sound, state.mass, 1.0), of_none)
     total = with_names(state.gradient_sum, like)
     mean = jax.tree.map(
         lambda t, g: (t * part).astype(g.dtype) if is_gradient(g) else g, total, like
@@ -132,12 +133,8 @@ def means(
     loss = state.loss_sum * part.astype(state.loss_sum.dtype)
     given = {} if extra_args.get("value") is None else {"value": loss}
     if weighed:
-        given["weight"] = _where(sound, state.mass * state.unit, of_none)
+        given["weight"] = compiled_where(sound, state.mass * state.unit, of_none)
     return mean, {**extra_args, **given}
-
-
-# Compiled, so that jax_debug_nans does not see a NaN that is not selected.
-_where = jax.jit(jnp.where)
 
 
 def judge_rest(verdict: Verdict, loss: jax.Array | None, share: Share) -> Verdict:

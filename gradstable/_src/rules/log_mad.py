@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._src.core.checks import check_number, check_order
-from gradstable._src.core.numerics import increment, unlimited
+from gradstable._src.core.numerics import SIGMA_PER_MAD, increment, unlimited
 from gradstable._src.core.reasons import Reason
 from gradstable._src.core.shown import shown
 from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
 from gradstable._src.rules.recurrence import Recurrence, appeal, new_recurrence
-from gradstable._src.rules.streaming import SIGMA_PER_MAD, finite_log, follow
+from gradstable._src.rules.streaming import finite_log, follow
 
 # With this initial spread, four sigma are a factor of 5.9.
 _FIRST_SPREAD = 0.3

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradstable._src.core.checks import check_number, check_size
-from gradstable._src.core.numerics import increment, largest_norm_in
+from gradstable._src.core.numerics import SIGMA_PER_MAD, increment, largest_norm_in
 from gradstable._src.core.reasons import Reason
 from gradstable._src.core.shown import shown
 from gradstable._src.core.tree_checks import check_value
@@ -16,7 +16,7 @@ from gradstable._src.core.types import Measure, Verdict
 from gradstable._src.rules.protocol import Rule
 from gradstable._src.rules.recurrence import Recurrence, appeal, new_recurrence
 from gradstable._src.rules.ring import Ring, median_and_mad, new_ring, number_held, push
-from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
+from gradstable._src.rules.streaming import follow
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
 

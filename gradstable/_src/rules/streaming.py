@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-# The standard deviation of a normal variable over its median absolute deviation.
-SIGMA_PER_MAD = 1.4826
 # How far one step can move the center, in spreads times the rate: fast enough to follow a
 # drift of 1 % per step, too slow to be dragged along by a burst.
 _CENTER_GAIN = 1.5

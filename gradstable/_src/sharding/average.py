@@ -27,7 +27,7 @@ from gradstable._src.core.parts import (
     outlier_of,
 )
 from gradstable._src.core.scale import wrapping
-from gradstable._src.core.select import own_arrays
+from gradstable._src.core.select import compiled_where, own_arrays
 from gradstable._src.core.shown import shown
 from gradstable._src.core.taken import takes
 from gradstable._src.core.tree_checks import check_state, check_value
@@ -174,7 +174,7 @@ class _Update:
         losses = {} if value is None else {"value": check_value(value, "average")}
         if losses:
             sound &= jnp.isfinite(losses["value"])
-        parts = all_parts(self._each(measured.norm), self._each(sound))
+        parts = all_parts(self._each(measured.norm), self._each(sound.astype(jnp.int32)) > 0)
         outlier, ended = outlier_of(parts), jnp.asarray(True)
         mean, losses = self._mean((updates, losses), sound)
         told = {OUTLYING: outlier.outlier} if self.tells else {}
@@ -201,7 +201,8 @@ class _Update:
         number, *totals = lax.psum([sound.astype(jnp.int32), *own], self.names)
         least = jnp.maximum(number, 1)
         means = iter(
-            _where(number > 0, total / least.astype(total.dtype), jnp.nan) for total in totals
+            compiled_where(number > 0, total / least.astype(total.dtype), jnp.nan)
+            for total in totals
         )
         mixed = [next(means) if real else leaf for leaf, real in zip(leaves, reals, strict=True)]
         return jax.tree.unflatten(structure, mixed)
@@ -210,14 +211,10 @@ class _Update:
         """Return the numbers of all devices, ``[n]``, the same everywhere."""
         index, number = lax.axis_index(self.names), lax.axis_size(self.names)
         alone = jnp.zeros((number,), own.dtype).at[index].set(own)
-        if own.dtype == jnp.bool_:
-            return lax.psum(alone.astype(jnp.int32), self.names) > 0
         return lax.psum(alone, self.names)
 
 
 _MOST = jnp.iinfo(jnp.int32).max
-# Compiled, so that jax_debug_nans does not see a NaN that is not selected.
-_where = jax.jit(jnp.where)
 
 
 def _check_own(updates: Any, names: Names) -> None:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstable._src.core.numerics import increment, unknown, unlimited
-from gradstable._src.rules.streaming import SIGMA_PER_MAD, follow
+from gradstable._src.core.numerics import SIGMA_PER_MAD, increment, unknown, unlimited
+from gradstable._src.rules.streaming import follow
 from gradstable._src.telemetry.fields import Alarm
 
 # Steps at which streams are only watched, and the least spread counted as noise: log values that

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradstable._src.core.numerics import SIGMA_PER_MAD
 from gradstable._src.telemetry.patterns import touched_steps
 from gradstable._src.telemetry.run import Run
 
 # Out of its usual range: twice its median and six robust standard deviations above it.
-_AT_LEAST, _SIGMAS, _SIGMA_PER_MAD = np.log(2.0), 6.0, 1.4826
+_AT_LEAST, _SIGMAS = np.log(2.0), 6.0
 # An accepted gradient has exploded if its norm is this many times the usual one.
 _EXPLODED = np.log(10.0)
 
@@ -125,7 +126,7 @@ def usual(norms: np.ndarray) -> tuple[float, float]:
     if not logs.size:
         return float("nan"), float("nan")
     center = float(np.median(logs))
-    spread = _SIGMA_PER_MAD * float(np.median(np.abs(logs - center)))
+    spread = SIGMA_PER_MAD * float(np.median(np.abs(logs - center)))
     return center, center + max(_AT_LEAST, _SIGMAS * spread)
 
 

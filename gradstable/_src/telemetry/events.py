@@ -40,8 +40,8 @@ class Events:
     """Follow the rows of a log, and tell of each episode once.
 
     Steps with the same cause belong to one episode if they are closer together than four steps, as
-    in the report; one that goes on is told again after 1,000 steps. Where a steady share is told,
-    its single steps are no news.
+    in the report; one that goes on is reported again after 1,000 steps. Once a steady share has
+    been reported, its single steps are no news.
     """
 
     def __init__(self) -> None:
