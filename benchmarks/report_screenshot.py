@@ -132,8 +132,24 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def browse(page: Path, *options: str, dark: bool = False, seconds: float = 60.0) -> tuple[str, str]:
-    """Open a page without a network or a screen; return what it wrote and logged."""
+def browse(
+    page: Path,
+    *options: str,
+    window: tuple[int, int] = WINDOW,
+    dark: bool = False,
+    seconds: float = 60.0,
+    part: str = "",
+) -> tuple[str, str]:
+    """Open a page without a network or a screen; return what it wrote and logged.
+
+    Args:
+      page: the file.
+      *options: more options of the browser.
+      window: its size in pixels, however narrow.
+      dark: whether the system has a dark theme.
+      seconds: how long to wait.
+      part: what follows the file in the address, with its ``#``.
+    """
     command = chromium()
     if command is None:
         raise FileNotFoundError("chromium is not on the PATH")
@@ -142,7 +158,7 @@ def browse(page: Path, *options: str, dark: bool = False, seconds: float = 60.0)
             [
                 command, *_FLAGS, f"--user-data-dir={profile}",
                 f"--blink-settings=preferredColorScheme={0 if dark else 1}", *options,
-                page.resolve().as_uri(),
+                f"--window-size={window[0]},{window[1]}", page.resolve().as_uri() + part,
             ],
             capture_output=True, text=True, timeout=seconds, check=True,
             env={**os.environ, "HOME": profile},
@@ -152,8 +168,7 @@ def browse(page: Path, *options: str, dark: bool = False, seconds: float = 60.0)
 
 def shoot(page: Path, png: Path, *, dark: bool, window: tuple[int, int] = WINDOW) -> None:
     """Write a screenshot of a page, with few colors, since all of it is flat."""
-    width, height = window
-    browse(page, f"--screenshot={png}", f"--window-size={width},{height}", dark=dark)
+    browse(page, f"--screenshot={png}", window=window, dark=dark)
     with Image.open(png) as image:
         few = image.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE)
     few.save(png, optimize=True)

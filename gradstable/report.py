@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML page, with charts by matplotlib."""
+"""The report of a run: one self-contained HTML page, which draws its charts itself."""
 
 from gradstable._src.report.page import render
 

@@ -35,7 +35,7 @@ def main() -> None:
     tells("doctor", "10 steps recorded, 1 to 10", file)
     tells("autopsy", "--fn must be module:function", file, "--fn", "loss_fn")
     tells("replay", "--fn must be module:function", file, "--fn", "step")
-    tells("report", "pip install 'gradstable[report]'")
+    tells("report", "10 steps", file, "-o", f"{file}.html")
     tells("demo", "pip install 'gradstable[demo]'")
     tells("gauntlet", "it comes with gradstable-gauntlet")
 

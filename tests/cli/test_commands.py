@@ -60,7 +60,7 @@ def test_other_distributions_add_commands(
     assert capsys.readouterr().out == "sunny today\n"
 
 
-@pytest.mark.parametrize("missing", ["sklearn", "flax", "rich", "matplotlib"])
+@pytest.mark.parametrize("missing", ["sklearn", "flax", "rich"])
 def test_a_missing_extra_is_named(
     missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +145,7 @@ def test_an_interrupted_command_says_so(
     assert capsys.readouterr().err == "\ngradstable doctor: stopped\n"
 
 
-@pytest.mark.parametrize("command", ["doctor", "autopsy", "replay"])
+@pytest.mark.parametrize("command", ["report", "doctor", "autopsy", "replay"])
 def test_a_bare_install_is_enough(command: str) -> None:
     extras = ("tyro", "rich", "matplotlib", "flax", "sklearn", "chex")
     script = (

@@ -1,11 +1,15 @@
 """``gradstable report`` through the public door: what it writes, says and refuses."""
 
-import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gradstable._src.cli import main
+from gradstable.report import render
+from gradstable.telemetry import Run
 from tests.report.running import steps, stormy, write_run
 
 
@@ -90,31 +94,49 @@ def test_what_is_broken_in_a_run_is_said_and_left_out(
     assert told in (runs / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_missing_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def grown(file: Path, lines: list[str]) -> Callable[[float], None]:
+    """Return a sleep in which the file grows, by half at a time; then Ctrl-C."""
+    parts = [lines[: len(lines) // 2], lines]
+
+    def sleep(seconds: float) -> None:
+        assert seconds >= 5.0
+        if not parts:
+            raise KeyboardInterrupt
+        file.write_text("\n".join(parts.pop(0)) + "\n")
+
+    return sleep
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_watch_waits_for_the_file_and_follows_it_to_its_end(
+    ends: bool, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing = "matplotlib"
-    ours = ("gradstable._src.report", "gradstable._src.cli.report")
-    for name in list(sys.modules):
-        if name.startswith(ours):
-            monkeypatch.delitem(sys.modules, name)
-        if name.startswith(f"{missing}."):
-            monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setitem(sys.modules, missing, None)
-    assert main(["report", "run.jsonl"]) == 1
-    error = capsys.readouterr().err
-    assert missing in error
-    assert "pip install 'gradstable[report]'" in error
+    lines = (runs / "a.jsonl").read_text().splitlines()
+    lines = lines if ends else lines[:-1]
+    seen: list[bool] = []
+
+    def noted(runs: list[Run], **options: Any) -> str:
+        seen.append(options["reload"] is not None)
+        return render(runs, **options)
+
+    monkeypatch.setattr(time, "sleep", grown(runs / "new.jsonl", lines))
+    monkeypatch.setattr("gradstable._src.cli.report.render", noted)
+    assert main(["report", "--watch", "new.jsonl"]) == 0
+    # The last page does not load itself again: it is final, or nobody writes it again.
+    assert seen == ([True, False] if ends else [True, True, False])
+    assert "data-reload" not in (runs / "report.html").read_text(encoding="utf-8")
+    shown = capsys.readouterr().out
+    assert shown.startswith("waiting for new.jsonl\nwrote report.html; it follows the run")
+    assert "first: Troubled" in shown
 
 
-def test_the_library_itself_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib
+def test_watch_without_a_run_says_so_at_the_end(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
 
-    for name in list(sys.modules):
-        if name.startswith(("gradstable.report", "gradstable._src.report")):
-            monkeypatch.delitem(sys.modules, name)
-        if name.startswith("matplotlib."):
-            monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'gradstable\[report\]'"):
-        importlib.import_module("gradstable.report")
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert main(["report", "--watch", "none.jsonl"]) == 2
+    assert "cannot read none.jsonl" in capsys.readouterr().err
+    assert not (runs / "report.html").exists()

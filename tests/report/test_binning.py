@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradstable._src.report.binning import clusters, envelope, lonely, maxima, medians
+from gradstable._src.report.binning import extremes, maxima, medians, merged, some, stretches
 
 
 def test_no_spike_is_lost(rng: np.random.Generator) -> None:
@@ -11,37 +11,48 @@ def test_no_spike_is_lost(rng: np.random.Generator) -> None:
     y = rng.standard_normal(100_000)
     up, down = [7, 50_000, 99_999], [8, 31_234]
     y[up], y[down] = 100.0, -100.0
-    few_x, few_y = envelope(x, y, bins=400)
-    assert len(few_x) <= 800
-    assert set(x[up]) <= set(few_x[few_y == 100.0].astype(int))
-    assert set(x[down]) <= set(few_x[few_y == -100.0].astype(int))
-    assert np.all(np.diff(few_x) > 0)
+    rows = extremes(x, y, bins=400)
+    assert 400 < len(rows) <= 800
+    assert {*up, *down} <= set(rows.tolist())
+    assert np.all(np.diff(rows) > 0)
 
 
-def test_a_short_curve_is_left_as_it_is(rng: np.random.Generator) -> None:
-    x, y = np.arange(50), rng.standard_normal(50)
-    few_x, few_y = envelope(x, y, bins=25)
-    np.testing.assert_array_equal(few_x, x)
-    np.testing.assert_array_equal(few_y, y)
+def test_each_bin_keeps_its_ends(rng: np.random.Generator) -> None:
+    x, y = np.sort(rng.choice(5000, 900, replace=False)), rng.standard_normal(900)
+    y[rng.integers(900, size=100)] = np.nan
+    place = ((x - x[0]) / ((x[-1] - x[0] + 1) / 50)).astype(int)
+    rows = set(extremes(x, y, bins=50).tolist())
+    for cell in range(50):
+        here = np.flatnonzero((place == cell) & np.isfinite(y))
+        if here.size:
+            assert {here[np.argmin(y[here])], here[np.argmax(y[here])]} <= rows
 
 
-def test_what_is_not_finite_is_a_gap() -> None:
-    _, y = envelope(np.arange(4), np.array([1.0, np.inf, np.nan, 2.0]), bins=10)
-    assert np.isfinite(y).tolist() == [True, False, False, True]
+def test_what_is_not_finite_gives_way_to_what_is() -> None:
+    y = np.array([np.inf, 1.0, np.nan, 2.0, -np.inf])
+    assert {1, 3} <= set(extremes(np.arange(5), y, bins=1).tolist())
 
 
-def test_a_bin_of_nothing_but_nan_is_a_gap() -> None:
+def test_a_bin_of_nothing_but_nan_has_a_row() -> None:
     y = np.ones(1000)
     y[200:400] = np.nan
-    x, few = envelope(np.arange(1000), y, bins=10)
-    assert np.isnan(few[(x >= 200) & (x < 400)]).all()
-    assert np.isfinite(few[(x < 200) | (x >= 400)]).all()
+    rows = extremes(np.arange(1000), y, bins=10)
+    assert ((rows >= 200) & (rows < 400)).any()
+    assert extremes(np.arange(0), np.zeros(0), bins=3).size == 0
 
 
-def test_no_line_is_drawn_over_what_was_lost() -> None:
-    x, y = envelope(np.array([1, 2, 6, 7]), np.ones(4), bins=10, lost=[(3, 5)])
-    assert x.tolist() == [1, 2, 3, 6, 7]
-    assert np.flatnonzero(np.isnan(y)).tolist() == [2]
+def test_some_are_spread_over_all() -> None:
+    rows = np.arange(0, 3000, 3)
+    few = some(rows, most=10)
+    assert few[[0, -1]].tolist() == [0, 2997]
+    assert len(few) == 10
+    assert some(rows, most=1000) is rows
+
+
+def test_stretches_and_merged_spans() -> None:
+    first, last = stretches(np.array([1, 1, 0, 1, 0, 0, 1], bool))
+    assert list(zip(first.tolist(), last.tolist(), strict=True)) == [(0, 1), (3, 3), (6, 6)]
+    assert merged([(9, 10), (1, 2), (4, 5)], within=2) == [(1, 5), (9, 10)]
 
 
 def test_medians_leave_out_what_is_not_finite() -> None:
@@ -73,13 +84,3 @@ def test_maxima_of_very_few_steps(steps: list[int]) -> None:
     cells, (left, right) = maxima(np.array(steps), np.ones((len(steps), 3)), bins=100)
     assert cells.shape == (3, len(steps))
     assert left < steps[0] <= steps[-1] < right
-
-
-def test_clusters() -> None:
-    assert clusters(np.array([1, 2, 3, 9, 20, 24]), within=5) == [(1, 3), (9, 9), (20, 24)]
-    assert clusters(np.array([], int), within=5) == []
-
-
-def test_lonely_points_are_found() -> None:
-    y = np.array([1.0, np.nan, 2.0, 3.0, np.nan, 4.0])
-    assert lonely(y).tolist() == [True, False, False, False, False, True]

@@ -15,7 +15,7 @@ def test_a_real_run(guarded: bool, tmp_path: Path) -> None:
     run = train(tmp_path / "run.jsonl", steps=230, guarded=guarded)
     mood, text = verdict(run)
     page = check(render([run]))
-    assert len(page.labels) == 9
+    assert len(page.labels) == 6
     if guarded:
         assert run.step[run.rejected].tolist() == [BRIGHT, BROKEN]
         assert mood == "good"

@@ -178,17 +178,6 @@ def test_report_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
         run(watch, batches(3))
 
 
-def test_report_without_its_library_names_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with (
-        pytest.warns(RuntimeWarning, match=r"pip install 'gradstable\[report\]'"),
-        gs.watch(RECORDED, PARAMS, tmp_path / "run.jsonl") as watch,
-    ):
-        run(watch, batches(3))
-
-
 def test_nothing_to_write_is_told_with_the_remedy() -> None:
     with gs.watch(BARE, PARAMS) as watch, pytest.raises(ValueError, match="pass loss="):
         watch(BARE.init(PARAMS))

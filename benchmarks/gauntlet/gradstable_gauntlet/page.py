@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gradstable._src.report.panel import section
 from gradstable._src.report.template import facts, page
 from gradstable_gauntlet.heat import heat_map, style
 from gradstable_gauntlet.league import by_storm, groups, league, reporting_tasks, together
 from gradstable_gauntlet.measures import CLEAN
+from gradstable_gauntlet.picture import section
 from gradstable_gauntlet.plots import MOST_SHOWN, curves, rates
 from gradstable_gauntlet.results import Results
 from gradstable_gauntlet.tables import (
@@ -40,7 +40,9 @@ body { max-width: 1240px; }
 .numbers th:first-child { padding-right: 1rem; }
 .card > .notes { margin: .7rem 0 0 1.1rem; max-width: 60rem; }
 #curves figure, #rates figure { overflow-x: auto; }
-#curves .chart, #rates .chart { min-width: 820px; }
+.picture { display: block; width: 100%; height: auto; min-width: 820px; }
+.picture text { font-family: inherit; }
+.picture path { stroke-linejoin: round; }
 @media (max-width: 640px) { .numbers thead th { min-width: 4.2rem; } }
 """
 

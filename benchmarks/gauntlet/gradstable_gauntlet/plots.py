@@ -9,11 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from gradstable._src.report.frame import Size, decades, plain, scale
-from gradstable._src.report.panel import Key, Panel
-from gradstable._src.report.theme import CURVES, FONT, color
+from gradstable._src.report.chart import Key
+from gradstable._src.report.numbers import plain
+from gradstable._src.report.theme import CURVES
+from gradstable_gauntlet.axes import decades, scale
 from gradstable_gauntlet.measures import CLEAN, bad_as_inf, middle
+from gradstable_gauntlet.picture import Picture
 from gradstable_gauntlet.results import Cell, Results
+from gradstable_gauntlet.svg import FONT, color
 from gradstable_gauntlet.tables import named
 
 MOST_SHOWN = len(CURVES)
@@ -26,7 +29,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (5, 2)),
 )
 _SHAPES = ("line", "dash", "dot", "dashdot", "line", "dash")
-_PAPER = Size("wide", width=1100, left=52, bins=0)
+_WIDTH, _LEFT = 1100, 52
 _DOTS_PER_INCH = 72  # a point of the figure is a pixel of the page
 _HEIGHT, _BETWEEN, _TOP, _BOTTOM, _RIGHT = 132, 44, 30, 38, 22
 # A rising loss is shown up to this many times the highest of the calm runs.
@@ -35,7 +38,7 @@ _HEADROOM = 3.0
 
 def curves(
     results: Results, contestants: Sequence[str], tasks: Sequence[str], storms: Sequence[str]
-) -> Panel:
+) -> Picture:
     """Return the training losses over time, with a row per storm and a column per task."""
     cells = _cells(results, contestants, tasks)
     reading = (
@@ -44,7 +47,7 @@ def curves(
         "finite. Where lines coincide, the storm made no difference between the runs."
     )
 
-    def draw(_: Size) -> Figure:
+    def draw() -> Figure:
         drawn, grid = _grid(len(storms), len(tasks))
         for row, storm in enumerate(storms):
             for column, task in enumerate(tasks):
@@ -62,10 +65,10 @@ def curves(
     )
     keys = _keys(results, contestants)
     there = draw if contestants and tasks and storms else None
-    return Panel("curves", "Loss over time", reading, label, keys, there, sizes=(_PAPER,))
+    return Picture("curves", "Loss over time", reading, label, keys, there)
 
 
-def rates(results: Results, contestants: Sequence[str], tasks: Sequence[str]) -> Panel:
+def rates(results: Results, contestants: Sequence[str], tasks: Sequence[str]) -> Picture:
     """Return the final losses by learning rate in calm weather, with a chart per task."""
     cells = _cells(results, contestants, tasks)
     reading = (
@@ -75,7 +78,7 @@ def rates(results: Results, contestants: Sequence[str], tasks: Sequence[str]) ->
     )
     columns = min(4, max(len(tasks), 1))
 
-    def draw(_: Size) -> Figure:
+    def draw() -> Figure:
         rows = -(-len(tasks) // columns)
         drawn, grid = _grid(rows, columns, empty=rows * columns - len(tasks))
         for place, task in enumerate(tasks):
@@ -90,7 +93,7 @@ def rates(results: Results, contestants: Sequence[str], tasks: Sequence[str]) ->
     label = f"Final loss by learning rate of {', '.join(contestants)}, in {', '.join(tasks)}."
     keys = _keys(results, contestants)
     there = draw if contestants and tasks and len(results.rates) else None
-    return Panel("rates", "Loss by learning rate", reading, label, keys, there, sizes=(_PAPER,))
+    return Picture("rates", "Loss by learning rate", reading, label, keys, there)
 
 
 def _cells(
@@ -115,17 +118,16 @@ def _keys(results: Results, contestants: Sequence[str]) -> list[Key]:
 def _grid(rows: int, columns: int, *, empty: int = 0) -> tuple[Figure, list[list[Axes]]]:
     """Return axes in rows and columns, with this many left out at the end of the last row."""
     height = _TOP + rows * _HEIGHT + (rows - 1) * _BETWEEN + _BOTTOM
-    width = _PAPER.width
     # No pyplot: it would choose a window system and keep every figure.
-    made = Figure(figsize=(width / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH)
-    each = (width - columns * _PAPER.left - _RIGHT) / columns
+    made = Figure(figsize=(_WIDTH / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH)
+    each = (_WIDTH - columns * _LEFT - _RIGHT) / columns
     grid: list[list[Axes]] = []
     for row in range(rows):
         bottom = height - _TOP - _HEIGHT - row * (_HEIGHT + _BETWEEN)
         shown = columns - (empty if row == rows - 1 else 0)
-        lefts = [_PAPER.left + column * (each + _PAPER.left) for column in range(shown)]
+        lefts = [_LEFT + column * (each + _LEFT) for column in range(shown)]
         grid.append([
-            made.add_axes((left / width, bottom / height, each / width, _HEIGHT / height))
+            made.add_axes((left / _WIDTH, bottom / height, each / _WIDTH, _HEIGHT / height))
             for left in lefts
         ])  # fmt: skip
     return made, grid

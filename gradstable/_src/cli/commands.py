@@ -36,7 +36,7 @@ COMMANDS = {
     ),
     "report": Command(
         module="gradstable._src.cli.report",
-        needs="gradstable[report]",
+        needs="gradstable",
         summary="make a page about a recorded run, or one that compares several",
     ),
     "doctor": Command(

@@ -1,11 +1,13 @@
 """``gradstable report``: show one or more recorded runs on one page."""
 
+import functools
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gradstable._src.cli.follow import CannotWriteError, follow, write
 from gradstable._src.cli.options import Parser
 from gradstable._src.cli.reading import read
 from gradstable._src.report.page import render
@@ -13,11 +15,12 @@ from gradstable._src.report.summary import verdict
 from gradstable._src.telemetry.run import Run
 
 _WRITTEN, _FAILED, _REFUSED = 0, 1, 2
+_SECONDS = 5.0
 _TEXT = """\
 Make a page of a recorded run, or one that compares several.
 
 The page is one self-contained file: open it in any browser, online or offline, or send it to \
-someone."""
+someone. With --watch, it is written again while the runs go on, and shows itself anew."""
 _EXITS = {
     _WRITTEN: "the page was written, whatever is on it",
     _FAILED: "a file is not a record of a run, or the page cannot be written",
@@ -50,22 +53,31 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument(
         "--title", metavar="TEXT", help="the title of the page; by default, the names of the runs"
     )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="go on until the runs have ended, or Ctrl-C: write the page whenever there is "
+        f"something new, at most every {_SECONDS:g} seconds",
+    )
     options = parser.parse(args)
     _check(parser, options)
+    paths = options.compare or options.runs
+    page = functools.partial(render, title=options.title)
     try:
-        runs = [read(path) for path in options.compare or options.runs]
+        if options.watch:
+            runs = follow(paths, options.out, page, seconds=_SECONDS)
+        else:
+            runs = [read(path) for path in paths]
+            write(options.out, page(runs))
     except ValueError as error:
         print(f"gradstable report: cannot read: {error}", file=sys.stderr)
+        return _FAILED
+    except CannotWriteError as error:
+        print(f"gradstable report: cannot write {options.out}: {error}", file=sys.stderr)
         return _FAILED
     except OSError as error:
         print(f"gradstable report: cannot read {error.filename}: {error.strerror}", file=sys.stderr)
         return _REFUSED
-    try:
-        options.out.write_text(render(runs, title=options.title), encoding="utf-8")
-    except OSError as error:
-        why = error.strerror or error
-        print(f"gradstable report: cannot write {options.out}: {why}", file=sys.stderr)
-        return _FAILED
     _tell(runs, options.out)
     return _WRITTEN
 

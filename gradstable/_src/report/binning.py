@@ -8,27 +8,36 @@ import numpy as np
 Spans = Sequence[tuple[int, int]]
 
 
-def envelope(
-    x: np.ndarray, y: np.ndarray, *, bins: int, lost: Spans = ()
-) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce a curve to the smallest and the largest value of each bin, in order.
+def extremes(x: np.ndarray, y: np.ndarray, *, bins: int) -> np.ndarray:
+    """Return the rows of the smallest and the largest value of each bin, in order.
 
-    Drawn with one bin per pixel, the result looks like the whole curve.
+    Drawn with a bin per pixel, these rows look like the whole curve.
 
     Args:
       x: ascending values ``[n]``.
-      y: values ``[n]``; non-finite ones become gaps.
+      y: values ``[n]``; those that are not finite are passed over, unless a bin has no other.
       bins: the number of bins of equal width, >= 1.
-      lost: the first and last ``x`` of stretches over which no line is drawn.
 
     Returns:
-      ``x`` and ``y`` of a polyline with at most ``2 * bins`` points, plus one NaN per gap.
+      Ascending rows, at most ``2 * bins`` of them.
     """
-    y = np.where(np.isfinite(y), y, np.nan)
-    if len(x) > 2 * bins:
-        kept = np.concatenate([_extremes(y, part) for part in _parts(x, bins)])
-        x, y = x[kept], y[kept]
-    return _with_gaps(x.astype(np.float64), y, lost)
+    if not len(x):
+        return np.zeros(0, np.int64)
+    width = (x[-1] - x[0] + 1) / bins
+    place = ((x - x[0]) / width).astype(np.int64)
+    finite = np.isfinite(y)
+    high = np.lexsort((np.where(finite, y, -np.inf), place))
+    low = np.lexsort((np.where(finite, y, np.inf), place))
+    edges = np.flatnonzero(np.diff(place)) + 1
+    first, last = np.append(0, edges), np.append(edges, len(x)) - 1
+    return np.unique(np.concatenate([low[first], high[last]]))
+
+
+def some(rows: np.ndarray, *, most: int) -> np.ndarray:
+    """Return at most this many of the rows, evenly spread over them."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
 def medians(x: np.ndarray, y: np.ndarray, *, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,12 +67,10 @@ def maxima(x: np.ndarray, rows: np.ndarray, *, bins: int) -> tuple[np.ndarray, t
     return found.T, ends
 
 
-def clusters(steps: np.ndarray, *, within: float) -> list[tuple[int, int]]:
-    """Return the first and last of each group of ascending steps no further apart than this."""
-    if not len(steps):
-        return []
-    cut = np.flatnonzero(np.diff(steps) > max(within, 1)) + 1
-    return [(int(group[0]), int(group[-1])) for group in np.split(steps, cut)]
+def stretches(where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last row of each run of neighboring rows that are true."""
+    edges = np.diff(np.concatenate([[0], where.astype(np.int8), [0]]))
+    return np.flatnonzero(edges > 0), np.flatnonzero(edges < 0) - 1
 
 
 def merged(spans: Spans, *, within: float) -> list[tuple[int, int]]:
@@ -75,12 +82,6 @@ def merged(spans: Spans, *, within: float) -> list[tuple[int, int]]:
         else:
             found.append((first, last))
     return found
-
-
-def lonely(y: np.ndarray) -> np.ndarray:
-    """Return which points lie between two gaps, where a line would not show them."""
-    shown = np.concatenate([[False], np.isfinite(y), [False]])
-    return shown[1:-1] & ~shown[:-2] & ~shown[2:]
 
 
 def _parts(x: np.ndarray, bins: int) -> Iterator[slice]:
@@ -102,18 +103,3 @@ def _cells(x: np.ndarray, bins: int) -> tuple[np.ndarray, int, tuple[float, floa
     left, right = x[0] - usual / 2, x[-1] + usual / 2
     place = np.minimum(((x - left) / (right - left) * cells).astype(np.int64), cells - 1)
     return place, cells, (float(left), float(right))
-
-
-def _extremes(y: np.ndarray, part: slice) -> np.ndarray:
-    values = y[part]
-    if np.all(np.isnan(values)):
-        return np.array([part.start])
-    ends = {int(np.nanargmin(values)), int(np.nanargmax(values))}
-    return part.start + np.array(sorted(ends))
-
-
-def _with_gaps(x: np.ndarray, y: np.ndarray, lost: Spans) -> tuple[np.ndarray, np.ndarray]:
-    starts = np.array([first for first, _ in lost if len(x) and x[0] < first <= x[-1]], np.float64)
-    # One gap between two points is enough.
-    places, kept = np.unique(np.searchsorted(x, starts), return_index=True)
-    return np.insert(x, places, starts[kept]), np.insert(y, places, np.nan)

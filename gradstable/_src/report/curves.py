@@ -1,33 +1,45 @@
 """The charts over the steps of one run: loss, gradient norm and early warnings."""
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from collections.abc import Mapping, Sequence
 
-from gradstable._src.report.binning import envelope
-from gradstable._src.report.frame import (
-    LARGEST,
-    Size,
-    Span,
-    curve,
-    figure,
-    is_long,
-    mark_at,
-    mark_rollbacks,
-    mark_top,
-    name_axes,
-    over_steps,
-    plain,
-    scale,
-)
-from gradstable._src.report.panel import Key, Panel
-from gradstable._src.report.summary import counted
-from gradstable._src.report.theme import color
-from gradstable._src.telemetry.fields import Alarm
+import numpy as np
+
+from gradstable._src.report import table as rows
+from gradstable._src.report.chart import Chart, Key, Line, Mark, Panel
+from gradstable._src.report.numbers import counted, plain
+from gradstable._src.report.table import Table, is_long
 from gradstable._src.telemetry.run import Run
 
-# A threshold more than this far above all norms, as while it still learns, is not shown.
-_MOST_ABOVE = 100.0
+STEPS, MEDIANS = "steps", "medians"
+_DASH = (5.0, 3.0)
+
+
+def tables(run: Run) -> dict[str, Table]:
+    """Return the tables that the charts of a run read."""
+    # The first two have a chart even if it is empty, with marks that say why.
+    columns = {
+        name: values
+        for name, values in _columns(run).items()
+        if name in ("loss", "grad_norm") or np.isfinite(values).any()
+    }
+    steps = rows.of_steps(run, columns)
+    long = {name: columns[name] for name in ("loss", "grad_norm", "rms", "update_ratio")
+            if name in columns}  # fmt: skip
+    medians = rows.of_medians(run, long, steps)
+    return {STEPS: steps} if medians is None else {STEPS: steps, MEDIANS: medians}
+
+
+def _columns(run: Run) -> Mapping[str, np.ndarray]:
+    # A step that changed nothing has a ratio of zero, which a logarithmic axis cannot show.
+    moved = np.where(run.update_ratio > 0, run.update_ratio, np.nan)
+    return {
+        "loss": run.loss,
+        "grad_norm": run.grad_norm,
+        "threshold": run.threshold,
+        "update_ratio": moved,
+        "rms": run.rms,
+        "lr_factor": run.lr_factor,
+    }
 
 
 def loss(run: Run) -> Panel:
@@ -35,31 +47,18 @@ def loss(run: Run) -> Panel:
     reading = "The loss that was passed to update, one value per step."
     if not run.has_loss:
         label = "No loss was recorded: pass value=loss to update."
-        return Panel("loss", "Loss", reading, label, (), None)
-    lowered = _lowered(run)
-    broken = np.isnan(run.loss) | np.isinf(run.loss)
+        return Panel("loss", "Loss", reading, label)
+    marks = [*_verdicts(rows.LOSS_BROKEN), Mark(STEPS, rows.CLIPPED, "ring", "warn", "loss")]
+    charts = [Chart("loss", _curve(run.loss, "loss", "loss"), marks, height=250)]
     keys = [*_curve_keys(run.loss, "loss"), *_deeds(run)]
+    broken = np.isnan(run.loss) | np.isinf(run.loss)
     if np.any(broken & ~run.rejected):
         keys.append(Key("square", "bad", "loss not finite, step not rejected"))
-    if not lowered:
+    if np.any(run.lr_factor[np.isfinite(run.lr_factor)] != 1.0):
+        charts.append(_lr_factor(run))
+    else:
         reading += " The factor on the learning rate was 1 throughout."
-
-    def draw(size: Size) -> Figure:
-        drawn, axes = figure(size, (230, 60) if lowered else (250,))
-        over_steps(axes[0], Span.of([run]), size, lost=run.lost, last=not lowered)
-        calm = run.loss[~run.rejected]
-        log = scale(axes[0], calm if np.isfinite(calm).any() else run.loss)
-        name_axes(axes[0], "loss, logarithmic" if log else "loss")
-        mark_rollbacks(axes[0], run)
-        curve(axes[0], run, run.loss, size, many=is_long(run.loss))
-        where = run.clipped
-        mark_at(axes[0], run.step[where], run.loss[where], marker="o", tone="warn", size=size)
-        _mark_top(axes[0], run, broken=broken, size=size)
-        if lowered:
-            _draw_lr_factor(axes[1], run, size)
-        return drawn
-
-    return Panel("loss", "Loss", reading, _tell(run, run.loss, "Loss"), keys, draw)
+    return Panel("loss", "Loss", reading, _tell(run, run.loss, "Loss"), keys, charts)
 
 
 def grad_norm(run: Run) -> Panel:
@@ -70,108 +69,82 @@ def grad_norm(run: Run) -> Panel:
     )
     if "grad_norm" not in run.known:
         label = "No gradient norm was recorded."
-        return Panel("norm", "Gradient norm", reading, label, (), None)
-    judged = bool(np.isfinite(run.threshold).any())
-    broken = ~np.isfinite(run.grad_norm)
+        return Panel("norm", "Gradient norm", reading, label)
     keys = [*_curve_keys(run.grad_norm, "norm")]
-    if judged:
+    lines = _curve(run.grad_norm, "grad_norm", "norm")
+    if np.isfinite(run.threshold).any():
         keys.append(Key("dash", "ink", "threshold"))
+        lines.insert(0, Line(STEPS, "threshold", "threshold", "ink", _DASH, 1.2, fits="near"))
     else:
         reading += " There was no finite threshold in this run."
     keys += _deeds(run)
-    if np.any(broken & ~run.rejected):
+    if np.any(~np.isfinite(run.grad_norm) & ~run.rejected):
         keys.append(Key("square", "bad", "norm not finite, step not rejected"))
-
-    def draw(size: Size) -> Figure:
-        drawn, (axes,) = figure(size, (260,))
-        over_steps(axes, Span.of([run]), size, lost=run.lost)
-        scale(axes, _shown_norms(run))
-        name_axes(axes, "norm, logarithmic")
-        mark_rollbacks(axes, run)
-        x, y = envelope(run.step, run.threshold, bins=size.bins, lost=run.lost)
-        axes.plot(x, y, color=color("ink"), linewidth=1.2, linestyle=(0, (4, 2.5)))
-        curve(axes, run, run.grad_norm, size, many=is_long(run.grad_norm))
-        where = run.clipped
-        mark_at(axes, run.step[where], run.grad_norm[where], marker="o", tone="warn", size=size)
-        _mark_top(axes, run, broken=broken, size=size)
-        return drawn
-
+    marks = [*_verdicts(rows.NORM_BROKEN), Mark(STEPS, rows.CLIPPED, "ring", "warn", "grad_norm")]
     label = _tell(run, run.grad_norm, "Gradient norm")
-    return Panel("norm", "Gradient norm", reading, label, keys, draw)
+    return Panel(
+        "norm", "Gradient norm", reading, label, keys, [Chart("norm", lines, marks, height=260)]
+    )
 
 
 def warnings(run: Run) -> Panel:
-    """Return the chart of the signals that move before the loss does, with the alarms."""
+    """Return the charts of the signals that move before the loss does, with the alarms."""
     title = "Early warnings"
     reading = (
         "RMS_t is the root mean of g²/v, in the leaf where it is largest: about 1 when the second "
         "moment is up to date, and far above 1 when it lags behind. Below it: the norm of the "
         "update relative to that of the parameters."
     )
-    # A step that changed nothing has a ratio of zero, which a logarithmic axis cannot show.
-    moved = np.where(run.update_ratio > 0, run.update_ratio, np.nan)
-    rows = [
-        ("rms", run.rms, "RMS_t, logarithmic", Alarm.RMS),
-        ("update_ratio", moved, "update / parameters, logarithmic", Alarm.UPDATE_RATIO),
+    known = _columns(run)
+    shown = [
+        (name, known[name], text, bit, level)
+        for name, text, bit, level in (
+            ("rms", "RMS_t", rows.RMS_ALARM, 1.0),
+            ("update_ratio", "update / parameters", rows.RATIO_ALARM, None),
+        )
+        if np.isfinite(known[name]).any()
     ]
-    rows = [row for row in rows if np.isfinite(row[1]).any()]
-    if not rows:
-        label = "Neither RMS_t nor the size of updates was recorded."
-        return Panel("warnings", title, reading, label, (), None)
+    if not shown:
+        return Panel(
+            "warnings", title, reading, "Neither RMS_t nor the size of updates was recorded."
+        )
     alarmed = int(np.count_nonzero(run.alarms > 0))
-    keys = [*_curve_keys(rows[0][1], "value")]
+    keys = [*_curve_keys(shown[0][1], "value")]
     keys += [Key("triangle", "bad", "alarm: far above its usual value")] * bool(alarmed)
     keys += [key for key in _deeds(run) if key.shape != "ring"]
-
-    def draw(size: Size) -> Figure:
-        drawn, every = figure(size, [150] * len(rows))
-        for axes, (name, values, text, alarm) in zip(every, rows, strict=True):
-            over_steps(axes, Span.of([run]), size, lost=run.lost, last=axes is every[-1])
-            calm = values[~run.rejected]
-            scale(axes, calm if np.isfinite(calm).any() else values)
-            name_axes(axes, text)
-            if name == "rms":
-                axes.axhline(1.0, color=color("soft"), linewidth=1.0, linestyle=(0, (1, 2)))
-            mark_rollbacks(axes, run)
-            curve(axes, run, values, size, many=is_long(rows[0][1]))
-            mark_top(axes, run.step[run.rejected], marker="x", tone="bad", size=size)
-            on = (run.alarms > 0) & (run.alarms & alarm > 0)
-            mark_at(axes, run.step[on], values[on], marker="^", tone="bad", size=size)
-        return drawn
-
-    ranges = [f"{text.split(',')[0]} {_range(values)}" for _, values, text, _ in rows]
+    charts = [
+        Chart(
+            text,
+            _curve(values, name, text),
+            [Mark(STEPS, rows.REJECTED, "cross", "bad"), Mark(STEPS, bit, "triangle", "bad", name)],
+            height=170,
+            level=level,
+        )
+        for name, values, text, bit, level in shown
+    ]
+    ranges = [f"{text} {_range(values)}" for _, values, text, _, _ in shown]
     label = f"{'; '.join(ranges)}; {counted(alarmed, 'step')} with an alarm."
-    return Panel("warnings", title, reading, label, keys, draw)
+    return Panel("warnings", title, reading, label, keys, charts)
 
 
-def _draw_lr_factor(axes: Axes, run: Run, size: Size) -> None:
-    over_steps(axes, Span.of([run]), size, lost=run.lost)
-    name_axes(axes, "factor on the learning rate")
-    x, y = envelope(run.step, run.lr_factor, bins=size.bins, lost=run.lost)
-    axes.set_ylim(0, 1.1 * max(1.0, np.nanmax(y)))
-    axes.set_yticks([0, 0.5, 1])
-    axes.plot(x, y, color=color("good"), linewidth=1.6, drawstyle="steps-post")
-    mark_rollbacks(axes, run)
+def _lr_factor(run: Run) -> Chart:
+    highest = max(1.0, float(np.nanmax(run.lr_factor)))
+    line = Line(STEPS, "lr_factor", "factor", "good", width=1.6, stepped=True)
+    name = "factor on the learning rate"
+    return Chart(name, [line], height=100, log=False, ends=(0.0, 1.1 * highest))
 
 
-def _mark_top(axes: Axes, run: Run, *, broken: np.ndarray, size: Size) -> None:
-    mark_top(axes, run.step[run.rejected], marker="x", tone="bad", size=size)
-    mark_top(axes, run.step[broken & ~run.rejected], marker="s", tone="bad", size=size)
+def _curve(values: np.ndarray, column: str, label: str) -> list[Line]:
+    if not is_long(values):
+        return [Line(STEPS, column, label)]
+    return [
+        Line(STEPS, column, label, width=0.8, faint=True),
+        Line(MEDIANS, column, label, width=1.8, quiet=True),
+    ]
 
 
-def _shown_norms(run: Run) -> np.ndarray:
-    """Return what the axis of norms must cover: accepted norms if there are any, and thresholds."""
-    norms = run.grad_norm[~run.rejected & np.isfinite(run.grad_norm)]
-    if not norms.size:
-        norms = run.grad_norm
-    finite = norms[np.isfinite(norms)]
-    limit = _MOST_ABOVE * min(finite.max(), LARGEST) if finite.size else np.inf
-    return np.concatenate([norms, run.threshold[run.threshold <= limit]])
-
-
-def _lowered(run: Run) -> bool:
-    known = run.lr_factor[np.isfinite(run.lr_factor)]
-    return bool(np.any(known != 1.0))
+def _verdicts(broken: int) -> Sequence[Mark]:
+    return (Mark(STEPS, rows.REJECTED, "cross", "bad"), Mark(STEPS, broken, "square", "bad"))
 
 
 def _curve_keys(values: np.ndarray, name: str) -> list[Key]:

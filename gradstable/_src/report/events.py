@@ -6,7 +6,8 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from gradstable._src.core.reasons import Reason, sentence
-from gradstable._src.report.summary import broken_steps, leaf_name, plain_short
+from gradstable._src.report.numbers import plain_short
+from gradstable._src.report.summary import broken_steps, leaf_name
 from gradstable._src.telemetry.fields import ALARM_SENTENCES, Alarm, which_part
 from gradstable._src.telemetry.run import Note, Run
 

@@ -4,14 +4,13 @@ import re
 from collections import Counter
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from gradstable._src.report.frame import Size
-from gradstable._src.report.heat import Heat, draw_heat
-from gradstable._src.report.panel import Key, Panel
+from gradstable._src.report.chart import Key, Panel
+from gradstable._src.report.heat import Heat, drawn
 from gradstable._src.telemetry.run import Run
 
 MOST_LEAVES = 40
+NAME_LETTERS = 32
 
 
 def leaf_norms(run: Run) -> Panel:
@@ -19,7 +18,7 @@ def leaf_norms(run: Run) -> Panel:
     title = "Gradient norm of each leaf"
     if not len(run.leaf_steps) or not len(run.leaves):
         label = "No leaf norms were recorded."
-        return Panel("leaves", title, "", label, (), None)
+        return Panel("leaves", title, "", label)
     rows = chosen(run)
     reading = (
         "One row per leaf, in tree order; each color is the largest norm within its stretch of "
@@ -33,19 +32,15 @@ def leaf_norms(run: Run) -> Panel:
     shown = run.leaf_norms if len(rows) == len(run.leaves) else run.leaf_norms[:, rows]
     broken = ~np.isfinite(shown)
     keys = [Key("line", "bad", "NaN or infinite")] if broken.any() else []
-
-    def draw(size: Size) -> Figure:
-        most = 32 if size.width > 600 else 18
-        names = [short_path(run.leaves[row], letters=most) for row in rows]
-        return draw_heat(run, Heat(run.leaf_steps, shown, broken, names, "gradient norm"), size)
-
+    names = [short_path(run.leaves[row], letters=NAME_LETTERS) for row in rows]
+    heat = drawn(Heat(run.leaf_steps, shown, broken, names, "gradient norm"))
     largest = rows[int(np.argmax(_largest(shown)))]
     label = (
         f"Gradient norms of {len(rows)} leaves at {len(run.leaf_steps):,} steps. The largest is in "
         f"{run.leaves[largest]}; {int(broken.any(axis=0).sum())} leaves were NaN or infinite at "
         "some step."
     )
-    return Panel("leaves", title, reading, label, keys, draw)
+    return Panel("leaves", title, reading, label, keys, [heat])
 
 
 def chosen(run: Run, *, most: int = MOST_LEAVES) -> list[int]:

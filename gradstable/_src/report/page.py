@@ -1,5 +1,6 @@
 """The report: one page for one run, or one page that compares several runs."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 from itertools import starmap
@@ -7,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from gradstable._src.core.reasons import sentence
 from gradstable._src.report import comparison, curves
+from gradstable._src.report.chart import Data, section, shape, to_json
 from gradstable._src.report.events import Event, events, most_telling, reasons
 from gradstable._src.report.histogram import norms
 from gradstable._src.report.leaves import leaf_norms
-from gradstable._src.report.panel import Panel, section, shape
+from gradstable._src.report.scalars import scalars
 from gradstable._src.report.summary import pattern_sentences, tiles, verdict
-from gradstable._src.report.taps import tap_gradients, tap_values
+from gradstable._src.report.table import Table, shown_gaps
+from gradstable._src.report.taps import tap_curves, tap_gradients, tap_values
 from gradstable._src.report.template import facts, page
 from gradstable._src.telemetry.run import Run
 
@@ -22,22 +26,25 @@ _SIGNS = {"good": "✓", "warn": "–", "bad": "✗"}
 
 
 @np.errstate(all="ignore")  # it is meant for wild numbers
-def render(runs: Sequence[Run], *, title: str | None = None) -> str:
+def render(runs: Sequence[Run], *, title: str | None = None, reload: float | None = None) -> str:
     r"""Render a page about one run, or one that compares several.
 
-    The page is a single HTML document that contains charts, style and a button for the theme, and
-    loads nothing from elsewhere. Curves are reduced to the smallest and the largest value of each
-    stretch of steps, so that 100,000 steps fit and no spike is lost.
+    The page is a single HTML document that contains all charts, their numbers and scripts, and
+    loads nothing from elsewhere. Of long runs, it has the smallest and the largest value of each
+    stretch of steps, and what was rejected or clipped, so that 100,000 steps fit into 1 MB and no
+    spike is lost.
 
     Args:
       runs: runs returned by ``gs.telemetry.read_run``, at least one.
       title: the title of the page. Default: the name of the run, or the names of all runs.
+      reload: the page loads itself again after this many seconds, for a run that goes on and is
+        rendered again from time to time. Default: never.
 
     Returns:
       The text of an HTML document; write it as UTF-8.
 
     Raises:
-      ValueError: if ``runs`` is empty.
+      ValueError: if ``runs`` is empty, or ``reload`` is not positive.
 
     Example:
       >>> import tempfile
@@ -55,33 +62,56 @@ def render(runs: Sequence[Run], *, title: str | None = None) -> str:
     if not runs:
         msg = "runs is empty: pass at least one run to report"
         raise ValueError(msg)
+    if reload is not None and not 0 < reload < math.inf:
+        msg = f"reload must be a positive number of seconds, got {reload}"
+        raise ValueError(msg)
     if len(runs) == 1:
-        return _one(runs[0], title or runs[0].name)
-    return comparison.compare(runs, title=title)
+        return _one(runs[0], title or runs[0].name, reload)
+    return comparison.compare(runs, title=title, reload=reload)
 
 
-def _one(run: Run, title: str) -> str:
-    panels: list[Panel] = [
+def _one(run: Run, title: str, reload: float | None) -> str:
+    numbers, number_tables = scalars(run)
+    one_tap, tap_tables = tap_curves(run)
+    upper = [
         curves.loss(run),
         curves.grad_norm(run),
         curves.warnings(run),
+        *([] if numbers is None else [numbers]),
         leaf_norms(run),
-        *(panel for panel in (tap_values(run), tap_gradients(run)) if panel is not None),
+        *(panel for panel in (tap_values(run), tap_gradients(run), one_tap) if panel is not None),
     ]
-    parts = [
+    histogram = norms(run)
+    tables = {**curves.tables(run), **number_tables, **tap_tables}
+    body = [
         _verdict(run),
         _tiles(run),
-        *map(section, panels),
-        f'<div class="two">{section(norms(run))}{_reasons(run)}</div>',
+        *map(section, upper),
+        f'<div class="two">{section(histogram)}{_reasons(run)}</div>',
         _events(run),
-        _scalars(run),
         _settings(run),
     ]
     return page(
         title=title,
         under=facts(_facts(run)),
-        body="\n".join(part for part in parts if part),
+        body="\n".join(part for part in body if part),
         foot=_foot(run),
+        data=to_json([*upper, histogram], _data(run, tables)),
+        reload=reload,
+    )
+
+
+def _data(run: Run, tables: dict[str, Table]) -> Data:
+    steps = run.step if len(run.step) else np.array([0, 1])
+    reported = [one.step for one in run.scalars.values() if len(one.step)]
+    every = np.concatenate([steps[[0, -1]], *reported])
+    codes = np.unique(run.reason[run.rejected | run.clipped]).tolist()
+    return Data(
+        (float(every.min()), float(every.max())),
+        tables,
+        shown_gaps(run.lost),
+        [(event.step, "note") for event in run.rollbacks],
+        {int(code): sentence(code) for code in codes},
     )
 
 
@@ -149,7 +179,10 @@ def _events(run: Run) -> str:
     if not found:
         return f'{head}<p class="nothing">Every step passed unchanged.</p></section>'
     shown = most_telling(found)
-    note = "Neighboring steps with the same outcome share a row."
+    note = (
+        "Neighboring steps with the same outcome share a row. Click on the steps to see them in "
+        "all charts."
+    )
     if len(shown) < len(found):
         note += (
             f" Shown are {len(shown)} of {len(found):,} rows: rollbacks first, then steps that "
@@ -168,28 +201,9 @@ def _event(event: Event) -> str:
     where, _, path = event.leaf.rpartition(" in ")
     leaf = f"{escape(where)} in <code>{escape(path)}</code>" if path else ""
     return (
-        f'<tr><td class="steps">{event.steps}</td><td class="kind">{shape(*event.mark)} '
+        f'<tr><td class="steps"><a href="#loss" data-first="{event.first}" '
+        f'data-last="{event.last}">{event.steps}</a></td><td class="kind">{shape(*event.mark)} '
         f'{escape(event.kind)}</td><td>{escape(event.text)}</td><td class="leaf">{leaf}</td></tr>'
-    )
-
-
-def _scalars(run: Run) -> str:
-    rows = []
-    for name, (_, value) in run.scalars.items():
-        finite = value[np.isfinite(value)]
-        if finite.size:
-            numbers = (finite[0], finite[-1], finite.min(), finite.max())
-            cells = "".join(f'<td class="number">{number:.6g}</td>' for number in numbers)
-            rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    if not rows:
-        return ""
-    names = "".join(
-        f'<th scope="col" class="number">{name}</th>' for name in ("first", "last", "least", "most")
-    )
-    return (
-        '<section class="card" id="scalars"><h2>Other reported numbers</h2>'
-        '<div class="scroll"><table><thead><tr><th scope="col">name</th>'
-        f"{names}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradstable._src.core.reasons import LET_IN, sentence
-from gradstable._src.report.frame import plain
+from gradstable._src.report.numbers import counted, plain_short
 from gradstable._src.telemetry.patterns import Shape, patterns_of, sentence_of
 from gradstable._src.telemetry.returns import Returns, returns_of, slowed
 from gradstable._src.telemetry.run import Run
@@ -38,27 +38,17 @@ class Tile(NamedTuple):
     note: str
 
 
-def counted(number: int, thing: str) -> str:
-    """Return a number with its noun: 1 step, 2 steps."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
 def tiles(run: Run) -> list[Tile]:
     """Return the numbers of the summary strip."""
     steps, rejected = len(run.step), int(run.rejected.sum())
     cut = int(run.clipped.sum())
     leaf, why = worst_leaf(run)
-    least = _finite(run.loss)
     return [
         Tile("steps", f"{steps:,}", _seen(run)),
         Tile("accepted", f"{steps - rejected:,}", _share(steps - rejected, steps)),
         Tile("clipped", f"{cut:,}", _share(cut, steps)),
         Tile("rejected", f"{rejected:,}", _share(rejected, steps)),
-        Tile(
-            "last loss",
-            shown_loss(run),
-            f"least {least.min():.4g}" if least.size else "none recorded",
-        ),
+        Tile("loss", *told_loss(run)),
         Tile("worst leaf", leaf, why),
     ]
 
@@ -126,19 +116,20 @@ def broken_steps(run: Run) -> np.ndarray:
     return bad & ~run.rejected
 
 
-def last_loss(run: Run) -> float:
-    """Return the loss of the last accepted step, or else of the last step."""
+def told_loss(run: Run) -> tuple[str, str]:
+    """Return the loss at both ends of the run as text, and what these numbers are."""
     accepted = run.loss[~run.rejected]
     values = accepted if accepted.size else run.loss
-    return float(values[-1]) if values.size else float("nan")
-
-
-def shown_loss(run: Run) -> str:
-    """Return the last loss as text."""
-    if not run.has_loss or not len(run.step):
-        return "–"
-    last = last_loss(run)
-    return "NaN" if np.isnan(last) else f"{last:.4g}"
+    if not run.has_loss or not values.size:
+        return "–", "none recorded"
+    ends = _loss_ends(run)
+    if ends is None:
+        return _short(values[-1]), "of one step" if len(values) == 1 else "of the last step"
+    first, last, few = ends
+    if not np.isfinite(values[-1]):
+        return f"{_short(first)} → {_short(values[-1])}", "at the beginning and at the end"
+    note = "first and last accepted" if few == 1 else f"medians of {few} accepted steps"
+    return f"{_short(first)} → {_short(last)}", note
 
 
 def trailing_rejections(run: Run) -> int:
@@ -209,18 +200,25 @@ def _held(run: Run, back: Returns | None) -> str:
 
 
 def _loss_path(run: Run) -> str:
+    ends = _loss_ends(run)
+    if ends is None:
+        return ""
+    first, last, _ = ends
+    verb = "fell" if last < first else "rose"
+    return f"; the loss {verb} from {_short(first)} to {_short(last)}"
+
+
+def _loss_ends(run: Run) -> tuple[float, float, int] | None:
+    """Return medians of the first and last accepted finite losses, and of how many each."""
     losses = _finite(run.loss[~run.rejected])
     if losses.size < 2:
-        return ""
+        return None
     few = max(1, min(20, losses.size // 10))
-    first, last = float(np.median(losses[:few])), float(np.median(losses[-few:]))
-    verb = "fell" if last < first else "rose"
-    return f"; the loss {verb} from {plain_short(first)} to {plain_short(last)}"
+    return float(np.median(losses[:few])), float(np.median(losses[-few:])), few
 
 
-def plain_short(value: float) -> str:
-    """Return a number with three digits, as text without markup."""
-    return plain(float(f"{value:.3g}"))
+def _short(value: float) -> str:
+    return plain_short(value) if np.isfinite(value) else "NaN" if np.isnan(value) else "∞"
 
 
 def _open(run: Run) -> str:

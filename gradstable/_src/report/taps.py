@@ -1,17 +1,23 @@
-"""The map of taps: the largest value at each, layer by layer, from the first step to the last."""
+"""Taps over the steps: maps of all of them, layer by layer, and the curves of one."""
 
 import re
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from gradstable._src.report.frame import Size
-from gradstable._src.report.heat import Heat, draw_heat
-from gradstable._src.report.leaves import short_path
-from gradstable._src.report.panel import Key, Panel
+from gradstable._src.report.chart import Chart, Drawn, Key, Line, Panel
+from gradstable._src.report.heat import Heat, drawn
+from gradstable._src.report.leaves import NAME_LETTERS, short_path
+from gradstable._src.report.table import Table, of_column
 from gradstable._src.telemetry.run import Run
 
 MOST_TAPS = 40
+# Rows of the tables of all taps together, and of each at least.
+_ROWS, _LEAST_ROWS = 6000, 120
+_LINES = {
+    "largest value": ("forward", "max_abs", "bad", ()),
+    "root mean square": ("forward", "rms", "main", ()),
+    "root mean square of its gradient": ("gradient", "rms", "good", (5.0, 3.0)),
+}
 
 
 def tap_values(run: Run) -> Panel | None:
@@ -46,19 +52,38 @@ def _map(run: Run, side: str, number: str, key: str, title: str, what: str) -> P
         )
     values, broken = values[:, shown], broken[:, shown]
     kept = [names[row] for row in shown]
-
-    def draw(size: Size) -> Figure:
-        letters = 32 if size.width > 600 else 18
-        labels = [short_path(name, letters=letters) for name in kept]
-        return draw_heat(run, Heat(steps, values, broken, labels, what), size)
-
+    labels = [short_path(name, letters=NAME_LETTERS) for name in kept]
+    heat = drawn(Heat(steps, values, broken, labels, what))
     top = kept[int(np.argmax(_largest(values)))]
     label = (
         f"{title}: {len(kept)} taps at {len(steps):,} steps. The largest is at {top}; "
         f"{int(broken.any(axis=0).sum())} had entries that were not finite."
     )
     keys = [Key("line", "bad", "NaN or infinite entries")] if broken.any() else []
-    return Panel(key, title, reading, label, keys, draw)
+    return Panel(key, title, reading, label, keys, [heat])
+
+
+def tap_curves(run: Run) -> tuple[Panel | None, dict[str, Table]]:
+    """Return the chart of one tap, which the reader chooses, and the tables of all."""
+    if not run.taps:
+        return None, {}
+    names = sorted(run.taps, key=_in_order)[:MOST_TAPS]
+    most = max(_LEAST_ROWS, _ROWS // len(names))
+    tables, charts = {}, {}
+    for place, name in enumerate(names):
+        tap, key = run.taps[name], f"tap-{place}"
+        columns = {
+            text: getattr(tap, side)[number] for text, (side, number, _, _) in _LINES.items()
+        }
+        tables[key] = of_column(tap.step, columns, most=most)
+        lines = [Line(key, text, text, tone, dash) for text, (_, _, tone, dash) in _LINES.items()]
+        charts[name] = Chart("tap, gradient", lines).to_json()
+    keys = [
+        Key("dash" if dash else "line", tone, text) for text, (_, _, tone, dash) in _LINES.items()
+    ]
+    label = f"Curves of one of {len(names)} taps: {', '.join(_LINES)}."
+    choice = Drawn("choice", {"label": "tap", "charts": charts})
+    return Panel("tap-curves", "One tap over time", "", label, keys, [choice]), tables
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:

@@ -20,7 +20,6 @@ from gradstable._src.core.ledger import Ledger
 from gradstable._src.health.check import check
 from gradstable._src.telemetry.console import Console
 from gradstable._src.telemetry.event import Event
-from gradstable._src.telemetry.extras import need
 from gradstable._src.telemetry.json_lines import JsonLines
 from gradstable._src.telemetry.log import Log
 from gradstable._src.telemetry.sink import Sink
@@ -176,7 +175,6 @@ class Watch:
         if self._file is None or self.report is None:
             return
         try:
-            need("matplotlib", extra="report")
             from gradstable._src.report.page import render
             from gradstable._src.report.summary import verdict
             from gradstable._src.telemetry.run import read_run
@@ -241,8 +239,8 @@ def watch(
       on_event: called once for each ``gs.telemetry.Event``.
       capture_to: a folder for the batches of bad steps, as for ``gs.capture``. Default: none are
         kept. For more settings, use ``gs.capture`` itself.
-      report: whether to write a report at the end, if there is a file. It needs the extra
-        ``gradstable[report]``; without it, a warning says so.
+      report: whether to write a report at the end, if there is a file. To look at it before, run
+        ``gradstable report run.jsonl --watch``.
       patience: rejected steps in a row after which the run cannot continue, as for ``gs.check``.
       every: calls between two readings, as for ``gs.telemetry.Log``.
       config: settings worth knowing later, as for ``gs.telemetry.Log``.
