@@ -3,7 +3,8 @@
 Run ``python -m benchmarks.readers`` (about a minute). It writes a synthetic run of a million steps
 into a temporary folder, with everything a long run has: leaf norms, clips, single and consecutive
 rejections, NaN losses, alarms, rollbacks, lost steps, scalars from the loop. Each reader then runs
-in its own process. ``--steps`` makes the run shorter or longer, and ``--leaves`` wider.
+in its own process, and Chromium, if there is one, opens the page. ``--steps`` makes the run shorter
+or longer, and ``--leaves`` wider.
 """
 
 import argparse
@@ -19,9 +20,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.browser import browse, chromium
 from gradstable.rules import Reason
 
-STEPS, LEAVES, LEAF_EVERY = 1_000_000, 24, 4
+STEPS, LEAVES, LEAF_EVERY, SCALARS = 1_000_000, 24, 4, 12
 # Limits for a million steps, including reading and the start of Python.
 SECONDS, MEGABYTES = 20.0, 600.0
 _MEASURE = """\
@@ -31,6 +33,16 @@ began = time.perf_counter()
 seconds = time.perf_counter() - began
 print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)
 """
+# The time since the browser began to open the page, once it has shown a frame with all charts.
+_OPENED = """<script>
+requestAnimationFrame(() => setTimeout(() => {
+  const shown = document.createElement("output");
+  shown.id = "opened";
+  shown.textContent = performance.now();
+  document.body.append(shown);
+}));
+</script>
+</body>"""
 _CALLS = {
     "read_run": "from gradstable.telemetry import read_run; read_run(sys.argv[1])",
     "doctor": 'from gradstable.cli import main; assert main(["doctor", sys.argv[1]]) == 0',
@@ -73,7 +85,8 @@ def events(steps: int, leaves: int, *, seed: int = 0) -> Iterator[dict[str, Any]
                     scale=0.0 if rejected[row] else 0.4 if clipped[row] else 1.0,
                     alarm=int(alarmed[row]), leaves=leaves)  # fmt: skip
         if row % 1_000 == 999:
-            yield {"event": "scalars", "step": row + 1, "accuracy": round(row / steps, 4)}
+            numbers = {f"number_{place}": round(row / steps, 4) for place in range(SCALARS)}
+            yield {"event": "scalars", "step": row + 1, **numbers}
         if row % 20_000 == 19_999:
             yield {"event": "note", "step": row + 1, "text": f"rollback to step {row - 200}"}
     yield {"event": "end", "step": steps}
@@ -115,6 +128,15 @@ def measure(reader: str, path: Path) -> tuple[float, float]:
     return float(seconds), float(megabytes)
 
 
+def opened(page: Path) -> float:
+    """Return after how many milliseconds a browser has drawn the whole page."""
+    text = page.read_text(encoding="utf-8").replace("</body>", _OPENED)
+    timed = page.with_name("timed.html")
+    timed.write_text(text, encoding="utf-8")
+    dom, _ = browse(timed, "--dump-dom", real_time=True)
+    return float(dom.rpartition('<output id="opened">')[2].partition("<")[0] or "nan")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -134,6 +156,11 @@ def main() -> None:
             table.add_row(reader, f"{seconds:.1f}", f"{megabytes:.0f}")
         table.caption = f"for a million steps: at most {SECONDS:.0f} s and {MEGABYTES:.0f} MB"
         Console().print(table)
+        page = Path(f"{path}.html")
+        print(f"The page has {page.stat().st_size / 1000:,.0f} KB.")
+        if chromium() is not None:
+            times = sorted(opened(page) for _ in range(5))
+            print(f"Chromium has drawn it after {times[2]:,.0f} ms (median of 5).")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
 """The screenshots of the report page: a real run with injected faults, in both themes.
 
-Run ``python -m benchmarks.report_screenshot``; it takes half a minute, needs Chromium, and writes
-``docs/_static/demo.png`` for the README, ``report_light.png``, ``report_dark.png``, and
-``report_compare.png``. For the last three, a small network learns handwritten digits with guarded
-AdamW, and some batches are bad: too bright at step 90, a NaN pixel at 200, wrong labels with huge
-weights from 310 to 312. From 400 on everything is three times brighter, which is not a bad batch
-but a level shift.
+Run ``python -m benchmarks.report_screenshot``; it takes a minute, needs Chromium, and writes
+``docs/_static/demo.png`` for the README, and ``report_light.png``, ``report_dark.png``,
+``report_phone.png``, and ``report_compare.png``. For the last four, a small network learns
+handwritten digits with guarded AdamW, and some batches are bad: too bright at step 90, a NaN pixel
+at 200, wrong labels with huge weights from 310 to 312. From 400 on everything is three times
+brighter, which is not a bad batch but a level shift.
 """
 
 import argparse
 import functools
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
@@ -28,6 +26,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import gradstable as gs
+from benchmarks.browser import browse
 from gradstable.cli import main as gradstable_command
 from gradstable.report import render
 
@@ -38,22 +37,19 @@ WIDTHS = (64, 96, 64, 10)
 WINDOW = (1100, 2000)
 FOLDER = Path(__file__).parents[1] / "docs" / "_static"
 
-# No screen, no network, no telemetry, and a virtual clock.
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=5000",
-)
+_FRAME = """<!DOCTYPE html><style>body {{ margin: 0 }}</style>
+<iframe src="{}" style="border: 0; width: {}px; height: {}px"></iframe>"""
+_POINT = """<script>
+setTimeout(() => {{
+  const over = document.querySelector('[data-chart="{0}"] .u-over');
+  const box = over.getBoundingClientRect();
+  for (const kind of ["mouseenter", "mousemove"]) {{
+    over.dispatchEvent(new MouseEvent(
+      kind, {{ clientX: box.left + {1}, clientY: box.top + 60, movementX: 1, bubbles: true }}));
+  }}
+}}, 100);
+</script>
+</body>"""
 
 Params = dict[str, dict[str, jax.Array]]
 
@@ -127,50 +123,40 @@ def train(path: Path, *, steps: int = STEPS, guarded: bool = True) -> gs.telemet
     return gs.telemetry.read_run(path)
 
 
-def chromium() -> str | None:
-    """Return the path of the browser, if there is one."""
-    return shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def browse(
+def shoot(
     page: Path,
-    *options: str,
-    window: tuple[int, int] = WINDOW,
+    png: Path,
+    *,
     dark: bool = False,
-    seconds: float = 60.0,
+    window: tuple[int, int] = WINDOW,
     part: str = "",
-) -> tuple[str, str]:
-    """Open a page without a network or a screen; return what it wrote and logged.
+    pointer: tuple[str, int] | None = None,
+) -> None:
+    """Write a screenshot of a page, with few colors, since all of it is flat.
 
     Args:
       page: the file.
-      *options: more options of the browser.
-      window: its size in pixels, however narrow.
-      dark: whether the system has a dark theme.
-      seconds: how long to wait.
-      part: what follows the file in the address, with its ``#``.
+      png: where to write the picture.
+      dark: whether in the dark theme.
+      window: the size in pixels.
+      part: what follows the file in the address.
+      pointer: the chart that the pointer is over, and how far from its left.
     """
-    command = chromium()
-    if command is None:
-        raise FileNotFoundError("chromium is not on the PATH")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        done = subprocess.run(
-            [
-                command, *_FLAGS, f"--user-data-dir={profile}",
-                f"--blink-settings=preferredColorScheme={0 if dark else 1}", *options,
-                f"--window-size={window[0]},{window[1]}", page.resolve().as_uri() + part,
-            ],
-            capture_output=True, text=True, timeout=seconds, check=True,
-            env={**os.environ, "HOME": profile},
-        )  # fmt: skip
-    return done.stdout, done.stderr
-
-
-def shoot(page: Path, png: Path, *, dark: bool, window: tuple[int, int] = WINDOW) -> None:
-    """Write a screenshot of a page, with few colors, since all of it is flat."""
-    browse(page, f"--screenshot={png}", window=window, dark=dark)
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / page.name
+        text = page.read_text(encoding="utf-8")
+        if pointer is not None:
+            text = text.replace("</body>", _POINT.format(*pointer))
+        copy.write_text(text, encoding="utf-8")
+        shown = copy
+        # No window is narrower than 500 pixels where there is no screen; a frame in it is.
+        if window[0] < 500:
+            shown = Path(scratch) / "frame.html"
+            shown.write_text(_FRAME.format(copy.name, *window), encoding="utf-8")
+        browse(shown, f"--screenshot={png}", window=window, dark=dark, part=part)
     with Image.open(png) as image:
-        few = image.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE)
+        flat = image.convert("RGB").crop((0, 0, *window))
+    few = flat.quantize(method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(png, optimize=True)
 
 
@@ -190,16 +176,15 @@ def main(args: Sequence[str] | None = None) -> None:
         page.write_text(render(runs[:1]), encoding="utf-8")
         compare.write_text(render(runs), encoding="utf-8")
         assert gradstable_command(["demo", "--out", "demo"]) == 0
-        pictures = {
-            "demo.png": (Path("demo/demo.html"), False, (1000, 575)),
-            "report_light.png": (page, False, WINDOW),
-            "report_dark.png": (page, True, WINDOW),
-            "report_compare.png": (compare, False, (1100, 1500)),
-        }
-        for name, (source, dark, window) in pictures.items():
-            png = options.out / name
-            shoot(source, png, dark=dark, window=window)
-            print(f"wrote {png} ({png.stat().st_size / 1024:.0f} KB)")
+        shoot(Path("demo/demo.html"), options.out / "demo.png", window=(1000, 575))
+        shoot(page, options.out / "report_light.png", pointer=("norm-0", 333))
+        shoot(page, options.out / "report_dark.png", dark=True, part="#steps=280-420",
+              pointer=("norm-0", 210))  # fmt: skip
+        shoot(page, options.out / "report_phone.png", window=(400, 1700), pointer=("loss-0", 120))
+        shoot(compare, options.out / "report_compare.png", window=(1100, 1500),
+              pointer=("loss-0", 500))  # fmt: skip
+        for png in sorted(options.out.glob("*.png")):
+            print(f"{png} ({png.stat().st_size / 1024:.0f} KB)")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report_screenshot import browse, chromium
+from benchmarks.browser import browse, chromium
 from gradstable.report import render
 from gradstable.telemetry import read_run
 from tests.doctor.expected import RUNS

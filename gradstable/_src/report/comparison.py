@@ -121,12 +121,11 @@ def _overlay(runs: Sequence[Run], names: Sequence[str], column: "_Column") -> Pa
     keys = [Key(_SHAPES[place % len(CURVES)], _tone(place), names[place]) for place in known]
     if any(runs[place].rollbacks for place in known):
         keys.append(Key("upright", "soft", "rollback, in the color of its run"))
-    many = any(is_long(getattr(runs[place], key)) for place in known)
     # The first run on top: it is the one that others are compared with.
     lines = [
         line
         for place in reversed(known)
-        for line in _lines(place, names[place], column, getattr(runs[place], key), many=many)
+        for line in _lines(place, names[place], column, getattr(runs[place], key))
     ]
     marks = [
         Mark(f"{_key(place)}-{curves.STEPS}", bits, shape, _tone(place), row=row)
@@ -142,17 +141,14 @@ def _overlay(runs: Sequence[Run], names: Sequence[str], column: "_Column") -> Pa
     return Panel(key, title, reading, label, keys, [chart])
 
 
-def _lines(
-    place: int, name: str, column: "_Column", values: np.ndarray, *, many: bool
-) -> Iterator[Line]:
+def _lines(place: int, name: str, column: "_Column", values: np.ndarray) -> Iterator[Line]:
     tone, dash = _tone(place), _DASHES[place % len(CURVES)]
     steps, medians = (f"{_key(place)}-{table}" for table in (curves.STEPS, curves.MEDIANS))
-    if column.stepped or not many:
+    if column.stepped or not is_long(values):
         yield Line(steps, column.name, name, tone, dash, width=1.5, stepped=column.stepped)
         return
     yield Line(steps, column.name, name, tone, width=0.8, faint=True)
-    if is_long(values):
-        yield Line(medians, column.name, name, tone, dash, width=1.8, quiet=True)
+    yield Line(medians, column.name, name, tone, dash, width=1.8, quiet=True)
 
 
 def _ends(

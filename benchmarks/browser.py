@@ -1,0 +1,68 @@
+"""Chromium without a screen or a network, to look at pages."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+# No screen, no network, no telemetry.
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--enable-logging=stderr",
+)
+# Timers run at once, for so many milliseconds of the page's own time.
+_VIRTUAL_TIME = "--virtual-time-budget=5000"
+
+
+def chromium() -> str | None:
+    """Return the path of the browser, if there is one."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def browse(
+    page: Path,
+    *options: str,
+    window: tuple[int, int] = (1100, 900),
+    dark: bool = False,
+    seconds: float = 60.0,
+    part: str = "",
+    real_time: bool = False,
+) -> tuple[str, str]:
+    """Open a page without a network or a screen; return what it wrote and logged.
+
+    Args:
+      page: the file.
+      *options: more options of the browser.
+      window: its size in pixels, however narrow.
+      dark: whether the system has a dark theme.
+      seconds: how long to wait.
+      part: what follows the file in the address, with its ``#``.
+      real_time: whether the page has the real clock, and ends when it is loaded. Otherwise its
+        timers run at once.
+    """
+    command = chromium()
+    if command is None:
+        raise FileNotFoundError("chromium is not on the PATH")
+    clock = [] if real_time else [_VIRTUAL_TIME]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        done = subprocess.run(
+            [
+                command, *_FLAGS, *clock, f"--user-data-dir={profile}",
+                f"--blink-settings=preferredColorScheme={0 if dark else 1}", *options,
+                f"--window-size={window[0]},{window[1]}", page.resolve().as_uri() + part,
+            ],
+            capture_output=True, text=True, timeout=seconds, check=True,
+            env={**os.environ, "HOME": profile},
+        )  # fmt: skip
+    return done.stdout, done.stderr
