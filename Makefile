@@ -111,12 +111,14 @@ lowest: venv ## run the heart of the tests with the lowest versions that pyproje
 	$(QUICKLY) $(PYTEST) -W ignore::DeprecationWarning $(addprefix tests/,core guard rules moments recipes recovery telemetry) \
 	  $(COUNTS:%=--deselect=%) $(ARGS)
 
-wheel: venv ## build the wheels, and use ours in an environment with nothing else
+wheel: venv ## build the wheels, and use ours in an environment with nothing else, then with an extra
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . ./benchmarks/gauntlet
 	$(PYTHON) -m venv build/installed
 	build/installed/bin/python -m pip install --quiet dist/gradstable-*.whl
 	cd build && installed/bin/python -P ../tests/installed.py
+	build/installed/bin/python -m pip install --quiet "$$(echo dist/gradstable-*.whl)[demo]"
+	cd build && installed/bin/python -P ../tests/installed.py demo
 
 lint: venv ## check style, format and types
 	$(BIN)/ruff check .

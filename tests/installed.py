@@ -1,5 +1,9 @@
-"""What a user does right after installing, without extras: ``make wheel`` runs it on the wheel."""
+"""What a user does right after installing: ``make wheel`` runs it on the wheel.
 
+First without extras; then, with the argument ``demo``, with those of the extra of that name.
+"""
+
+import doctest
 import importlib.metadata
 import re
 import subprocess
@@ -12,6 +16,10 @@ import jax.numpy as jnp
 import optax
 
 import gradstable as gs
+
+# Pages that need nothing but the wheel, and those that need the extra `demo`.
+PAGES = ("README.md", "docs/quickstart.md", "docs/cheatsheet.md", "docs/report.md")
+PAGES_OF_DEMO = ("docs/using/protect.md", "docs/using/nnx.md", "docs/using/linen.md")
 
 
 def main() -> None:
@@ -36,8 +44,20 @@ def main() -> None:
     tells("autopsy", "--fn must be module:function", file, "--fn", "loss_fn")
     tells("replay", "--fn must be module:function", file, "--fn", "step")
     tells("report", "10 steps", file, "-o", f"{file}.html")
+    for page in PAGES:
+        check_page(page)
     tells("demo", "pip install 'gradstable[demo]'")
     tells("gauntlet", "it comes with gradstable-gauntlet")
+
+
+def check_page(name: str) -> None:
+    """Every example of a page of the documentation works."""
+    path = Path(__file__).parents[1] / name
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    failed, tried = doctest.testfile(str(path), module_relative=False, optionflags=flags)
+    assert tried, name
+    assert not failed, name
+    print(f"{name}: {tried} examples")
 
 
 def check_page_of_the_index() -> None:
@@ -58,5 +78,15 @@ def tells(word: str, expected: str, *args: str) -> None:
     assert "Traceback" not in ran.stderr, ran.stderr
 
 
+def with_demo() -> None:
+    for page in PAGES_OF_DEMO:
+        check_page(page)
+    folder = tempfile.mkdtemp()
+    tells("demo", f"wrote {folder}/demo.html", "--steps", "30", "--out", folder)
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["demo"]:
+        with_demo()
+    else:
+        main()
