@@ -3,7 +3,7 @@
 It fails if the tag is not the version of this checkout, or if the section has no date yet.
 """
 
-import datetime
+import datetime as dt
 import re
 import sys
 import tomllib
@@ -27,7 +27,7 @@ def notes(tag: str, *, version: str, changelog: str) -> str:
     if found is None or found[1] != version:
         msg = f"the newest section of CHANGELOG.md must be that of {version}"
         raise ValueError(msg)
-    datetime.date.fromisoformat(found[2])
+    dt.date.fromisoformat(found[2])
     return found[3].strip() + "\n"
 
 
