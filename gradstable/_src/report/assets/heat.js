@@ -31,41 +31,6 @@ const heatChart = (room, chart) => {
   const named = chart.names.map((name) =>
     name.length <= most ? name : `${name.slice(0, most / 2)}…${name.slice(1 - most / 2)}`);
   const letters = Math.max(...named.map((name) => name.length));
-  let say;
-
-  const plot = stepPlot(room, {
-    padding: [6, RIGHT, 0, 0],
-    height: 6 + BOTTOM + Math.max(60, ROW * rows),
-    scales: { y: { dir: -1, range: () => [0, rows] } },
-    axes: [axis({
-      size: 14 + 6.4 * letters,
-      gap: 6,
-      splits: () => named.map((_, row) => row + 0.5),
-      filter: (_, splits) => splits,
-      values: () => named,
-      grid: { show: false },
-    })],
-    series: [{}, { stroke: "transparent", points: { show: false } }],
-    points: { show: false },
-    hooks: {
-      draw: [(u) => {
-        const { ctx } = u, { left, top, width: wide, height } = u.bbox;
-        const at = u.valToPos(first, "x", true), to = u.valToPos(last, "x", true);
-        ctx.save();
-        ctx.beginPath();
-        ctx.rect(left, top, wide, height);
-        ctx.clip();
-        ctx.imageSmoothingEnabled = false;
-        ctx.drawImage(picture, at, top, to - at, height);
-        drawBroken(ctx, { at, top, wide: (to - at) / columns, tall: height / rows });
-        ctx.restore();
-        drawUnder(u);
-        drawRollbacks(u);
-      }],
-      setCursor: [(u) => say?.(told(u))],
-    },
-  }, [[first, last], [null, null]]);
-
   // A line through a row where it is not finite, with an edge in the color of the page.
   const drawBroken = (ctx, { at, top, wide, tall }) => {
     for (const [tone, thick] of [["card", 0.65], ["bad", 0.3]]) {
@@ -100,6 +65,40 @@ const heatChart = (room, chart) => {
         : [code === UNKNOWN ? "not known" : `${chart.what} ${about} ${plain(value, 2)}`],
     ];
   };
+  let say;
+  const plot = stepPlot(room, {
+    padding: [6, RIGHT, 0, 0],
+    height: 6 + BOTTOM + Math.max(60, ROW * rows),
+    scales: { y: { dir: -1, range: () => [0, rows] } },
+    axes: [axis({
+      size: 14 + 6.4 * letters,
+      gap: 6,
+      splits: () => named.map((_, row) => row + 0.5),
+      filter: (_, splits) => splits,
+      values: () => named,
+      grid: { show: false },
+    })],
+    series: [{}, { stroke: "transparent", points: { show: false } }],
+    points: { show: false },
+    hooks: {
+      draw: [(u) => {
+        const { ctx } = u, { left, top, width: wide, height } = u.bbox;
+        const at = u.valToPos(first, "x", true), to = u.valToPos(last, "x", true);
+        ctx.save();
+        ctx.beginPath();
+        ctx.rect(left, top, wide, height);
+        ctx.clip();
+        ctx.imageSmoothingEnabled = false;
+        ctx.drawImage(picture, at, top, to - at, height);
+        drawBroken(ctx, { at, top, wide: (to - at) / columns, tall: height / rows });
+        ctx.restore();
+        drawUnder(u);
+        drawRollbacks(u);
+      }],
+      setCursor: [(u) => say?.(told(u))],
+    },
+  }, [[first, last], [null, null]]);
+
   say = tip(plot);
 
   const key = make("p", "shades soft");

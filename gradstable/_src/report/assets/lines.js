@@ -84,6 +84,20 @@ const deedsOf = (chart) => {
   return found;
 };
 
+// Rows between two gaps.
+const lonely = (values) => {
+  const known = (row) => values[row] != null;
+  const found = [];
+  for (let row = 0; row < values.length; row++) {
+    if (!known(row)) continue;
+    let before = row - 1, after = row + 1;
+    while (before >= 0 && values[before] === undefined) before--;
+    while (after < values.length && values[after] === undefined) after++;
+    if (!known(before) && !known(after)) found.push(row);
+  }
+  return found;
+};
+
 const linesChart = (room, chart, name) => {
   const values = joined(chart.lines), [steps, ...columns] = values;
   const happened = deedsOf(chart);
@@ -95,8 +109,19 @@ const linesChart = (room, chart, name) => {
   const logarithmic = either && (wanted ? wanted === "log" : chart.log);
   const title = `${chart.name}${logarithmic ? ", logarithmic" : ""}`;
   const lanes = LANE * Math.max(0, ...chart.marks.map((mark) => mark.row));
-  let say;
+  const told = (u) => {
+    const row = u.cursor.idx;
+    if (row == null) return null;
+    const rows = [[`step ${counted(steps[row])}`, null, true]];
+    chart.lines.forEach((line, place) => {
+      const value = columns[place][u.cursor.idxs?.[place + 1] ?? row];
+      if (!line.quiet && value !== undefined) rows.push([`${line.label} ${plain(value)}`, line.tone]);
+    });
+    const deed = happened?.get(steps[row]);
+    return deed ? [...rows, ...deedText(...deed)] : rows;
+  };
 
+  let say;
   const plot = stepPlot(room, {
     height: chart.height + lanes,
     padding: [TOP + lanes, RIGHT, 0, 0],
@@ -127,7 +152,7 @@ const linesChart = (room, chart, name) => {
       points: {
         size: 4,
         // A point between two gaps would not show.
-        filter: (_, __, show, gaps) => lonely(columns[place]),
+        filter: () => lonely(columns[place]),
       },
     }))],
     hooks: {
@@ -141,20 +166,10 @@ const linesChart = (room, chart, name) => {
         for (const mark of chart.marks) drawMark(u, mark, logarithmic);
         nameAxis(u, title);
       }],
-      setCursor: [(u) => say?.(u.cursor.idx == null ? null : told(u.cursor.idx))],
+      setCursor: [(u) => say?.(told(u))],
     },
   }, values);
   say = tip(plot);
-
-  const told = (row) => {
-    const rows = [[`step ${counted(steps[row])}`, null, true]];
-    chart.lines.forEach((line, place) => {
-      const value = columns[place][plot.cursor.idxs?.[place + 1] ?? row];
-      if (!line.quiet && value !== undefined) rows.push([`${line.label} ${plain(value)}`, line.tone]);
-    });
-    const deed = happened?.get(steps[row]);
-    return deed ? [...rows, ...deedText(...deed)] : rows;
-  };
 
   if (either) {
     const button = make("button", "scale", logarithmic ? "linear" : "log");
@@ -168,19 +183,6 @@ const linesChart = (room, chart, name) => {
     room.append(button);
   }
   return plot;
-};
-
-const lonely = (values) => {
-  const known = (row) => values[row] != null;
-  const found = [];
-  for (let row = 0; row < values.length; row++) {
-    if (!known(row)) continue;
-    let before = row - 1, after = row + 1;
-    while (before >= 0 && values[before] === undefined) before--;
-    while (after < values.length && values[after] === undefined) after++;
-    if (!known(before) && !known(after)) found.push(row);
-  }
-  return found;
 };
 
 const drawLevel = (u, level) => {

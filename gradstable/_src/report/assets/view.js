@@ -6,7 +6,8 @@ const view = (() => {
   const whole = [first - room, last + room];
   const least = Math.min(8, whole[1] - whole[0]);
   const listeners = [];
-  const address = new URLSearchParams(location.hash.slice(1));
+  // It may also be the name of a section.
+  const address = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
   let now = whole, band = null;
 
   const isWhole = () => now[0] <= whole[0] && now[1] >= whole[1];
