@@ -130,6 +130,8 @@ def test_version_is_that_of_the_project_and_of_the_changelog() -> None:
     assert gs.__version__ == project["version"] == newest.group(1)
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {gs.__version__}\n" in citation
+    security = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert f"\n| {gs.__version__.rpartition('.')[0]}.x | yes |\n" in security
     gauntlet = tomllib.loads((ROOT / "benchmarks/gauntlet/pyproject.toml").read_text("utf-8"))
     assert gauntlet["project"]["version"] == gs.__version__
     assert f"gradstable=={gs.__version__}" in gauntlet["project"]["dependencies"]
