@@ -15,10 +15,12 @@ from gradstable._src.core.checks import check_transform
 from gradstable._src.core.names import Unnamed
 from gradstable._src.core.shown import factories_in
 
-# All wrappers, the outermost first: one order that is right, and how each is called in it.
+# All wrappers, and one link of chains that is as particular, the outermost first: one order that is
+# right, and how each is called in it.
 ORDER = {
     "average": "gradstable.sharding.average({}, 'data')",
     "record": "gradstable.record({})",
+    "stochastic_round": "optax.chain({}, gradstable.precision.stochastic_round())",
     "kahan": "gradstable.precision.kahan({})",
     "loss_scale": "gradstable.loss_scale({})",
     "accumulate": "gradstable.accumulate({}, every=8)",
@@ -90,6 +92,17 @@ _WRONG = (
         "loss_scale schedule_free",
         "kahan",
         "what is inside sees float16 parameters in float32, where there is nothing to compensate",
+    ),
+    _wrong(
+        "govern backoff cautious",
+        "stochastic_round",
+        "a step that was rounded at random would be scaled and rounded once more, to the nearest "
+        "number: the scale has no effect, or nothing moves",
+    ),
+    _wrong(
+        "loss_scale schedule_free",
+        "stochastic_round",
+        "what is inside sees low-precision parameters in float32, where there is nothing to round",
     ),
     _wrong(
         "record loss_scale accumulate rollback govern guard schedule_free cautious",

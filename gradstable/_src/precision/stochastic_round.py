@@ -30,8 +30,9 @@ def stochastic_round(
     r"""Round updated low-precision parameters up or down at random.
 
     Use it as the last link of a chain when parameters are kept in bfloat16 or float16 without a
-    float32 copy, and there is not even room for ``gs.precision.kahan``: it needs no memory. Of the
-    two numbers next to :math:`x = \theta + u`, at a distance of :math:`\varepsilon`,
+    float32 copy, and there is not even room for ``gs.precision.kahan``: it needs no memory. What
+    scales updates must come before it: ``gs.govern``, ``gs.backoff``, and others refuse it inside.
+    Of the two numbers next to :math:`x = \theta + u`, at a distance of :math:`\varepsilon`,
 
     .. math:: \theta' = \varepsilon \lfloor x / \varepsilon + \xi \rfloor, \qquad
               \xi \sim U[0, 1), \qquad E[\theta'] = x
