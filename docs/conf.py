@@ -12,10 +12,12 @@ copyright = author
 release = version = installed_version("gradstable")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "mathml",
     "public_names",
     "short_types",
 ]
@@ -39,5 +41,13 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # autodoc lists the fields of a NamedTuple a second time otherwise
 napoleon_custom_sections = ["Source"]
 
+# Pages load nothing from outside: tests/docs/site.py looks.
 html_theme = "furo"
 html_title = "gradstable"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+
+# Where a block has prompts, only what follows them is copied: neither prompts nor output.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True

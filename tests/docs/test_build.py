@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.site import problems
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
@@ -17,6 +19,8 @@ pytestmark = pytest.mark.skipif(
 
 
 def build(out: Path, *options: str, source: Path = DOCS) -> subprocess.CompletedProcess[str]:
+    # Notebooks are run by `make docs`, and by `make slow` in test_notebooks.py.
+    options = "-D", "nb_execution_mode=off", *options
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", *options, source, out]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -34,6 +38,22 @@ def test_builds_without_a_warning(tmp_path: Path) -> None:
     # A name in prose leads to its entry.
     page = (tmp_path / "quickstart.html").read_text(encoding="utf-8")
     assert 'href="api/guard.html#gradstable.explain"' in page
+    assert problems(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("formula", "block", "told"),
+    [
+        ("a_1 < 2", False, "<math><msub><mi>a</mi><mn>1</mn></msub><mo>&lt;</mo><mn>2</mn></math>"),
+        (r"a &= 1 \\ b &= 2", True, "<mtable"),
+        (r"\text{if } x", False, "<mtext>if\xa0</mtext>"),
+        ("g_i'", False, '<mrow><msub><mi>g</mi><mi>i</mi></msub><mo lspace="0" rspace="0">′</mo>'),
+    ],
+)
+def test_formulas_become_mathml(formula: str, block: bool, told: str) -> None:
+    from docs._extensions.mathml import mathml
+
+    assert told in mathml(formula, block=block)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +61,7 @@ def test_builds_without_a_warning(tmp_path: Path) -> None:
     [
         ("Use `gs.gaurd` always.", "there is no gs.gaurd"),
         ("No page of names.", "gs.guard is public, and documented nowhere"),
+        (r"A $\foo$.", r"cannot read the formula \foo"),
     ],
 )
 def test_warns(tmp_path: Path, page: str, told: str) -> None:

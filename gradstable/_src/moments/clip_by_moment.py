@@ -35,7 +35,7 @@ def clip_by_moment(
     not notice them. It costs an array the size of the parameters; a guard costs none.
 
     .. math::
-      g' &= sign(g) \min(|g|, \sqrt{\Theta \nu}), \qquad
+      g' = sign(g) \min(|g|, \sqrt{\Theta \nu}), \qquad
       \nu \leftarrow b_2 \nu + (1 - b_2) g'^2
 
     The average is taken over clipped gradients and is not bias-corrected: the limit is 10 times the
