@@ -18,6 +18,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "mathml",
+    "notebooks",
     "public_names",
     "short_types",
 ]
@@ -32,6 +33,14 @@ nitpick_ignore_regex = [
 
 myst_enable_extensions = ["dollarmath", "fieldlist"]
 myst_heading_anchors = 3
+
+# Notebooks are run at each build; an error in a cell, or anything on its stderr, is a warning.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_output_stderr = "warn"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

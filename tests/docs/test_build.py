@@ -38,6 +38,7 @@ def test_builds_without_a_warning(tmp_path: Path) -> None:
     # A name in prose leads to its entry.
     page = (tmp_path / "quickstart.html").read_text(encoding="utf-8")
     assert 'href="api/guard.html#gradstable.explain"' in page
+    assert (tmp_path / "notebooks" / "first_run.ipynb").is_file()
     assert problems(tmp_path) == []
 
 
