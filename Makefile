@@ -141,7 +141,8 @@ catalog: venv ## write docs/catalog.md and docs/rules_table.md, with measured fi
 	$(BIN)/python -m benchmarks.rules_table --markdown docs/rules_table.md
 
 docs: venv ## build the documentation into docs/_build/html, run its notebooks, check what it loads
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -b html $(ARGS) docs docs/_build/html
 	$(BIN)/python -m tests.docs.site docs/_build/html
 
 lock: venv ## resolve requirements/dev.txt anew, keeping pins that still hold (UPGRADE=1: newest)
