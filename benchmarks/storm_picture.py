@@ -65,7 +65,7 @@ def median(values: np.ndarray) -> np.ndarray:
 
 def draw(runs: dict[str, Run], theme: Theme) -> Figure:
     """Draw the losses of all runs over the same steps."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(7.5, 3.5), layout="constrained")
     ax = figure.subplots()
     for (first, last), what in STORM.items():
         ax.axvspan(first - 1.5, last + 1.5, color=theme.storm, linewidth=0)
@@ -90,7 +90,8 @@ def draw(runs: dict[str, Run], theme: Theme) -> Figure:
     ax.xaxis.label.set_color(theme.text)
     ax.yaxis.label.set_color(theme.text)
     ax.spines[:].set_visible(False)
-    ax.legend(frameon=False, labelcolor=theme.text, loc="upper right", bbox_to_anchor=(1, 0.88))
+    ax.legend(frameon=False, labelcolor=theme.text, fontsize=9.5, handlelength=1.2, borderpad=0,
+              loc="upper right", bbox_to_anchor=(1, 0.87))  # fmt: skip
     return figure
 
 
