@@ -1,6 +1,6 @@
 """A loop of Equinox, where the model is the parameters: one missing value ends it."""
 
-import equinox as eqx  # type: ignore[import-not-found]
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np

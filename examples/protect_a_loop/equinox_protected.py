@@ -1,6 +1,6 @@
 """The same loop, protected, with a log and a report."""
 
-import equinox as eqx  # type: ignore[import-not-found]
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np

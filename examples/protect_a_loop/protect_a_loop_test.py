@@ -50,8 +50,6 @@ def test_it_takes_few_lines(name: str) -> None:
 def test_the_loop_survives_and_leaves_its_report(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name == "equinox":
-        pytest.importorskip("equinox")
     monkeypatch.chdir(tmp_path)
     bare, protected = module(name, "bare").main(), module(name, "protected").main()
     if name == "ppo":  # a policy of NaN goes on, and loses
