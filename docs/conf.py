@@ -37,7 +37,7 @@ myst_heading_anchors = 3
 # Notebooks are run at each build; an error in a cell, or anything on its stderr, is a warning.
 nb_execution_mode = "force"
 nb_execution_in_temp = True
-nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 nb_output_stderr = "warn"

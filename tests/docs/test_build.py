@@ -25,6 +25,16 @@ def build(out: Path, *options: str, source: Path = DOCS) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def source(folder: Path, page: str) -> Path:
+    """Return a folder with one page, and the settings of our pages."""
+    docs = folder / "docs"
+    docs.mkdir()
+    conf = (DOCS / "conf.py").read_text(encoding="utf-8")
+    (docs / "conf.py").write_text(conf.replace("Path(__file__).parent", f"Path({str(DOCS)!r})"))
+    (docs / "index.md").write_text(page, encoding="utf-8")
+    return docs
+
+
 def objects(inventory: Path) -> set[str]:
     """Return the names in a Sphinx inventory, which has four lines of text before the rest."""
     *_, packed = inventory.read_bytes().split(b"\n", maxsplit=4)
@@ -66,10 +76,20 @@ def test_formulas_become_mathml(formula: str, block: bool, told: str) -> None:
     ],
 )
 def test_warns(tmp_path: Path, page: str, told: str) -> None:
-    source = tmp_path / "docs"
-    source.mkdir()
-    conf = (DOCS / "conf.py").read_text(encoding="utf-8")
-    (source / "conf.py").write_text(conf.replace("Path(__file__).parent", f"Path({str(DOCS)!r})"))
-    (source / "index.md").write_text(f"# Title\n\n{page}\n", encoding="utf-8")
-    ran = build(tmp_path / "out", source=source)
+    ran = build(tmp_path / "out", source=source(tmp_path, f"# Title\n\n{page}\n"))
+    assert told in ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("import sys; print('careful', file=sys.stderr)", "stderr was found in the cell outputs"),
+    ],
+)
+def test_warns_of_a_cell(tmp_path: Path, cell: str, told: str) -> None:
+    front = "---\nfile_format: mystnb\nkernelspec: {name: python3}\ninstall: numpy\n---\n\n"
+    page = source(tmp_path, f"{front}# Title\n\n```{{code-cell}}\n{cell}\n```\n")
+    ran = build(tmp_path / "out", "-D", "nb_execution_mode=force", source=page)
     assert told in ran.stderr
