@@ -21,14 +21,18 @@ _RELATIVE_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:)[^)]*\)")
 def to_ipynb(text: str) -> nbformat.NotebookNode:
     """Return a page as a notebook that runs elsewhere; its first cell installs what it needs."""
     notebook = read_myst_markdown_notebook(text)
-    needs = shlex.join(notebook.metadata.pop("install").split())
-    del notebook.metadata["file_format"]
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%pip install --quiet {needs}"))
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"%{install_command(notebook)}"))
+    del notebook.metadata["file_format"], notebook.metadata["install"]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # not random, so that two builds write the same file
         if cell.cell_type == "markdown":
             cell.source = _RELATIVE_LINK.sub(r"\1", cell.source)
     return notebook
+
+
+def install_command(notebook: nbformat.NotebookNode) -> str:
+    """Return the command that installs what a notebook needs."""
+    return f"pip install {shlex.join(notebook.metadata['install'].split())}"
 
 
 def write_all(app: Sphinx, error: Exception | None) -> None:
@@ -48,11 +52,10 @@ def add_link(app: Sphinx, page: nodes.document, docname: str) -> None:
     if not text or title is None or app.builder.format != "html":
         return
     file = f"{Path(docname).name}.ipynb"
-    needs = shlex.join(read_myst_markdown_notebook(text).metadata["install"].split())
     button = ["sd-btn", "sd-btn-primary"]
     link = download_reference("", f"Download {file}", refuri=file, classes=button)
     line = nodes.paragraph("", "", link, nodes.Text(" needs "), classes=["notebook"])
-    line += nodes.literal("", f"pip install {needs}")
+    line += nodes.literal("", install_command(read_myst_markdown_notebook(text)))
     title.parent.insert(title.parent.index(title) + 1, line)
 
 

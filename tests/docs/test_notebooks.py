@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path for path in (ROOT / "docs" / "notebooks").glob("*.md") if path.name != "index.md"
 )
-INSTALL = "%pip install --quiet "
+INSTALL = "%pip install "
 WIDEST = 88  # characters of code that a page shows without scrolling
 # What can be imported, where it has another name than what is installed, or comes along with it.
 MODULES = {
