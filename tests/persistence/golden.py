@@ -18,6 +18,7 @@ import optax
 from orbax.checkpoint import v1 as ocp
 
 import gradstable as gs
+from gradstable._src.core.find import Snapshots
 from tests.persistence.digest import digest
 
 FOLDER = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -118,6 +119,23 @@ def upgraded(run: Run, saved: Any) -> Any:
         "params": params,
         "opt_state": gs.checkpoints.upgrade_state(saved["opt_state"], run.tx, params=params),
     }
+
+
+def arrays_in(tree: Any) -> list[np.ndarray]:
+    """Return the leaves of a tree, the stacks of copies row by row: until schema 7 each was one."""
+
+    def is_stacked(node: Any) -> bool:
+        return isinstance(node, Snapshots)
+
+    found: list[np.ndarray] = []
+    for node in jax.tree.leaves(tree, is_leaf=is_stacked):
+        if is_stacked(node):
+            stacks = [np.asarray(leaf) for leaf in jax.tree.leaves(node._replace(copies=()))]
+            found += [np.asarray(row) for stack in stacks for row in stack]
+        found += [
+            np.asarray(leaf) for leaf in jax.tree.leaves(node.copies if is_stacked(node) else node)
+        ]
+    return found
 
 
 def as_lists(tree: Any) -> Any:

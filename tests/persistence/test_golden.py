@@ -5,7 +5,6 @@ import functools
 import re
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
@@ -25,7 +24,7 @@ def from_orbax() -> Any:
 
 
 def values(tree: Any) -> collections.Counter[tuple[str, bytes]]:
-    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    arrays = golden.arrays_in(tree)
     return collections.Counter((f"{array.dtype}{array.shape}", array.tobytes()) for array in arrays)
 
 

@@ -22,6 +22,7 @@ import gradstable as gs
 from gradstable._src.core.find import find_all
 from gradstable._src.core.ledger import Dropped, Ledger
 from gradstable._src.core.order import is_wrong
+from gradstable._src.recovery.snapshot import kept_params_of
 from gradstable._src.recovery.turn import RollbackState
 
 SIZE, RATE = 64, 2e-3
@@ -167,7 +168,7 @@ def _seen(state: Any) -> dict[str, Any]:
     seen = {"count": adam.count, "nu": jnp.max(jax.tree.leaves(adam.nu)[0].astype(jnp.float32))}
     seen["mu"] = jnp.sum(jax.tree.leaves(adam.mu)[0].astype(jnp.float32))
     for _, back in find_all(state, RollbackState)[:1]:
-        (copy,) = jax.tree.leaves(back.snapshots[0].kept_params)
+        (copy,) = jax.tree.leaves(kept_params_of(back.snapshots))
         seen |= {"attempts": back.attempts, "restores": back.restores, "copy": copy}
         seen["held"] = (back.attempts > 0) | (back.trial.tries_left > 0)
     for _, backed in find_all(state, gs.recovery.BackoffState)[:1]:

@@ -12,8 +12,8 @@ import pytest
 
 import gradstable as gs
 from benchmarks.counting import compile_step, count_common_path, large_tree
-from gradstable._src.core.names import with_names
 from gradstable._src.recovery import hygiene
+from gradstable._src.recovery.snapshot import state_of
 
 
 def scales(tx: optax.GradientTransformation, grads: Any, values: Any = None) -> tuple[Any, Any]:
@@ -169,7 +169,7 @@ class TestMomentHygiene:
         assert int(state.resets) == 1
         assert not np.any(state.inner_state.inner_state.inner_state[0].mu)
         rolled = state.wrapped_state
-        kept = with_names(rolled.snapshots[0].kept_state, rolled.wrapped_state)
+        kept = state_of(rolled.snapshots, rolled.wrapped_state)
         assert np.all(kept.wrapped_state[0].mu > 0)
 
     def test_it_costs_no_pass_and_copies_nothing_but_when_it_acts(self) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 import gradstable as gs
 from benchmarks.counting import compile_step, count_common_path, large_tree
+from gradstable._src.core.find import Copy, Snapshots
 from gradstable._src.core.names import with_names
-from gradstable._src.recovery import turn
-from gradstable._src.recovery.snapshot import lead_back
+from gradstable._src.recovery import bring
+from gradstable._src.recovery.snapshot import lead_back, rules_of, state_of
 from tests.bits import bits
 from tests.registry.entry import bind
 
@@ -81,6 +82,11 @@ def scatter(params: Any, seed: int = 2) -> Any:
     return jax.tree.map(throw, params)
 
 
+def kept_in(snapshots: Snapshots, copy: Copy) -> Any:
+    """Return the parameters of one of the copies."""
+    return jax.tree.map(lambda stack: stack[copy.slot], snapshots.kept_params)
+
+
 @pytest.mark.parametrize("jit", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_updates_lead_back_to_the_same_bits_in_two_steps(dtype: Any, jit: bool) -> None:
@@ -128,10 +134,9 @@ def test_state_comes_back_too_and_records_stay() -> None:
     run.steps(27, HEALTHY)
     run.step(HEALTHY, gradient=np.nan)
     run.until_back()
-    snapshot = run.state.snapshots[0]
-    kept = with_names(snapshot.kept_state, run.state.wrapped_state)
+    kept = state_of(run.state.snapshots, run.state.wrapped_state)
     assert bits(run.state.wrapped_state.wrapped_state) == bits(kept.wrapped_state)
-    assert bits(run.state.rule_state) == bits(snapshot.kept_rules)
+    assert bits(run.state.rule_state) == bits(rules_of(run.state.snapshots, run.state.rule_state))
     assert int(gs.health(run.state).rejected) == 1
     told = gs.explain(run.state, run.params)
     assert "Rolled back once, at step" in told
@@ -187,12 +192,13 @@ def test_rejections_in_a_row_lead_back_and_broken_batches_alone_do_not() -> None
 def test_the_second_return_takes_the_older_copy() -> None:
     run = Run(rollback(copies=3), params_like(jnp.float32))
     run.steps(40, HEALTHY)
-    newest, older, _ = run.state.snapshots
+    before = run.state.snapshots
+    newest, older, _ = before.copies
     run.until_back()
-    assert bits(run.state.snapshots[0].kept_params) == bits(newest.kept_params)
+    assert bits(gs.recovery.last_good(run.state)) == bits(kept_in(before, newest))
     run.steps(5, HEALTHY)
     run.until_back()
-    assert bits(run.state.snapshots[0].kept_params) == bits(older.kept_params)
+    assert bits(gs.recovery.last_good(run.state)) == bits(kept_in(before, older))
     assert int(run.state.restored_to) == int(older.taken_at) < int(newest.taken_at)
 
 
@@ -229,13 +235,13 @@ def test_pitfall_it_does_not_go_back_for_ever() -> None:
 def test_a_copy_waits_for_good_steps() -> None:
     run = Run(rollback(patience=5, every=10), params_like(jnp.float32))
     run.steps(33, HEALTHY)
-    copied = int(run.state.snapshots[0].taken_at)
+    copied = int(run.state.snapshots.copies[0].taken_at)
     for _ in range(10):
         run.steps(3, HEALTHY)
         run.step(LOST)
-    assert int(run.state.snapshots[0].taken_at) == copied
+    assert int(run.state.snapshots.copies[0].taken_at) == copied
     run.steps(7, HEALTHY)
-    assert int(run.state.snapshots[0].taken_at) > copied
+    assert int(run.state.snapshots.copies[0].taken_at) > copied
 
 
 def test_the_caller_restores_exactly_what_updates_cannot() -> None:
@@ -258,7 +264,7 @@ def test_the_caller_restores_exactly_what_updates_cannot() -> None:
 
 def test_copies_in_bfloat16_take_half_and_lead_to_their_rounded_numbers() -> None:
     run = Run(rollback(dtype=jnp.bfloat16), params_like(jnp.float32))
-    kept = run.state.snapshots[0]
+    kept = run.state.snapshots
     assert {leaf.dtype for leaf in jax.tree.leaves(kept.kept_params)} == {jnp.dtype(jnp.bfloat16)}
     of_guard = with_names(kept.kept_state, run.state.wrapped_state)
     assert of_guard.wrapped_state[0].mu["wide"].dtype == jnp.bfloat16
@@ -321,7 +327,7 @@ def test_off_the_copy_it_moves_a_word_or_none() -> None:
     alone = count_common_path(guard, tree)
     for restore_by, words in (("updates", 1.0), ("caller", 0.0)):
         tx = bind(gs.rollback(guard, restore_by=restore_by), value=1.0)
-        with mock.patch.object(turn, "run_if", lambda condition, change, tree: tree):
+        with mock.patch.object(bring, "run_if", lambda condition, change, tree: tree):
             common = count_common_path(tx, tree)
         assert common.words == pytest.approx(alone.words + words, abs=0.02), restore_by
         # Nothing is copied where nothing is done: the loops carry the copies in place.

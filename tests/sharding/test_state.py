@@ -49,8 +49,9 @@ def test_leaves_of_a_parameters_shape_lie_where_it_does(case: Case, mesh: Mesh) 
     shapes = jax.eval_shape(case.tx.init, SHAPES)
     assert jax.tree.structure(shardings) == jax.tree.structure(shapes)
     for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True):
-        split = leaf.shape == (64, 128)
-        assert sharding.spec == (P(None, "fsdp") if split else P())
+        split = leaf.shape[-2:] == (64, 128)  # a stack of copies is split as each of them
+        stacked = (None,) * (leaf.ndim - 2)
+        assert sharding.spec == (P(*stacked, None, "fsdp") if split else P())
 
 
 @pytest.mark.parametrize(

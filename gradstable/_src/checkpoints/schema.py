@@ -11,7 +11,7 @@ import optax
 
 # The version of the structure of all states, raised when any of them changes; a test compares them
 # with tests/data/state_schemas.json. A change of meaning gives the field a new name.
-SCHEMA = 7
+SCHEMA = 8
 OLDEST = 1  # the oldest that gs.checkpoints.upgrade_state reads
 
 
@@ -35,7 +35,7 @@ def state_schema(opt_state: optax.OptState) -> dict[str, Any]:
       >>> import gradstable as gs
       >>> schema = gs.checkpoints.state_schema(optax.adam(1e-3).init(jnp.ones((2, 3))))
       >>> schema["schema"], schema["leaves"]["[0].mu"]
-      (7, 'float32[2,3]')
+      (8, 'float32[2,3]')
     """
     return {
         "schema": SCHEMA,

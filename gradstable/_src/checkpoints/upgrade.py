@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from gradstable._src.core.checks import check_transform
-from gradstable._src.core.find import Snapshot
-from gradstable._src.core.names import MARK, Unnamed, without_names
+from gradstable._src.core.find import Snapshots
+from gradstable._src.core.names import MARK, Unnamed, with_names, without_names
 from gradstable._src.core.select import own_arrays
 from gradstable._src.rules.ring import EMPTY
 
@@ -71,7 +71,7 @@ _BEFORE: Mapping[str, tuple[str, ...]] = {
     "seen_value": ("value",),
     "usual_value": ("usual",),
 }
-# Our fields that did not exist in schemas 1 to 6: they begin as in a new run.
+# Our fields that did not exist in schemas 1 to 7: they begin as in a new run.
 _ADDED = frozenset(
     {"leaf_key", "leaf_keys", "updated", "unit", "mass", "recurrence", "moves"}
     | {
@@ -87,15 +87,19 @@ _ADDED = frozenset(
         "outliers",
         "part_rows",
         "consecutive_dropped",
+        "slot",
     }
 )
 _MISSING = object()
+# The parts of a copy that are like those next to it.
+_CONTENT = ("kept_state", "kept_rules")
 
 
 def _empty_places(new: dict[str, Any], raw: Any) -> dict[str, Any]:
     """Return a ring with its empty slots marked as such: in schema 1 they were zero."""
     values = np.asarray(new["last_numbers"])
-    there = np.arange(values.size) < np.asarray(raw.get("count", values.size))
+    window = values.shape[-1]
+    there = np.arange(window) < np.asarray(raw.get("count", window))
     return {**new, "last_numbers": np.where(there, values, np.float32(EMPTY))}
 
 
@@ -128,7 +132,7 @@ _CONVERTED: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]] = {
 def upgrade_state(
     saved: Any, tx: optax.GradientTransformation, *, params: optax.Params
 ) -> optax.OptState:
-    """Return the state of a transform from a checkpoint of state schema 1 to 6, or the current one.
+    """Return the state of a transform from a checkpoint of state schema 1 to 7, or the current one.
 
     Use it for a checkpoint written by an older version of this package, in which fields of our
     states have other names. Load it *without* a target, to get dictionaries and lists:
@@ -213,34 +217,50 @@ def _take_fields(wanted: Any, raw: Any, path: str, *, names: bool) -> Any:
         elif old is _MISSING:
             raise ValueError(_not_there(f"{path}.{name}", raw))
         elif name == "snapshots":
-            new[name] = tuple(
-                _take_copy(wanted, copy, _at(old, index, path), f"{path}.{name}[{index}]")
-                for index, copy in enumerate(part)
-            )
+            new[name] = _take_copies(wanted, part, old, f"{path}.{name}")
         else:
             new[name] = _take(part, old, f"{path}.{name}", names=names)
     convert = _CONVERTED.get(type(wanted).__name__)
     return type(wanted)(**(new if convert is None else convert(new, raw)))
 
 
-def _take_copy(state: Any, copy: Snapshot, raw: Any, path: str) -> Snapshot:
-    """Return a copy, whose parts are like the present ones next to it."""
+def _take_copies(state: Any, copies: Snapshots, raw: Any, path: str) -> Snapshots:
+    """Return the copies of a rollback, whose parts are like the present ones next to them."""
+    if _field(raw, "copies") is not _MISSING:
+        named = zip(_CONTENT, (state.wrapped_state, state.rule_state), strict=True)
+        likes = [with_names(getattr(copies, name), like) for name, like in named]
+        return Snapshots(
+            copies=_take(copies.copies, raw["copies"], f"{path}.copies"),
+            **_take_content(copies, likes, raw, path),
+        )
+    # Until schema 7, each copy was on its own.
+    one = jax.tree.map(lambda stack: stack[0], copies._replace(copies=()))
+    likes = [state.wrapped_state, state.rule_state]
+    known, contents = [], []
+    for index, copy in enumerate(copies.copies):
+        here, where = _at(raw, index, path), f"{path}[{index}]"
+        contents.append(_take_content(one, likes, here, where))
+        known.append(_take(copy, here, where))
+    return Snapshots(copies=tuple(known), **jax.tree.map(_stacked, *contents))
+
+
+def _take_content(like: Snapshots, likes: Sequence[Any], raw: Any, path: str) -> dict[str, Any]:
+    """Return the parameters of a copy, and its parts that are like those of the present."""
     names = "kept_state" not in raw  # schema 1
 
-    def part(name: str, like: Any) -> Any:
+    def part(name: str, named: Any) -> Unnamed:
         old = _field(raw, name)
-        return _take(like, old if names else old["unnamed"], f"{path}.{name}", names=names)
+        there = old if names else old["unnamed"]
+        return without_names(_take(named, there, f"{path}.{name}", names=names), ())
 
-    of_state = part("kept_state", state.wrapped_state)
-    of_rules = part("kept_rules", state.rule_state)
-    level = _field(raw, "loss_level")
-    return Snapshot(
-        taken_at=_field(raw, "taken_at"),
-        kept_params=_take(copy.kept_params, _field(raw, "kept_params"), f"{path}.kept_params"),
-        kept_state=without_names(of_state, ()),
-        kept_rules=without_names(of_rules, ()),
-        loss_level=copy.loss_level if level is _MISSING else level,
-    )
+    new = {name: part(name, like) for name, like in zip(_CONTENT, likes, strict=True)}
+    kept_params = _take(like.kept_params, _field(raw, "kept_params"), f"{path}.kept_params")
+    return {"kept_params": kept_params, **new}
+
+
+def _stacked(*leaves: Any) -> Any:
+    # NumPy keeps the dtype, which is compared later.
+    return (jnp if isinstance(leaves[0], jax.Array) else np).stack(leaves)
 
 
 def _field(raw: Any, name: str) -> Any:

@@ -16,14 +16,24 @@ _LARGE = frozenset(
 )
 
 
-class Snapshot(NamedTuple):
-    """A copy of a run, taken before one of its steps. Its content is outdated."""
+class Copy(NamedTuple):
+    """What is known about a copy of a run without reading it."""
 
     taken_at: jax.Array  # shape=(), dtype=jnp.int32, the call before which it was taken (0: any)
+    loss_level: jax.Array  # shape=(), dtype=jnp.float32, see ``upper_level`` of ``rollback``
+    slot: jax.Array  # shape=(), dtype=jnp.int32, its row in the stacks
+
+
+class Snapshots(NamedTuple):
+    """Copies of a run, each taken before one of its steps. Their content is outdated.
+
+    All of them are in one stack for each leaf, ``[copies, ...]``, in which they never move.
+    """
+
+    copies: tuple[Copy, ...]  # the newest first; two can have the same row
     kept_params: Unnamed
     kept_state: Unnamed  # of the inner transform
     kept_rules: Unnamed  # of the state of the rules
-    loss_level: jax.Array  # shape=(), dtype=jnp.float32, see ``upper_level`` of ``rollback``
 
 
 def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
@@ -33,7 +43,7 @@ def find_all(opt_state: object, kind: type[Found]) -> list[tuple[str, Found]]:
     their ``opt_state``.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(
-        state_in(opt_state), is_leaf=lambda node: isinstance(node, (kind, Snapshot))
+        state_in(opt_state), is_leaf=lambda node: isinstance(node, (kind, Snapshots))
     )
     return [
         (jax.tree_util.keystr(path), _bare(node)) for path, node in flat if isinstance(node, kind)
@@ -73,9 +83,9 @@ def find_one(opt_state: object, kind: type[Found], *, name: str, wrap: str) -> F
 def present(opt_state: Any) -> Any:
     """Return an optimizer state with ``None`` in place of its snapshots."""
     return jax.tree.map(
-        lambda node: None if isinstance(node, Snapshot) else node,
+        lambda node: None if isinstance(node, Snapshots) else node,
         opt_state,
-        is_leaf=lambda node: isinstance(node, Snapshot),
+        is_leaf=lambda node: isinstance(node, Snapshots),
     )
 
 

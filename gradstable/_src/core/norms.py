@@ -71,7 +71,7 @@ def _measure(updates: object, axis_name: AxisName, apart: Names = ()) -> Measure
             leaf_sizes=leaf_sizes,
         )
 
-    places = [_place(path) for path, _ in flat]
+    places = [place_of(path) for path, _ in flat]
     stacks = Stacks.of(leaves, splits, places)
     sums = stacks.sums(lambda x, _: sum_squares(x, dtype), dtype)
     total = jnp.sum(sums)
@@ -163,6 +163,6 @@ def sums_of_squares(leaves: Sequence[jax.Array], splits: Sequence[Split]) -> jax
     return stacks.sums(lambda x, _: sum_squares(x, dtype), dtype)
 
 
-def _place(path: tuple[object, ...]) -> str:
+def place_of(path: tuple[object, ...]) -> str:
     """Return the place of a leaf within its layer: its path without numbers."""
     return re.sub(r"\d+", "", jax.tree_util.keystr(path))

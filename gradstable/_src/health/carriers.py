@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstable._src.core.find import Snapshot, state_in
+from gradstable._src.core.find import Snapshots, state_in
 from gradstable._src.core.paths import Namer, path_keys
 
 # Sums and averages of gradients in optax states, by the names of their fields. A non-finite value
@@ -84,7 +84,7 @@ def find_carriers(opt_state: object, *, axes: int, sums_only: bool) -> list[Carr
 
 def _is_safe(node: object) -> bool:
     # The state inside a guard is finite, and a copy is outdated.
-    return "ledger" in getattr(node, "_fields", ()) or isinstance(node, Snapshot)
+    return "ledger" in getattr(node, "_fields", ()) or isinstance(node, Snapshots)
 
 
 def _is_real_array(leaf: object) -> bool:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from gradstable._src.core.checks import check_number, check_size
 from gradstable._src.core.equations import as_at_init
-from gradstable._src.core.find import Snapshot, find_all
+from gradstable._src.core.find import Snapshots, find_all
 from gradstable._src.core.ledger import Ledger, rejections
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment, is_inexact, wide
@@ -161,7 +161,7 @@ def _map(change: Any, state: Any, other: Any) -> Any:
         return change(node, counterpart) if _is_estimator(node) else node
 
     def stop(node: object) -> bool:
-        return isinstance(node, Snapshot) or _is_estimator(node)
+        return isinstance(node, Snapshots) or _is_estimator(node)
 
     return jax.tree.map(visit, state, other, is_leaf=stop)
 

@@ -8,7 +8,7 @@ from gradstable._src.core.find import find_one
 from gradstable._src.core.names import named_again
 from gradstable._src.core.select import run_branch
 from gradstable._src.core.types import Tree
-from gradstable._src.recovery.snapshot import params_of
+from gradstable._src.recovery.snapshot import kept_params_of, params_of
 from gradstable._src.recovery.turn import RollbackState
 
 
@@ -35,7 +35,7 @@ def last_good(opt_state: object) -> Any:
       >>> gs.recovery.last_good(state).tolist()
       [1.0, 1.0]
     """
-    return named_again(_the_state(opt_state).snapshots[0].kept_params)
+    return named_again(kept_params_of(_the_state(opt_state).snapshots))
 
 
 def restored(opt_state: object, params: Tree) -> Tree:
@@ -70,7 +70,7 @@ def restored(opt_state: object, params: Tree) -> Tree:
     """
     state = _the_state(opt_state)
     going = jnp.asarray(state.attempts > 0, jnp.int32)
-    return run_branch(going, (lambda: params, lambda: params_of(state.snapshots[0], params)))
+    return run_branch(going, (lambda: params, lambda: params_of(state.snapshots, params)))
 
 
 def _the_state(opt_state: object) -> RollbackState:

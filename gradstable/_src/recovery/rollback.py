@@ -29,22 +29,22 @@ from gradstable._src.core.unit_norms import measure_for
 from gradstable._src.core.wrapped import explaining
 from gradstable._src.hold import hold
 from gradstable._src.precision.inside import unscale_inside
+from gradstable._src.recovery.bring import arrange, bring
 from gradstable._src.recovery.counts import pass_by
 from gradstable._src.recovery.level import Level, learn, new_level
-from gradstable._src.recovery.snapshot import lead_back, params_of, take
+from gradstable._src.recovery.snapshot import content_of, lead_back, new_snapshots, params_of
 from gradstable._src.recovery.turn import (
     Limits,
     RollbackState,
     Seen,
-    bring,
-    look_back,
+    compare,
+    diverged,
     start,
     turn_to,
 )
 from gradstable._src.recovery.watch import Watch, rejection_of, see
 from gradstable._src.rules.loss_spike import loss_spike
 from gradstable._src.rules.protocol import Rule, all_of, check_rules
-from gradstable._src.rules.ring import EMPTY
 
 
 @shown
@@ -171,13 +171,8 @@ def rollback(
     def init_fn(params: optax.Params) -> RollbackState:
         inner_state = own_arrays(inner.init(params))
         rule_state = judge.init(params)
-        zero = jnp.zeros((), jnp.int32)
-        known = only_arrays(params)
-        level = jnp.full((), EMPTY, jnp.float32)
-        snapshots = [
-            take(zero, known, inner_state, rule_state, level, dtype) for _ in range(copies)
-        ]
-        return start(new_level(), rule_state, tuple(snapshots), inner_state)
+        content = content_of(only_arrays(params), inner_state, rule_state, dtype)
+        return start(new_level(), rule_state, new_snapshots(content, copies), inner_state)
 
     limits = Limits(every, patience, rejections, max_restores)
     update = _Update(inner, judge, limits, dtype, restore_by == "updates", axis_name)
@@ -210,15 +205,18 @@ class _Update:
         updates, extra_args = as_arrays(updates), agreed(extra_args, self.axis_name)
         known = as_at_init(check_params(params, "rollback"), updates)
         inner = self.reach.look(self.inner, updates, old.wrapped_state, params, extra_args)
-        old = look_back(old._replace(calls=increment(old.calls)), known, self.axis_name)
+        old = old._replace(calls=increment(old.calls))
         measured, verdict, rule_state = self._judge(inner.judged, old, known, extra_args)
         value = extra_args.get("value")
         loss = None if value is None else check_value(value, "rollback")
-        new, turn = turn_to(old, self.limits, Seen(verdict.accept, measured.finite, loss))
-        own, turn = in_one((_own(new), turn))
-        new = new._replace(**own)
-        new, kept_rules = bring(new, turn, known, self.limits.patience, self.dtype, self.axis_name)
-        inner_state, snapshots = new.wrapped_state, new.snapshots
+        seen = Seen(verdict.accept, measured.finite, loss)
+        lost = diverged(old, self.limits, loss)
+        old, sound = compare(old, lost, known, self.axis_name)
+        new, turn = turn_to(old, self.limits, seen, lost=lost, sound=sound)
+        new, slot = arrange(new, turn, self.limits.patience)
+        new, turn, slot = _numbers_in_one(new, turn, slot)
+        new, kept_rules = bring(new, turn, slot, known, self.dtype)
+        inner_state = new.wrapped_state
 
         # Values that a guard reports, such as the norm of a broken gradient, need not be finite.
         guarded = bool(find_all(inner_state, Ledger))
@@ -234,12 +232,11 @@ class _Update:
             )
         inner_state = pass_by(inner_state, ~turn.runs, measured)
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
-        seen = rejection_of(inner_state)
-        watch = see(new.watch, verdict, broken if seen is None else seen)
+        rejection = rejection_of(inner_state)
+        watch = see(new.watch, verdict, broken if rejection is None else rejection)
         level = self._level(new, watch, loss, measured)
         rule_state = select_tree(turn.runs, rule_state, kept_rules, name="rule state")
         new = new._replace(
-            restored_to=jnp.where(turn.leaves, snapshots[0].taken_at, new.restored_to),
             watch=select_tree(turn.runs, watch, new.watch, name="watch"),
             level=select_tree(turn.runs, level, new.level, name="level"),
             rule_state=select_tree(
@@ -247,10 +244,10 @@ class _Update:
             ),
             wrapped_state=inner_state,
         )
-        new = new._replace(**in_one(_own(new)))
+        (new,) = _numbers_in_one(new)
         stepped = keep_finite(turn.runs, stepped, params)
         if self.by_updates:
-            wanted = params_of(snapshots[0], known)
+            wanted = params_of(new.snapshots, known)
             stepped = lead_back(new.attempts > 0, known, wanted, stepped)
         return stepped, new
 
@@ -282,7 +279,9 @@ class _Update:
         return measured, verdict._replace(accept=verdict.accept & ~known), state
 
 
-def _own(state: RollbackState) -> dict[str, Any]:
-    """Return the numbers of a state that are neither copies nor those of what is inside."""
-    others = ("rule_state", "snapshots", "wrapped_state")
-    return {name: value for name, value in state._asdict().items() if name not in others}
+def _numbers_in_one(state: RollbackState, *others: Any) -> Any:
+    """Return a state, and others, with all numbers but those inside computed in one program."""
+    own = state._replace(snapshots=state.snapshots.copies, wrapped_state=None)
+    own, others = in_one((own, others))
+    snapshots = state.snapshots._replace(copies=own.snapshots)
+    return own._replace(snapshots=snapshots, wrapped_state=state.wrapped_state), *others

@@ -1,19 +1,23 @@
-"""The last good copy: its content, and how to return to it by updates alone."""
+"""The copies of a run: their content, and how to return to the newest by updates alone."""
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 
 from gradstable._src.core.act import applied, is_gradient, unmoved
 from gradstable._src.core.axis_name import AxisName
-from gradstable._src.core.find import Snapshot
-from gradstable._src.core.layout import splits_of, together
+from gradstable._src.core.find import Copy, Snapshots
+from gradstable._src.core.layout import Split, splits_of, together
 from gradstable._src.core.ledger import Dropped, Ledger
-from gradstable._src.core.names import with_names, without_names
+from gradstable._src.core.names import Unnamed, with_names, without_names
+from gradstable._src.core.norms import place_of
 from gradstable._src.core.numerics import is_inexact, is_low_precision, rounded, saturate, wide
-from gradstable._src.core.select import own_arrays
+from gradstable._src.core.select import own_arrays, select
+from gradstable._src.rules.ring import EMPTY
 
 # The history is kept: a rollback does not restore old records, nor old counts of calls and events
 # in the states of wrappers.
@@ -38,28 +42,75 @@ _STAY = frozenset(
 )
 
 
-def take(
-    calls: jax.Array,
-    params: Any,
-    inner_state: Any,
-    rule_state: tuple[Any, ...],
-    loss_level: jax.Array,
-    dtype: DTypeLike | None,
-) -> Snapshot:
-    """Return a copy, without names; outside ``jit`` it has its own arrays."""
+class Content(NamedTuple):
+    """What copies are made of, as in ``Snapshots``."""
+
+    kept_params: Unnamed
+    kept_state: Unnamed
+    kept_rules: Unnamed
+
+
+# How many leaves are compared in one program.
+_AT_ONCE = 32
+
+
+def content_of(
+    params: Any, inner_state: Any, rule_state: tuple[Any, ...], dtype: DTypeLike | None
+) -> Content:
+    """Return the content of a new copy, without names."""
+    return Content(
+        kept_params=without_names(_narrow(params, dtype), params),
+        kept_state=without_names(_narrow(inner_state, dtype), params),
+        kept_rules=without_names(rule_state, params),
+    )
+
+
+def new_snapshots(content: Content, copies: int) -> Snapshots:
+    """Return this many copies of a run that has not begun, in arrays of their own."""
+
+    def repeat(leaf: Any) -> jax.Array:
+        return jnp.stack([jnp.asarray(leaf)] * copies)
+
     return own_arrays(
-        Snapshot(
-            taken_at=calls,
-            kept_params=without_names(_narrow(params, dtype), params),
-            kept_state=without_names(_narrow(inner_state, dtype), params),
-            kept_rules=without_names(rule_state, params),
-            loss_level=loss_level,
+        Snapshots(
+            copies=tuple(
+                Copy(
+                    taken_at=jnp.zeros((), jnp.int32),
+                    loss_level=jnp.full((), EMPTY, jnp.float32),
+                    slot=jnp.full((), row, jnp.int32),
+                )
+                for row in range(copies)
+            ),
+            **jax.tree.map(repeat, content)._asdict(),
         )
     )
 
 
-def state_of(snapshot: Snapshot, now: Any) -> Any:
-    """Return the inner state of a copy, with the dtypes and the records of the present one."""
+def put(snapshots: Snapshots, slot: jax.Array, content: Content) -> Snapshots:
+    """Return the copies with this content in one row of the stacks."""
+
+    def write(stack: jax.Array, leaf: Any) -> jax.Array:
+        new = jnp.asarray(leaf, stack.dtype)
+        return lax.dynamic_update_index_in_dim(stack, new, slot, 0, allow_negative_indices=False)
+
+    stacks = Content(snapshots.kept_params, snapshots.kept_state, snapshots.kept_rules)
+    return snapshots._replace(**jax.tree.map(write, stacks, content)._asdict())
+
+
+def _newest(snapshots: Snapshots, stacks: Unnamed) -> Any:
+    """Return the part of the newest copy that is in these stacks."""
+    slot = snapshots.copies[0].slot
+
+    def read(stack: jax.Array) -> jax.Array:
+        return lax.dynamic_index_in_dim(
+            stack, slot, 0, keepdims=False, allow_negative_indices=False
+        )
+
+    return jax.tree.map(read, stacks)
+
+
+def state_of(snapshots: Snapshots, now: Any) -> Any:
+    """Return the inner state of the newest copy, with the dtypes and records of the present one."""
 
     def is_ours(node: Any) -> bool:
         return isinstance(node, _RECORDS) or "calls" in getattr(node, "_fields", ())
@@ -77,25 +128,39 @@ def state_of(snapshot: Snapshot, now: Any) -> Any:
     def restore(here: Any, saved: Any) -> Any:
         return jax.tree.map(back, here, saved, is_leaf=is_ours)
 
-    return restore(now, with_names(snapshot.kept_state, now))
+    return restore(now, with_names(_newest(snapshots, snapshots.kept_state), now))
 
 
-def rules_of(snapshot: Snapshot, now: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the state of the rules in a copy."""
-    return with_names(snapshot.kept_rules, now)
+def rules_of(snapshots: Snapshots, now: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the state of the rules in the newest copy."""
+    return with_names(_newest(snapshots, snapshots.kept_rules), now)
 
 
-def params_of(snapshot: Snapshot, like: Any) -> Any:
-    """Return the parameters of a copy in the dtypes of the present ones."""
-    kept = with_names(snapshot.kept_params, like)
+def kept_params_of(snapshots: Snapshots) -> Unnamed:
+    """Return the parameters of the newest copy as they are kept."""
+    return _newest(snapshots, snapshots.kept_params)
+
+
+def params_of(snapshots: Snapshots, like: Any) -> Any:
+    """Return the parameters of the newest copy in the dtypes of the present ones."""
+    kept = with_names(kept_params_of(snapshots), like)
     return jax.tree.map(lambda p, q: jnp.asarray(q, p.dtype), like, kept)
 
 
 def equal(params: Any, wanted: Any, axis_name: AxisName) -> jax.Array:
     """Whether all entries of two trees are equal, on all devices (bool scalar)."""
-    here = jax.tree.leaves(jax.tree.map(lambda p, q: jnp.any(p != q), params, wanted))
-    differ = [leaf.astype(jnp.int32) for leaf in here]
-    everywhere = together(differ, splits_of(params, axis_name))
+    flat, splits = jax.tree_util.tree_leaves_with_path(params), splits_of(params, axis_name)
+    kinds: dict[tuple[Any, Split, str], list[jax.Array]] = {}
+    for (path, p), q, split in zip(flat, jax.tree.leaves(wanted), splits, strict=True):
+        # A leaf of each layer at a time: they are sharded alike, and a program reads them all.
+        kinds.setdefault((jax.typeof(p), split, place_of(path)), []).append(lax.ne(p, q))
+    groups = [
+        (split, functools.reduce(lax.bitwise_or, each[start : start + _AT_ONCE]))
+        for (_, split, _), each in kinds.items()
+        for start in range(0, len(each), _AT_ONCE)
+    ]
+    differ = [jnp.any(group).astype(jnp.int32) for _, group in groups]
+    everywhere = together(differ, [split for split, _ in groups])
     return jnp.all(jnp.stack([jnp.zeros((), jnp.int32), *everywhere]) == 0)
 
 
@@ -113,7 +178,7 @@ def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
     def lead(p: jax.Array, q: jax.Array, u: Any) -> Any:
         if u is None or not is_gradient(u) or not is_inexact(p):  # it never moved
             return u
-        return jnp.where(going, jnp.where(p == q, unmoved(u), way(p, q, u)), u)
+        return select(going, lax.select_n(lax.eq(p, q), way(p, q, u), unmoved(u)), u)
 
     def way(p: jax.Array, q: jax.Array, u: jax.Array) -> jax.Array:
         if jnp.iscomplexobj(p):
@@ -123,9 +188,12 @@ def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
         reached = _rounded(applied(p, difference.astype(u.dtype)), p.dtype) == q.astype(dtype)
         if jnp.finfo(u.dtype).nmant < jnp.finfo(p.dtype).nmant:
             return saturate(difference, u.dtype)  # the rest shrinks every time
-        zero_first = (jnp.abs(p) > jnp.abs(q)) & ~reached
-        there = jnp.where(zero_first, -p.astype(dtype), difference)
-        return saturate(there, u.dtype)
+        zero_first = (lax.abs(p) > lax.abs(q)) & ~reached
+        there = lax.select_n(zero_first, difference, -p.astype(dtype))
+        if u.dtype != dtype:
+            return saturate(there, u.dtype)
+        largest = jnp.finfo(dtype).max
+        return lax.clamp(-largest, there, largest)
 
     return jax.tree.map(lead, params, wanted, updates, is_leaf=lambda leaf: leaf is None)
 

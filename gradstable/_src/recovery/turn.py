@@ -15,32 +15,21 @@ A run is exhausted once it has rolled back ``max_restores`` times without a copy
 rolls back one last time.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from gradstable._src.core.axis_name import AxisName
-from gradstable._src.core.find import Snapshot
+from gradstable._src.core.find import Snapshots
 from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment
 from gradstable._src.core.reasons import Reason
-from gradstable._src.core.select import run_branch, run_if, select_tree
-from gradstable._src.recovery.level import (
-    LOWER,
-    Level,
-    accept_rise,
-    forget_rise,
-    is_worse,
-    present_level,
-    upper_level,
-)
-from gradstable._src.recovery.snapshot import equal, params_of, rules_of, state_of, take
-from gradstable._src.recovery.trial import Trial, begin, failed, hear, no_trial
+from gradstable._src.core.select import run_branch, select, select_tree
+from gradstable._src.recovery.level import Level, accept_rise, forget_rise, is_worse
+from gradstable._src.recovery.snapshot import equal, params_of
+from gradstable._src.recovery.trial import Trial, failed, hear, no_trial
 from gradstable._src.recovery.watch import Watch, new_watch
-from gradstable._src.rules.ring import EMPTY
 
 # Each return in vain doubles the evidence that the next one needs, up to this many times.
 _MOST_DOUBLINGS = 5
@@ -68,7 +57,7 @@ class RollbackState(NamedTuple):
     last_undone: jax.Array  # shape=(), dtype=jnp.int32, the call that undid it (-1: never)
     reason: jax.Array  # shape=(), dtype=jnp.int32, why it rolled back
     rule_state: tuple[Any, ...]
-    snapshots: tuple[Snapshot, ...]  # the newest first
+    snapshots: Snapshots
     wrapped_state: Any
 
 
@@ -78,7 +67,9 @@ class Turn(NamedTuple):
     runs: jax.Array  # it is a step of the inner optimizer
     copies: jax.Array  # a copy is taken before it
     leaves: jax.Array  # a rollback begins
+    tries: jax.Array  # and is on trial
     older: jax.Array  # to the copy before the newest
+    sets_aside: jax.Array  # the run is kept in place of the oldest copy
     undoes: jax.Array  # the run before the rollback is resumed
     forgets: jax.Array  # it is not needed any more
     renews: jax.Array  # the rules start over: the loss is high, but not because of the parameters
@@ -102,7 +93,7 @@ class Seen(NamedTuple):
 
 
 def start(
-    level: Level, rule_state: tuple[Any, ...], snapshots: tuple[Snapshot, ...], inner_state: Any
+    level: Level, rule_state: tuple[Any, ...], snapshots: Snapshots, inner_state: Any
 ) -> RollbackState:
     """Return the state of a run that has not begun. No two counters share a buffer."""
 
@@ -130,26 +121,52 @@ def start(
     )
 
 
-def look_back(state: RollbackState, params: Any, axis_name: AxisName) -> RollbackState:
-    """Return the state with a rollback ended if it has arrived."""
+def compare(
+    state: RollbackState, lost: jax.Array, params: Any, axis_name: AxisName
+) -> tuple[RollbackState, jax.Array]:
+    """End a rollback that has arrived, or find out whether there is a way back to a lost run.
 
-    def compare() -> jax.Array:
-        return equal(params, params_of(state.snapshots[0], params), axis_name)
+    Parameters are read once for both: a rollback has just begun, so the run cannot be lost again.
 
-    going = (state.attempts > 0).astype(jnp.int32)
-    arrived = run_branch(going, (lambda: jnp.asarray(True), compare))
-    return state._replace(attempts=jnp.where(arrived, 0, state.attempts))
+    Returns:
+      The state, and whether no parameter is a NaN; only known if the run is lost.
+    """
+    going = state.attempts > 0
+
+    def read() -> jax.Array:
+        kept = params_of(state.snapshots, params)
+        wanted = jax.tree.map(lambda p, q: select(going, q, p), params, kept)
+        return equal(params, wanted, axis_name)
+
+    asks = going | (lost & may_leave(state))
+    same = run_branch(asks.astype(jnp.int32), (lambda: jnp.asarray(True), read))
+    return state._replace(attempts=jnp.where(same, 0, state.attempts)), same & ~going
 
 
-def turn_to(state: RollbackState, limits: Limits, seen: Seen) -> tuple[RollbackState, Turn]:
-    """Decide what this step does, and return the state after that."""
+def may_leave(state: RollbackState) -> jax.Array:
+    """Return whether a rollback can begin: none is under way, on trial, or the last."""
+    return ~((state.attempts > 0) | (state.trial.tries_left > 0) | state.exhausted)
+
+
+def turn_to(
+    state: RollbackState, limits: Limits, seen: Seen, *, lost: jax.Array, sound: jax.Array
+) -> tuple[RollbackState, Turn]:
+    """Decide what this step does, and return the state after that.
+
+    Args:
+      state: the state before it.
+      limits: those of the rollback.
+      seen: what this step shows.
+      lost: whether the run has diverged.
+      sound: whether no parameter is a NaN, if it has.
+    """
     going = state.attempts > 0
     trying = ~going & (state.trial.tries_left > 0)
     heard = hear(state.trial, seen.loss, seen.good & seen.finite)
     over = trying & (heard.tries_left == 0)
     vain = over & failed(heard)
     undoes = vain & heard.undoable
-    leaves = _wants(state, limits, seen) & ~(going | trying | state.exhausted)
+    leaves = lost & may_leave(state)
     runs = ~(leaves | going | (trying & ~over) | undoes | state.exhausted)
     watch = state.watch
     due = (watch.age >= limits.every) & (watch.good >= limits.patience) & (watch.bad == 0)
@@ -159,11 +176,18 @@ def turn_to(state: RollbackState, limits: Limits, seen: Seen) -> tuple[RollbackS
     # If the run has rolled back since the last copy, that has been tried. If the copy was taken
     # just before the loss rose, it can be damaged already.
     fresh = watch.age - jnp.maximum(watch.bad, watch.rejected) < limits.patience
+    copies_kept = state.snapshots.copies
+    reason = jnp.where(leaves, watch.reason, state.reason)
+    # Broken gradients say nothing about the parameters, and need no trial. And there is no way
+    # back to a NaN.
+    tries = leaves & (reason != Reason.NONFINITE) & ~exhausted
     turn = Turn(
         runs=runs,
         copies=copies,
         leaves=leaves,
-        older=leaves & ((in_vain > 1) | fresh) & (_older(state).taken_at > 0),
+        tries=tries,
+        older=leaves & ((in_vain > 1) | fresh) & (copies_kept[:2][-1].taken_at > 0),
+        sets_aside=tries & sound & (len(copies_kept) > 1),
         undoes=undoes,
         forgets=over & ~vain & heard.undoable,
         renews=vain,
@@ -182,13 +206,9 @@ def turn_to(state: RollbackState, limits: Limits, seen: Seen) -> tuple[RollbackS
         exhausted=exhausted,
         last_restore=jnp.where(leaves, state.calls, state.last_restore),
         last_undone=jnp.where(undoes, state.calls, state.last_undone),
-        reason=jnp.where(leaves, watch.reason, state.reason),
+        reason=reason,
     )
     return new._replace(watch=new.watch._replace(age=jnp.where(copies, 0, new.watch.age))), turn
-
-
-def _older(state: RollbackState) -> Snapshot:
-    return state.snapshots[min(1, len(state.snapshots) - 1)]
 
 
 def _level_after(level: Level, leaves: jax.Array, vain: jax.Array, limits: Limits) -> Level:
@@ -196,7 +216,7 @@ def _level_after(level: Level, leaves: jax.Array, vain: jax.Array, limits: Limit
     return select_tree(vain, accept_rise(level, limits.patience), left, name="level")
 
 
-def _wants(state: RollbackState, limits: Limits, seen: Seen) -> jax.Array:
+def diverged(state: RollbackState, limits: Limits, loss: jax.Array | None) -> jax.Array:
     """Return whether the run has diverged, by its losses or by rejections in a row."""
     watch = state.watch
     broken = watch.reason == Reason.NONFINITE
@@ -207,96 +227,13 @@ def _wants(state: RollbackState, limits: Limits, seen: Seen) -> jax.Array:
     times = 2**state.doublings
     bad = (watch.bad >= limits.patience * times) & (watch.moves >= min(_MOVES, limits.patience))
     stuck = (watch.rejected >= limits.rejections) & elsewhere
-    if seen.loss is None:
+    if loss is None:
         return bad | stuck
     sooner = min(limits.rejections, _STUCK * limits.patience)
     bad |= (watch.rejected >= sooner * times) & elsewhere
     # Rules get used to a loss that creeps up. After a return, the level of the copy is enough.
     bad |= (state.in_vain > 0) & (watch.age >= limits.patience * times)
-    worse = is_worse(state.level, state.snapshots[0].loss_level, limits.patience)
-    worse &= state.snapshots[0].taken_at > 0  # else all that was learned would be lost
+    newest = state.snapshots.copies[0]
+    worse = is_worse(state.level, newest.loss_level, limits.patience)
+    worse &= newest.taken_at > 0  # else all that was learned would be lost
     return (bad & worse) | (stuck & broken)
-
-
-def bring(
-    state: RollbackState,
-    turn: Turn,
-    params: Any,
-    patience: int,
-    dtype: DTypeLike | None,
-    axis_name: AxisName,
-) -> tuple[RollbackState, tuple[Any, ...]]:
-    """Return the state and the rule state for the beginning of this step, with its copies."""
-    # Broken gradients say nothing about the parameters, and need no trial. And there is no way
-    # back to a NaN.
-    tries = turn.leaves & (state.reason != Reason.NONFINITE) & ~state.exhausted
-    undoable = run_branch(
-        (tries & (len(state.snapshots) > 1)).astype(jnp.int32),
-        (lambda: jnp.asarray(False), lambda: equal(params, params, axis_name)),
-    )
-    usual = upper_level(state.level, patience)
-    median = present_level(state.level, patience)
-    lower = present_level(state.level, patience, LOWER)
-
-    def now(level: jax.Array) -> Snapshot:
-        return take(state.calls, params, state.wrapped_state, state.rule_state, level, dtype)
-
-    def go(held: Any) -> Any:
-        snapshot, *_ = held[2]
-        return state_of(snapshot, held[0]), rules_of(snapshot, held[1]), held[2]
-
-    snapshots = _rearranged(
-        state.snapshots, turn, undoable, copied=lambda: now(usual), left=lambda: now(median)
-    )
-    moving = state.wrapped_state, state.rule_state, snapshots
-    inner_state, rule_state, snapshots = run_if(turn.leaves | turn.undoes, go, moving)
-    trial = begin(lower, snapshots[0].loss_level, undoable)
-    # The first copies were taken before there was a loss.
-    snapshots = tuple(
-        one._replace(loss_level=jnp.where(one.loss_level == EMPTY, usual, one.loss_level))
-        for one in snapshots
-    )
-    new = state._replace(
-        wrapped_state=inner_state,
-        snapshots=snapshots,
-        trial=select_tree(tries, trial, state.trial, name="trial"),
-    )
-    return new, rule_state
-
-
-def _rearranged(
-    snapshots: tuple[Snapshot, ...],
-    turn: Turn,
-    undoable: jax.Array,
-    *,
-    copied: Callable[[], Snapshot],
-    left: Callable[[], Snapshot],
-) -> tuple[Snapshot, ...]:
-    """Return the copies after a new one, a return, its end, or its undoing.
-
-    One thing after the other, since a loop in which copies change places would need room for one.
-    """
-
-    def copy(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return copied(), *snapshots[:-1]
-
-    def drop_newest(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        older = (*snapshots[1:], snapshots[-1])
-        return select_tree(turn.older, older, snapshots, name="copies")  # else XLA makes room too
-
-    def set_aside(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return *snapshots[:-1], left()
-
-    def resume(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return snapshots[-1], *snapshots[1:]
-
-    def forget(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-        return *snapshots[:-1], snapshots[-2]
-
-    snapshots = run_if(turn.copies, copy, snapshots)
-    if len(snapshots) == 1:
-        return snapshots
-    snapshots = run_if(turn.older, drop_newest, snapshots)
-    snapshots = run_if(undoable, set_aside, snapshots)
-    snapshots = run_if(turn.undoes, resume, snapshots)
-    return run_if(turn.forgets, forget, snapshots)

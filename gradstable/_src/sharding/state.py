@@ -8,7 +8,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from gradstable._src.core.checks import check_transform
-from gradstable._src.core.find import Snapshot
+from gradstable._src.core.find import Snapshots
 from gradstable._src.core.names import Unnamed, without_names
 from gradstable._src.core.tree_checks import leaves_by_path
 
@@ -109,23 +109,30 @@ def _fill(placed: Any, state: Any, like: Any, everywhere: NamedSharding) -> Any:
             for name, part in fields.items()
         }
         inner = jax.tree.leaves(new["wrapped_state"])
-        return type(node)(
-            **new, snapshots=tuple(_copy(one, inner, like, everywhere) for one in copies)
-        )
+        return type(node)(**new, snapshots=_copies(copies, inner, like, everywhere))
 
     return jax.tree.map(
         visit, state, placed, is_leaf=lambda node: isinstance(node, Unnamed) or has_copies(node)
     )
 
 
-def _copy(copy: Snapshot, inner: list[Any], like: Any, everywhere: Any) -> Snapshot:
-    return Snapshot(
-        taken_at=everywhere,
-        kept_params=Unnamed(_like_params(copy.kept_params.unnamed, like, everywhere)),
-        kept_state=jax.tree.unflatten(jax.tree.structure(copy.kept_state), inner),
-        kept_rules=jax.tree.map(lambda _: everywhere, copy.kept_rules),
-        loss_level=everywhere,
+def _copies(copies: Snapshots, inner: list[Any], like: Any, everywhere: Any) -> Snapshots:
+    """Return the shardings of stacks of copies, each of which is sharded like the present."""
+    one = jax.tree.map(
+        lambda stack: jax.ShapeDtypeStruct(stack.shape[1:], stack.dtype), copies.kept_params
     )
+    of_state = jax.tree.unflatten(jax.tree.structure(copies.kept_state), inner)
+    placed = jax.tree.map(lambda _: everywhere, copies)
+    return placed._replace(
+        kept_params=jax.tree.map(_stacked, Unnamed(_like_params(one.unnamed, like, everywhere))),
+        kept_state=jax.tree.map(_stacked, of_state),
+    )
+
+
+def _stacked(sharding: NamedSharding) -> NamedSharding:
+    """Return the sharding of a stack of leaves that are sharded like this."""
+    spec = (None, *sharding.spec) if sharding.spec else ()
+    return sharding.update(spec=PartitionSpec(*spec))
 
 
 def _like_params(tree: Any, like: Any, everywhere: NamedSharding) -> Any:
