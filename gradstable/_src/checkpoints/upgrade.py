@@ -289,14 +289,14 @@ def _child(raw: Any, key: Any, path: str) -> Any:
 
 
 def _at(raw: Any, index: int, path: str) -> Any:
-    """Return an entry of a saved tuple: now a list, or a dictionary with numbers or names."""
+    """Return an entry of a tuple: saved as a list, an array, or a dictionary by number or name."""
     if isinstance(raw, Mapping):
         for key in (str(index), index):
             if key in raw:
                 return raw[key]
         values = [*raw.values()]
     else:
-        values = [*raw] if isinstance(raw, Sequence) else []
+        values = [*raw] if isinstance(raw, Sequence) or getattr(raw, "ndim", 0) else []
     if index < len(values):
         return values[index]
     raise ValueError(_not_there(f"{path}[{index}]", raw))

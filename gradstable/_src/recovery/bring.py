@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from gradstable._src.core.find import Copy, Snapshots
 from gradstable._src.core.select import run_if, select_tree
-from gradstable._src.recovery.level import LOWER, present_level, upper_level
+from gradstable._src.recovery.level import Heights
 from gradstable._src.recovery.snapshot import content_of, put, rules_of, state_of
 from gradstable._src.recovery.trial import begin
 from gradstable._src.recovery.turn import RollbackState, Turn
@@ -21,14 +21,12 @@ from gradstable._src.rules.ring import EMPTY
 Copies = tuple[Copy, ...]
 
 
-def arrange(state: RollbackState, turn: Turn, patience: int) -> tuple[RollbackState, jax.Array]:
+def arrange(state: RollbackState, turn: Turn, heights: Heights) -> tuple[RollbackState, jax.Array]:
     """Return the state with its copies in the order after this step, and the row for a new one."""
-    usual = upper_level(state.level, patience)
-    median = present_level(state.level, patience)
-    lower = present_level(state.level, patience, LOWER)
-    level = jnp.where(turn.copies, usual, median)
+    usual = heights.usual
+    level = jnp.where(turn.copies, usual, heights.median)
     copies, slot = _arranged(state.snapshots.copies, turn, state.calls, level)
-    trial = begin(lower, copies[0].loss_level, turn.sets_aside)
+    trial = begin(heights.lower, copies[0].loss_level, turn.sets_aside)
     # The first copies were taken before there was a loss.
     copies = tuple(
         copy._replace(loss_level=jnp.where(copy.loss_level == EMPTY, usual, copy.loss_level))

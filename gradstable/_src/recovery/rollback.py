@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
@@ -31,7 +30,7 @@ from gradstable._src.hold import hold
 from gradstable._src.precision.inside import unscale_inside
 from gradstable._src.recovery.bring import arrange, bring
 from gradstable._src.recovery.counts import pass_by
-from gradstable._src.recovery.level import Level, learn, new_level
+from gradstable._src.recovery.level import Level, heights_of, learn, new_level
 from gradstable._src.recovery.snapshot import content_of, lead_back, new_snapshots, params_of
 from gradstable._src.recovery.turn import (
     Limits,
@@ -40,7 +39,8 @@ from gradstable._src.recovery.turn import (
     compare,
     diverged,
     start,
-    turn_to,
+    turn_of,
+    turned,
 )
 from gradstable._src.recovery.watch import Watch, rejection_of, see
 from gradstable._src.rules.loss_spike import loss_spike
@@ -209,12 +209,12 @@ class _Update:
         measured, verdict, rule_state = self._judge(inner.judged, old, known, extra_args)
         value = extra_args.get("value")
         loss = None if value is None else check_value(value, "rollback")
-        seen = Seen(verdict.accept, measured.finite, loss)
-        lost = diverged(old, self.limits, loss)
+        heights = heights_of(old.level, loss, measured.finite, self.limits.patience)
+        seen = Seen(verdict.accept, measured.finite, loss, heights)
+        lost = diverged(old, self.limits, seen)
         old, sound = compare(old, lost, known, self.axis_name)
-        new, turn = turn_to(old, self.limits, seen, lost=lost, sound=sound)
-        new, slot = arrange(new, turn, self.limits.patience)
-        new, turn, slot = _numbers_in_one(new, turn, slot)
+        turn = in_one(turn_of(old, self.limits, seen, lost=lost, sound=sound))
+        new, slot = arrange(turned(old, turn, seen), turn, heights)
         new, kept_rules = bring(new, turn, slot, known, self.dtype)
         inner_state = new.wrapped_state
 
@@ -234,7 +234,7 @@ class _Update:
         broken = jnp.where(measured.finite, 0, jnp.asarray(Reason.NONFINITE, jnp.int32))
         rejection = rejection_of(inner_state)
         watch = see(new.watch, verdict, broken if rejection is None else rejection)
-        level = self._level(new, watch, loss, measured)
+        level = self._level(new, watch, seen)
         rule_state = select_tree(turn.runs, rule_state, kept_rules, name="rule state")
         new = new._replace(
             watch=select_tree(turn.runs, watch, new.watch, name="watch"),
@@ -244,26 +244,24 @@ class _Update:
             ),
             wrapped_state=inner_state,
         )
-        (new,) = _numbers_in_one(new)
+        new = _numbers_in_one(new)
         stepped = keep_finite(turn.runs, stepped, params)
         if self.by_updates:
             wanted = params_of(new.snapshots, known)
             stepped = lead_back(new.attempts > 0, known, wanted, stepped)
         return stepped, new
 
-    def _level(
-        self, old: RollbackState, watch: Watch, loss: jax.Array | None, measured: Measure
-    ) -> Level:
-        if loss is None:
+    def _level(self, old: RollbackState, watch: Watch, seen: Seen) -> Level:
+        if seen.loss is None:
             return old.level
         return learn(
             old.level,
-            loss,
+            seen.heights,
+            seen.loss,
             good=watch.good > 0,
             bad=watch.moves > old.watch.moves,
-            sound=measured.finite,
+            sound=seen.finite,
             calm=watch.good >= self.limits.patience,
-            patience=self.limits.patience,
         )
 
     def _judge(
@@ -279,9 +277,8 @@ class _Update:
         return measured, verdict._replace(accept=verdict.accept & ~known), state
 
 
-def _numbers_in_one(state: RollbackState, *others: Any) -> Any:
-    """Return a state, and others, with all numbers but those inside computed in one program."""
-    own = state._replace(snapshots=state.snapshots.copies, wrapped_state=None)
-    own, others = in_one((own, others))
+def _numbers_in_one(state: RollbackState) -> RollbackState:
+    """Return a state with all numbers but those of what is inside computed in one program."""
+    own = in_one(state._replace(snapshots=state.snapshots.copies, wrapped_state=None))
     snapshots = state.snapshots._replace(copies=own.snapshots)
-    return own._replace(snapshots=snapshots, wrapped_state=state.wrapped_state), *others
+    return own._replace(snapshots=snapshots, wrapped_state=state.wrapped_state)

@@ -188,8 +188,8 @@ def lead_back(going: jax.Array, params: Any, wanted: Any, updates: Any) -> Any:
         reached = _rounded(applied(p, difference.astype(u.dtype)), p.dtype) == q.astype(dtype)
         if jnp.finfo(u.dtype).nmant < jnp.finfo(p.dtype).nmant:
             return saturate(difference, u.dtype)  # the rest shrinks every time
-        zero_first = (lax.abs(p) > lax.abs(q)) & ~reached
-        there = lax.select_n(zero_first, difference, -p.astype(dtype))
+        zero_first = lax.bitwise_and(lax.gt(lax.abs(p), lax.abs(q)), lax.bitwise_not(reached))
+        there = lax.select_n(zero_first, difference, lax.neg(p.astype(dtype)))
         if u.dtype != dtype:
             return saturate(there, u.dtype)
         largest = jnp.finfo(dtype).max

@@ -26,7 +26,7 @@ from gradstable._src.core.names import answers_as_inner
 from gradstable._src.core.numerics import increment
 from gradstable._src.core.reasons import Reason
 from gradstable._src.core.select import run_branch, select, select_tree
-from gradstable._src.recovery.level import Level, accept_rise, forget_rise, is_worse
+from gradstable._src.recovery.level import Heights, Level, accept_rise, forget_rise, is_worse
 from gradstable._src.recovery.snapshot import equal, params_of
 from gradstable._src.recovery.trial import Trial, failed, hear, no_trial
 from gradstable._src.recovery.watch import Watch, new_watch
@@ -67,9 +67,12 @@ class Turn(NamedTuple):
     runs: jax.Array  # it is a step of the inner optimizer
     copies: jax.Array  # a copy is taken before it
     leaves: jax.Array  # a rollback begins
-    tries: jax.Array  # and is on trial
     older: jax.Array  # to the copy before the newest
-    sets_aside: jax.Array  # the run is kept in place of the oldest copy
+    tries: jax.Array  # and is on trial
+    sets_aside: jax.Array  # meanwhile the run is kept in place of the oldest copy
+    exhausts: jax.Array  # it is the last
+    goes_on: jax.Array  # a rollback goes on
+    listens: jax.Array  # a loss of the trial is heard
     undoes: jax.Array  # the run before the rollback is resumed
     forgets: jax.Array  # it is not needed any more
     renews: jax.Array  # the rules start over: the loss is high, but not because of the parameters
@@ -90,6 +93,7 @@ class Seen(NamedTuple):
     good: jax.Array  # the rules accept it
     finite: jax.Array  # its gradient is
     loss: jax.Array | None  # None: ``value`` was not passed
+    heights: Heights
 
 
 def start(
@@ -148,10 +152,10 @@ def may_leave(state: RollbackState) -> jax.Array:
     return ~((state.attempts > 0) | (state.trial.tries_left > 0) | state.exhausted)
 
 
-def turn_to(
+def turn_of(
     state: RollbackState, limits: Limits, seen: Seen, *, lost: jax.Array, sound: jax.Array
-) -> tuple[RollbackState, Turn]:
-    """Decide what this step does, and return the state after that.
+) -> Turn:
+    """Decide what this step does.
 
     Args:
       state: the state before it.
@@ -162,61 +166,72 @@ def turn_to(
     """
     going = state.attempts > 0
     trying = ~going & (state.trial.tries_left > 0)
-    heard = hear(state.trial, seen.loss, seen.good & seen.finite)
+    heard = _heard(state, seen)
     over = trying & (heard.tries_left == 0)
     vain = over & failed(heard)
     undoes = vain & heard.undoable
     leaves = lost & may_leave(state)
     runs = ~(leaves | going | (trying & ~over) | undoes | state.exhausted)
-    watch = state.watch
+    watch, copies = state.watch, state.snapshots.copies
     due = (watch.age >= limits.every) & (watch.good >= limits.patience) & (watch.bad == 0)
-    copies = runs & due & seen.good
-    in_vain = jnp.where(leaves, increment(state.in_vain), state.in_vain)
-    exhausted = state.exhausted | (leaves & (in_vain > limits.max_restores))
+    in_vain = increment(state.in_vain)
+    exhausts = leaves & (in_vain > limits.max_restores)
     # If the run has rolled back since the last copy, that has been tried. If the copy was taken
     # just before the loss rose, it can be damaged already.
     fresh = watch.age - jnp.maximum(watch.bad, watch.rejected) < limits.patience
-    copies_kept = state.snapshots.copies
-    reason = jnp.where(leaves, watch.reason, state.reason)
     # Broken gradients say nothing about the parameters, and need no trial. And there is no way
     # back to a NaN.
-    tries = leaves & (reason != Reason.NONFINITE) & ~exhausted
-    turn = Turn(
+    tries = leaves & (watch.reason != Reason.NONFINITE) & ~exhausts
+    return Turn(
         runs=runs,
-        copies=copies,
+        copies=runs & due & seen.good,
         leaves=leaves,
+        older=leaves & ((in_vain > 1) | fresh) & (copies[:2][-1].taken_at > 0),
         tries=tries,
-        older=leaves & ((in_vain > 1) | fresh) & (copies_kept[:2][-1].taken_at > 0),
-        sets_aside=tries & sound & (len(copies_kept) > 1),
+        sets_aside=tries & sound & (len(copies) > 1),
+        exhausts=exhausts,
+        goes_on=going,
+        listens=trying,
         undoes=undoes,
         forgets=over & ~vain & heard.undoable,
         renews=vain,
     )
+
+
+def turned(state: RollbackState, turn: Turn, seen: Seen) -> RollbackState:
+    """Return the state after this has been decided."""
+    leaves, vain, undoes, copies = turn.leaves, turn.renews, turn.undoes, turn.copies
+    watch = select_tree(leaves | vain, new_watch(), state.watch, name="watch")
     more = jnp.minimum(increment(state.doublings), _MOST_DOUBLINGS)
     fewer = jnp.maximum(state.doublings - copies.astype(jnp.int32), 0)
-    new = state._replace(
-        watch=select_tree(leaves | vain, new_watch(), watch, name="watch"),
-        level=_level_after(state.level, leaves, vain, limits),
-        trial=select_tree(trying, heard, state.trial, name="trial"),
+    in_vain = jnp.where(leaves, increment(state.in_vain), state.in_vain)
+    going = leaves | turn.goes_on | undoes
+    return state._replace(
+        watch=watch._replace(age=jnp.where(copies, 0, watch.age)),
+        level=_level_after(state.level, seen.heights, leaves, vain),
+        trial=select_tree(turn.listens, _heard(state, seen), state.trial, name="trial"),
         doublings=jnp.where(vain, more, fewer),
         restores=jnp.where(leaves, increment(state.restores), state.restores),
         undone=jnp.where(undoes, increment(state.undone), state.undone),
         in_vain=jnp.where(copies | undoes, 0, in_vain),
-        attempts=jnp.where(leaves | going | undoes, increment(state.attempts), 0),
-        exhausted=exhausted,
+        attempts=jnp.where(going, increment(state.attempts), 0),
+        exhausted=state.exhausted | turn.exhausts,
         last_restore=jnp.where(leaves, state.calls, state.last_restore),
         last_undone=jnp.where(undoes, state.calls, state.last_undone),
-        reason=reason,
+        reason=jnp.where(leaves, state.watch.reason, state.reason),
     )
-    return new._replace(watch=new.watch._replace(age=jnp.where(copies, 0, new.watch.age))), turn
 
 
-def _level_after(level: Level, leaves: jax.Array, vain: jax.Array, limits: Limits) -> Level:
+def _heard(state: RollbackState, seen: Seen) -> Trial:
+    return hear(state.trial, seen.loss, seen.good & seen.finite)
+
+
+def _level_after(level: Level, heights: Heights, leaves: jax.Array, vain: jax.Array) -> Level:
     left = select_tree(leaves, forget_rise(level), level, name="level")
-    return select_tree(vain, accept_rise(level, limits.patience), left, name="level")
+    return select_tree(vain, accept_rise(level, heights), left, name="level")
 
 
-def diverged(state: RollbackState, limits: Limits, loss: jax.Array | None) -> jax.Array:
+def diverged(state: RollbackState, limits: Limits, seen: Seen) -> jax.Array:
     """Return whether the run has diverged, by its losses or by rejections in a row."""
     watch = state.watch
     broken = watch.reason == Reason.NONFINITE
@@ -227,13 +242,13 @@ def diverged(state: RollbackState, limits: Limits, loss: jax.Array | None) -> ja
     times = 2**state.doublings
     bad = (watch.bad >= limits.patience * times) & (watch.moves >= min(_MOVES, limits.patience))
     stuck = (watch.rejected >= limits.rejections) & elsewhere
-    if loss is None:
+    if seen.loss is None:
         return bad | stuck
     sooner = min(limits.rejections, _STUCK * limits.patience)
     bad |= (watch.rejected >= sooner * times) & elsewhere
     # Rules get used to a loss that creeps up. After a return, the level of the copy is enough.
     bad |= (state.in_vain > 0) & (watch.age >= limits.patience * times)
     newest = state.snapshots.copies[0]
-    worse = is_worse(state.level, newest.loss_level, limits.patience)
+    worse = is_worse(state.level, seen.heights, newest.loss_level)
     worse &= newest.taken_at > 0  # else all that was learned would be lost
     return (bad & worse) | (stuck & broken)
