@@ -1,5 +1,6 @@
 """What protection adds where leaves are many and small, by counts that do not wobble."""
 
+import re
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 import gradstable as gs
 from benchmarks.counting import compile_step
 from benchmarks.speed.contestants import CONTESTANTS, recompiles
+from tests.registry.entry import bind
 
 NUM_LEAVES = 200
 TREE = {f"w{i:03}": jax.ShapeDtypeStruct((16, 16), jnp.float32) for i in range(NUM_LEAVES)}
@@ -44,6 +46,23 @@ def test_scalars_of_the_verdict_are_not_repeated_in_every_leaf() -> None:
     bare = program(optax.adamw(3e-4))
     assert count(text, "fusion") <= count(bare, "fusion") + SLACK
     assert count(text, "multiply") <= count(bare, "multiply") + 2.5 * NUM_LEAVES
+
+
+@pytest.mark.parametrize("copies", [2, 4])
+def test_a_rollback_carries_ten_values_a_leaf_however_many_copies_it_keeps(copies: int) -> None:
+    """XLA's copy insertion and all passes after it grow with what loops carry."""
+    guard = gs.guard(optax.adamw(3e-4))
+    tx = bind(gs.rollback(guard, copies=copies), value=1.0)
+    assert num_equations(tx) <= num_equations(guard) + 29 * NUM_LEAVES
+    text, of_guard = program(tx), program(guard)
+    loops = [line.split(" while(")[0] for line in text.splitlines() if " while(" in line]
+    # Parameters, moments and their stacks, to write a row; moments and their stacks, to read one.
+    carried = [loop.count("16,16]") / NUM_LEAVES for loop in loops]
+    assert sorted(carried) == [4, 6]
+    # Writing three rows and reading two; the rest decides whether to.
+    assert count(text, "fusion") <= count(of_guard, "fusion") + 5 * NUM_LEAVES + 1.2 * SLACK
+    assert not re.search(r"16,16\]\S* copy\(", text)
+    assert count(text, "sort") <= 3
 
 
 @pytest.mark.parametrize("num_leaves", [1, 2, 40])

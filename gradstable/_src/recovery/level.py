@@ -85,16 +85,16 @@ def heights_of(level: Level, loss: jax.Array | None, sound: jax.Array, patience:
     there = table != EMPTY
     ordered = jnp.sort(jnp.where(there, table, unlimited()), axis=1)
     counts = jnp.sum(there, axis=1, dtype=jnp.int32)
-    # A percentile each of these rows, the least that it needs, and what it is without that.
+    # Of which row, which percentile, how many losses that needs, and what it is if there are fewer.
     of = np.array([0, 1, 1, 2, 3, 4], np.int32)
     percents = np.array([90.0, _LOWER, 50.0, 50.0, 50.0, 50.0], np.float32)
     least = np.array([number, 1, 1, 1, 1, 1], np.int32)
     none = np.array([EMPTY, EMPTY, EMPTY, unlimited(), unlimited(), EMPTY], np.float32)
-    last = jnp.maximum(counts[of] - 1, 0)
-    rank = percents / np.float32(100.0) * last.astype(jnp.float32)
-    low = jnp.minimum(jnp.floor(rank).astype(jnp.int32), last)
+    end = jnp.maximum(counts[of] - 1, 0)
+    rank = percents / np.float32(100.0) * end.astype(jnp.float32)
+    low = jnp.minimum(jnp.floor(rank).astype(jnp.int32), end)
     below = ordered.at[of, low].get(mode="promise_in_bounds")
-    above = ordered.at[of, jnp.minimum(low + 1, last)].get(mode="promise_in_bounds")
+    above = ordered.at[of, jnp.minimum(low + 1, end)].get(mode="promise_in_bounds")
     between = below + (rank - low.astype(jnp.float32)) * (above - below)
     found = jnp.where(counts[of] >= least, between, none)
     return Heights(*(found[index] for index in range(found.size)))
@@ -185,8 +185,8 @@ def _rise(here: jax.Array, lowest_levels: tuple[jax.Array, jax.Array]) -> jax.Ar
 def _latest(ring: Ring, begin: int, end: int) -> jax.Array:
     """Return a ring's numbers, without all but the latest, from ``begin`` until before ``end``."""
     window = ring.last_numbers.shape[0]
-    place, slots = ring.next_place % window, jnp.arange(window, dtype=jnp.int32)
-    age = place - 1 - slots + jnp.where(slots < place, 0, window)
+    age = ring.next_place - 1 - jnp.arange(window, dtype=jnp.int32)
+    age = jnp.where(age < 0, age + window, age)
     chosen = (age >= begin) & (age < end) & held(ring)
     return jnp.where(chosen, ring.last_numbers, EMPTY)
 
