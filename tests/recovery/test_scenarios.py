@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradstable as gs
-from benchmarks.low_precision import CONTESTANTS, characters_run
+from benchmarks.low_precision import characters_run
 from benchmarks.recovery import SCENARIOS, guarded, in_float16, recovering, train
 from benchmarks.small_tasks import digits_cnn
 
@@ -89,7 +89,7 @@ def test_float16_from_a_far_too_high_loss_scale() -> None:
 
 @pytest.mark.slow
 def test_moments_in_8_bits_end_within_a_percent_of_float32() -> None:
-    wide, narrow = (characters_run(CONTESTANTS[name], 0) for name in ("float32", "int8"))
+    wide, narrow = (characters_run(name, 0) for name in ("float32", "int8"))
     assert narrow.trained <= 1.01 * wide.trained
     assert narrow.held_out <= 1.01 * wide.held_out
     assert narrow.bytes_per_parameter <= 0.3 * wide.bytes_per_parameter
