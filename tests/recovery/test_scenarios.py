@@ -92,4 +92,5 @@ def test_moments_in_8_bits_end_within_a_percent_of_float32() -> None:
     wide, narrow = (characters_run(name, 0) for name in ("float32", "int8"))
     assert narrow.trained <= 1.01 * wide.trained
     assert narrow.held_out <= 1.01 * wide.held_out
-    assert narrow.bytes_per_parameter <= 0.3 * wide.bytes_per_parameter
+    # All bytes but the four of a parameter are state.
+    assert narrow.bytes_per_parameter - 4 <= 0.3 * (wide.bytes_per_parameter - 4)
