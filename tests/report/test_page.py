@@ -110,6 +110,7 @@ CASES: dict[str, tuple[Events, int]] = {
         4,
     ),
     "everything at once": (stormy(600), 4),
+    "nothing moved": ([{**one, "update_ratio": 0.0} for one in steps(60)], 4),
     "no factor on the rate": ([{**one, "lr_factor": 0.0} for one in steps(60)], 4),
 }  # fmt: skip
 
@@ -117,7 +118,9 @@ CASES: dict[str, tuple[Events, int]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_run_has_a_page(case: str, tmp_path: Path) -> None:
     events, leaves = CASES[case]
-    page = check(render([write_run(tmp_path / "run.jsonl", events, leaves=leaves)]))
+    run = write_run(tmp_path / "run.jsonl", events, leaves=leaves)
+    check(render([run, run]))
+    page = check(render([run]))
     for title in ("Loss", "Gradient norm", "Early warnings", "Why", "What happened", "Settings"):
         assert title in page.words
 

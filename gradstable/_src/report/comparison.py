@@ -41,9 +41,13 @@ class _Column(NamedTuple):
 
     def is_known(self, run: Run) -> bool:
         """Return whether there is something to show; a factor that never moved is not."""
-        values = getattr(run, self.name)
-        values = values[np.isfinite(values)]
+        values = self.of(run)
         return bool(np.any(values != 1.0) if self.stepped else values.size)
+
+    def of(self, run: Run) -> np.ndarray:
+        """Return its finite values."""
+        values = curves.columns_of(run)[self.name]
+        return values[np.isfinite(values)]
 
 
 _COLUMNS = (
@@ -108,7 +112,7 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _overlay(runs: Sequence[Run], names: Sequence[str], column: "_Column") -> Panel:
+def _overlay(runs: Sequence[Run], names: Sequence[str], column: _Column) -> Panel:
     """Return a chart of the same column of all runs that have it."""
     known = [place for place, run in enumerate(runs) if column.is_known(run)]
     key, title = column.name, column.title
@@ -125,7 +129,7 @@ def _overlay(runs: Sequence[Run], names: Sequence[str], column: "_Column") -> Pa
     lines = [
         line
         for place in reversed(known)
-        for line in _lines(place, names[place], column, getattr(runs[place], key))
+        for line in _lines(place, names[place], column, column.of(runs[place]))
     ]
     marks = [
         Mark(f"{_key(place)}-{curves.STEPS}", bits, shape, _tone(place), row=row)
@@ -137,11 +141,11 @@ def _overlay(runs: Sequence[Run], names: Sequence[str], column: "_Column") -> Pa
     if column.stepped:
         ends = (0.0, 1.1 * max(1.0, *(float(np.nanmax(runs[place].lr_factor)) for place in known)))
     chart = Chart(column.text, lines, marks, height=height, ends=ends)
-    label = f"{title} of each run: {'; '.join(_ends(runs, names, known, key))}."
+    label = f"{title} of each run: {'; '.join(_ends(runs, names, known, column))}."
     return Panel(key, title, reading, label, keys, [chart])
 
 
-def _lines(place: int, name: str, column: "_Column", values: np.ndarray) -> Iterator[Line]:
+def _lines(place: int, name: str, column: _Column, values: np.ndarray) -> Iterator[Line]:
     tone, dash = _tone(place), _DASHES[place % len(CURVES)]
     steps, medians = (f"{_key(place)}-{table}" for table in (curves.STEPS, curves.MEDIANS))
     if column.stepped or not is_long(values):
@@ -152,11 +156,10 @@ def _lines(place: int, name: str, column: "_Column", values: np.ndarray) -> Iter
 
 
 def _ends(
-    runs: Sequence[Run], names: Sequence[str], known: Sequence[int], column: str
+    runs: Sequence[Run], names: Sequence[str], known: Sequence[int], column: _Column
 ) -> Iterator[str]:
     for place in known:
-        values = getattr(runs[place], column)
-        values = values[np.isfinite(values)]
+        values = column.of(runs[place])
         yield f"{names[place]} from {plain(float(values[0]))} to {plain(float(values[-1]))}"
 
 

@@ -19,7 +19,7 @@ def tables(run: Run) -> dict[str, Table]:
     # The first two have a chart even if it is empty, with marks that say why.
     columns = {
         name: values
-        for name, values in _columns(run).items()
+        for name, values in columns_of(run).items()
         if name in ("loss", "grad_norm") or np.isfinite(values).any()
     }
     steps = rows.of_steps(run, columns)
@@ -29,7 +29,8 @@ def tables(run: Run) -> dict[str, Table]:
     return {STEPS: steps} if medians is None else {STEPS: steps, MEDIANS: medians}
 
 
-def _columns(run: Run) -> Mapping[str, np.ndarray]:
+def columns_of(run: Run) -> Mapping[str, np.ndarray]:
+    """Return what has a curve, by the name of its column."""
     # A step that changed nothing has a ratio of zero, which a logarithmic axis cannot show.
     moved = np.where(run.update_ratio > 0, run.update_ratio, np.nan)
     return {
@@ -95,7 +96,7 @@ def warnings(run: Run) -> Panel:
         "moment is up to date, and far above 1 when it lags behind. Below it: the norm of the "
         "update relative to that of the parameters."
     )
-    known = _columns(run)
+    known = columns_of(run)
     shown = [
         (name, known[name], text, bit, level)
         for name, text, bit, level in (

@@ -11,8 +11,8 @@ from gradstable._src.report.summary import broken_steps
 from gradstable._src.telemetry.fields import Alarm
 from gradstable._src.telemetry.run import Run
 
-# A curve keeps at least the smallest and the largest value of this many stretches, if a page has
-# one such curve: a browser zooms in on it far beyond its pixels, and 100,000 steps fit into 1 MB.
+# Rows of a table: many more than a page has pixels, so that zooming in shows more, and few enough
+# for a page below 1 MB.
 _MOST_ROWS = 6000
 _MOST_EVENTS = 2000
 _MOST_GAPS = 1000
