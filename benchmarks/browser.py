@@ -21,8 +21,21 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--enable-logging=stderr",
 )
-# Timers run at once, for so many milliseconds of the page's own time.
+# A virtual clock: timers fire at once, up to this many milliseconds of the page's time.
 _VIRTUAL_TIME = "--virtual-time-budget=5000"
+
+
+# No window is narrower where there is no screen; a frame in it is.
+_NARROWEST = 500
+_FRAME = """<!DOCTYPE html><meta charset="utf-8"><style>body {{ margin: 0 }}</style>
+<iframe src="{}" style="border: 0; width: {}px; height: {}px"></iframe>
+<pre id="measured"></pre>
+<script>
+addEventListener("message", (event) => {{
+  document.getElementById("measured").textContent = event.data;
+}});
+</script>
+"""
 
 
 def chromium() -> str | None:
@@ -44,16 +57,21 @@ def browse(
     Args:
       page: the file.
       *options: more options of the browser.
-      window: its size in pixels, however narrow.
+      window: its size in pixels. If it is narrow, the page is in a frame, written next to it, which
+        shows what the page posts to its parent.
       dark: whether the system has a dark theme.
       seconds: how long to wait.
       part: what follows the file in the address, with its ``#``.
       real_time: whether the page has the real clock, and ends when it is loaded. Otherwise its
-        timers run at once.
+        timers fire at once.
     """
     command = chromium()
     if command is None:
         raise FileNotFoundError("chromium is not on the PATH")
+    if window[0] < _NARROWEST:
+        frame = page.with_name("frame.html")
+        frame.write_text(_FRAME.format(page.name, *window), encoding="utf-8")
+        page = frame
     clock = [] if real_time else [_VIRTUAL_TIME]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         done = subprocess.run(

@@ -37,8 +37,6 @@ WIDTHS = (64, 96, 64, 10)
 WINDOW = (1100, 2000)
 FOLDER = Path(__file__).parents[1] / "docs" / "_static"
 
-_FRAME = """<!DOCTYPE html><style>body {{ margin: 0 }}</style>
-<iframe src="{}" style="border: 0; width: {}px; height: {}px"></iframe>"""
 _POINT = """<script>
 setTimeout(() => {{
   const over = document.querySelector('[data-chart="{0}"] .u-over');
@@ -148,12 +146,7 @@ def shoot(
         if pointer is not None:
             text = text.replace("</body>", _POINT.format(*pointer))
         copy.write_text(text, encoding="utf-8")
-        shown = copy
-        # No window is narrower than 500 pixels where there is no screen; a frame in it is.
-        if window[0] < 500:
-            shown = Path(scratch) / "frame.html"
-            shown.write_text(_FRAME.format(copy.name, *window), encoding="utf-8")
-        browse(shown, f"--screenshot={png}", window=window, dark=dark, part=part)
+        browse(copy, f"--screenshot={png}", window=window, dark=dark, part=part)
     with Image.open(png) as image:
         flat = image.convert("RGB").crop((0, 0, *window))
     few = flat.quantize(method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

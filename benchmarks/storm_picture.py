@@ -16,18 +16,14 @@ import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 
+from gradstable._src.cli.demo.faults import STORM
 from gradstable.cli import main as gradstable_command
 from gradstable.telemetry import Run, read_run
 
 FOLDER = Path(__file__).parents[1] / "docs" / "_static"
 WINDOW = 9  # steps of a running median
-# Steps of the bad batches, as the demo plants them, and what is wrong with them.
-STORM = {
-    (20, 20): "too bright",
-    (120, 120): "NaN pixel",
-    (220, 223): "wrong labels",
-    (320, 327): "dead sensor",
-}
+# What is wrong with the bad batches of the demo, in two words each.
+FAULTS = ("too bright", "NaN pixel", "wrong labels", "dead sensor")
 
 
 class Line(NamedTuple):
@@ -67,9 +63,9 @@ def draw(runs: dict[str, Run], theme: Theme) -> Figure:
     """Draw the losses of all runs over the same steps."""
     figure = Figure(figsize=(7.5, 3.5), layout="constrained")
     ax = figure.subplots()
-    for (first, last), what in STORM.items():
-        ax.axvspan(first - 1.5, last + 1.5, color=theme.storm, linewidth=0)
-        ax.text(last + 5, 4.2, what, color=theme.text, fontsize=10, va="center")
+    for fault, what in zip(STORM, FAULTS, strict=True):
+        ax.axvspan(fault.first - 1.5, fault.last + 1.5, color=theme.storm, linewidth=0)
+        ax.text(fault.last + 5, 4.2, what, color=theme.text, fontsize=10, va="center")
     calm = runs["adamw_no_faults"]
     ax.plot(calm.step, median(calm.loss), color=theme.calm, linewidth=6, label="no bad batch")
     for line in LINES:

@@ -68,16 +68,6 @@ const finish = () => {
 </script>
 </body>
 """
-# No window is narrower than 500 pixels where there is no screen; a frame in it is.
-_FRAME = """<!DOCTYPE html><meta charset="utf-8">
-<iframe src="page.html" style="border: 0; width: {}px; height: {}px"></iframe>
-<pre id="measured"></pre>
-<script>
-addEventListener("message", (event) => {{
-  document.getElementById("measured").textContent = event.data;
-}});
-</script>
-"""
 _CHARTS = """
 const look = () => ({
   paper: getComputedStyle(document.body).backgroundColor,
@@ -115,9 +105,6 @@ def use(
     page = folder / "page.html"
     script = _MEASURE.replace("SCRIPT", script)
     page.write_text(text.replace("</body>", script), encoding="utf-8")
-    if window == NARROW:
-        page = folder / "frame.html"
-        page.write_text(_FRAME.format(*NARROW), encoding="utf-8")
     dom, log = browse(page, "--dump-dom", window=window, dark=dark, seconds=100, part=part)
     assert "CONSOLE" not in log, log
     found = re.search(r'<pre id="measured">(.*?)</pre>', dom, re.DOTALL)

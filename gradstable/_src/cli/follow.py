@@ -1,4 +1,4 @@
-"""Write a page again and again while its runs go on."""
+"""Keep a page up to date while its runs go on."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ def follow(
 ) -> list[Run]:
     """Write the page of these runs whenever one of their files has grown.
 
-    Ends when all runs have ended, or at Ctrl-C. The page loads itself again until then.
+    Ends when all runs have ended, or at Ctrl-C. Until then, the page reloads itself.
 
     Args:
       paths: the files; those that do not exist yet, or are still empty, are waited for.

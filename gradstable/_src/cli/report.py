@@ -20,7 +20,7 @@ _TEXT = """\
 Make a page of a recorded run, or one that compares several.
 
 The page is one self-contained file: open it in any browser, online or offline, or send it to \
-someone. With --watch, it is written again while the runs go on, and shows itself anew."""
+someone. With --watch, it is rewritten while the runs go on, and reloads itself."""
 _EXITS = {
     _WRITTEN: "the page was written, whatever is on it",
     _FAILED: "a file is not a record of a run, or the page cannot be written",

@@ -27,8 +27,7 @@ class Line(NamedTuple):
       width: in pixels.
       faint: whether it is drawn thin and pale, under its medians.
       stepped: whether a value holds until the next one.
-      fits: whether the axis must cover it: ``all`` of it, what is ``near`` the other curves, or
-        ``none``.
+      limit: whether it is a limit on the other curves: the axis covers it only near these.
       quiet: whether its value is left out where values are shown.
     """
 
@@ -40,7 +39,7 @@ class Line(NamedTuple):
     width: float = 1.4
     faint: bool = False
     stepped: bool = False
-    fits: str = "all"
+    limit: bool = False
     quiet: bool = False
 
 

@@ -75,7 +75,7 @@ def compare(runs: Sequence[Run], *, title: str | None = None, reload: float | No
     Args:
       runs: at least two; beyond the sixth, the looks of the curves repeat.
       title: the title of the page. Default: the names of the runs.
-      reload: after how many seconds the page loads itself again.
+      reload: after how many seconds the page reloads itself.
 
     Returns:
       The text of an HTML document.

@@ -75,7 +75,7 @@ def grad_norm(run: Run) -> Panel:
     lines = _curve(run.grad_norm, "grad_norm", "norm")
     if np.isfinite(run.threshold).any():
         keys.append(Key("dash", "ink", "threshold"))
-        lines.insert(0, Line(STEPS, "threshold", "threshold", "ink", _DASH, 1.2, fits="near"))
+        lines.insert(0, Line(STEPS, "threshold", "threshold", "ink", _DASH, 1.2, limit=True))
     else:
         reading += " There was no finite threshold in this run."
     keys += _deeds(run)

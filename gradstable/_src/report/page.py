@@ -37,8 +37,8 @@ def render(runs: Sequence[Run], *, title: str | None = None, reload: float | Non
     Args:
       runs: runs returned by ``gs.telemetry.read_run``, at least one.
       title: the title of the page. Default: the name of the run, or the names of all runs.
-      reload: the page loads itself again after this many seconds, for a run that goes on and is
-        rendered again from time to time. Default: never.
+      reload: the page reloads itself after this many seconds, for a run that goes on and is
+        rendered from time to time. Default: never.
 
     Returns:
       The text of an HTML document; write it as UTF-8.

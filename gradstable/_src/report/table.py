@@ -110,11 +110,7 @@ def of_medians(run: Run, columns: Mapping[str, np.ndarray], at: Table) -> Table 
 
 def of_column(step: np.ndarray, columns: Mapping[str, np.ndarray], *, most: int) -> Table:
     """Return a table of columns with steps of their own, with about this many rows at most."""
-    rows = np.arange(len(step))
-    if len(step) > most:
-        bins = max(1, most // (2 * len(columns)))
-        kept = [extremes(step, values, bins=bins) for values in columns.values()]
-        rows = np.unique(np.concatenate(kept))
+    rows = _telling(step, list(columns.values()), most=most)
     return Table(
         step[rows].astype(np.float64), {name: values[rows] for name, values in columns.items()}
     )
@@ -141,13 +137,20 @@ def _deeds(run: Run) -> np.ndarray:
 
 def _kept(run: Run, columns: list[np.ndarray], deed: np.ndarray) -> np.ndarray:
     """Return the rows of the table: all, or the telling ones."""
-    if len(run.step) <= _MOST_ROWS:
-        return np.arange(len(run.step))
-    bins = _MOST_ROWS // (2 * len(columns))
-    kept = [extremes(run.step, values, bins=bins) for values in columns]
+    rows = _telling(run.step, columns, most=_MOST_ROWS)
+    if len(rows) == len(run.step):
+        return rows
     told = np.unique(np.concatenate(stretches(deed > 0)))
     ends = np.array([0, len(run.step) - 1])
-    return np.unique(np.concatenate([*kept, some(told, most=_MOST_EVENTS), ends]))
+    return np.unique(np.concatenate([rows, some(told, most=_MOST_EVENTS), ends]))
+
+
+def _telling(step: np.ndarray, columns: list[np.ndarray], *, most: int) -> np.ndarray:
+    """Return all rows, or about this many: those of the extremes of each column."""
+    if len(step) <= most:
+        return np.arange(len(step))
+    bins = max(1, most // (2 * len(columns)))
+    return np.unique(np.concatenate([extremes(step, one, bins=bins) for one in columns]))
 
 
 def _with_gaps(table: Table, lost: Spans) -> Table:

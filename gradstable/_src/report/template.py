@@ -83,7 +83,7 @@ def page(
       foot: the footer, as plain text.
       style: additions to the style sheet that all pages share.
       data: what the scripts draw, see ``chart.to_json``; ``None`` if there are no charts.
-      reload: after how many seconds the page loads itself again; ``None`` for never.
+      reload: after how many seconds the page reloads itself; ``None`` for never.
 
     Returns:
       A self-contained document.

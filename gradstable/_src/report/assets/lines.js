@@ -16,10 +16,10 @@ const usual = (values, logarithmic) => {
 // Both ends of the axis for what is in view. Rejected steps can leave it at the top.
 const limits = (chart, columns, steps, rejected, logarithmic) => {
   const [low, high] = view.now;
-  const gather = (fits, keep) => {
+  const gather = (limit, keep) => {
     const found = [];
     chart.lines.forEach((line, place) => {
-      if (line.fits !== fits) return;
+      if (line.limit !== limit) return;
       const values = columns[place];
       for (let row = 0; row < steps.length; row++) {
         const value = values[row];
@@ -29,13 +29,13 @@ const limits = (chart, columns, steps, rejected, logarithmic) => {
     });
     return found;
   };
-  let values = gather("all", (place, row) => !rejected[place].has(steps[row]));
-  if (!values.length) values = gather("all", () => true);
-  if (!values.length) values = gather("near", () => true);
+  let values = gather(false, (place, row) => !rejected[place].has(steps[row]));
+  if (!values.length) values = gather(false, () => true);
+  if (!values.length) values = gather(true, () => true);
   if (!values.length) return logarithmic ? [0.1, 10] : [0, 1];
   let [from, to] = usual(values, logarithmic);
   // A threshold far above all norms, as while it still learns, is not shown.
-  for (const value of gather("near", () => true)) {
+  for (const value of gather(true, () => true)) {
     const place = logarithmic ? Math.log10(value) : value;
     if (logarithmic ? place < to + 2 : place < to + 2 * (to - from)) to = Math.max(to, place);
   }
@@ -161,7 +161,7 @@ const linesChart = (room, chart, name) => {
         drawRollbacks(u);
         if (chart.level != null) drawLevel(u, chart.level);
         chart.lines.forEach((line, place) => {
-          if (line.fits === "all" && !line.quiet) drawBeyond(u, line, columns[place]);
+          if (!line.limit && !line.quiet) drawBeyond(u, line, columns[place]);
         });
         for (const mark of chart.marks) drawMark(u, mark, logarithmic);
         nameAxis(u, title);

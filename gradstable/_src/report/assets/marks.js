@@ -71,7 +71,6 @@ const SHAPES = {
 // Of marks closer than a mark's width, one is drawn; on a curve, the highest.
 const drawMark = (u, mark, logarithmic) => {
   const table = data.tables[mark.table], { ctx } = u, pixel = devicePixelRatio;
-  if (!table?.deed) return;
   const column = mark.column && table.columns[mark.column];
   const [low, high] = view.now, places = new Map();
   for (let row = 0; row < table.step.length; row++) {

@@ -57,7 +57,7 @@ document.getElementById("events")?.addEventListener("click", (event) => {
   document.querySelector("figure")?.closest("section").scrollIntoView({ block: "start" });
 });
 
-// The page of a run that goes on is written again and again.
+// The page of a run that goes on is rewritten from time to time.
 if (document.body.dataset.reload) {
   const again = () => document.hidden ? setTimeout(again, 1000) : location.reload();
   setTimeout(again, 1000 * Number(document.body.dataset.reload));

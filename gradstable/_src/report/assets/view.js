@@ -39,25 +39,22 @@ const view = (() => {
     now = [Math.max(Number(kept[1]), whole[0]), Math.min(Number(kept[2]), whole[1])];
   }
 
-  const bar = document.getElementById("view");
-  if (bar) {
-    const shown = bar.querySelector("output");
-    const show = () => {
-      const from = Math.max(Math.ceil(now[0]), first), to = Math.min(Math.floor(now[1]), last);
-      shown.textContent = `steps ${counted(from)} to ${counted(to)}`;
-      for (const one of bar.querySelectorAll("[data-do=out], [data-do=all]")) one.disabled = isWhole();
-    };
-    const deeds = {
-      in: () => zoom(0.5), out: () => zoom(2), left: () => pan(-0.5), right: () => pan(0.5), all: reset,
-    };
-    bar.addEventListener("click", (event) => deeds[event.target.closest("button")?.dataset.do]?.());
-    listeners.push(show);
-    bar.hidden = false;
-    show();
-  }
+  const bar = document.getElementById("view"), shown = bar.querySelector("output");
+  const show = () => {
+    const from = Math.max(Math.ceil(now[0]), first), to = Math.min(Math.floor(now[1]), last);
+    shown.textContent = `steps ${counted(from)} to ${counted(to)}`;
+    for (const one of bar.querySelectorAll("[data-do=out], [data-do=all]")) one.disabled = isWhole();
+  };
+  const deeds = {
+    in: () => zoom(0.5), out: () => zoom(2), left: () => pan(-0.5), right: () => pan(0.5), all: reset,
+  };
+  bar.addEventListener("click", (event) => deeds[event.target.closest("button")?.dataset.do]?.());
+  listeners.push(show);
+  bar.hidden = false;
+  show();
 
   return {
-    set, zoom, pan, reset, isWhole, address, remember,
+    set, zoom, reset, address, remember,
     get now() { return now; },
     get band() { return band; },
     onChange: (listener) => listeners.push(listener),
